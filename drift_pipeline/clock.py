@@ -1,0 +1,102 @@
+"""Time as a parameter: half-open windows in aware UTC, a system clock and one that is set by hand."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+WEEK = timedelta(weeks=1)
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(?:\d+[smhdw])+")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `15m`, `6h`, `30d`, `1d12h` (units s, m, h, d, w).
+
+    >>> parse_duration("1d12h")
+    datetime.timedelta(days=1, seconds=43200)
+
+    Raises:
+        ValueError: the text is no such duration.
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration: write a number and a unit of s, m, h, d, w, such as 15m, 6h, 30d")
+    parts = re.findall(r"(\d+)([smhdw])", text)
+    try:
+        return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is longer than any duration that can be counted") from error
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration the way `parse_duration` reads it.
+
+    >>> format_duration(timedelta(days=30)), format_duration(timedelta(minutes=90))
+    ('30d', '1h30m')
+    """
+    seconds = int(duration.total_seconds())
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, seconds = divmod(seconds, size)
+        if number:
+            parts.append(f"{number}{unit}")
+    return "".join(parts) or "0s"
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """Half-open span of time [start, end), both aware and in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.utcoffset() != timedelta() or self.end.utcoffset() != timedelta():
+            raise ValueError(f"a window wants aware UTC times, not {self.start!r} and {self.end!r}")
+        if self.end < self.start:
+            raise ValueError(f"a window ends before it starts: {self.start} > {self.end}")
+
+    @property
+    def length(self) -> timedelta:
+        return self.end - self.start
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+    def days(self) -> Iterator[str]:
+        """ISO dates of the UTC days that the window touches: the lake's partitions."""
+        day = self.start.replace(hour=0, minute=0, second=0, microsecond=0)
+        while day < self.end:
+            yield day.date().isoformat()
+            day += DAY
+
+
+class Clock(Protocol):
+    """Where `now` comes from: aware UTC, never going back."""
+
+    def now(self) -> datetime: ...
+
+
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class ManualClock:
+    """A clock that stands still until it is moved: replay's virtual time, and the tests'."""
+
+    def __init__(self, start: datetime) -> None:
+        self._now = start
+
+    def now(self) -> datetime:
+        return self._now
+
+    def advance_to(self, moment: datetime) -> None:
+        """Raises ValueError when time would go back."""
+        if moment < self._now:
+            raise ValueError(f"the clock stands at {self._now} and does not go back to {moment}")
+        self._now = moment

@@ -1,0 +1,310 @@
+"""ModelSpec: what a user declares about one monitored model, one YAML a model.
+
+Every value that is left out has a default; the defaults of `kpis` are the specification's KPI matrix.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from drift_pipeline.clock import DAY, HOUR, format_duration, parse_duration
+from drift_pipeline.errors import SpecError
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(format_duration, return_type=str),
+    Field(ge=timedelta()),
+]
+Kind = Literal["numeric", "categorical"]
+
+
+class Part(BaseModel):
+    """Frozen, and an unknown key is an error rather than a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(Part):
+    """Where the standard facts stand in the user's data; None = the data does not have it."""
+
+    timestamp: str | None = None
+    prediction_id: str | None = None
+    entity: str | None = None
+    latency_ms: str | None = None
+    version: str | None = None
+
+
+class Prediction(Part):
+    """The column of recorded scores (may be absent in replay) and the score from which the decision is positive."""
+
+    score: str | None = None
+    threshold: float = Field(default=0.5, ge=0, le=1)
+
+
+class Outcome(Part):
+    """The label's column, its positive value, and how long after a prediction it is known."""
+
+    column: str
+    positive: bool | int | str = 1
+    delay: Duration = timedelta()
+
+
+class Psi(Part):
+    threshold: float = Field(default=0.2, gt=0)
+    window: Duration = 30 * DAY
+
+
+class RangeZ(Part):
+    threshold: float = Field(default=4, gt=0)
+
+
+class Drop(Part):
+    drop: float = Field(gt=0, lt=1)
+
+
+class Ceiling(Part):
+    threshold: float = Field(gt=0)
+
+
+class Kpis(Part):
+    """The KPI matrix; null switches a KPI off, which makes it NOT_CONFIGURED."""
+
+    psi: Psi | None = Psi()
+    range_z: RangeZ | None = RangeZ()
+    auroc: Drop | None = Drop(drop=0.05)
+    latency_p95_ms: Ceiling | None = Ceiling(threshold=150)
+    demographic_parity: Drop | None = Drop(drop=0.03)
+
+
+class Span(Part):
+    """A span of event time that training leaves out, such as an outage: [start, end), ISO times in UTC."""
+
+    start: str
+    end: str
+
+    @model_validator(mode="after")
+    def _readable(self) -> "Span":
+        from datetime import datetime
+
+        start, end = (datetime.fromisoformat(text) for text in (self.start, self.end))
+        if (start.tzinfo is None) != (end.tzinfo is None) or end <= start:
+            raise ValueError(f"a span ends after it starts, in one time zone: {self.start} .. {self.end}")
+        return self
+
+
+class Retrain(Part):
+    """When and on what a model is retrained.
+
+    min_rows counts labelled rows: a training set below it is refused, and a drift-caused retrain waits
+    until as many labels of the changed world have come. Half of them train, half prove.
+    """
+
+    cron: str = "0 3 1 * *"
+    cooldown: Duration = 14 * DAY
+    max_per_month: int = Field(default=6, ge=0)
+    window: Duration = Field(default=365 * DAY, gt=timedelta())
+    min_rows: int = Field(default=1000, ge=100)
+    exclude: tuple[Span, ...] = ()
+    trainer: str = "gradient_boosting"
+    trials: int = Field(default=20, ge=1)
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, cron: str) -> str:
+        from croniter import croniter
+
+        if not croniter.is_valid(cron) or len(cron.split()) != 5:
+            raise ValueError(f"{cron!r} is not a cron line of five fields, such as '0 3 1 * *'")
+        return cron
+
+    @field_validator("trainer")
+    @classmethod
+    def _trainer(cls, trainer: str) -> str:
+        known = ("gradient_boosting", "logistic_regression")
+        if trainer not in known:
+            raise ValueError(f"there is no trainer {trainer!r}; there are: {', '.join(known)}")
+        return trainer
+
+
+class Rollout(Part):
+    """How a new version is shipped; durations are the shortest time in a phase, `deadline` the longest.
+
+    A phase also wants `min_samples` served by the new version; without them at the deadline it is rolled back.
+    """
+
+    shadow: Duration = HOUR
+    canary_weight: int = Field(default=10, ge=1, le=50)
+    canary: Duration = HOUR
+    approvals: int = Field(default=1, ge=1)
+    min_samples: int = Field(default=20, ge=1)
+    deadline: Duration = 14 * DAY
+
+
+class Risk(Part):
+    profile: Literal["limited_risk"] = "limited_risk"
+
+
+class ModelSpec(Part):
+    """One monitored model.
+
+    `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)
+    owner: str = Field(min_length=1)
+    task: Literal["binary_classification"]
+    columns: Columns = Columns()
+    features: dict[str, Kind] = Field(min_length=1)
+    prediction: Prediction = Prediction()
+    outcome: Outcome
+    protected: dict[str, Literal["categorical"]] = Field(default_factory=dict)
+    kpis: Kpis = Kpis()
+    retrain: Retrain = Retrain()
+    rollout: Rollout = Rollout()
+    risk: Risk = Risk()
+
+    @model_validator(mode="after")
+    def _columns_are_distinct(self) -> "ModelSpec":
+        watched = {**self.features, **self.protected}
+        if odd := [name for name in watched if name.startswith("_")]:
+            raise ValueError(f"columns that start with an underscore are the lake's own; rename {', '.join(odd)}")
+        if self.outcome.column in watched:
+            raise ValueError(f"the outcome {self.outcome.column!r} cannot be a feature: the model would see its label")
+        if clash := [n for n in self.protected if self.features.get(n, "categorical") != "categorical"]:
+            raise ValueError(f"a protected column is categorical, also as a feature: {', '.join(clash)}")
+        return self
+
+    @property
+    def watched(self) -> dict[str, Kind]:
+        """Every column whose distribution is watched: features first, then protected ones that are no feature."""
+        return {**self.features, **self.protected}
+
+
+def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
+    """Read a model's YAML: the flat attributes, or a whole `defs.yaml` of one `MonitoredModel`.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` pairs that replace what the file says, as `--set` takes them.
+
+    Raises:
+        SpecError: unreadable, templated (`{{`), an unknown key or a bad value; names file, line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if "{{" in line.split("#", 1)[0]:
+            raise SpecError(f"{path}:{number}: '{{{{' found; a spec holds no template and no secret: write the value itself")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise SpecError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(document, dict) or root is None:
+        raise SpecError(f"{path}: a spec is a YAML mapping with name, owner, task, features and outcome")
+    prefix: tuple[str, ...] = ()
+    if "attributes" in document:
+        prefix = ("attributes",)
+        document = document["attributes"]
+        if not isinstance(document, dict):
+            raise SpecError(f"{path}: 'attributes' must be a mapping")
+    set_keys = [_override(document, pair) for pair in overrides]
+    try:
+        return ModelSpec.model_validate(document)
+    except ValidationError as error:
+        raise SpecError(_explain(error, path, root, prefix, set_keys)) from error
+
+
+def _override(document: dict[str, Any], pair: str) -> tuple[str, ...]:
+    key, separator, value = pair.partition("=")
+    keys = tuple(key.split("."))
+    if not separator or not all(keys):
+        raise SpecError(f"--set {pair}: write dotted.key=value, such as kpis.auroc.drop=0.03")
+    node: dict[str, Any] = document
+    for part in keys[:-1]:
+        child = node.get(part)
+        if not isinstance(child, dict):
+            child = node[part] = {}
+        node = child
+    try:
+        node[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SpecError(f"--set {pair}: the value is not valid YAML") from error
+    return keys
+
+
+def _explain(
+    error: ValidationError,
+    path: Path,
+    root: yaml.Node,
+    prefix: tuple[str, ...],
+    set_keys: Sequence[tuple[str, ...]],
+) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
+        if any(keys[: len(given)] == given for given in set_keys):
+            where = "--set"
+        else:
+            where = f"{path}:{_line_of(root, prefix + keys)}"
+        message = re.sub(r"^Value error, ", "", problem["msg"])
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key" + _did_you_mean(keys)
+        elif problem["type"] == "missing":
+            message = "required, and missing"
+        elif problem["type"] == "literal_error":
+            message = f"{problem['input']!r} is not supported; what works: {problem['ctx']['expected']}"  # type: ignore[typeddict-item]
+        lines.append(f"{where}: {'.'.join(keys) or 'spec'}: {message}")
+    return "\n".join(lines)
+
+
+def _did_you_mean(keys: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    model: Any = ModelSpec
+    for key in keys[:-1]:
+        annotation = model.model_fields[key].annotation
+        model = next((a for a in getattr(annotation, "__args__", (annotation,)) if hasattr(a, "model_fields")), None)
+        if model is None:
+            return ""
+    near = get_close_matches(keys[-1], model.model_fields, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(model.model_fields)}"
+
+
+def _line_of(node: yaml.Node, keys: tuple[str, ...]) -> int:
+    """Line of the deepest node that the keys reach, counted from 1."""
+    line: int = node.start_mark.line + 1
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((k, v) for k, v in node.value if k.value == key), None)
+            if entry is None:
+                return line
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+    return line
