@@ -1,0 +1,1 @@
+"""The control store: state, audit chain and outbox, changed in one transaction."""

@@ -1,0 +1,66 @@
+"""Canonical JSON (RFC 8785): one spelling a value, so that equal values have equal digests."""
+
+import hashlib
+import json
+from typing import Any
+
+import rfc8785
+
+from drift_pipeline.errors import InputError, IntegrityError
+
+
+def canonical(value: object) -> bytes:
+    """The one spelling of a JSON value: RFC 8785, keys sorted, no spaces, UTF-8.
+
+    Numbers follow JSON, which has no integers: 1.0 is written `1` and read back as the int 1.
+
+    >>> canonical({"b": 1.0, "a": [True, None]})
+    b'{"a":[true,null],"b":1}'
+
+    Raises:
+        InputError: NaN, an infinity, an int of 2**53 or more, a key that is no string, a type JSON lacks; says where.
+    """
+    try:
+        return rfc8785.dumps(value)  # type: ignore[arg-type]  # what it refuses is told below
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{_culprit(value)} cannot be written as canonical JSON: {error}") from error
+
+
+def read_canonical(data: bytes | str) -> Any:
+    """Read what `canonical` wrote; a value has one spelling, so no other one was ever hashed or signed.
+
+    Raises:
+        IntegrityError: not JSON, or JSON in another spelling (spaces, key order, a key twice, 1.0 for 1).
+    """
+    try:
+        data = data.encode() if isinstance(data, str) else data
+        value = json.loads(data, parse_int=_number)
+        if canonical(value) == data:
+            return value
+    except (ValueError, RecursionError, InputError) as error:
+        raise IntegrityError(f"not canonical JSON: {error}") from error
+    raise IntegrityError("not canonical JSON: the value is spelled otherwise than RFC 8785 spells it")
+
+
+def sha256(data: bytes) -> str:
+    """Digest in the form that records and attestations carry: `sha256:<64 hex>`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _number(digits: str) -> int | float:
+    """1e17 is written as digits alone; beyond 2**53 they were a float."""
+    number = int(digits)
+    return number if abs(number) < 2**53 else float(digits)
+
+
+def _culprit(value: object, path: str = "$") -> str:
+    """JSON path of the deepest part that does not serialise by itself."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, part in parts:
+        try:
+            rfc8785.dumps(part)
+        except ValueError:
+            return _culprit(part, f"{path}.{key}")
+        except RecursionError:
+            break
+    return path

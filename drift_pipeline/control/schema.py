@@ -1,0 +1,40 @@
+"""The control store's three tables: state, audit chain, outbox. `seq` names the audit record a row came with."""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+
+_Counter = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER is SQLite's rowid and counts by itself
+
+metadata = MetaData()
+
+state = Table(
+    "state",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("generation", _Counter, nullable=False),
+    Column("seq", _Counter, nullable=False),
+)
+
+# The body is the canonical JSON of the whole record without its hash: what is stored is what was hashed.
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", _Counter, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("position", _Counter, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("topic", String, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("seq", _Counter, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("error", Text),
+    Column("delivered_at", String),
+    Index("outbox_pending", "delivered_at", "position"),
+)

@@ -1,0 +1,1 @@
+"""One statistic a file: pure functions on arrays of counts, without clock, I/O or logging."""

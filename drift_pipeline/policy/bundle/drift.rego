@@ -1,0 +1,255 @@
+# What should be done about it: retrain | hotfix_retrain | suggest | ignore, with reasons.
+#
+# Read it as a table: what is wanted, then what stands in its way. Facts that are missing or of another
+# type leave `decision` undefined, which every engine reports as a refusal: nothing here has a default.
+#
+# It has to come out the same on OPA and on rego-cpp. Hence whole numbers are written by %v (OPA prints %d of
+# 5.0 as an error), fractions by points() (rego-cpp prints 9.78 as 9.779999999999999), strings of the input by
+# %s (rego-cpp quotes them in %v), strings that were put together by concat (rego-cpp breaks its answer on them
+# in sprintf), and shares are rounded before they are compared.
+package drift
+
+import rego.v1
+
+decision := {"action": wanted, "reasons": sort(why)} if {
+	facts_usable
+	not held
+}
+
+decision := {"action": "ignore", "reasons": sort(blocks)} if {
+	facts_usable
+	held
+}
+
+held if {
+	wanted in {"retrain", "hotfix_retrain"}
+	count(blocks) > 0
+}
+
+# --- What is wanted ------------------------------------------------------------------------------
+
+wanted := "retrain" if input.trigger == "schedule"
+
+wanted := "hotfix_retrain" if input.trigger == "operator"
+
+wanted := "ignore" if {
+	input.trigger == "drift"
+	not incident_open
+}
+
+wanted := "hotfix_retrain" if {
+	drift_in_incident
+	count(causes) > 0
+	past_cooldown
+}
+
+wanted := "retrain" if {
+	drift_in_incident
+	count(causes) > 0
+	not past_cooldown
+}
+
+wanted := "suggest" if {
+	drift_in_incident
+	count(causes) == 0
+	count(suggestions) > 0
+}
+
+wanted := "ignore" if {
+	drift_in_incident
+	count(causes) == 0
+	count(suggestions) == 0
+}
+
+why contains "the scheduled retrain is due" if input.trigger == "schedule"
+
+why contains "an operator asked for a hotfix" if input.trigger == "operator"
+
+why contains "no open incident" if {
+	input.trigger == "drift"
+	not incident_open
+}
+
+why contains reason if {
+	drift_in_incident
+	some reason in causes
+}
+
+why contains reason if {
+	wanted == "suggest"
+	some reason in suggestions
+}
+
+why contains sprintf("past the cooldown of %v h: auroc fell at least 3 times what is allowed", [hours_left]) if {
+	wanted == "hotfix_retrain"
+	input.trigger == "drift"
+}
+
+why contains "nothing drifts any more" if {
+	drift_in_incident
+	wanted == "ignore"
+}
+
+# INCONCLUSIVE is not OK: what is undecided is said.
+why contains sprintf("undecided: %s is INCONCLUSIVE", [kpi]) if {
+	drift_in_incident
+	wanted == "ignore"
+	some kpi, "INCONCLUSIVE" in input.kpis
+}
+
+# --- Causes to retrain: the performance that counts has fallen, or may have ---------------------
+
+causes contains concat("", ["auroc BREACH: fell ", points(input.auroc_drop), ", allowed are ", allowed]) if {
+	allowed := points(input.auroc_drop_allowed)
+	input.kpis.auroc == "BREACH"
+	fall_known
+}
+
+causes contains "auroc BREACH" if {
+	input.kpis.auroc == "BREACH"
+	not fall_known
+}
+
+causes contains "demographic_parity BREACH" if input.kpis.demographic_parity == "BREACH"
+
+causes contains sprintf("%s BREACH while auroc is %s", [kpi, input.kpis.auroc]) if {
+	some kpi in {"psi", "range_z"}
+	input.kpis[kpi] == "BREACH"
+	input.kpis.auroc != "OK"
+}
+
+# --- What is worth a person's look, and no training ----------------------------------------------
+
+suggestions contains sprintf("%s BREACH, but observed performance is conclusively OK", [kpi]) if {
+	some kpi in {"psi", "range_z"}
+	input.kpis[kpi] == "BREACH"
+	input.kpis.auroc == "OK"
+}
+
+suggestions contains sprintf("%s BREACH: retraining does not mend it", [kpi]) if {
+	some kpi, "BREACH" in input.kpis
+	not kpi in {"psi", "range_z", "auroc", "demographic_parity"}
+}
+
+suggestions contains sprintf("%s WARN", [kpi]) if some kpi, "WARN" in input.kpis
+
+suggestions contains concat("", ["drifting features: ", concat(", ", input.drifting_features)]) if {
+	count(input.drifting_features) > 0
+}
+
+# --- What stands in the way of a retrain ---------------------------------------------------------
+
+blocks contains "a retrain is running" if input.retrain.running
+
+blocks contains "a rollout is active" if {
+	input.rollout_active
+	input.trigger != "drift"
+}
+
+blocks contains "a rollout is active: new drift during a canary is queued" if {
+	input.rollout_active
+	input.trigger == "drift"
+}
+
+blocks contains "paused by an operator" if {
+	input.paused
+	input.trigger != "operator"
+}
+
+blocks contains sprintf("monthly budget used: %v of %v", [input.retrain.this_month, input.retrain.max_per_month]) if {
+	input.retrain.this_month >= input.retrain.max_per_month
+	input.trigger != "operator"
+}
+
+blocks contains sprintf("waits for labels: %v of %v rows", [input.incident.fresh_rows, input.incident.fresh_rows_needed]) if {
+	drift_in_incident
+	input.incident.fresh_rows < input.incident.fresh_rows_needed
+}
+
+blocks contains sprintf("cooldown: %v h left", [hours_left]) if {
+	drift_in_incident
+	cooling
+	not past_cooldown
+}
+
+blocks contains sprintf("no hotfix past the cooldown: %v rejected in a row", [input.retrain.rejected_in_a_row]) if {
+	drift_in_incident
+	cooling
+	severe
+	input.retrain.rejected_in_a_row > 0
+}
+
+# --- A hotfix may pass the cooldown, and nothing else --------------------------------------------
+
+past_cooldown if {
+	severe
+	cooling
+	input.retrain.rejected_in_a_row == 0
+}
+
+cooling if input.retrain.cooldown_left_hours > 0
+
+severe if {
+	input.kpis.auroc == "BREACH"
+	fall_known
+	basis_points(input.auroc_drop) >= 3 * basis_points(input.auroc_drop_allowed)
+}
+
+fall_known if {
+	is_number(input.auroc_drop)
+	is_number(input.auroc_drop_allowed)
+	input.auroc_drop > 0
+}
+
+# Whole hundredths of a percentage point: what is compared is what is printed.
+basis_points(share) := round(share * 10000)
+
+points(share) := concat("", [sprintf("%v", [whole]), ".", substring(sprintf("%v", [100 + rest]), 1, 2), " pp"]) if {
+	rest := basis_points(share) % 100
+	whole := round((basis_points(share) - rest) / 100)
+}
+
+# Rounded up: a cooldown that holds never reads as 0 h.
+hours_left := ceil(input.retrain.cooldown_left_hours)
+
+# --- Facts that can be decided on ----------------------------------------------------------------
+
+incident_open if is_object(input.incident)
+
+drift_in_incident if {
+	input.trigger == "drift"
+	incident_open
+}
+
+kpi_names := {"psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity"}
+
+verdicts := {"OK", "WARN", "BREACH", "INCONCLUSIVE", "NOT_CONFIGURED"}
+
+facts_usable if {
+	input.trigger in {"drift", "schedule", "operator"}
+	incident_usable
+	every kpi in kpi_names { input.kpis[kpi] in verdicts }
+	every verdict in input.kpis { verdict in verdicts }
+	is_array(input.drifting_features)
+	every feature in input.drifting_features { is_string(feature) }
+	number_or_null(input.auroc_drop)
+	number_or_null(input.auroc_drop_allowed)
+	is_boolean(input.rollout_active)
+	is_boolean(input.paused)
+	is_boolean(input.retrain.running)
+	is_number(input.retrain.cooldown_left_hours)
+	is_number(input.retrain.this_month)
+	is_number(input.retrain.max_per_month)
+	is_number(input.retrain.rejected_in_a_row)
+}
+
+incident_usable if is_null(input.incident)
+
+incident_usable if {
+	is_number(input.incident.fresh_rows)
+	is_number(input.incident.fresh_rows_needed)
+}
+
+number_or_null(value) if is_number(value)
+
+number_or_null(value) if is_null(value)

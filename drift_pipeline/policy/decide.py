@@ -1,0 +1,122 @@
+"""decide(): ask the policy what to do, and never take silence or nonsense for a yes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from drift_pipeline.errors import UnavailableError
+from drift_pipeline.policy.engines import PolicyEngine
+
+
+class Trigger(StrEnum):
+    """Who asks."""
+
+    DRIFT = "drift"
+    SCHEDULE = "schedule"
+    OPERATOR = "operator"
+
+
+class Action(StrEnum):
+    """What the policy may answer; a hotfix retrain goes past the cooldown and into the fast lane."""
+
+    RETRAIN = "retrain"
+    HOTFIX_RETRAIN = "hotfix_retrain"
+    SUGGEST = "suggest"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True)
+class IncidentFacts:
+    """The open incident; `fresh_rows` counts labelled rows since its onset, a retrain wants `fresh_rows_needed`."""
+
+    key: str
+    opened_at: datetime
+    age_hours: float
+    fresh_rows: int
+    fresh_rows_needed: int
+
+
+@dataclass(frozen=True)
+class RetrainFacts:
+    """What retraining has done lately; `cooldown_left_hours` is 0 once the cooldown is over."""
+
+    running: bool
+    cooldown_left_hours: float
+    this_month: int
+    max_per_month: int
+    rejected_in_a_row: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The policy's whole input.
+
+    `kpis` has a verdict for each of psi, range_z, auroc, latency_p95_ms and demographic_parity; a KPI that
+    is switched off is NOT_CONFIGURED, never left out. `auroc_drop` is the baseline minus now as a share
+    (0.05 = 5 pp, positive = fell), None when it is not known.
+
+    Raises:
+        ValueError: a NaN or infinite number (what is not known is None), or a time without a zone.
+    """
+
+    model: str
+    now: datetime
+    trigger: Trigger
+    incident: IncidentFacts | None
+    kpis: Mapping[str, str]
+    drifting_features: tuple[str, ...]
+    auroc_drop: float | None
+    auroc_drop_allowed: float | None
+    retrain: RetrainFacts
+    rollout_active: bool
+    paused: bool
+
+    def __post_init__(self) -> None:
+        times = [self.now] + ([self.incident.opened_at] if self.incident else [])
+        if any(time.utcoffset() is None for time in times):
+            raise ValueError(f"facts want aware times, not {', '.join(map(str, times))}")
+        json.dumps(self.to_json(), allow_nan=False)
+
+    def to_json(self) -> dict[str, object]:
+        """The input document, of plain JSON types."""
+        document: dict[str, object] = {
+            **asdict(self),
+            "now": self.now.isoformat(),
+            "trigger": str(self.trigger),
+            "kpis": {str(kpi): str(verdict) for kpi, verdict in self.kpis.items()},
+            "drifting_features": list(self.drifting_features),
+        }
+        if self.incident:
+            document["incident"] = {**asdict(self.incident), "opened_at": self.incident.opened_at.isoformat()}
+        return document
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do and why; `policy_digest` names the very rules that said so."""
+
+    action: Action
+    reasons: tuple[str, ...]
+    policy_digest: str
+
+
+def decide(facts: Facts, engine: PolicyEngine) -> Decision:
+    """Ask the engine; an engine that is dead, undefined or answers anything odd decides IGNORE and says so."""
+    try:
+        action, reasons = _read(engine.evaluate(facts.to_json()))
+    except UnavailableError as error:
+        return Decision(Action.IGNORE, (f"policy unavailable: {error}",), engine.digest)
+    return Decision(action, reasons, engine.digest)
+
+
+def _read(answer: Mapping[str, object]) -> tuple[Action, tuple[str, ...]]:
+    action, reasons = answer.get("action"), answer.get("reasons")
+    if action not in list(Action):
+        raise UnavailableError(f"it answered the action {action!r}; there are: {', '.join(Action)}")
+    if not isinstance(reasons, list) or not reasons or not all(isinstance(r, str) and r for r in reasons):
+        raise UnavailableError(f"it answered {action!r} with the reasons {reasons!r}, which are none")
+    if odd := sorted(answer.keys() - {"action", "reasons"}):
+        raise UnavailableError(f"it answered keys that nobody reads: {', '.join(odd)}")
+    return Action(str(action)), tuple(reasons)

@@ -1,0 +1,1 @@
+"""One suite a protocol; every implementation passes it."""
