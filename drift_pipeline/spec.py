@@ -216,7 +216,9 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
         raise SpecError(f"{path}: cannot be read: {error}") from error
     for number, line in enumerate(text.splitlines(), start=1):
         if "{{" in line.split("#", 1)[0]:
-            raise SpecError(f"{path}:{number}: '{{{{' found; a spec holds no template and no secret: write the value itself")
+            raise SpecError(
+                f"{path}:{number}: '{{{{' found; a spec holds no template and no secret: write the value itself"
+            )
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)

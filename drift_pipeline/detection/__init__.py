@@ -1,0 +1,1 @@
+"""Is it still the same world? Profiles on frozen bins, statistics, verdicts."""

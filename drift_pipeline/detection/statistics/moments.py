@@ -5,7 +5,7 @@ import math
 from drift_pipeline.detection.statistics.psi import require_rows
 
 
-def welch_p_value(  # noqa: PLR0917 - three a side, as the formula has them
+def welch_p_value(
     mean1: float, var1: float, n1: float, mean2: float, var2: float, n2: float
 ) -> float:
     """Two-sided p of Welch's t-test that two means are equal; variances have the n - 1 denominator.

@@ -59,6 +59,15 @@ def psi(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
     return float(_divergence(*_smoothed(*paired_counts(reference, current))))
 
 
+def psi_rows(reference: npt.ArrayLike, current: npt.ArrayLike) -> Array:
+    """PSI of many pairs of count vectors at once: shapes (W, B) or what broadcasts to it, returns (W,).
+
+    >>> psi_rows([[100, 100], [100, 100]], [[100, 100], [150, 50]]).round(4).tolist()
+    [0.0, 0.2706]
+    """
+    return _divergence(*_smoothed(np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)))
+
+
 def psi_null_mean(bins: int, n: float, m: float) -> float:
     """Expected PSI of two samples of n and m rows from one distribution over `bins` bins: (B-1)(1/n + 1/m).
 

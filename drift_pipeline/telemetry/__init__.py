@@ -1,0 +1,1 @@
+"""What the model saw and said: reading histories, the lake, synthetic traffic."""

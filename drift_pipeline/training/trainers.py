@@ -1,0 +1,154 @@
+"""Trainers by name: each suggests hyperparameters and builds an unfitted scikit-learn pipeline for them.
+
+A trainer's fields are its search space, so that a document can state the bounds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from drift_pipeline.errors import InputError
+from drift_pipeline.spec import Kind, ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from optuna import Trial
+    from sklearn.base import TransformerMixin
+    from sklearn.pipeline import Pipeline
+
+Params = dict[str, int | float]
+Bounds = tuple[float, float]
+_MOST_LEVELS = 200  # of a categorical feature; rarer ones count as one level. HistGradientBoosting takes 255
+
+
+class Trainer(Protocol):
+    """Obligations: `suggest` draws only from `trial`; `build` takes any part of what was suggested, the rest being
+    scikit-learn's defaults, and all steps but the last are the same for all params: a fold is prepared once. The same
+    seed and rows give the same scores. Nulls and unseen levels are scored, not refused.
+    """
+
+    def suggest(self, trial: "Trial") -> Params: ...
+
+    def build(self, params: Params, spec: ModelSpec, seed: int) -> "Pipeline": ...
+
+
+@dataclass(frozen=True)
+class GradientBoosting:
+    """Histogram gradient boosting of small trees. Small on purpose: on drifting data larger ones learnt the past."""
+
+    max_leaf_nodes: tuple[int, int] = (2, 8)
+    learning_rate: Bounds = (0.03, 0.1)
+    max_iter: tuple[int, int] = (50, 150)
+    min_samples_leaf: tuple[int, int] = (20, 200)
+    l2_regularization: Bounds = (0.01, 10)
+
+    def suggest(self, trial: "Trial") -> Params:
+        return {
+            "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", *self.max_leaf_nodes),
+            "learning_rate": trial.suggest_float("learning_rate", *self.learning_rate, log=True),
+            "max_iter": trial.suggest_int("max_iter", *self.max_iter, step=25),
+            "min_samples_leaf": trial.suggest_int("min_samples_leaf", *self.min_samples_leaf, log=True),
+            "l2_regularization": trial.suggest_float("l2_regularization", *self.l2_regularization, log=True),
+        }
+
+    def build(self, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":
+        from sklearn.ensemble import HistGradientBoostingClassifier
+        from sklearn.preprocessing import OrdinalEncoder
+
+        numeric, categorical = _by_kind(spec.features)
+        levels = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=_MOST_LEVELS)
+        model = HistGradientBoostingClassifier(
+            **params,
+            categorical_features=list(range(len(categorical))) or None,  # the levels come first
+            early_stopping=False,
+            random_state=seed,
+        )
+        return _pipeline([("levels", levels, categorical), ("numbers", _imputer(), numeric)], model)
+
+
+@dataclass(frozen=True)
+class LogisticRegression:
+    """Linear in scaled numbers and in levels; levels with fewer than `least_level_rows` rows count as one."""
+
+    C: Bounds = (0.001, 10)
+    least_level_rows: int = 20
+
+    def suggest(self, trial: "Trial") -> Params:
+        return {"C": trial.suggest_float("C", *self.C, log=True)}
+
+    def build(self, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":
+        from sklearn import linear_model
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+        numeric, categorical = _by_kind(spec.features)
+        levels = OneHotEncoder(handle_unknown="ignore", min_frequency=self.least_level_rows, max_categories=_MOST_LEVELS)
+        model = linear_model.LogisticRegression(**params, max_iter=1000, random_state=seed)
+        numbers = make_pipeline(_imputer(), StandardScaler())
+        return _pipeline([("levels", levels, categorical), ("numbers", numbers, numeric)], model)
+
+
+TRAINERS: Mapping[str, Trainer] = {"gradient_boosting": GradientBoosting(), "logistic_regression": LogisticRegression()}
+
+
+def trainer_of(spec: ModelSpec) -> Trainer:
+    """Raises InputError where no trainer has the name."""
+    if spec.retrain.trainer not in TRAINERS:
+        raise InputError(f"there is no trainer {spec.retrain.trainer!r}; there are: {', '.join(TRAINERS)}")
+    return TRAINERS[spec.retrain.trainer]
+
+
+def table(frame: pl.DataFrame, features: Mapping[str, Kind]) -> "pd.DataFrame":
+    """The features alone, in their order, as scikit-learn takes them: numbers with NaN for null and for infinities,
+    levels as strings with "" for null (which no history has as a level: it reads "" as null).
+
+    Raises:
+        InputError: the frame lacks a feature.
+    """
+    import pandas as pd
+
+    if missing := [name for name in features if name not in frame.columns]:
+        raise InputError(f"no column {', '.join(missing)}: the model was built for the features {', '.join(features)}")
+    return pd.DataFrame({name: _column(frame[name], kind) for name, kind in features.items()})
+
+
+def score(
+    pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, Kind]
+) -> npt.NDArray[np.float64]:
+    """Probability of class 1 for each row (rows,), also with nulls and levels that training has not seen."""
+    if frame.is_empty():
+        return np.empty(0)
+    return np.asarray(pipeline.predict_proba(table(frame, features))[:, 1], dtype=np.float64)
+
+
+def _column(column: pl.Series, kind: Kind) -> "pd.Series[float] | pd.Series[str]":
+    import pandas as pd
+
+    if kind == "categorical":
+        return pd.Series(column.cast(pl.String).fill_null("").to_numpy(), dtype=object)
+    numbers = column.cast(pl.Float64).to_numpy()
+    return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
+
+
+def _by_kind(features: Mapping[str, Kind]) -> tuple[list[str], list[str]]:
+    numeric = [name for name, kind in features.items() if kind == "numeric"]
+    return numeric, [name for name in features if name not in numeric]
+
+
+def _imputer() -> "TransformerMixin":
+    """The median and a column that says where it was put in. Boosting takes NaN itself, but not a column of nothing
+    else, which an outage of a source longer than the window makes."""
+    from sklearn.impute import SimpleImputer
+
+    return SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+
+
+def _pipeline(columns: list[tuple[str, object, list[str]]], model: object) -> "Pipeline":
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline([("columns", ColumnTransformer(columns)), ("model", model)])
