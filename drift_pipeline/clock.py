@@ -11,7 +11,7 @@ DAY = timedelta(days=1)
 WEEK = timedelta(weeks=1)
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(?:\d+[smhdw])+")
+_DURATION = re.compile(r"(?:[0-9]+[smhdw])+")
 
 
 def parse_duration(text: str) -> timedelta:
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> timedelta:
         ValueError: the text is no such duration.
     """
     if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is not a duration: write a number and a unit of s, m, h, d, w, such as 15m, 6h, 30d")
+        raise ValueError(f"{text!r} is not a duration: write a number and a unit of s, m, h, d, w, such as 6h")
     parts = re.findall(r"(\d+)([smhdw])", text)
     try:
         return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
@@ -33,7 +33,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write a duration the way `parse_duration` reads it.
+    """Write a duration of whole seconds, 0 or more, the way `parse_duration` reads it.
 
     >>> format_duration(timedelta(days=30)), format_duration(timedelta(minutes=90))
     ('30d', '1h30m')
@@ -90,6 +90,8 @@ class ManualClock:
     """A clock that stands still until it is moved: replay's virtual time, and the tests'."""
 
     def __init__(self, start: datetime) -> None:
+        if start.utcoffset() != timedelta():
+            raise ValueError(f"a clock wants an aware UTC time, not {start!r}")
         self._now = start
 
     def now(self) -> datetime:

@@ -5,7 +5,7 @@ Every value that is left out has a default; the defaults of `kpis` are the speci
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,8 @@ from drift_pipeline.errors import SpecError
 
 
 def _duration(value: object) -> object:
+    if isinstance(value, int | float):
+        raise ValueError(f"{value!r} has no unit: write a number and a unit of s, m, h, d, w, such as 6h")
     return parse_duration(value) if isinstance(value, str) else value
 
 
@@ -71,7 +73,7 @@ class Outcome(Part):
 
 class Psi(Part):
     threshold: float = Field(default=0.2, gt=0)
-    window: Duration = 30 * DAY
+    window: Duration = Field(default=30 * DAY, gt=timedelta())
 
 
 class RangeZ(Part):
@@ -102,10 +104,13 @@ class Span(Part):
     start: str
     end: str
 
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        return value.isoformat() if isinstance(value, date) else value  # YAML reads an unquoted time as a time
+
     @model_validator(mode="after")
     def _readable(self) -> "Span":
-        from datetime import datetime
-
         start, end = (datetime.fromisoformat(text) for text in (self.start, self.end))
         if (start.tzinfo is None) != (end.tzinfo is None) or end <= start:
             raise ValueError(f"a span ends after it starts, in one time zone: {self.start} .. {self.end}")
@@ -214,15 +219,16 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if "{{" in line.split("#", 1)[0]:
-            raise SpecError(
-                f"{path}:{number}: '{{{{' found; a spec holds no template and no secret: write the value itself"
-            )
     try:
+        if line := _template_line(text):
+            raise SpecError(
+                f"{path}:{line}: '{{{{' found; a spec holds no template and no secret: write the value itself"
+            )
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if repeated := _repeated_key(root, set()):
+            raise SpecError(f"{path}:{repeated.start_mark.line + 1}: the key {repeated.value!r} stands twice; keep one")
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2026-02-31 and its like
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise SpecError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
@@ -241,6 +247,31 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
         raise SpecError(_explain(error, path, root, prefix, set_keys)) from error
 
 
+def _template_line(text: str) -> int | None:
+    """Line of the first `{{` outside of comments, counted from 1."""
+    for token in yaml.scan(text):
+        if "{{" in getattr(token, "value", "") or text.startswith("{{", token.start_mark.index):
+            return int(token.start_mark.line) + 1
+    return None
+
+
+def _repeated_key(node: yaml.Node | None, seen: set[int]) -> yaml.ScalarNode | None:
+    """The first key that its mapping holds already: YAML itself would silently take the last."""
+    if id(node) in seen:  # an alias
+        return None
+    seen.add(id(node))
+    children = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        known: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in known:
+                    return key
+                known.add(key.value)
+        children = [value for _, value in node.value]
+    return next((found for child in children if (found := _repeated_key(child, seen))), None)
+
+
 def _override(document: dict[str, Any], pair: str) -> tuple[str, ...]:
     key, separator, value = pair.partition("=")
     keys = tuple(key.split("."))
@@ -254,7 +285,7 @@ def _override(document: dict[str, Any], pair: str) -> tuple[str, ...]:
         node = child
     try:
         node[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"--set {pair}: the value is not valid YAML") from error
     return keys
 
@@ -279,7 +310,7 @@ def _explain(
         elif problem["type"] == "missing":
             message = "required, and missing"
         elif problem["type"] == "literal_error":
-            message = f"{problem['input']!r} is not supported; what works: {problem['ctx']['expected']}"  # type: ignore[typeddict-item]
+            message = f"{problem['input']!r} is not supported; what works: {problem['ctx']['expected']}"
         lines.append(f"{where}: {'.'.join(keys) or 'spec'}: {message}")
     return "\n".join(lines)
 
@@ -288,7 +319,7 @@ def _did_you_mean(keys: tuple[str, ...]) -> str:
     from difflib import get_close_matches
 
     model: Any = ModelSpec
-    for key in keys[:-1]:
+    for key in (key for key in keys[:-1] if not key.isdigit()):  # a digit: the place in a list
         annotation = model.model_fields[key].annotation
         model = next((a for a in getattr(annotation, "__args__", (annotation,)) if hasattr(a, "model_fields")), None)
         if model is None:

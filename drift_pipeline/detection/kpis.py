@@ -65,15 +65,15 @@ def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
     if drifting := [f for f in findings if f.drift]:
         top = max(drifting, key=lambda f: f.distance)
         return result(Verdict.WARN, f"{top.direction} over {format_duration(top.window)}, {top.reason}", top)
-    if any(f.drift is not None for f in findings):
-        return result(Verdict.OK, "the largest PSI of a column", worst)
-    return result(Verdict.INCONCLUSIVE, worst.reason, worst)
+    if worst.drift is None and (worst.psi > threshold or all(f.drift is None for f in findings)):
+        return result(Verdict.INCONCLUSIVE, worst.reason, worst)
+    return result(Verdict.OK, "the largest PSI of a column", worst)
 
 
 def _range_z(
     reference: Reference, slices: Slices, spec: ModelSpec, now: datetime, lengths: Sequence[timedelta]
 ) -> KpiResult:
-    """Share of rows beyond the threshold in sd against the reference's share, in the shortest window with enough rows."""
+    """Share of rows beyond the threshold in sd against the reference's, in the shortest window with enough rows."""
     if spec.kpis.range_z is None:
         return _off("range_z", "switched off in the spec")
     numeric = [name for name in reference.binning.numeric if name in spec.features]

@@ -72,7 +72,8 @@ def _features(reference: Reference, current: Profile, window: Window) -> list[Fe
 
 def _no_claim(reference: Reference, null: Null, length: timedelta) -> str:
     if length >= 4 * WEEK and reference.span.length < YEAR:
-        return f"a reference of {reference.span.length.days} d, under a year, makes no claim about a window of {length.days} d"
+        days = reference.span.length.days
+        return f"a reference of {days} d, under a year, makes no claim about a window of {length.days} d"
     if null.windows < LEAST_WINDOWS:
         return f"only {null.windows} healthy windows of this length in the reference, {LEAST_WINDOWS} are needed"
     return ""

@@ -103,7 +103,7 @@ def _errors(observations: Observations, min_samples: int, level: float, allowed:
     errors, rows = observations.candidate_errors, observations.candidate_rows
     if not errors:
         return []
-    bound = share_above(errors, rows, level).lower_bound
+    bound = round(share_above(errors, rows, level).lower_bound, 12)  # of 1 in 1 it is 1 - level, which proves nothing
     if bound <= allowed and not (errors == rows >= min_samples):
         return []
     return [f"{errors} of {rows} rows without a usable score: at least {bound:.1%}, {allowed:.0%} allowed"]

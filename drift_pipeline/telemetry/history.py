@@ -4,8 +4,12 @@ The lake's own columns start with an underscore, features keep their names:
 `_id, _time (UTC), _label (0, 1 or null), _score, _latency_ms, _entity, _version`.
 """
 
-from collections.abc import Sequence
+import csv
+import gzip
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +19,9 @@ from drift_pipeline.spec import ModelSpec
 
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
 _SUFFIXES = (".csv", ".csv.gz", ".parquet")
+_FILE, _ROW = "_where_file", "_where_row"  # where each row was read, for messages
+_ISO = r"^\d{4}-?\d\d-?\d\d"  # anything else is a guess: 01/02/2026 is two days
+_OFFSET = r"\d(?:Z|[+-]\d\d:?\d\d)$"
 
 
 @dataclass(frozen=True)
@@ -25,9 +32,7 @@ class History:
     notes: tuple[str, ...]
 
 
-def read_history(
-    path: Path, spec: ModelSpec, timestamp: str | None = None, outcomes: Path | None = None
-) -> History:
+def read_history(path: Path, spec: ModelSpec, timestamp: str | None = None, outcomes: Path | None = None) -> History:
     """Read and check a whole history.
 
     Args:
@@ -52,15 +57,17 @@ def read_history(
         notes.append("no prediction id in the spec: the row position is used")
         raw = raw.with_columns(_id=pl.int_range(pl.len()).cast(pl.String))
     else:
-        raw = raw.with_columns(_id=pl.col(spec.columns.prediction_id).cast(pl.String))
-        _refuse_repeated_ids(raw, path, spec.columns.prediction_id)
-    if outcomes is not None:
-        raw, note = _with_outcomes(raw, outcomes, spec)
+        raw = raw.with_columns(_text(raw, spec.columns.prediction_id).alias("_id"))
+        _refuse_repeated_ids(raw, spec.columns.prediction_id)
+    if outcomes is None:
+        labels = _labels(raw, spec)
+    else:
+        labels, note = _joined_labels(raw, outcomes, spec)
         notes.append(note)
     columns = [
-        pl.col("_id"),
+        raw["_id"],
         _times(raw, time_column).alias("_time"),
-        _labels(raw, spec).alias("_label"),
+        labels.alias("_label"),
         *_facts(raw, spec),
         *(_feature(raw, name, kind).alias(name) for name, kind in spec.watched.items()),
     ]
@@ -84,13 +91,19 @@ def _read(path: Path) -> pl.DataFrame:
         if not files:
             raise InputError(f"{path}: the folder holds no {', '.join(_SUFFIXES)} file")
     frames = [_read_file(file) for file in files]
+    for file, frame in zip(files, frames, strict=True):
+        if odd := set(frame.columns) ^ set(frames[0].columns):
+            raise InputError(
+                f"{path}: its files do not have the same columns: {file.name} and {files[0].name} differ in "
+                f"{', '.join(map(repr, sorted(odd)))}"
+            )
     try:
-        frame = pl.concat(frames, how="vertical_relaxed")
+        whole = pl.concat([frame.select(frames[0].columns) for frame in frames], how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: its files do not have the same columns: {_first_line(error)}") from error
-    if frame.is_empty():
+        raise InputError(f"{path}: a column has different types in its files: {_first_line(error)}") from error
+    if whole.is_empty():
         raise InputError(f"{path}: holds no rows")
-    return frame
+    return whole
 
 
 def _read_file(file: Path) -> pl.DataFrame:
@@ -98,16 +111,53 @@ def _read_file(file: Path) -> pl.DataFrame:
         raise InputError(f"{file}: cannot tell its format; it should end in one of {', '.join(_SUFFIXES)}")
     try:
         if file.name.endswith(".parquet"):
-            frame = pl.read_parquet(file)
-            line = pl.format("{}: row {}", pl.lit(str(file)), pl.int_range(1, pl.len() + 1))
+            frame = pl.read_parquet(file, glob=False)
         else:
-            frame = pl.read_csv(file, infer_schema=False, null_values=MISSING, truncate_ragged_lines=False)
-            line = pl.format("{}: line {}", pl.lit(str(file)), pl.int_range(2, pl.len() + 2))
+            frame = pl.read_csv(file, infer_schema=False, null_values=MISSING, glob=False)
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{file}: the file is empty") from error
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read: {_first_line(error)}") from error
-    return frame.with_columns(_where=line)
+        raise InputError(f"{file}: cannot be read: {_ragged_line(file) or _first_line(error)}") from error
+    return frame.with_columns(pl.lit(str(file)).alias(_FILE), pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW))
+
+
+def _csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The records after blank lines at the top, each with the line where it starts (quoted fields may hold lines)."""
+    with file.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        unpacked = gzip.GzipFile(fileobj=raw) if zipped else raw
+        reader = csv.reader(TextIOWrapper(unpacked, encoding="utf-8", errors="replace", newline=""))
+        start, begun = 1, False
+        for record in reader:
+            begun = begun or bool(record)
+            if begun:
+                yield start, record
+            start = reader.line_num + 1
+
+
+def _ragged_line(file: Path) -> str | None:
+    """Says which line of a CSV has more fields than its header."""
+    if file.name.endswith(".parquet"):
+        return None
+    try:
+        records = _csv_records(file)
+        _, header = next(records)
+        line, record = next((line, record) for line, record in records if len(record) > len(header))
+    except (StopIteration, OSError, EOFError, csv.Error):
+        return None
+    return f"line {line} has {len(record)} fields, but the header {len(header)}"
+
+
+def _where(row: dict[str, object]) -> str:
+    """`file: line 7`, or `file: row 6` in Parquet; reads a CSV again to count its lines."""
+    file, number = Path(str(row[_FILE])), int(str(row[_ROW]))
+    if file.name.endswith(".parquet"):
+        return f"{file}: row {number + 1}"
+    try:
+        return f"{file}: line {next(islice(_csv_records(file), number + 1, None))[0]}"
+    except (StopIteration, OSError, EOFError, csv.Error):
+        return f"{file}: row {number + 1}"
 
 
 def _first_line(error: Exception) -> str:
@@ -116,8 +166,10 @@ def _first_line(error: Exception) -> str:
 
 def _require(raw: pl.DataFrame, wanted: Sequence[str], path: Path) -> None:
     if missing := [name for name in dict.fromkeys(wanted) if name not in raw.columns]:
-        have = ", ".join(name for name in raw.columns if name != "_where")
+        have = ", ".join(name for name in raw.columns if name not in (_FILE, _ROW))
         raise InputError(f"{path}: no column {', '.join(map(repr, missing))}; there are: {have}")
+    if twice := [name for name in wanted if f"{name}_duplicated_0" in raw.columns]:
+        raise InputError(f"{path}: the header names {', '.join(map(repr, twice))} twice; keep one")
 
 
 def _refuse(raw: pl.DataFrame, bad: pl.Series, column: str, problem: str) -> None:
@@ -126,7 +178,8 @@ def _refuse(raw: pl.DataFrame, bad: pl.Series, column: str, problem: str) -> Non
     if count:
         first = raw.filter(bad).row(0, named=True)
         more = f" ({count:,} such rows)" if count > 1 else ""
-        raise InputError(f"{first['_where']}: column {column!r}: {first[column]!r} {problem}{more}")
+        value = "an empty field" if first[column] is None else repr(first[column])
+        raise InputError(f"{_where(first)}: column {column!r}: {value} {problem}{more}")
 
 
 def _times(raw: pl.DataFrame, column: str) -> pl.Series:
@@ -141,56 +194,88 @@ def _times(raw: pl.DataFrame, column: str) -> pl.Series:
     else:
         times = _parsed(given.cast(pl.String))
     times = times.cast(pl.Datetime("us", "UTC"))
-    _refuse(raw, times.is_null(), column, "is not a time; write ISO 8601 such as 2026-01-31T12:00:00Z, or seconds since 1970")
+    _refuse(
+        raw,
+        times.is_null(),
+        column,
+        "is not a time; write ISO 8601 such as 2026-01-31T12:00:00Z, or seconds since 1970",
+    )
     return times
 
 
 def _parsed(text: pl.Series) -> pl.Series:
+    """ISO times, with or without an offset (then UTC), or seconds since 1970 where most are numbers."""
     numbers = text.cast(pl.Float64, strict=False)
-    if numbers.null_count() == 0:
+    if 2 * numbers.null_count() < len(text):
         return _epoch(numbers)
+    text = text.str.strip_chars()
+    iso, zoned = text.str.contains(_ISO), text.str.contains(_OFFSET)
+    times = _no_times(len(text))
+    for chosen in (iso & zoned, iso & ~zoned):  # polars reads a column in one way only
+        if chosen.any():
+            times = _iso_times(text, chosen).zip_with(chosen.fill_null(value=False), times)
+    return times
+
+
+def _iso_times(text: pl.Series, chosen: pl.Series) -> pl.Series:
+    """Times where `chosen`, null elsewhere and where the text is no time."""
+    wanted = pl.DataFrame({"text": text, "chosen": chosen}).select(pl.when("chosen").then("text"))["text"]
     try:
-        return text.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+        return wanted.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
     except pl.exceptions.PolarsError:  # no format fits the first rows
-        return pl.Series(values=[None] * len(text), dtype=pl.Datetime("us", "UTC"))
+        return _no_times(len(text))
+
+
+def _no_times(n: int) -> pl.Series:
+    return pl.repeat(None, n, dtype=pl.Datetime("us", "UTC"), eager=True)
 
 
 def _epoch(numbers: pl.Series) -> pl.Series:
-    """Seconds since 1970, or milliseconds where the numbers are too large for seconds (after the year 5138)."""
-    scale = 1e3 if (numbers.abs().max() or 0) > 1e11 else 1e6  # type: ignore[operator]
-    finite = numbers.cast(pl.Float64).is_finite()
-    micros = (numbers.cast(pl.Float64) * scale).round()
-    return micros.zip_with(finite, pl.Series([None], dtype=pl.Float64)).cast(pl.Int64).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    """Since 1970 in seconds, or in ms, us or ns where the largest would lie after the year 5138 in the coarser unit."""
+    numbers = numbers.cast(pl.Float64)
+    numbers = numbers.set(~numbers.is_finite(), None)
+    largest = float(str(numbers.abs().max() or 0))
+    scale = next((scale for limit, scale in ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0)) if largest <= limit), 1e-3)
+    return (numbers * scale).round().cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
 
 
 def _labels(raw: pl.DataFrame, spec: ModelSpec) -> pl.Series:
     """1 where the outcome equals `outcome.positive`, 0 elsewhere, null where it is not known."""
     given, positive = raw[spec.outcome.column], spec.outcome.positive
     if isinstance(positive, str):
-        hit = given.cast(pl.String) == positive
+        hit = _text(raw, spec.outcome.column) == positive
     elif given.dtype == pl.Boolean:
         hit = given == bool(positive)
     else:
-        numbers = _numbers(raw, spec.outcome.column, "is not a number, but outcome.positive is")
+        hint = "write outcome.positive in quotes where it is a text"
+        numbers = _numbers(raw, spec.outcome.column, f"is neither a number nor true or false; {hint}")
         hit = numbers == float(positive)
     return hit.cast(pl.Int8)
 
 
+def _text(raw: pl.DataFrame, column: str) -> pl.Series:
+    try:
+        return raw[column].cast(pl.String)
+    except pl.exceptions.PolarsError as error:
+        where = f"{raw[_FILE][0]}: column {column!r}"
+        raise InputError(f"{where}: values of type {raw[column].dtype} cannot be read; give text or numbers") from error
+
+
 def _numbers(raw: pl.DataFrame, column: str, problem: str) -> pl.Series:
+    """Floats, true and false as 1 and 0; missing and NaN as null."""
     given = raw[column]
     if given.dtype == pl.Boolean or given.dtype.is_numeric():
-        return given.cast(pl.Float64)
-    text = given.cast(pl.String).str.strip_chars()
+        return given.cast(pl.Float64).fill_nan(None)
+    text = _text(raw, column).str.strip_chars().str.to_lowercase()
     numbers = text.cast(pl.Float64, strict=False)
-    truth = text.str.to_lowercase()
-    numbers = numbers.zip_with(truth != "true", pl.Series([1.0])).zip_with(truth != "false", pl.Series([0.0]))
+    numbers = numbers.set(text == "true", 1.0).set(text == "false", 0.0)
     _refuse(raw, numbers.is_null() & given.is_not_null(), column, problem)
     return numbers
 
 
 def _feature(raw: pl.DataFrame, name: str, kind: str) -> pl.Series:
     if kind == "categorical":
-        return raw[name].cast(pl.String)
+        return _text(raw, name)
     return _numbers(raw, name, "is not a number; if the feature has levels, declare it categorical")
 
 
@@ -198,39 +283,42 @@ def _facts(raw: pl.DataFrame, spec: ModelSpec) -> list[pl.Series]:
     facts = []
     if spec.prediction.score is not None:
         score = _numbers(raw, spec.prediction.score, "is not a score")
-        _refuse(raw, ~score.is_between(0, 1) & score.is_not_null(), spec.prediction.score, "is not a probability in 0..1")
+        _refuse(
+            raw, ~score.is_between(0, 1) & score.is_not_null(), spec.prediction.score, "is not a probability in 0..1"
+        )
         facts.append(score.alias("_score"))
     if spec.columns.latency_ms is not None:
         facts.append(_numbers(raw, spec.columns.latency_ms, "is not a number of milliseconds").alias("_latency_ms"))
     if spec.columns.entity is not None:
-        facts.append(raw[spec.columns.entity].cast(pl.String).alias("_entity"))
+        facts.append(_text(raw, spec.columns.entity).alias("_entity"))
     if spec.columns.version is not None:
-        facts.append(raw[spec.columns.version].cast(pl.String).alias("_version"))
+        facts.append(_text(raw, spec.columns.version).alias("_version"))
     return facts
 
 
-def _refuse_repeated_ids(raw: pl.DataFrame, path: Path, column: str) -> None:
-    _refuse(raw, raw["_id"].is_null(), column, "is missing; every prediction needs an id")
+def _refuse_repeated_ids(raw: pl.DataFrame, column: str) -> None:
+    _refuse(raw, raw["_id"].is_null(), column, "is no id; every prediction needs one")
     repeated = raw.filter(raw["_id"].is_duplicated())
     if not repeated.is_empty():
-        first = repeated.filter(pl.col("_id") == repeated["_id"][0])
+        first, second = repeated.filter(pl.col("_id") == repeated["_id"][0])[:2].to_dicts()
         raise InputError(
-            f"{first['_where'][1]}: column {column!r}: the prediction id {first['_id'][0]!r} stands already at "
-            f"{first['_where'][0]} ({repeated['_id'].n_unique():,} ids are repeated); each prediction has its own id"
+            f"{_where(second)}: column {column!r}: the prediction id {first['_id']!r} stands already at "
+            f"{_where(first)} ({repeated['_id'].n_unique():,} ids are repeated); each prediction has its own id"
         )
 
 
-def _with_outcomes(raw: pl.DataFrame, outcomes: Path, spec: ModelSpec) -> tuple[pl.DataFrame, str]:
+def _joined_labels(raw: pl.DataFrame, outcomes: Path, spec: ModelSpec) -> tuple[pl.Series, str]:
+    """The labels of a file of outcomes in the order of `raw`, null for a prediction without one."""
     if spec.columns.prediction_id is None:
         raise InputError("--outcomes needs columns.prediction_id in the spec: labels are joined by it")
-    labels = _read(outcomes)
-    _require(labels, [spec.columns.prediction_id, spec.outcome.column], outcomes)
-    labels = labels.with_columns(_id=pl.col(spec.columns.prediction_id).cast(pl.String))
-    _refuse_repeated_ids(labels, outcomes, spec.columns.prediction_id)
-    strangers = labels.join(raw, on="_id", how="anti").height
-    raw = raw.drop(spec.outcome.column, strict=False)
-    joined = raw.join(labels.select("_id", spec.outcome.column), on="_id", how="left", maintain_order="left")
-    return joined, f"{outcomes}: {labels.height - strangers:,} labels joined, {strangers:,} name no prediction"
+    known = _read(outcomes)
+    _require(known, [spec.columns.prediction_id, spec.outcome.column], outcomes)
+    known = known.with_columns(_text(known, spec.columns.prediction_id).alias("_id"))
+    _refuse_repeated_ids(known, spec.columns.prediction_id)
+    known = known.with_columns(_labels(known, spec).alias("_label"))
+    strangers = known.join(raw, on="_id", how="anti").height
+    joined = raw.select("_id").join(known.select("_id", "_label"), on="_id", how="left", maintain_order="left")
+    return joined["_label"], f"{outcomes}: {known.height - strangers:,} labels joined, {strangers:,} name no prediction"
 
 
 def _refuse_one_class(frame: pl.DataFrame, spec: ModelSpec, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lake: two append-only Delta tables, `predictions` and `outcomes`, partitioned by UTC day.
+"""The lake: append-only Delta tables `predictions`, `shadow` and `outcomes`, partitioned by UTC day.
 
 A batch is named by its source and a growing number; one that was written already is not written again, so a
 producer may send it twice. Small batches wait in memory until `flush_rows` have come: readers see them at once,
@@ -8,30 +8,37 @@ and a producer that needs them on disk (to commit its offset) calls `flush`.
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from drift_pipeline.clock import Window
+from drift_pipeline.errors import ConflictError, InputError
 
-Table = Literal["predictions", "outcomes"]
-_TIME: dict[Table, str] = {"predictions": "_time", "outcomes": "_observed_at"}
+Table = Literal["predictions", "outcomes", "shadow"]
+_TIME: dict[Table, str] = {"predictions": "_time", "outcomes": "_observed_at", "shadow": "_time"}
 _CHECKPOINT_EVERY = 20  # commits; a log without checkpoints is read again whole at each append
+_ATTEMPTS = 5  # at one commit; each is lost only to another writer's
 
 
 class Lake:
     """Predictions as they were served and outcomes as they became known.
 
     `predictions`: `_id, _time, _version, _route, _score`, the spec's other columns and features.
+    `shadow`: `_id, _time, _version, _score` of the model that did not answer, while a rollout mirrors traffic.
     `outcomes`: `_id, _observed_at, _label` (0 or 1).
     """
 
     def __init__(self, root: Path, source: str = "capture", flush_rows: int = 1) -> None:
+        """Raises InputError where delta-rs could not write: it dies on these signs in a path, or writes elsewhere."""
+        if odd := sorted(set(str(root.absolute())) & set("[]^|\\%")):
+            raise InputError(f"{root}: a lake's path cannot hold {' '.join(odd)}; choose another folder")
         self._root = root
         self._source = source
         self._flush_rows = flush_rows
-        self._waiting: dict[Table, list[tuple[int, pl.DataFrame]]] = {"predictions": [], "outcomes": []}
+        self._waiting: dict[Table, list[tuple[int, pl.DataFrame]]] = {table: [] for table in _TIME}
         self._tables: dict[Table, DeltaTable] = {}
         self._written = {table: self._last_batch(table) for table in _TIME}
 
@@ -46,13 +53,32 @@ class Lake:
         return True
 
     def flush(self, table: Table) -> None:
-        """Write what waits, as one Delta commit that also records the last batch's number."""
-        waiting = self._waiting[table]
-        if not waiting:
+        """Write what waits, as one Delta commit that also records the last batch's number.
+
+        Batches that another process of the same source wrote meanwhile are dropped, not written twice.
+
+        Raises:
+            ConflictError: other writers were faster every time; what waits still waits.
+        """
+        for _ in range(_ATTEMPTS):
+            self._written[table] = self._last_batch(table)
+            waiting = [(batch, part) for batch, part in self._waiting[table] if batch > self._written[table]]
+            self._waiting[table] = waiting
+            if not waiting:
+                return
+            try:
+                self._write(table, waiting[-1][0], pl.concat([part for _, part in waiting]))
+            except CommitFailedError:  # the handle is older than somebody else's commit
+                self._tables.pop(table, None)
+                continue
+            self._written[table] = waiting[-1][0]
+            waiting.clear()
             return
-        last = waiting[-1][0]
-        frame = pl.concat([part for _, part in waiting]).with_columns(_day=pl.col(_TIME[table]).dt.strftime("%Y-%m-%d"))
-        handle = self._handle(table)
+        raise ConflictError(f"{self._root / table}: {_ATTEMPTS} commits were lost to other writers; flush again")
+
+    def _write(self, table: Table, last: int, rows: pl.DataFrame) -> None:
+        frame = rows.with_columns(_day=pl.col(_TIME[table]).dt.strftime("%Y-%m-%d"))
+        handle = self._tables.get(table)
         write_deltalake(
             handle if handle is not None else str(self._root / table),
             frame,
@@ -63,8 +89,6 @@ class Lake:
         if handle is not None and handle.version() % _CHECKPOINT_EVERY == 0:
             handle.create_checkpoint()
             del self._tables[table]
-        self._written[table] = last
-        waiting.clear()
 
     def close(self) -> None:
         for table in _TIME:
@@ -83,25 +107,31 @@ class Lake:
         frames = [part.filter(inside) for _, part in self._waiting[table]]
         handle = self._handle(table)
         if handle is not None and (files := handle.file_uris(file_pruning_predicate=_days(window))):
-            frames.insert(0, pl.read_parquet(files, hive_partitioning=False).filter(inside))
+            paths = [unquote(file) for file in files]
+            frames.insert(0, pl.read_parquet(paths, hive_partitioning=False, glob=False).filter(inside))
         if not frames:
             return pl.DataFrame()
         return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id")
 
     def labelled(self, window: Window, as_of: datetime, delay: timedelta) -> pl.DataFrame:
-        """Predictions of the window whose outcome was known at `as_of`, with `_label`; in order of time.
+        """Predictions of the window whose outcome was observed before `as_of`, with `_label`; in order of time.
 
-        `delay` only bounds which days of outcomes are looked at: labels later than twice the delay and a week
-        after the window do not count as training data.
+        Of several outcomes of one prediction the last observed counts. `delay` only bounds which days of outcomes are
+        looked at: labels later than twice the delay and a week after the window do not count as training data.
         """
+        until = min(as_of, window.end + 2 * delay + timedelta(days=7))
         predictions = self.read("predictions", window)
-        known = self.read("outcomes", Window(window.start, min(as_of, window.end + 2 * delay + timedelta(days=7))))
+        known = self.read("outcomes", Window(window.start, max(window.start, until)))
         if predictions.is_empty() or known.is_empty():
             return pl.DataFrame()
-        return predictions.join(known.select("_id", "_label"), on="_id", how="inner", maintain_order="left")
+        last = known.select("_id", "_label").unique("_id", keep="last", maintain_order=True)
+        return predictions.join(last, on="_id", how="inner", maintain_order="left")
 
     def _handle(self, table: Table) -> DeltaTable | None:
-        if table not in self._tables:
+        """The table as it is now, other processes' commits included."""
+        if table in self._tables:
+            self._tables[table].update_incremental()
+        else:
             try:
                 self._tables[table] = DeltaTable(str(self._root / table))
             except TableNotFoundError:

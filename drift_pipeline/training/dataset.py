@@ -16,7 +16,8 @@ _DTYPES = {"numeric": pl.Float64, "categorical": pl.String}
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled rows in order of time: the features, the protected columns, `_label` (Int8), `_time` and `_id`.
+    """Labelled rows in order of time: the features, the protected columns, `_label` (Int8), `_time`, `_id` and
+    the score that was served, `_score`.
 
     `versions` are the Delta versions of `predictions` and `outcomes` that the rows were read from: with the window,
     the exclusions and `known_at` they name the same rows again.
@@ -38,14 +39,19 @@ def training_dataset(lake: Lake, spec: ModelSpec, now: datetime) -> Dataset:
     versions = {"predictions": lake.version("predictions"), "outcomes": lake.version("outcomes")}
     rows = lake.labelled(window, as_of=now, delay=spec.outcome.delay)
     if rows.is_empty():
-        raise InputError(f"{spec.name}: no labelled row between {window.start} and {now}: wait for labels, or widen retrain.window")
+        raise InputError(
+            f"{spec.name}: no labelled row between {window.start} and {now}; wait for labels, or widen retrain.window"
+        )
     if missing := [name for name in spec.watched if name not in rows.columns]:
-        raise InputError(f"{spec.name}: the lake has no column {', '.join(missing)}; features must be captured to be trained on")
+        raise InputError(
+            f"{spec.name}: the lake has no column {', '.join(missing)}; only what was captured can be trained on"
+        )
     kept = rows.filter(~_excluded(span) for span in spec.retrain.exclude) if spec.retrain.exclude else rows
     if kept.is_empty():
         raise InputError(f"{spec.name}: retrain.exclude leaves out all {rows.height:,} labelled rows")
     watched = [pl.col(name).cast(_DTYPES[kind]) for name, kind in spec.watched.items()]
-    return Dataset(kept.select(*watched, pl.col("_label").cast(pl.Int8), "_time", "_id"), window, now, versions)
+    facts = [name for name in ("_time", "_id", "_score") if name in kept.columns]
+    return Dataset(kept.select(*watched, pl.col("_label").cast(pl.Int8), *facts), window, now, versions)
 
 
 def split_newest(frame: pl.DataFrame, rows: int) -> tuple[pl.DataFrame, pl.DataFrame]:

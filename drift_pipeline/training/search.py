@@ -5,9 +5,9 @@ only on rows that are newer than all it was fitted on.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import polars as pl
 from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.training.trainers import Params, Trainer, score, table, trainer_of
+from drift_pipeline.training.trainers import Params, Trainer, fit, one_thread, score, table, trainer_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 FOLDS = 3
 FOLDS_SHARE = 0.45  # of the rows, the newest, are judged on
 MOST_SEARCH_ROWS = 50_000
+MOST_FOLD_ROWS = 8_000
 STARTUP_TRIALS = 8
 SHORTER = (4, 16, 64)
 LEAST_START_ROWS = 1000
@@ -57,12 +58,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Fold:
-    """Prepared columns and labels: `X, y` to fit on, `newer_X, newer_y` to judge on."""
+    """Prepared columns and labels: the older ones to fit on, the newer ones to judge on."""
 
-    X: Any
-    y: npt.NDArray[np.int8]
-    newer_X: Any
-    newer_y: npt.NDArray[np.int8]
+    columns: Any
+    labels: npt.NDArray[np.int8]
+    newer_columns: Any
+    newer_labels: npt.NDArray[np.int8]
 
 
 def train(frame: pl.DataFrame, spec: ModelSpec, seed: int, progress: Progress | None = None) -> Trained:
@@ -81,7 +82,9 @@ def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, progress: Progress |
     """Find params and start row for rows (in order of time) with features and `_label`.
 
     `spec.retrain.trials` trials maximise the mean AUROC over three expanding forward folds on the newest 45 % of the
-    newest 50,000 rows. A fold that lacks a class on either side is left out.
+    newest 50,000 rows, each fitted on at most 8,000 rows evenly spaced over its past: on a real market's data the
+    models found so were as good as with all rows, for two thirds of the CPU. A fold that lacks a class on either side
+    is left out.
 
     Args:
         progress: is called with (trials done, trials in all).
@@ -90,10 +93,12 @@ def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, progress: Progress |
         InputError: every fold lacks a class.
     """
     trainer = trainer_of(spec)
-    with _one_thread():
+    with one_thread():
         folds = list(_folds(frame.tail(MOST_SEARCH_ROWS), trainer, spec, seed))
         if not folds:
-            raise InputError(f"{spec.name}: {frame.height:,} rows hold too few of one class to validate on; wait for more labels")
+            raise InputError(
+                f"{spec.name}: {frame.height:,} rows hold no fold with both classes to judge on; wait for more labels"
+            )
         study = _study(seed)
         for done in range(spec.retrain.trials):
             trial = study.ask()
@@ -143,24 +148,26 @@ def start_row(frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int) -
 
 def _folds(frame: pl.DataFrame, trainer: Trainer, spec: ModelSpec, seed: int) -> Iterator[_Fold]:
     """Each fold's columns are prepared once, on its older rows only, for all trials."""
-    X, y = table(frame, spec.features), frame["_label"].to_numpy()
+    X, labels = table(frame, spec.features), frame["_label"]
+    y = labels.to_numpy()
     edges = np.linspace(frame.height * (1 - FOLDS_SHARE), frame.height, FOLDS + 1).astype(int)
-    for cut, end in zip(edges[:-1], edges[1:], strict=True):
-        if _both(frame["_label"][:cut]) and _both(frame["_label"][cut:end]):
+    for cut, end in pairwise(edges):
+        older, newer = slice(0, cut, -(-cut // MOST_FOLD_ROWS) or 1), slice(cut, end)
+        if _both(labels[older]) and _both(labels[newer]):
             columns = trainer.build({}, spec, seed)[:-1]
-            yield _Fold(columns.fit_transform(X[:cut]), y[:cut], columns.transform(X[cut:end]), y[cut:end])
+            yield _Fold(columns.fit_transform(X[older]), y[older], columns.transform(X[newer]), y[newer])
 
 
 def _auroc_of(model: Any, fold: _Fold) -> float:
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(fold.newer_y, model.fit(fold.X, fold.y).predict_proba(fold.newer_X)[:, 1]))
+    return float(
+        roc_auc_score(fold.newer_labels, model.fit(fold.columns, fold.labels).predict_proba(fold.newer_columns)[:, 1])
+    )
 
 
 def _fitted(rows: pl.DataFrame, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":
-    pipeline = trainer_of(spec).build(params, spec, seed)
-    with _one_thread():
-        return pipeline.fit(table(rows, spec.features), rows["_label"].to_numpy())
+    return fit(trainer_of(spec).build(params, spec, seed), rows, spec.features)
 
 
 def _both(labels: pl.Series) -> bool:
@@ -178,13 +185,3 @@ def _study(seed: int) -> "Study":
         return optuna.create_study(direction="maximize", sampler=sampler)
     finally:
         optuna.logging.set_verbosity(level)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """On 17,000 x 6 rows a second thread takes half as much CPU again and saves no time; where the cores are shared,
-    threads that wait for each other spin."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1):
-        yield

@@ -5,9 +5,7 @@ import math
 from drift_pipeline.detection.statistics.psi import require_rows
 
 
-def welch_p_value(
-    mean1: float, var1: float, n1: float, mean2: float, var2: float, n2: float
-) -> float:
+def welch_p_value(mean1: float, var1: float, n1: float, mean2: float, var2: float, n2: float) -> float:
     """Two-sided p of Welch's t-test that two means are equal; variances have the n - 1 denominator.
 
     t = (mean1 - mean2) / sqrt(var1/n1 + var2/n2) with Welch and Satterthwaite's degrees of freedom; sizes may be

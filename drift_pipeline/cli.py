@@ -1,0 +1,263 @@
+"""The `drift` command: parse, call one service, print the result, end with an exit code.
+
+0 ok, 1 negative result, 2 bad input or usage, 3 inconclusive, 130 interrupted.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from drift_pipeline import __version__
+from drift_pipeline.clock import SystemClock, parse_duration
+from drift_pipeline.errors import DriftError, InputError
+
+OK, NEGATIVE, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class _Duration(click.ParamType[timedelta]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Moment(click.ParamType[datetime]):
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a time; write ISO 8601 such as 2026-01-31 or 2026-01-31T12:00Z", param, ctx)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: every expected error is one message on stderr and an exit code."""
+    try:
+        code = drift.main(args=arguments, prog_name="drift", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = BAD_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = INTERRUPTED
+    except DriftError as error:
+        click.echo(f"drift: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else OK)
+
+
+@click.group()
+@click.version_option(__version__)
+def drift() -> None:
+    """Watch machine-learning models for drift, retrain them, ship them safely and prove it."""
+
+
+@drift.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder for the results.")
+@click.option("--timestamp", help="The time column, where the spec names none.")
+@click.option("--outcomes", type=click.Path(path_type=Path), help="Labels by prediction id, in a file of their own.")
+@click.option("--reference", type=_Duration(), default="90d", show_default=True, help="The first training span.")
+@click.option("--step", type=_Duration(), default="1d", show_default=True, help="Time between two ticks.")
+@click.option("--from", "start", type=_Moment(), help="Leave out what is older.")
+@click.option("--to", "end", type=_Moment(), help="Leave out what is newer.")
+@click.option("--triggers", type=click.Choice(["drift", "schedule", "both"]), default="both", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: kpis.auroc.drop=0.03")
+@click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def replay(  # one parameter an option
+    data: Path,
+    spec_path: Path,
+    out: Path,
+    timestamp: str | None,
+    outcomes: Path | None,
+    reference: timedelta,
+    step: timedelta,
+    start: datetime | None,
+    end: datetime | None,
+    triggers: Any,
+    seed: int,
+    overrides: tuple[str, ...],
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """Run the whole loop over a recorded history DATA (CSV, CSV.GZ, Parquet; a file or a folder)."""
+    from drift_pipeline.spec import read_spec
+
+    spec = read_spec(spec_path, overrides)
+    _refuse_out(out, overwrite)
+    from drift_pipeline.replay.replay import Options, Replay, between
+    from drift_pipeline.replay.summary import summarise
+    from drift_pipeline.settings import Settings
+    from drift_pipeline.telemetry.history import read_history
+
+    history = between(read_history(data, spec, timestamp, outcomes), start, end)
+    options = Options(reference, step, triggers, seed)
+    work = _work_folder(out)
+    try:
+        with _bar() as progress, Replay(history, spec, Settings(home=work, database=""), options, progress) as running:
+            summary = summarise(running.run())
+        (work / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        _publish(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    click.echo(json.dumps(summary, indent=2) if as_json else _told(summary, out))
+    return _exit_code(summary)
+
+
+def _refuse_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise InputError(f"--out {out}: is not empty; name a new folder, or replace it with --overwrite")
+        if not (out / "summary.json").is_file():
+            raise InputError(f"--out {out}: holds no summary.json, so it is no replay's folder; it is not replaced")
+
+
+def _work_folder(out: Path) -> Path:
+    """A folder beside `out`, renamed to it when all is written: nothing is ever half there."""
+    work = out.parent / f".{out.name}.{os.getpid()}.partial"
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from error
+    return work
+
+
+def _publish(work: Path, out: Path) -> None:
+    before = work.with_suffix(".before")
+    if out.exists():
+        out.rename(before)
+    work.rename(out)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+class _bar:  # noqa: N801  # used as a function that is a context
+    """A progress bar on stderr; it writes nothing where stderr is no terminal."""
+
+    def __enter__(self) -> Any:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(file=sys.stderr, unit="tick", dynamic_ncols=True, disable=None, leave=False)
+        return self._show
+
+    def _show(self, done: int, total: int, words: str) -> None:
+        self._bar.total = total
+        self._bar.set_postfix_str(words, refresh=False)
+        self._bar.update(done - self._bar.n)
+        if words:
+            self._bar.refresh()
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def _told(summary: dict[str, Any], out: Path) -> str:
+    auroc, audit = summary["auroc"], summary["audit"]
+    lines = [
+        f"{summary['model']}: {summary['rows']:,} rows, {summary['from'][:10]} to {summary['to'][:10]}, "
+        f"{summary['evaluations']:,} ticks" + (", interrupted" if summary["partial"] else ""),
+        *(f"note        {note}" for note in summary["notes"]),
+        f"AUROC       frozen {_number(auroc['frozen'])}, loop {_number(auroc['loop'])} (mean over months), "
+        f"worst month {_number(auroc['worst_month'], '+')} against frozen",
+        f"incidents   {summary['incidents']}, alerts {summary['alerts']}, decisions "
+        + (", ".join(f"{action} {n}" for action, n in summary["decisions"].items()) or "none"),
+        f"trainings   {len(summary['retrains'])}, of them {summary['rejected_candidates']} rejected; "
+        f"promotions {summary['promotions']}, rollbacks {summary['rollbacks']}",
+    ]
+    for retrain in summary["retrains"]:
+        gate = "accepted" if retrain["accepted"] else "rejected"
+        lines.append(
+            f"  {retrain['at'][:10]}  {retrain['version']:<4} {retrain['cause']:<9} {gate}  "
+            f"AUROC on new rows {_number(retrain['auroc_before'])} -> {_number(retrain['auroc_after'])}"
+        )
+    lines.append(f"audit       {audit['records']} records, {'verified' if audit['verified'] else 'NOT VERIFIED'}")
+    lines.append(f"written to  {out} in {summary['wall_seconds']} s")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "unknown" if value is None else f"{value:{sign}.3f}"
+
+
+def _exit_code(summary: dict[str, Any]) -> int:
+    if summary["partial"]:
+        return INTERRUPTED
+    if not summary["audit"]["verified"]:
+        return NEGATIVE
+    return INCONCLUSIVE if summary["auroc"]["loop"] is None else OK
+
+
+@drift.group()
+def audit() -> None:
+    """Evidence of what was done, by whom and why."""
+
+
+@audit.command()
+@click.option("--home", type=click.Path(path_type=Path), help="A home or a replay's folder; else DRIFT_HOME.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(home: Path | None, as_json: bool) -> int:
+    """Check the audit chain, its signed checkpoint, and that every artefact it names is there and unchanged.
+
+    It cannot detect what somebody did who holds both the signing key and the storage, back to the last checkpoint
+    that was copied out of their reach, nor records that were cut or rewritten after that checkpoint.
+    """
+    from drift_pipeline.evidence.verification import verify_home
+    from drift_pipeline.settings import Settings
+
+    settings = Settings() if home is None else Settings(home=home, database="")
+    found = verify_home(settings, SystemClock())
+    document = {"ok": found.ok, "records": found.records, "head": found.head, "covered_by_checkpoint": found.covered}
+    document |= {"first_bad": found.first_bad, "reason": found.reason}
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    elif found.ok:
+        click.echo(f"{settings.home}: {found.records} records verified, {found.covered} of them under a checkpoint")
+    else:
+        where = f"record {found.first_bad}" if found.first_bad is not None else "checkpoint"
+        click.echo(f"{settings.home}: NOT VERIFIED: {where}: {found.reason}")
+    return OK if found.ok else NEGATIVE
+
+
+@drift.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--days", type=click.IntRange(min=120), default=270, show_default=True)
+@click.option("--rows-per-day", type=click.IntRange(min=20), default=400, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def sample(folder: Path, days: int, rows_per_day: int, seed: int) -> int:
+    """Write a synthetic history to try things on: FOLDER/history.parquet and FOLDER/spec.yaml.
+
+    Clicks on recommendations; two thirds in, what makes people click changes.
+    """
+    from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, Drift, synthetic_history
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not an empty folder; name a new one")
+    history = synthetic_history(days, rows_per_day, seed, drifts=(Drift("concept", day=days * 0.6),))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        history.write_parquet(folder / "history.parquet")
+        (folder / "spec.yaml").write_text(SAMPLE_SPEC, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+    click.echo(f"{folder}/history.parquet: {history.height:,} rows, {days} days; {folder}/spec.yaml")
+    return OK

@@ -1,0 +1,1 @@
+"""Prove it: what an auditor runs over an installation or a replay."""

@@ -1,0 +1,162 @@
+"""Incidents: when findings become one, and when it is over; one a model, however many windows and KPIs join it."""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from drift_pipeline.clock import DAY
+from drift_pipeline.detection.verdict import KpiResult, Report, Verdict
+
+TICKS, OF_TICKS = 2, 3  # k of m
+WARN_OPENS_AFTER = DAY
+CALM_TICKS = 3
+REOPENS_WITHIN = DAY
+UNDECIDED_PAGES_AFTER = DAY
+
+
+class Change(StrEnum):
+    """What a tick did to the incident."""
+
+    OPENED = "incident.opened"
+    REOPENED = "incident.reopened"
+    JOINED = "incident.joined"
+    CLOSED = "incident.closed"
+    UNDECIDED = "monitoring.undecided"
+
+
+@dataclass(frozen=True)
+class Incident:
+    """What is remembered between two ticks about one model on one reference.
+
+    `key` is empty while there never was one; `breaches` are the last three conclusive-or-not ticks; times are None
+    where they do not apply. `onset` is the first tick of what opened it.
+    """
+
+    reference: str
+    key: str = ""
+    open: bool = False
+    opened_at: datetime | None = None
+    onset: datetime | None = None
+    closed_at: datetime | None = None
+    breaches: tuple[bool, ...] = ()
+    breach_since: datetime | None = None
+    warn_since: datetime | None = None
+    undecided_since: datetime | None = None
+    undecided_paged: bool = False
+    calm_since: datetime | None = None
+    calm_ticks: int = 0
+    kpis: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    windows_seconds: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: value.isoformat()
+            if isinstance(value, datetime)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+            for name, value in asdict(self).items()
+        }
+
+
+def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
+    """Take one tick's report.
+
+    Opens on BREACH in 2 of 3 ticks, or on WARN that lasts 24 h. Closes when nothing is found at half the thresholds
+    for one whole window of what opened it and 3 conclusive ticks. INCONCLUSIVE neither opens nor closes; it is told
+    once after 24 h. Re-opening within 24 h continues the incident.
+    """
+    seen = _remember(incident, report)
+    if seen.open:
+        return _while_open(incident, seen, report)
+    if sum(seen.breaches) >= TICKS:
+        return _open(seen, report, seen.breach_since or report.at)
+    if seen.warn_since is not None and report.at - seen.warn_since >= WARN_OPENS_AFTER:
+        return _open(seen, report, seen.warn_since)
+    if _undecided_for(seen, report) >= UNDECIDED_PAGES_AFTER and not seen.undecided_paged:
+        return replace(seen, undecided_paged=True), Change.UNDECIDED
+    return seen, None
+
+
+def _remember(incident: Incident, report: Report) -> Incident:
+    verdict, at = report.verdict, report.at
+    breach = verdict is Verdict.BREACH
+    breaches = (*incident.breaches, breach)[-OF_TICKS:]
+    found = verdict in (Verdict.BREACH, Verdict.WARN)
+    undecided = verdict is Verdict.INCONCLUSIVE
+    breach_since = incident.breach_since or (at if breach else None)
+    return replace(
+        incident,
+        breaches=breaches,
+        breach_since=breach_since if any(breaches) else None,
+        warn_since=(incident.warn_since or at) if found else (incident.warn_since if undecided else None),
+        undecided_since=(incident.undecided_since or at) if undecided else None,
+        undecided_paged=incident.undecided_paged and undecided,
+    )
+
+
+def _undecided_for(incident: Incident, report: Report) -> timedelta:
+    return timedelta() if incident.undecided_since is None else report.at - incident.undecided_since
+
+
+def _open(incident: Incident, report: Report, onset: datetime) -> tuple[Incident, Change]:
+    joined = _joined(incident, report)
+    if incident.closed_at is not None and report.at - incident.closed_at <= REOPENS_WITHIN:
+        return replace(joined, open=True, closed_at=None, calm_since=None, calm_ticks=0), Change.REOPENED
+    key = f"{incident.reference.removeprefix('sha256:')[:12]}-{onset:%Y%m%dT%H%M}"
+    fresh = replace(joined, kpis=_named(report), features=report.drifting)
+    return (
+        replace(
+            fresh, key=key, open=True, opened_at=report.at, onset=onset, closed_at=None, calm_since=None, calm_ticks=0
+        ),
+        Change.OPENED,
+    )
+
+
+def _named(report: Report) -> tuple[str, ...]:
+    return tuple(n for n, kpi in report.kpis.items() if kpi.verdict in (Verdict.BREACH, Verdict.WARN))
+
+
+def _joined(incident: Incident, report: Report) -> Incident:
+    named = [report.kpis[name] for name in _named(report)]
+    longest = max((int(kpi.window.total_seconds()) for kpi in named if kpi.window), default=0)
+    return replace(
+        incident,
+        kpis=tuple(dict.fromkeys((*incident.kpis, *_named(report)))),
+        features=tuple(dict.fromkeys((*incident.features, *report.drifting))),
+        windows_seconds=max(incident.windows_seconds, longest),
+    )
+
+
+def _while_open(before: Incident, seen: Incident, report: Report) -> tuple[Incident, Change | None]:
+    joined = _joined(seen, report)
+    calm = _calm(joined, report)
+    if calm is None:
+        return joined, None
+    if not calm:
+        change = Change.JOINED if joined.kpis != before.kpis else None
+        return replace(joined, calm_since=None, calm_ticks=0), change
+    calm_since = joined.calm_since or report.at
+    ticks = joined.calm_ticks + 1
+    if ticks >= CALM_TICKS and report.at - calm_since >= timedelta(seconds=joined.windows_seconds):
+        closed = replace(joined, open=False, closed_at=report.at, breaches=(), breach_since=None, warn_since=None)
+        return replace(closed, kpis=(), features=(), windows_seconds=0, calm_since=None, calm_ticks=0), Change.CLOSED
+    return replace(joined, calm_since=calm_since, calm_ticks=ticks), None
+
+
+def _calm(incident: Incident, report: Report) -> bool | None:
+    """Whether what opened it is back within half the thresholds; None where it cannot be told."""
+    kpis = [report.kpis[name] for name in incident.kpis]
+    if any(kpi.verdict is Verdict.INCONCLUSIVE for kpi in kpis):
+        return None
+    return all(kpi.verdict is Verdict.OK and _within_half(kpi) for kpi in kpis) and not report.drifting
+
+
+def _within_half(kpi: KpiResult) -> bool:
+    """Falls (thresholds below 0) and rises alike; range_z reports the excess it found, and 0 for none."""
+    if kpi.value is None or kpi.threshold is None or kpi.name == "range_z":
+        return True
+    half = kpi.threshold / 2
+    return kpi.value > half if half < 0 else kpi.value < half

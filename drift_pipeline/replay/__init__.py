@@ -1,0 +1,1 @@
+"""The same loop over a recorded history, on a virtual clock."""

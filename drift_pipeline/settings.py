@@ -1,0 +1,44 @@
+"""Where things live: everything of one installation (or one replay) below one folder."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, `DRIFT_ENVIRONMENT`)."""
+
+    model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True)
+
+    home: Path = Path("drift_home")
+    database: str = Field(default="", description="SQLAlchemy url of the control store; empty = SQLite below home")
+    environment: str = "production"
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.home / 'control.db'}"
+
+    @property
+    def lake(self) -> Path:
+        return self.home / "lake"
+
+    @property
+    def registry(self) -> Path:
+        return self.home / "registry"
+
+    @property
+    def gitops(self) -> Path:
+        return self.home / "gitops"
+
+    @property
+    def keys(self) -> Path:
+        return self.home / "keys"
+
+    @property
+    def alerts(self) -> Path:
+        return self.home / "alerts.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.gitops / "checkpoint.dsse.json"

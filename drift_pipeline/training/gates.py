@@ -1,0 +1,190 @@
+"""Gates: what a candidate proves before it may be registered. Pure functions of scores, labels and decisions.
+
+Each returns PASS, FAIL or UNKNOWN; UNKNOWN means that the question could not be answered, and blocks like FAIL.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
+from drift_pipeline.detection.statistics.parity import demographic_parity_difference, usable_groups
+from drift_pipeline.spec import Kind
+from drift_pipeline.training.trainers import score
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+LEAST_OF_A_CLASS = 50
+INFERIOR_BY = 0.02
+Z_NOT_INFERIOR, Z_BETTER = 1.64, 1.0
+POISON_FLOOR = 0.6
+TIMED_PREDICTIONS, WARM_UP = 60, 5
+
+
+class Outcome(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What was measured (`value`), its cautious bound where the gate has one, and the `limit` it was held against."""
+
+    name: str
+    outcome: Outcome
+    value: float | None
+    bound: float | None
+    limit: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Gates:
+    results: tuple[GateResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every gate passed, and there was one: no result is no proof."""
+        return bool(self.results) and all(result.outcome is Outcome.PASS for result in self.results)
+
+    def to_json(self) -> dict[str, object]:
+        results = [{**asdict(result), "outcome": result.outcome.value} for result in self.results]
+        return {"passed": self.passed, "results": results}
+
+
+def auroc_gate(
+    labels: npt.ArrayLike,
+    candidate: npt.ArrayLike,
+    champion: npt.ArrayLike | None,
+    *,
+    cause_is_performance: bool,
+) -> GateResult:
+    """Is the candidate no worse than the champion on rows that neither was trained on, and better where it must be?
+
+    Not inferior: delta - 1.64 se > -0.02. Where a fall of performance is the cause of the retrain, being no worse
+    than a model that fell helps nobody: then also delta - se > 0. Without a champion the candidate is compared with
+    chance: AUROC - 1.64 se > 0.5. se is DeLong's, paired. `labels` (n,) are true for positives, scores (n,).
+    """
+    positive, scores = np.asarray(labels).astype(bool), np.asarray(candidate, dtype=np.float64)
+    chance = np.zeros(positive.shape)  # one score for all rows: an AUROC of 0.5 without error
+    against = chance if champion is None else np.asarray(champion, dtype=np.float64)
+    if problem := _unanswerable(positive, scores, against):
+        return GateResult("auroc", Outcome.UNKNOWN, None, None, None, problem)
+    found = paired_auroc_difference(positive, scores, against)
+    delta, bound = found.delta, found.delta - Z_NOT_INFERIOR * found.standard_error
+    if champion is None:
+        reason = f"first model: AUROC {found.candidate:.4f}, at least {bound + 0.5:.4f}, to be above chance"
+        return _judged("auroc", bound > 0, found.candidate, bound + 0.5, 0.5, reason)
+    told = f"AUROC {found.candidate:.4f} against the champion's {found.champion:.4f}"
+    if bound <= -INFERIOR_BY:
+        return _judged("auroc", False, delta, bound, -INFERIOR_BY, f"{told}: may be worse by more than {INFERIOR_BY:g}")
+    if cause_is_performance:
+        better = delta - Z_BETTER * found.standard_error
+        reason = f"{told}: performance fell, so it has to be better by {Z_BETTER:g} standard error"
+        return _judged("auroc", better > 0, delta, better, 0.0, reason)
+    return _judged("auroc", True, delta, bound, -INFERIOR_BY, f"{told}: not inferior")
+
+
+def parity_gate(
+    candidate: npt.ArrayLike,
+    champion: npt.ArrayLike | None,
+    groups: pl.Series,
+    *,
+    allowed_drop: float,
+    column: str,
+) -> GateResult:
+    """Does the candidate widen the gap between the groups' rates of positive decisions, on the same rows?
+
+    FAIL where DPD(candidate) - DPD(champion) > allowed_drop, compared as measured: a bound would let the widest gaps
+    of the smallest groups through. A first model passes with its gap told: it is the reference of all later ones.
+
+    `candidate`, `champion` are decisions (n,) and `groups` (n,) names, null where not known (left out). A group of
+    100 rows is compared, also one without any positive decision, which is the gap that matters most. Fewer than two
+    such groups: UNKNOWN. Decisions need no labels, so give this gate as many recent rows as there are rather than the
+    labelled block alone; else a model with a group that is rare in 500 rows could never ship. A model without a
+    protected column has no such gate.
+    """
+    name = f"parity:{column}"
+    known = groups.is_not_null().to_numpy()
+    names, member = np.unique(groups.drop_nulls().cast(pl.String).to_numpy().astype(str), return_inverse=True)
+    totals = np.bincount(member, minlength=len(names))
+    used = usable_groups(np.zeros(len(names)), totals, minimum_each=0)
+    if np.count_nonzero(used) < 2:
+        sizes = ", ".join(f"{group}: {rows:,}" for group, rows in zip(names, totals, strict=True))
+        reason = f"two groups of 100 rows are needed ({sizes or 'none'}); give more rows, or switch the KPI off"
+        return GateResult(name, Outcome.UNKNOWN, None, None, allowed_drop, reason)
+
+    def gap(decisions: npt.ArrayLike) -> float:
+        positives = np.bincount(member, weights=np.asarray(decisions, dtype=bool)[known], minlength=len(names))
+        return demographic_parity_difference(positives[used], totals[used])
+
+    now = gap(candidate)
+    if champion is None:
+        return _judged(name, True, now, None, None, f"first model: a gap of {now:.4f}, the reference of later ones")
+    before = gap(champion)
+    reason = f"a gap of {now:.4f} against the champion's {before:.4f} over {np.count_nonzero(used)} groups"
+    return _judged(name, now - before <= allowed_drop, now - before, None, allowed_drop, reason)
+
+
+def latency_gate(
+    pipeline: "Pipeline",
+    sample: pl.DataFrame,
+    features: Mapping[str, Kind],
+    *,
+    limit_ms: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> GateResult:
+    """p95 of 60 single-row predictions, one after the other, after a warm-up; a short sample is gone through again."""
+    if sample.is_empty():
+        return GateResult("latency", Outcome.UNKNOWN, None, None, limit_ms, "there is no row to predict")
+    seconds = []
+    for number in range(WARM_UP + TIMED_PREDICTIONS):
+        row = sample[number % sample.height]
+        start = clock()
+        score(pipeline, row, features)
+        seconds.append(clock() - start)
+    p95 = float(np.quantile(seconds[WARM_UP:], 0.95)) * 1000
+    return _judged("latency", p95 <= limit_ms, p95, None, limit_ms, f"p95 of one row at a time is {p95:.1f} ms")
+
+
+def poison_floor(labels: npt.ArrayLike | None, scores: npt.ArrayLike | None) -> GateResult:
+    """AUROC on the fixed, trusted holdout: a floor against poisoned labels, never a bar against adapting.
+
+    The holdout is old by design, so a model that followed the world scores lower on it; only one that has turned
+    against it falls below 0.6. A complete inversion of the concept looks exactly like poisoned labels: no number can
+    tell the two apart, so a person has to decide, and the failed gate is how they are asked.
+    """
+    positive = np.asarray([] if labels is None else labels).astype(bool)
+    given = np.asarray([] if scores is None else scores, dtype=np.float64)
+    chance = np.zeros(positive.shape)
+    if problem := _unanswerable(positive, given, chance, least=1):
+        return GateResult("poison_floor", Outcome.UNKNOWN, None, None, POISON_FLOOR, f"trusted holdout: {problem}")
+    auroc = paired_auroc_difference(positive, given, chance).candidate
+    reason = f"AUROC {auroc:.4f} on the trusted holdout"
+    if auroc < POISON_FLOOR:
+        reason += ": poisoned labels or an inverted concept; a person has to decide"
+    return _judged("poison_floor", auroc >= POISON_FLOOR, auroc, None, POISON_FLOOR, reason)
+
+
+def _judged(name: str, passed: bool, value: float, bound: float | None, limit: float | None, reason: str) -> GateResult:
+    return GateResult(name, Outcome.PASS if passed else Outcome.FAIL, value, bound, limit, reason)
+
+
+def _unanswerable(
+    positive: npt.NDArray[np.bool_], *scores: npt.NDArray[np.float64], least: int = LEAST_OF_A_CLASS
+) -> str | None:
+    """Why no AUROC can be told, or None."""
+    fewer = int(min(positive.sum(), (~positive).sum()))
+    if fewer < least:
+        return f"{fewer} labels of the rarer class, {least} are needed"
+    if not all(side.shape == positive.shape and np.isfinite(side).all() for side in scores):
+        return "not every row has a finite score"
+    return None
