@@ -131,7 +131,7 @@ class Retrain(Part):
     min_rows: int = Field(default=1000, ge=100)
     exclude: tuple[Span, ...] = ()
     trainer: str = "gradient_boosting"
-    trials: int = Field(default=20, ge=1)
+    trials: int = Field(default=12, ge=1)
 
     @field_validator("cron")
     @classmethod

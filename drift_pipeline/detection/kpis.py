@@ -160,7 +160,7 @@ def _auroc_in(
         )
     now_auroc = binned_auroc(positives, negatives, atom=reference.binning.score_atom)
     delta = now_auroc.value - baseline.value
-    error = float(np.hypot(now_auroc.standard_error, baseline.standard_error))
+    error = reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
     upper = delta + AUROC_Z * error + now_auroc.slack + baseline.slack
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
     if delta <= -drop:

@@ -9,7 +9,7 @@ import polars as pl
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.detection.binning import SCORE, Binning, Floats, Ints, NumericBins, freeze_binning
 from drift_pipeline.detection.profile import Profile, label_slices, profile_slices
-from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
+from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
 from drift_pipeline.detection.statistics.psi import psi_null_mean, psi_rows
 from drift_pipeline.detection.windows import floor
 from drift_pipeline.spec import ModelSpec
@@ -39,7 +39,7 @@ class Reference:
     """Frozen with a model version.
 
     by_hour: profiles per hour of week (168), or of day (24) below 4 weeks of reference; nulls: per window length;
-    auroc: the held-out, time-forward baseline; group_days: per protected column (positives, totals), each
+    auroc: the held-out, time-forward baseline; auroc_phi: its overdispersion by day, at least 1; group_days: per protected column (positives, totals), each
     (days, groups), of the scored rows.
     """
 
@@ -49,6 +49,7 @@ class Reference:
     by_hour: list[Profile]
     nulls: dict[timedelta, Null]
     auroc: Auroc | None
+    auroc_phi: float
     group_days: dict[str, tuple[Ints, Ints]]
 
     @property
@@ -93,6 +94,7 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         by_hour,
         {length: _null(binning, frame, scored, span, length, cycle) for length in lengths},
         held_out_auroc(binning, scored),
+        _auroc_phi(scored),
         {name: _group_days(binning, scored, name) for name in binning.protected},
     )
 
@@ -104,6 +106,15 @@ def held_out_auroc(binning: Binning, scored: pl.DataFrame) -> Auroc | None:
         return None
     profile = label_slices(binning, known["_score"], known["_label"], np.zeros(known.height, np.int64), 1)[0]
     return binned_auroc(*profile.labelled_scores(), atom=binning.score_atom)
+
+
+def _auroc_phi(scored: pl.DataFrame) -> float:
+    known = scored.filter(pl.col("_label").is_not_null() & pl.col("_score").is_finite())
+    if known["_label"].n_unique() < 2:
+        return 1.0
+    days = known["_time"].dt.truncate("1d").to_physical().to_numpy()
+    phi = auroc_overdispersion(known["_label"].to_numpy(), known["_score"].to_numpy(), days)
+    return max(phi, 1.0) if np.isfinite(phi) else 1.0
 
 
 def _add(features: list[Profile], scores: list[Profile]) -> list[Profile]:

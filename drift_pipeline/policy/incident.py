@@ -13,6 +13,7 @@ WARN_OPENS_AFTER = DAY
 CALM_TICKS = 3
 REOPENS_WITHIN = DAY
 UNDECIDED_PAGES_AFTER = DAY
+FIRST_DECIDED_WITHIN = 28 * DAY  # a monitor just armed fills its windows first
 
 
 class Change(StrEnum):
@@ -44,6 +45,7 @@ class Incident:
     warn_since: datetime | None = None
     undecided_since: datetime | None = None
     undecided_paged: bool = False
+    decided_once: bool = False
     calm_since: datetime | None = None
     calm_ticks: int = 0
     kpis: tuple[str, ...] = ()
@@ -66,7 +68,7 @@ def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
 
     Opens on BREACH in 2 of 3 ticks, or on WARN that lasts 24 h. Closes when nothing is found at half the thresholds
     for one whole window of what opened it and 3 conclusive ticks. INCONCLUSIVE neither opens nor closes; it is told
-    once after 24 h. Re-opening within 24 h continues the incident.
+    once after 24 h (of a monitor that never decided anything yet, after 28 days). Re-opening within 24 h continues the incident.
     """
     seen = _remember(incident, report)
     if seen.open:
@@ -75,7 +77,8 @@ def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
         return _open(seen, report, seen.breach_since or report.at)
     if seen.warn_since is not None and report.at - seen.warn_since >= WARN_OPENS_AFTER:
         return _open(seen, report, seen.warn_since)
-    if _undecided_for(seen, report) >= UNDECIDED_PAGES_AFTER and not seen.undecided_paged:
+    patience = UNDECIDED_PAGES_AFTER if seen.decided_once else FIRST_DECIDED_WITHIN
+    if _undecided_for(seen, report) >= patience and not seen.undecided_paged:
         return replace(seen, undecided_paged=True), Change.UNDECIDED
     return seen, None
 
@@ -94,6 +97,7 @@ def _remember(incident: Incident, report: Report) -> Incident:
         warn_since=(incident.warn_since or at) if found else (incident.warn_since if undecided else None),
         undecided_since=(incident.undecided_since or at) if undecided else None,
         undecided_paged=incident.undecided_paged and undecided,
+        decided_once=incident.decided_once or not undecided,
     )
 
 

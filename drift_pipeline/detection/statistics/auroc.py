@@ -92,6 +92,37 @@ def paired_auroc_difference(
     return PairedDifference(first - second, error, first, second)
 
 
+def auroc_overdispersion(labels: npt.ArrayLike, scores: npt.ArrayLike, blocks: npt.ArrayLike) -> float:
+    """How much more the AUROC varies than independent rows would let it: its variance clustered by block over DeLong's.
+
+    Rows of one block (a day) share whatever that day was like; each block's sum of influences (V10 - A)/P and
+    (V01 - A)/N is one draw, so the variance is K/(K-1) times the sum of their squares (Obuchowski, "Nonparametric
+    analysis of clustered ROC curve data", Biometrics 53(2), 1997). About 1 for independent rows, with a relative error
+    of sqrt(2/K); NaN for fewer than two blocks.
+
+    labels (n,) are true for positives, scores (n,), blocks (n,) are integers.
+
+    >>> auroc_overdispersion([0, 1] * 4, [1, 2, 1, 2, 2, 1, 2, 1], [0, 0, 0, 0, 1, 1, 1, 1]) > 2
+    True
+
+    Raises:
+        ValueError: one class only.
+    """
+    positive, given = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
+    names, block = np.unique(np.asarray(blocks), return_inverse=True)
+    if positive.all() or not positive.any():
+        raise ValueError(f"AUROC is undefined: all {positive.size} labels are of one class")
+    if len(names) < 2:
+        return math.nan
+    above, below = _components(given[positive], given[~positive])
+    influence = np.empty(given.shape)
+    influence[positive] = (above - above.mean()) / len(above)
+    influence[~positive] = (below - below.mean()) / len(below)
+    clustered = len(names) / (len(names) - 1) * float((np.bincount(block, influence) ** 2).sum())
+    independent = _variance_of_mean(above) + _variance_of_mean(below)
+    return clustered / independent if 0 < independent < math.inf else math.nan
+
+
 def _components(positives: Array, negatives: Array) -> tuple[Array, Array]:
     """DeLong's V10 (P,) and V01 (N,): each row's share of the other class that it is ranked rightly against."""
     return _share_below(positives, np.sort(negatives)), 1 - _share_below(negatives, np.sort(positives))
