@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: every expected error is one message on stderr and an exit code."""
     try:
         code = drift.main(args=arguments, prog_name="drift", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.format_message())
+        code = OK
     except click.ClickException as error:
         error.show()
         code = BAD_INPUT
@@ -59,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DriftError as error:
         click.echo(f"drift: {error}", err=True)
         code = error.exit_code
+    except OSError as error:  # a disk that is full, a folder that went away
+        click.echo(f"drift: {error}", err=True)
+        code = NEGATIVE
     sys.exit(code if isinstance(code, int) else OK)
 
 
@@ -79,7 +86,7 @@ def drift() -> None:
 @click.option("--from", "start", type=_Moment(), help="Leave out what is older.")
 @click.option("--to", "end", type=_Moment(), help="Leave out what is newer.")
 @click.option("--triggers", type=click.Choice(["drift", "schedule", "both"]), default="both", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: kpis.auroc.drop=0.03")
 @click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
@@ -102,7 +109,7 @@ def replay(  # one parameter an option
     """Run the whole loop over a recorded history DATA (CSV, CSV.GZ, Parquet; a file or a folder)."""
     from drift_pipeline.spec import read_spec
 
-    spec = read_spec(spec_path, overrides)
+    spec, out = read_spec(spec_path, overrides), out.absolute()
     _refuse_out(out, overwrite)
     from drift_pipeline.replay.replay import Options, Replay, between
     from drift_pipeline.replay.summary import summarise
@@ -111,14 +118,11 @@ def replay(  # one parameter an option
 
     history = between(read_history(data, spec, timestamp, outcomes), start, end)
     options = Options(reference, step, triggers, seed)
-    work = _work_folder(out)
-    try:
+    with _work_folder(out) as work:
         with _bar() as progress, Replay(history, spec, Settings(home=work, database=""), options, progress) as running:
             summary = summarise(running.run())
         (work / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         _publish(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     click.echo(json.dumps(summary, indent=2) if as_json else _told(summary, out))
     return _exit_code(summary)
 
@@ -129,25 +133,42 @@ def _refuse_out(out: Path, overwrite: bool) -> None:
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise InputError(f"--out {out}: is not empty; name a new folder, or replace it with --overwrite")
-        if not (out / "summary.json").is_file():
-            raise InputError(f"--out {out}: holds no summary.json, so it is no replay's folder; it is not replaced")
+        if missing := [name for name in ("summary.json", "control.db") if not (out / name).is_file()]:
+            raise InputError(f"--out {out}: holds no {missing[0]}, so it is no replay's folder; it is not replaced")
 
 
-def _work_folder(out: Path) -> Path:
+@contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out`, renamed to it when all is written: nothing is ever half there."""
     work = out.parent / f".{out.name}.{os.getpid()}.partial"
+    made = [folder for folder in work.parents if not folder.exists()]
     try:
         work.mkdir(parents=True)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror}") from error
-    return work
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # it holds the result
+                folder.rmdir()
 
 
 def _publish(work: Path, out: Path) -> None:
+    """Rename; a folder that cannot be renamed (a mount point) is filled instead, `summary.json` last."""
     before = work.with_suffix(".before")
-    if out.exists():
-        out.rename(before)
-    work.rename(out)
+    try:
+        if out.exists():
+            out.rename(before)
+        work.rename(out)
+    except OSError:
+        if not out.is_dir():
+            raise
+        for old in out.iterdir():
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        for new in sorted(work.iterdir(), key=lambda path: path.name == "summary.json"):
+            shutil.move(new, out / new.name)
     shutil.rmtree(before, ignore_errors=True)
 
 
@@ -242,11 +263,11 @@ def verify(home: Path | None, as_json: bool) -> int:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--days", type=click.IntRange(min=120), default=270, show_default=True)
 @click.option("--rows-per-day", type=click.IntRange(min=20), default=400, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def sample(folder: Path, days: int, rows_per_day: int, seed: int) -> int:
     """Write a synthetic history to try things on: FOLDER/history.parquet and FOLDER/spec.yaml.
 
-    Clicks on recommendations; two thirds in, what makes people click changes.
+    Clicks on recommendations; three fifths in, what makes people click changes.
     """
     from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, Drift, synthetic_history
 

@@ -26,6 +26,7 @@ from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
 from drift_pipeline.detection.verdict import Report, Verdict
 from drift_pipeline.detection.windows import Slices
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
+from drift_pipeline.evidence import lineage
 from drift_pipeline.policy.decide import Action, Decision, Facts, IncidentFacts, RetrainFacts, Trigger, decide
 from drift_pipeline.policy.engines import PolicyEngine
 from drift_pipeline.policy.incident import Change, Incident, step
@@ -49,6 +50,7 @@ RECORDED = "recorded"
 ALERTS = "alerts"
 MONTH = 30 * DAY
 LEAST_BLOCK = 500
+FRESH_FACTOR = 4  # how many times the fresh rows a version that did not recover is trained again on
 LEAST_PARITY_ROWS = 5000  # decisions need no label; below 2000 equal models differ by 3 pp too often
 HELD_OUT = 0.2  # of the reference span, the newest: the first baseline and the fixed trusted holdout
 
@@ -78,6 +80,20 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """A drift that the promoted version has not made good yet: its AUROC is still a `drop` below what was lost.
+
+    The newest rows of the changed world were few when it was trained, so it is trained again when there are four
+    times as many. `target` is the AUROC before the drift, `onset` when that began.
+    """
+
+    key: str
+    target: float
+    onset: datetime
+    fresh_rows_needed: int
+
+
+@dataclass(frozen=True)
 class Training:
     """What a retrain came to; `before` and `after` are the champion's and the candidate's AUROC on the gate's block."""
 
@@ -97,6 +113,7 @@ class Backends:
     registry: Registry
     policy: PolicyEngine
     alerts: Channel
+    lineage: Channel
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,7 @@ class Loop:
         self._trainings: list[datetime] = []
         self._rejected_in_a_row = 0
         self._versions = 0
+        self._recovery: Recovery | None = None
         self._decided: tuple[str, str, Action] | None = None
         self._heard: set[str] = set()
 
@@ -233,7 +251,8 @@ class Loop:
         self.incident, change = step(before, report)
         if change is None:
             return
-        key = self.incident.key or f"undecided-{report.at:%Y%m%dT%H%M}"
+        undecided_key = f"undecided-{report.at:%Y%m%dT%H%M}"  # its own: the incident before it has paged already
+        key = undecided_key if change is Change.UNDECIDED else self.incident.key
         kpis = {name: report.kpis[name].to_json() for name in self.incident.kpis or before.kpis}
         details = {"key": key, "kpis": kpis, "features": list(self.incident.features[:10])}
         alerts = []
@@ -241,7 +260,7 @@ class Loop:
             found = [f"{name} {k['verdict']}: {k['reason']}" for name, k in kpis.items()]
             undecided = [f"{n}: {k.reason}" for n, k in report.kpis.items() if k.verdict is Verdict.INCONCLUSIVE]
             alerts.append(self._alert(key, change, "; ".join(found or undecided)))
-        self._commit(change, details, puts={"incident": self.incident.to_json()}, alerts=alerts)
+        self._commit(change, details, puts={"incident": self.incident.to_json()}, messages=alerts)
 
     # decide
 
@@ -250,11 +269,12 @@ class Loop:
 
         Returns the decision's id, under which the audit has it, and the decision.
         """
-        if trigger is Trigger.DRIFT and not self.incident.open:
+        if trigger is Trigger.DRIFT and not self.incident.open and not self._unrecovered(report):
             return None
         facts = self._facts(trigger, report)
         decision = decide(facts, self._at.policy)
-        subject = self.incident.key if trigger is Trigger.DRIFT else f"{trigger}-{report.at:%Y%m%dT%H%M}"
+        drifted = facts.incident.key if facts.incident else ""
+        subject = drifted if trigger is Trigger.DRIFT else f"{trigger}-{report.at:%Y%m%dT%H%M}"
         said = (trigger, subject, decision.action)
         if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN) and said == self._decided:
             return None
@@ -280,14 +300,19 @@ class Loop:
         now, auroc = report.at, report.kpis["auroc"]
         cooldown = self.spec.retrain.cooldown * 2**self._rejected_in_a_row
         left = self._trainings[-1] + cooldown - now if self._trainings else timedelta()
+        kpis = {name: str(kpi.verdict) for name, kpi in report.kpis.items()}
+        drop = -auroc.value if auroc.value is not None else None
+        recovery = self._unrecovered(report)
+        if recovery is not None and not self.incident.open:
+            kpis["auroc"], drop = str(Verdict.BREACH), recovery.target - self._auroc_now(report)
         return Facts(
             model=self.spec.name,
             now=now,
             trigger=trigger,
-            incident=self._incident_facts(now) if self.incident.open else None,
-            kpis={name: str(kpi.verdict) for name, kpi in report.kpis.items()},
+            incident=self._incident_facts(now, recovery),
+            kpis=kpis,
             drifting_features=report.drifting,
-            auroc_drop=-auroc.value if auroc.value is not None else None,
+            auroc_drop=drop,
             auroc_drop_allowed=self.spec.kpis.auroc.drop if self.spec.kpis.auroc else None,
             retrain=RetrainFacts(
                 running=False,
@@ -300,15 +325,28 @@ class Loop:
             paused=False,
         )
 
-    def _incident_facts(self, now: datetime) -> IncidentFacts:
-        onset = self.incident.onset or now
-        return IncidentFacts(
-            key=self.incident.key,
-            opened_at=self.incident.opened_at or now,
-            age_hours=(now - onset) / HOUR,
-            fresh_rows=self._labelled_since(onset).height,
-            fresh_rows_needed=self.spec.retrain.min_rows,
-        )
+    def _incident_facts(self, now: datetime, recovery: Recovery | None) -> IncidentFacts | None:
+        """The open incident; without one, the drift that is not made good yet."""
+        if self.incident.open:
+            key, opened, onset = self.incident.key, self.incident.opened_at or now, self.incident.onset or now
+            needed = self.spec.retrain.min_rows
+        elif recovery is not None:
+            key, opened, onset, needed = recovery.key, recovery.onset, recovery.onset, recovery.fresh_rows_needed
+        else:
+            return None
+        return IncidentFacts(key, opened, (now - onset) / HOUR, self._labelled_since(onset).height, needed)
+
+    def _auroc_now(self, report: Report) -> float:
+        """The last estimate of the champion's AUROC: its newest window's, else its baseline."""
+        baseline = self._reference.auroc.value if self._reference and self._reference.auroc else 0.5
+        return baseline + (report.kpis["auroc"].value or 0.0)
+
+    def _unrecovered(self, report: Report) -> Recovery | None:
+        """The recovery that is still owed: none once the AUROC is back within the allowed drop of the target."""
+        recovery, kpi = self._recovery, self.spec.kpis.auroc
+        if recovery is None or kpi is None or recovery.target - self._auroc_now(report) < kpi.drop:
+            return None
+        return recovery
 
     def _labelled_since(self, moment: datetime) -> pl.DataFrame:
         now = self._clock.now()
@@ -322,27 +360,39 @@ class Loop:
         None, with its reason in the audit, where there are not enough rows to train or to prove on.
         """
         champion, name = self._champion(), f"v{self._versions + 1}"
-        dataset = training_dataset(self._at.lake, self.spec, self._clock.now())
+        try:
+            dataset = training_dataset(self._at.lake, self.spec, self._clock.now())
+        except InputError as error:
+            return self._refused(decision_id, str(error))
         unseen = dataset.frame.filter(pl.col("_time") >= champion.unseen_from).height
-        onset = self.incident.onset if self.incident.open else None
+        recovery = None if self.incident.open else self._unrecovered(report)
+        onset = self.incident.onset if self.incident.open else recovery.onset if recovery else None
         fresh = self._labelled_since(onset).height if onset else None
         size = min(block_rows(fresh, dataset.frame.height), unseen)
         if size < LEAST_BLOCK or dataset.frame.height - size < self.spec.retrain.min_rows:
             why = f"{dataset.frame.height:,} labelled rows, {unseen:,} of them unseen by {champion.name}, are too few"
-            self._commit("training.refused", {"decision": decision_id, "because": why})
-            return None
+            return self._refused(decision_id, why)
         older, block = split_newest(dataset.frame, size)
         self._trainings.append(self._clock.now())
         self._versions += 1
-        trained = self._train(older, name)
-        fell = onset is not None and report.kpis["auroc"].verdict is Verdict.BREACH
+        try:
+            trained = self._train(older, name, max((fresh or 0) - block.height, 0))
+        except InputError as error:
+            return self._refused(decision_id, str(error))
+        fell = recovery is not None or (onset is not None and report.kpis["auroc"].verdict is Verdict.BREACH)
+        if onset is not None and fell and self._reference and self._reference.auroc:
+            target = recovery.target if recovery else self._reference.auroc.value
+            key = recovery.key if recovery else f"{self.incident.key}-recovery"
+            self._recovery = Recovery(key, target, onset, FRESH_FACTOR * (fresh or 0))
         gates = self._gates(trained.pipeline, champion, dataset, block, cause_is_performance=fell)
         return self._record(name, trained, gates, dataset, block, decision_id)
 
-    def _train(self, rows: pl.DataFrame, name: str) -> Trained:
-        return train(
-            rows, self.spec, self._seed + self._versions, lambda i, n: self._progress(f"{name}: trial {i}/{n}")
-        )
+    def _refused(self, decision_id: str, why: str) -> None:
+        self._commit("training.refused", {"decision": decision_id, "because": why})
+
+    def _train(self, rows: pl.DataFrame, name: str, fresh: int = 0) -> Trained:
+        seed = self._seed + self._versions
+        return train(rows, self.spec, seed, fresh, lambda done, of: self._progress(f"{name}: trial {done}/{of}"))
 
     def _gates(
         self,
@@ -391,7 +441,10 @@ class Loop:
         said = {"version": name, **facts, "auroc": {"before": before, "after": after}, **gates.to_json()}
         proven = Version(digest, name, trained.start, block["_time"][0], None)
         puts = {f"candidate/{digest}": {**said, **proven.to_json()}}
-        self._commit("candidate.proven" if gates.passed else "candidate.rejected", said, {"bundle": digest}, puts=puts)
+        event = "candidate.proven" if gates.passed else "candidate.rejected"
+        columns = {**self.spec.watched, "_label": "integer"}
+        told = lineage.training_events(self.spec.name, name, digest, self._clock.now(), dataset.versions, columns)
+        self._commit(event, said, {"bundle": digest}, puts=puts, messages=told)
         return Training(name, digest, gates.passed, before, after)
 
     def _register(self, trained: Trained, name: str, facts: Mapping[str, Any] | None = None) -> str:
@@ -463,7 +516,7 @@ class Loop:
         digests = {"candidate": status.candidate} | (
             {} if status.champion == RECORDED else {"champion": status.champion}
         )
-        self._commit(f"rollout.{status.phase}", told, digests, puts={"rollout": status.to_json()}, alerts=alerts)
+        self._commit(f"rollout.{status.phase}", told, digests, puts={"rollout": status.to_json()}, messages=alerts)
 
     def _promote(self, candidate: Version) -> None:
         """The candidate is the champion now; what it has not been trained on becomes its baseline."""
@@ -523,11 +576,16 @@ class Loop:
     # what every step ends with
 
     def deliver(self) -> int:
-        """Drive the outbox: alerts that were not delivered stay and are tried again; returns how many went out."""
+        """Drive the outbox; what a channel does not take stays and is tried again. Returns how many alerts went out."""
+        alerts = self._drain(ALERTS, self._at.alerts)
+        self._drain(lineage.TOPIC, self._at.lineage)
+        return alerts
+
+    def _drain(self, topic: str, channel: Channel) -> int:
         sent = 0
-        for message in self._at.store.pending(topic=ALERTS):
+        for message in self._at.store.pending(topic=topic):
             try:
-                self._at.alerts.send(message)
+                channel.send(message)
             except UnavailableError as error:
                 self._at.store.failed(message.id, str(error))
                 break
@@ -547,9 +605,9 @@ class Loop:
         digests: Mapping[str, str] | None = None,
         *,
         puts: Mapping[str, Mapping[str, Any]] | None = None,
-        alerts: Sequence[Message] = (),
+        messages: Sequence[Message] = (),
     ) -> None:
-        """State, audit record and alerts in one transaction; `puts` are named `kind` or `kind/rest of the key`."""
+        """State, audit record and messages in one transaction; `puts` are named `kind` or `kind/rest of the key`."""
         changed = []
         for name, body in (puts or {}).items():
             kind, _, rest = name.partition("/")
@@ -557,7 +615,7 @@ class Loop:
             before = self._at.store.get(kind, key)
             changed.append(Put(kind, key, body, before.generation if before else 0))
         entry = Entry(actor="loop", event=str(event), subject=self.spec.name, digests=digests or {}, details=details)
-        self._at.store.commit(entry, changed, alerts)
+        self._at.store.commit(entry, changed, messages)
 
     def _champion(self) -> Version:
         if self.champion is None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from drift_pipeline.errors import InputError
+
 
 class Settings(BaseSettings):
     """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, `DRIFT_ENVIRONMENT`)."""
@@ -17,6 +19,9 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> str:
+        """Raises InputError for a home that a url cannot spell: what follows the `?` would be options."""
+        if not self.database and "?" in str(self.home):
+            raise InputError(f"{self.home}: a home's path cannot hold ?; choose another folder")
         return self.database or f"sqlite:///{self.home / 'control.db'}"
 
     @property
@@ -38,6 +43,10 @@ class Settings(BaseSettings):
     @property
     def alerts(self) -> Path:
         return self.home / "alerts.jsonl"
+
+    @property
+    def lineage(self) -> Path:
+        return self.home / "lineage.jsonl"
 
     @property
     def checkpoint(self) -> Path:

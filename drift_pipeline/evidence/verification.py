@@ -1,13 +1,14 @@
 """Verify a home: its audit chain, its checkpoint, and that every artefact the chain names is there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.audit import Verification, checkpoint, verify
 from drift_pipeline.control.signing import PublicKey, Signer
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
@@ -30,22 +31,31 @@ def write_checkpoint(settings: Settings, store: ControlStore, signer: Signer, or
 def verify_home(settings: Settings, clock: Clock) -> Verification:
     """Check everything below `settings.home`; see `control.audit.verify` for what that cannot detect.
 
+    What cannot be read (a checkpoint, a key, an artefact) is a finding like any other: `reason` names it.
+
     Raises:
-        InputError: there is no control store, or the checkpoint or a key cannot be read.
+        InputError: there is no control store.
     """
     if not settings.database and not (settings.home / "control.db").is_file():
         raise InputError(f"{settings.home}: no control store (control.db) here; name a home or a replay's --out folder")
     registry = LocalRegistry(settings.registry)
+    faults: list[str] = []
+
+    def exists(digest: str) -> bool:
+        try:
+            return _holds(registry, digest) or _policy_fits(settings, digest)
+        except (InputError, IntegrityError) as error:
+            faults.append(str(error))
+            return False
+
+    checkpoints, keys = _checkpoints(settings.checkpoint, faults), _keys(settings.keys, faults)
     store = ControlStore(settings.database_url, clock)
     try:
-        return verify(
-            store.records(),
-            checkpoints=_checkpoints(settings.checkpoint),
-            keys={key.key_id: key for key in map(PublicKey.load, sorted(settings.keys.glob("*.pub.json")))},
-            exists=lambda digest: _holds(registry, digest) or _policy_fits(settings, digest),
-        )
+        found = verify(store.records(), checkpoints=checkpoints, keys=keys, exists=exists)
     finally:
         store.close()
+    told = "; ".join(filter(None, [found.reason, *dict.fromkeys(faults)]))
+    return replace(found, ok=found.ok and not faults, reason=told)
 
 
 def _holds(registry: LocalRegistry, digest: str) -> bool:
@@ -62,10 +72,24 @@ def _policy_fits(settings: Settings, digest: str) -> bool:
     return folder.is_dir() and read_bundle(folder).digest == digest
 
 
-def _checkpoints(path: Path) -> list[dict[str, object]]:
+def _checkpoints(path: Path, faults: list[str]) -> list[dict[str, object]]:
     if not path.exists():
         return []
     try:
-        return [json.loads(path.read_text(encoding="utf-8"))]
+        envelope = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: the checkpoint cannot be read: {error}") from error
+        faults.append(f"{path}: the checkpoint cannot be read: {error}")
+        return []
+    return [envelope if isinstance(envelope, dict) else {}]
+
+
+def _keys(folder: Path, faults: list[str]) -> dict[str, PublicKey]:
+    keys = {}
+    for path in sorted(folder.glob("*.pub.json")):
+        try:
+            key = PublicKey.load(path)
+        except (InputError, IntegrityError) as error:
+            faults.append(str(error))
+            continue
+        keys[key.key_id] = key
+    return keys

@@ -21,6 +21,7 @@ from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.verdict import Report, Verdict
 from drift_pipeline.detection.windows import floor
 from drift_pipeline.errors import InputError
+from drift_pipeline.evidence.lineage import LineageFile
 from drift_pipeline.evidence.verification import keep_policy, verify_home, write_checkpoint
 from drift_pipeline.loop import RECORDED, Backends, Loop, Training, Trust, Version
 from drift_pipeline.policy.decide import Action, Trigger
@@ -60,7 +61,7 @@ class _Ran:
     retrains: list[Retrain] = field(default_factory=list)
     promotions: int = 0
     rollbacks: int = 0
-    incidents: int = 0
+    incidents: set[str] = field(default_factory=set)
     alerts: int = 0
     partial: bool = False
 
@@ -105,11 +106,16 @@ class Replay:
             signer.public.save(settings.keys / f"{REPLAY_ONLY}-{signer.key_id[-12:]}.pub.json")
         rules = read_bundle()
         keep_policy(settings, rules)
-        self._store = ControlStore(settings.database_url, self._clock)
-        self._engine = EmbeddedEngine()
         self._lake = Lake(settings.lake, source="replay", flush_rows=FLUSH_ROWS)
+        self._store = ControlStore(settings.database_url, self._clock)
+        self._engine = EmbeddedEngine()  # last: nobody would end it where something after it fails
         at = Backends(
-            self._lake, self._store, LocalRegistry(settings.registry), self._engine, LogChannel(settings.alerts)
+            self._lake,
+            self._store,
+            LocalRegistry(settings.registry),
+            self._engine,
+            LogChannel(settings.alerts),
+            LineageFile(settings.lineage),
         )
         keys = {signer.key_id: signer.public for signer in self._approvers}
         trust = Trust(settings.gitops, REPLAY, keys, self._trainer.key_id)
@@ -149,11 +155,11 @@ class Replay:
         before = self._clock.now()
         self._land(now)
         self._clock.advance_to(now)
-        was_open = self._loop.incident.open
         report = self._loop.observe()
         self._ran.evaluations += 1
         self._ran.conclusive += report.verdict not in (Verdict.INCONCLUSIVE, Verdict.NOT_CONFIGURED)
-        self._ran.incidents += self._loop.incident.open and not was_open
+        if self._loop.incident.open:
+            self._ran.incidents.add(self._loop.incident.key)
         if self._options.triggers != "schedule":
             self._act(Trigger.DRIFT, report)
         if self._options.triggers != "drift" and _due(self._spec.retrain.cron, before, now):
@@ -205,13 +211,13 @@ class Replay:
         """Serve and land the rows before `until`, and the outcomes that are known before it."""
         end = int(self._frame["_time"].search_sorted(until, side="left"))
         rows, start = self._frame[self._landed : end], self._landed
-        self._landed = end
         if rows.height:
             served, mirrored = self._serve(rows)
             self._served[start:end] = served["_score"].fill_null(np.nan).to_numpy()
             self._lake.append("predictions", served, self._batch)
             if mirrored is not None:
                 self._lake.append("shadow", mirrored, self._batch)
+        self._landed = end
         known = int(self._outcomes["_observed_at"].search_sorted(until, side="left"))
         outcomes, self._labelled = self._outcomes[self._labelled : known], known
         if outcomes.height:
@@ -269,7 +275,7 @@ class Replay:
             labels=rows["_label"],
             frozen=frozen,
             loop=self._served[evaluated],
-            incidents=ran.incidents,
+            incidents=len(ran.incidents),
             decisions=dict(sorted(ran.decisions.items())),
             retrains=tuple(ran.retrains),
             promotions=ran.promotions,

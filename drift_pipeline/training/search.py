@@ -31,6 +31,7 @@ MOST_FOLD_ROWS = 8_000
 STARTUP_TRIALS = 8
 SHORTER = (4, 16, 64)
 LEAST_START_ROWS = 1000
+LEAST_FRESH_ROWS = 250
 START_MARGIN, START_Z = 0.05, 3.0
 
 
@@ -66,19 +67,23 @@ class _Fold:
     newer_labels: npt.NDArray[np.int8]
 
 
-def train(frame: pl.DataFrame, spec: ModelSpec, seed: int, progress: Progress | None = None) -> Trained:
+def train(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, progress: Progress | None = None) -> Trained:
     """Search, then fit on every row from the start row on. Deterministic for a seed.
+
+    Args:
+        fresh: how many of the newest rows are of a world that changed; 0 = none that is known of.
+        progress: is called with (trials done, trials in all).
 
     Raises:
         InputError: see `search`.
     """
-    found = search(frame, spec, seed, progress)
+    found = search(frame, spec, seed, fresh, progress)
     rows = frame[found.start_row :]
     pipeline = _fitted(rows, found.params, spec, seed)
     return Trained(pipeline, found.params, found.validation_auroc, rows.height, found.trials, rows["_time"][0])
 
 
-def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, progress: Progress | None = None) -> Found:
+def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, progress: Progress | None = None) -> Found:
     """Find params and start row for rows (in order of time) with features and `_label`.
 
     `spec.retrain.trials` trials maximise the mean AUROC over three expanding forward folds on the newest 45 % of the
@@ -107,23 +112,25 @@ def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, progress: Progress |
             if progress is not None:
                 progress(done + 1, spec.retrain.trials)
     best = study.best_trial
-    start = start_row(frame, best.params, spec, seed)
+    start = start_row(frame, best.params, spec, seed, fresh)
     return Found(dict(best.params), float(study.best_value), len(study.trials), start)
 
 
-def start_row(frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int) -> int:
-    """First row to train on: 0, unless the newest 1/4, 1/16 or 1/64 is decisively better on the newest rows.
+def start_row(frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int, fresh: int = 0) -> int:
+    """First row to train on: 0, unless a shorter window is decisively better on the newest rows.
 
-    Decisively: fitted without the newest max(500, 1 %) rows (at most 20,000) and compared on them, the shorter
-    window's AUROC is more than 5 pp above the whole one's at three of DeLong's standard errors. Old rows are worth
-    keeping in any world but one whose concept was turned round, and a shorter window that wins by chance costs more
-    than one that is missed: hence the margin. Each fit sees at most 50,000 rows, evenly spaced over its window.
+    Shorter windows are the newest 1/4, 1/16 and 1/64, and what is fresh. Decisively: fitted without the newest rows
+    (half of the fresh ones, or 5 % of all where none is known to be fresh) and compared on them, the shorter window's
+    AUROC is more than 5 pp above the whole one's at three of DeLong's standard errors. Old rows are worth keeping in
+    any world but one whose concept was turned round, and a shorter window that wins by chance costs more than one that
+    is missed: hence the margin. Each fit sees at most 50,000 rows, evenly spaced over its window.
     """
-    newest = min(max(500, frame.height // 100), 20_000)
+    newest = min(max(fresh // 2, LEAST_FRESH_ROWS) if fresh else max(500, frame.height // 20), 20_000)
     cut = frame.height - newest
     judged = frame[max(cut, 0) :]
     labels = judged["_label"].to_numpy()
     spans = [cut // part for part in SHORTER if cut // part >= LEAST_START_ROWS]
+    spans += [fresh - newest] if LEAST_FRESH_ROWS <= fresh - newest < cut else []
     if not spans or min(labels.sum(), (1 - labels).sum()) < 50:
         return 0
 
