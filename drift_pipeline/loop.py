@@ -81,10 +81,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Recovery:
-    """A drift that the promoted version has not made good yet: its AUROC is still a `drop` below what was lost.
+    """A drift that no training made good yet: the candidate was rejected, or is still a `drop` below what was lost.
 
-    The newest rows of the changed world were few when it was trained, so it is trained again when there are four
-    times as many. `target` is the AUROC before the drift, `onset` when that began.
+    The rows of the changed world were few when it was trained, so the next training waits until there are four times
+    as many. `target` is the AUROC before the drift, `onset` when that began.
     """
 
     key: str
@@ -233,7 +233,7 @@ class Loop:
         self._count_labels(self._at.lake.read("outcomes", window), self._slices)
         self._observed_to = now
         self._slices.consolidate(now)
-        self._slices.forget(now - 5 * 7 * DAY - self.spec.outcome.delay)
+        self._slices.forget(now - window_lengths(self.spec, self._step)[-1] - 7 * DAY - self.spec.outcome.delay)
         report = evaluate(self._reference, self._slices, self.spec, now, self._step)
         self._carry_incident(report)
         return report
@@ -241,7 +241,7 @@ class Loop:
     def _count_labels(self, outcomes: pl.DataFrame, slices: Slices) -> None:
         if outcomes.is_empty() or self._unlabelled.is_empty():
             return
-        known = outcomes.select("_id", "_label")
+        known = outcomes.select("_id", "_label").unique("_id", keep="first", maintain_order=True)
         slices.add_labels(self._unlabelled.join(known, on="_id", how="inner", maintain_order="left"))
         waiting = self._unlabelled.join(known, on="_id", how="anti", maintain_order="left")
         self._unlabelled = waiting.filter(pl.col("_time") >= self._clock.now() - 2 * self.spec.outcome.delay - 7 * DAY)
@@ -298,8 +298,7 @@ class Loop:
 
     def _facts(self, trigger: Trigger, report: Report) -> Facts:
         now, auroc = report.at, report.kpis["auroc"]
-        cooldown = self.spec.retrain.cooldown * 2**self._rejected_in_a_row
-        left = self._trainings[-1] + cooldown - now if self._trainings else timedelta()
+        left = self._trainings[-1] + self.spec.retrain.cooldown - now if self._trainings else timedelta()
         kpis = {name: str(kpi.verdict) for name, kpi in report.kpis.items()}
         drop = -auroc.value if auroc.value is not None else None
         recovery = self._unrecovered(report)
@@ -329,7 +328,8 @@ class Loop:
         """The open incident; without one, the drift that is not made good yet."""
         if self.incident.open:
             key, opened, onset = self.incident.key, self.incident.opened_at or now, self.incident.onset or now
-            needed = self.spec.retrain.min_rows
+            tried = self._recovery is not None and self._recovery.key == key
+            needed = self._recovery.fresh_rows_needed if tried and self._recovery else self.spec.retrain.min_rows
         elif recovery is not None:
             key, opened, onset, needed = recovery.key, recovery.onset, recovery.onset, recovery.fresh_rows_needed
         else:
@@ -363,7 +363,8 @@ class Loop:
         try:
             dataset = training_dataset(self._at.lake, self.spec, self._clock.now())
         except InputError as error:
-            return self._refused(decision_id, str(error))
+            self._refused(decision_id, str(error))
+            return None
         unseen = dataset.frame.filter(pl.col("_time") >= champion.unseen_from).height
         recovery = None if self.incident.open else self._unrecovered(report)
         onset = self.incident.onset if self.incident.open else recovery.onset if recovery else None
@@ -371,18 +372,20 @@ class Loop:
         size = min(block_rows(fresh, dataset.frame.height), unseen)
         if size < LEAST_BLOCK or dataset.frame.height - size < self.spec.retrain.min_rows:
             why = f"{dataset.frame.height:,} labelled rows, {unseen:,} of them unseen by {champion.name}, are too few"
-            return self._refused(decision_id, why)
+            self._refused(decision_id, why)
+            return None
         older, block = split_newest(dataset.frame, size)
         self._trainings.append(self._clock.now())
         self._versions += 1
         try:
             trained = self._train(older, name, max((fresh or 0) - block.height, 0))
         except InputError as error:
-            return self._refused(decision_id, str(error))
+            self._refused(decision_id, str(error))
+            return None
         fell = recovery is not None or (onset is not None and report.kpis["auroc"].verdict is Verdict.BREACH)
         if onset is not None and fell and self._reference and self._reference.auroc:
             target = recovery.target if recovery else self._reference.auroc.value
-            key = recovery.key if recovery else f"{self.incident.key}-recovery"
+            key = recovery.key if recovery else self.incident.key
             self._recovery = Recovery(key, target, onset, FRESH_FACTOR * (fresh or 0))
         gates = self._gates(trained.pipeline, champion, dataset, block, cause_is_performance=fell)
         return self._record(name, trained, gates, dataset, block, decision_id)

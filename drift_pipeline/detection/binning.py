@@ -51,16 +51,21 @@ class NumericBins:
     def index(self, values: pl.Series) -> Ints:
         """The counter of each value; a value that is missing or not finite has the counter of its own."""
         missing = values.is_null().to_numpy()
-        x = values.fill_null(0.0).cast(pl.Float64).to_numpy()
+        x = values.cast(pl.Float64).fill_null(0.0).to_numpy()
         index = np.searchsorted(self.cuts, x, side="left").astype(np.int64)
         index[~np.isfinite(x)] = self.bins + 1
         index[missing] = self.bins
         return index
 
     def standardised(self, values: pl.Series) -> Floats:
-        """(x - mean) / sd; NaN where missing or not finite; a constant reference has sd 1."""
-        z = (values.cast(pl.Float64).fill_null(np.nan).to_numpy() - self.mean) / self.sd
-        return np.where(np.isfinite(z), z, np.nan)
+        """(x - mean) / sd; NaN where missing or not finite; a constant reference has sd 1.
+
+        Infinite where a finite value is too far away for a float to say how many sd.
+        """
+        x = values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        with np.errstate(over="ignore"):
+            z = (np.where(np.isfinite(x), x, np.nan) - self.mean) / self.sd
+        return np.asarray(z)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class CategoricalBins:
     def index(self, values: pl.Series) -> Ints:
         codes = {level: code for code, level in enumerate(self.levels)} | dict.fromkeys(self.rare, len(self.levels))
         text = values.cast(pl.String)
+        if not codes:  # an all-null reference: Polars maps with no empty mapping
+            return np.where(text.is_null().to_numpy(), self.bins + 1, self.bins).astype(np.int64)
         index = text.replace_strict(codes, default=self.bins, return_dtype=pl.Int64).to_numpy().copy()
         index[text.is_null().to_numpy()] = self.bins + 1
         return index
@@ -125,7 +132,7 @@ def _deciles(counts: Ints) -> Ints:
 
 def categorical_bins(values: pl.Series) -> CategoricalBins:
     """Freeze the levels of a categorical reference column, the most frequent first."""
-    counts = values.cast(pl.String).drop_nulls().value_counts(name="n").rename({values.name: "level"})
+    counts = values.cast(pl.String).alias("level").drop_nulls().value_counts(name="n")
     counts = counts.sort(["n", "level"], descending=[True, False])
     kept = counts.filter(pl.col("n") >= LEAST_EXPECTED)["level"].to_list()[: MOST_LEVELS - 1]
     return CategoricalBins(tuple(kept), frozenset(counts["level"].to_list()) - frozenset(kept))
@@ -170,7 +177,7 @@ class Binning:
         """sha256 over schema and edges: profiles of different digests are strangers."""
         sha = hashlib.sha256()
         for name, bins in self.columns.items():
-            sha.update(name.encode())
+            sha.update(f"\0{name}\0{type(bins).__name__}\0".encode())
             if isinstance(bins, NumericBins):
                 sha.update(bins.cuts.tobytes() + np.array([bins.mean, bins.sd, bins.z_threshold]).tobytes())
             else:

@@ -12,7 +12,7 @@ from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
 from drift_pipeline.detection.statistics.latency import share_above
 from drift_pipeline.detection.statistics.parity import parity_change
 from drift_pipeline.detection.statistics.range_z import is_breach, range_excess
-from drift_pipeline.detection.thresholds import AUROC_Z, RANGE_LEVEL
+from drift_pipeline.detection.thresholds import IID_BELOW, RANGE_LEVEL, auroc_z
 from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Verdict
 from drift_pipeline.detection.windows import Slices, floor, sliding
 from drift_pipeline.spec import ModelSpec
@@ -53,10 +53,12 @@ def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
         return KpiResult("psi", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, "no window has rows yet")
     longest = max(f.window for f in findings)
     wanted = max(WEEK, spec.kpis.psi.window // WEEK * WEEK)
-    worst = max((f for f in findings if f.window == longest), key=lambda f: f.psi)
+    newest = [f for f in findings if f.window == longest]
+    worst = max(newest, key=lambda f: f.psi)
 
     def result(verdict: Verdict, reason: str, of: FeatureFinding) -> KpiResult:
-        return KpiResult("psi", verdict, of.psi, threshold, of.psi_lower, of.window, of.n, f"{of.name}: {reason}")
+        value, bound = (of.psi, of.psi_lower) if of.n else (None, None)
+        return KpiResult("psi", verdict, value, threshold, bound, of.window, of.n, f"{of.name}: {reason}")
 
     breaching = [f for f in findings if f.drift and f.window == wanted and f.psi_lower > threshold]
     if breaching:
@@ -65,8 +67,12 @@ def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
     if drifting := [f for f in findings if f.drift]:
         top = max(drifting, key=lambda f: f.distance)
         return result(Verdict.WARN, f"{top.direction} over {format_duration(top.window)}, {top.reason}", top)
-    if worst.drift is None and (worst.psi > threshold or all(f.drift is None for f in findings)):
-        return result(Verdict.INCONCLUSIVE, worst.reason, worst)
+    empty = [f for f in findings if f.n == 0]
+    untold = [f for f in newest if f.drift is None and f.psi > threshold]
+    unclaimed = newest if all(f.drift is None for f in findings) else []
+    if silent := empty or untold or unclaimed:
+        top = max(silent, key=lambda f: f.psi)
+        return result(Verdict.INCONCLUSIVE, top.reason, top)
     return result(Verdict.OK, "the largest PSI of a column", worst)
 
 
@@ -85,15 +91,20 @@ def _range_z(
         return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, _too_few())
     current, matched = slices.merge(window), reference.matched(window)
     worst: tuple[float, float, str] | None = None
+    compared = 0
     for name in numeric:
         phi = reference.nulls[window.length].phi[name]
-        phi = phi if phi > 1 else 1.0  # NaN, too few healthy windows, leaves the rows as they are
+        phi = phi if phi >= IID_BELOW else 1.0  # NaN, too few healthy windows, leaves the rows as they are
         n, m = int(current.bins(name).sum() / phi), int(matched.bins(name).sum() / phi)
         if n == 0 or m == 0:
             continue
+        compared += 1
         found = range_excess(int(current.beyond(name) / phi), n, int(matched.beyond(name) / phi), m)
         if is_breach(found, RANGE_LEVEL / len(numeric)) and (worst is None or found.excess > worst[0]):
             worst = found.excess, found.p_value, name
+    if not compared:
+        reason = "no numeric feature has a value to compare"
+        return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, window.length, 0, reason)
     if worst is None:
         return KpiResult("range_z", Verdict.OK, 0.0, threshold, None, window.length, current.rows, "no excess")
     reason = f"{worst[2]}: {worst[0]:.2%} more rows than the reference beyond {threshold} sd, p = {worst[1]:.1e}"
@@ -103,7 +114,7 @@ def _range_z(
 def _first_with_rows(slices: Slices, now: datetime, lengths: Sequence[timedelta]) -> Window | None:
     for length in lengths:
         window = sliding(now, length)
-        if slices.merge(window).rows >= LEAST_ROWS and (length <= DAY or window.start >= slices.armed_at):
+        if window.start >= slices.armed_at and slices.merge(window).rows >= LEAST_ROWS:
             return window
     return None
 
@@ -119,8 +130,9 @@ def _auroc(
     if spec.kpis.auroc is None:
         return _off("auroc", "switched off in the spec")
     drop = spec.kpis.auroc.drop
-    if reference.auroc is None:
-        return KpiResult("auroc", Verdict.INCONCLUSIVE, None, -drop, None, None, 0, "the baseline has one class only")
+    if reference.auroc is None or min(reference.auroc.positives, reference.auroc.negatives) < 2:
+        reason = "the baseline has one class only, or one row of a class"
+        return KpiResult("auroc", Verdict.INCONCLUSIVE, None, -drop, None, None, 0, reason)
     results = [
         _auroc_in(reference, reference.auroc, slices, spec, drop, length, now) for length in lengths if length >= DAY
     ]
@@ -140,7 +152,7 @@ def _auroc_in(
     now: datetime,
 ) -> KpiResult:
     end = floor(now - spec.outcome.delay, DAY)
-    window = Window(max(end - length, min(slices.armed_at, end)), end)
+    window = Window(max(end - length, min(floor(slices.armed_at, DAY), end)), end)
     profile = slices.merge(window)
     positives, negatives = profile.labelled_scores()
     labelled = int(positives.sum() + negatives.sum())
@@ -161,7 +173,7 @@ def _auroc_in(
     now_auroc = binned_auroc(positives, negatives, atom=reference.binning.score_atom)
     delta = now_auroc.value - baseline.value
     error = reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
-    upper = delta + AUROC_Z * error + now_auroc.slack + baseline.slack
+    upper = delta + auroc_z(length) * error + now_auroc.slack + baseline.slack
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
     if delta <= -drop:
         return result(Verdict.BREACH if upper <= 0 else Verdict.WARN, words, delta, upper)

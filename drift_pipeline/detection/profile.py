@@ -100,17 +100,21 @@ def merge(binning: Binning, profiles: Iterable[Profile]) -> Profile:
     return Profile(binning, rows, counts, sums)
 
 
-def profile_slices(binning: Binning, frame: pl.DataFrame, slices: Ints, number: int) -> list[Profile]:
+def profile_slices(
+    binning: Binning, frame: pl.DataFrame, slices: Ints, number: int, columns: Iterable[str] | None = None
+) -> list[Profile]:
     """Profile rows into `number` slices at once.
 
     Args:
         frame: rows with the watched columns and, where known, `_score` and `_latency_ms`.
         slices: which slice each row belongs to, shape (rows,), values in 0..number-1.
+        columns: of these the distribution is counted; None = of all that the frame has.
     """
     counts = np.zeros((number, binning.size), np.int64)
     sums = np.zeros((number, 2 * len(binning.numeric)))
+    counted = frame.columns if columns is None else columns
     for name, bins in binning.columns.items():
-        if name not in frame.columns:
+        if name not in counted:
             continue
         start = binning.slots[name].start
         _count(counts, slices, bins.index(frame[name]) + start)
@@ -118,7 +122,7 @@ def profile_slices(binning: Binning, frame: pl.DataFrame, slices: Ints, number: 
             z = bins.standardised(frame[name])
             far = np.abs(z) > bins.z_threshold
             _count(counts, slices[far], np.full(int(far.sum()), start + bins.bins + 2))
-            clipped = np.clip(np.nan_to_num(z), -MOMENT_CLIP, MOMENT_CLIP)
+            clipped = np.clip(np.where(np.isnan(z), 0.0, z), -MOMENT_CLIP, MOMENT_CLIP)
             position = 2 * binning.numeric.index(name)
             sums[:, position] += np.bincount(slices, clipped, number)
             sums[:, position + 1] += np.bincount(slices, clipped**2, number)

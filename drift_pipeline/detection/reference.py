@@ -38,8 +38,9 @@ class Null:
 class Reference:
     """Frozen with a model version.
 
-    by_hour: profiles per hour of week (168), or of day (24) below 4 weeks of reference; nulls: per window length;
-    auroc: the held-out, time-forward baseline; auroc_phi: its overdispersion by day, at least 1; group_days: per protected column (positives, totals), each
+    by_hour: profiles per hour of week (168), or of day (24) below 4 weeks of reference; nulls: per window length, of
+    the usable values; missing_nulls: of the share of rows without one; auroc: the held-out, time-forward baseline;
+    auroc_phi: its overdispersion by day, at least 1; group_days: per protected column (positives, totals), each
     (days, groups), of the scored rows.
     """
 
@@ -48,6 +49,7 @@ class Reference:
     rows: int
     by_hour: list[Profile]
     nulls: dict[timedelta, Null]
+    missing_nulls: dict[timedelta, Null]
     auroc: Auroc | None
     auroc_phi: float
     group_days: dict[str, tuple[Ints, Ints]]
@@ -85,14 +87,16 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
     cycle = HOURS_A_WEEK if span.length >= 4 * WEEK else 24
     by_hour = _add(
         profile_slices(binning, frame.drop("_score", strict=False), _cycle(frame, cycle), cycle),
-        profile_slices(binning, scored.select("_score", *spec.protected), _cycle(scored, cycle), cycle),
+        profile_slices(binning, scored.select("_score", *spec.protected), _cycle(scored, cycle), cycle, (SCORE,)),
     )
+    coarse, missing = _counts_by_hour(binning, frame, scored, span)
     return Reference(
         binning,
         span,
         frame.height,
         by_hour,
-        {length: _null(binning, frame, scored, span, length, cycle) for length in lengths},
+        _nulls(coarse, span, lengths, cycle),
+        _nulls(missing, span, lengths, cycle),
         held_out_auroc(binning, scored),
         _auroc_phi(scored),
         {name: _group_days(binning, scored, name) for name in binning.protected},
@@ -101,7 +105,7 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
 
 def held_out_auroc(binning: Binning, scored: pl.DataFrame) -> Auroc | None:
     """The baseline AUROC of rows the model has not seen; None where a class is missing."""
-    known = scored.filter(pl.col("_label").is_not_null())
+    known = scored.filter(pl.col("_label").is_not_null() & pl.col("_score").is_finite())
     if known["_label"].n_unique() < 2:
         return None
     profile = label_slices(binning, known["_score"], known["_label"], np.zeros(known.height, np.int64), 1)[0]
@@ -136,51 +140,60 @@ def _cycle(frame: pl.DataFrame, cycle: int) -> Ints:
 
 def _group_days(binning: Binning, scored: pl.DataFrame, name: str) -> tuple[Ints, Ints]:
     day = scored["_time"].dt.truncate("1d").rank("dense").cast(pl.Int64).to_numpy() - 1
-    profiles = profile_slices(binning, scored.select("_score", *binning.protected), day, int(day.max()) + 1)
+    profiles = profile_slices(binning, scored.select("_score", *binning.protected), day, int(day.max()) + 1, (SCORE,))
     pairs = [profile.group_decisions(name) for profile in profiles]
     return np.array([p for p, _ in pairs]), np.array([t for _, t in pairs])
 
 
-def _null(
-    binning: Binning, frame: pl.DataFrame, scored: pl.DataFrame, span: Window, length: timedelta, cycle: int
-) -> Null:
+def _nulls(by_hour: dict[str, Ints], span: Window, lengths: tuple[timedelta, ...], cycle: int) -> dict[timedelta, Null]:
+    return {length: _null(by_hour, span, int(length / HOUR), cycle) for length in lengths}
+
+
+def _null(by_hour: dict[str, Ints], span: Window, hours: int, cycle: int) -> Null:
+    """Of counts (hours of the span, bins) per column. A column that never varied has phi 1."""
     phi, scale, highest, windows = {}, {}, 0.0, 0
-    for name in binning.columns:
-        rows = scored if name == SCORE else frame
-        counts = _coarse_by_hour(binning, rows, name, span)
-        values, expected = _leave_one_out(counts, span, int(length / HOUR), cycle)
-        usable = len(values)
-        windows = max(windows, usable if name != SCORE else 0)
-        mean = float(values.mean()) if usable else float("nan")
-        phi[name] = float((values / expected).mean()) if usable >= LEAST_WINDOWS else float("nan")
-        scale[name] = max(mean, float(expected.mean())) if usable else float("nan")
-        if usable >= LEAST_WINDOWS:
+    for name, counts in by_hour.items():
+        values, expected = _leave_one_out(counts, span, hours, cycle)
+        known = len(values) >= LEAST_WINDOWS
+        windows = max(windows, len(values) if name != SCORE else 0)
+        ratio = np.divide(values, expected, out=np.ones_like(values), where=expected > 0)
+        phi[name] = float(ratio.mean()) if known else float("nan")
+        scale[name] = float(max(values.mean(), expected.mean())) if len(values) else float("nan")
+        if known and scale[name] > 0:
             highest = max(highest, float(values.max()) / scale[name])
     return Null(windows, phi, scale, highest)
 
 
-def _coarse_by_hour(binning: Binning, frame: pl.DataFrame, name: str, span: Window) -> Ints:
-    """Coarse counts (hours of the span, coarse bins)."""
-    bins = binning.columns[name]
-    index = bins.index(frame[name])
-    groups = bins.coarse if isinstance(bins, NumericBins) else np.arange(bins.bins)
-    inside = index < bins.bins
+def _counts_by_hour(
+    binning: Binning, frame: pl.DataFrame, scored: pl.DataFrame, span: Window
+) -> tuple[dict[str, Ints], dict[str, Ints]]:
+    """Per column: coarse counts (hours of the span, coarse bins), and usable and missing rows (hours, 2)."""
+    coarse, missing = {}, {}
+    for name, bins in binning.columns.items():
+        rows = scored if name == SCORE else frame
+        index = bins.index(rows[name])
+        hour = (rows["_time"].dt.epoch("us").to_numpy() - int(span.start.timestamp() * 1e6)) // 3_600_000_000
+        groups = bins.coarse if isinstance(bins, NumericBins) else np.arange(bins.bins)
+        inside = index < bins.bins
+        coarse[name] = _table(hour[inside], groups[index[inside]], span, int(groups.max()) + 1)
+        missing[name] = _table(hour, (~inside).astype(np.int64), span, 2)
+    return coarse, missing
+
+
+def _table(hour: Ints, column: Ints, span: Window, width: int) -> Ints:
     hours = int(span.length / HOUR)
-    micros = frame["_time"].dt.epoch("us").to_numpy() - int(span.start.timestamp() * 1e6)
-    hour = (micros // 3_600_000_000)[inside]
-    size = int(groups.max()) + 1
-    flat = np.bincount(hour * size + groups[index[inside]], minlength=hours * size)
-    return flat.reshape(hours, size)
+    return np.bincount(hour * width + column, minlength=hours * width).reshape(hours, width)
 
 
 def _leave_one_out(counts: Ints, span: Window, hours: int, cycle: int) -> tuple[Floats, Floats]:
     """PSI of each healthy window against the matched rest of the reference, and its i.i.d. expectation.
 
     Windows are laid end to end, back from the end of the span; those below 200 rows, or whose rest is smaller than
-    they are, do not count.
+    they are, do not count. Bins that the whole reference leaves empty are no bins: of one bin both are 0.
     """
+    counts = counts[:, counts.any(axis=0)]
     number = len(counts) // hours
-    if number < 2 or counts.shape[1] < 2:
+    if number < 2 or not counts.size:
         return np.empty(0), np.empty(0)
     used = counts[len(counts) - number * hours :]
     windows = used.reshape(number, hours, -1).sum(axis=1)

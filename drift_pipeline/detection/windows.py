@@ -45,13 +45,14 @@ class Slices:
             self._put(start, profile)
 
     def consolidate(self, now: datetime) -> None:
-        """Fold hours that no sliding window needs any more into their day; forget days older than the windows."""
+        """Fold hours that no sliding window needs any more into their day."""
         for start in [hour for hour in self._hours if hour < floor(now - _HOURS_KEPT, DAY)]:
             self._fold(floor(start, DAY), self._hours.pop(start))
 
     def forget(self, before: datetime) -> None:
         """Drop slices that end at or before the moment: no window reaches back that far."""
         self._days = {start: profile for start, profile in self._days.items() if start + DAY > before}
+        self._hours = {start: profile for start, profile in self._hours.items() if start + HOUR > before}
 
     def merge(self, window: Window) -> Profile:
         """The window's profile; its ends must be whole hours, and whole days where hours were folded already."""

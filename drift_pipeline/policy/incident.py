@@ -30,8 +30,8 @@ class Change(StrEnum):
 class Incident:
     """What is remembered between two ticks about one model on one reference.
 
-    `key` is empty while there never was one; `breaches` are the last three conclusive-or-not ticks; times are None
-    where they do not apply. `onset` is the first tick of what opened it.
+    `key` is empty while there never was one; `breaches` has the last three ticks, conclusive or not: when each
+    breached, or None; times are None where they do not apply. `onset` is the first tick of what opened it.
     """
 
     reference: str
@@ -40,8 +40,7 @@ class Incident:
     opened_at: datetime | None = None
     onset: datetime | None = None
     closed_at: datetime | None = None
-    breaches: tuple[bool, ...] = ()
-    breach_since: datetime | None = None
+    breaches: tuple[datetime | None, ...] = ()
     warn_since: datetime | None = None
     undecided_since: datetime | None = None
     undecided_paged: bool = False
@@ -53,14 +52,13 @@ class Incident:
     windows_seconds: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            name: value.isoformat()
-            if isinstance(value, datetime)
-            else list(value)
-            if isinstance(value, tuple)
-            else value
-            for name, value in asdict(self).items()
-        }
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
@@ -68,15 +66,22 @@ def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
 
     Opens on BREACH in 2 of 3 ticks, or on WARN that lasts 24 h. Closes when nothing is found at half the thresholds
     for one whole window of what opened it and 3 conclusive ticks. INCONCLUSIVE neither opens nor closes; it is told
-    once after 24 h (of a monitor that never decided anything yet, after 28 days). Re-opening within 24 h continues the incident.
+    once after 24 h (of a monitor that never decided anything yet, after 28 days), also while an incident is open.
+    Re-opening within 24 h continues the incident.
     """
     seen = _remember(incident, report)
     if seen.open:
         return _while_open(incident, seen, report)
-    if sum(seen.breaches) >= TICKS:
-        return _open(seen, report, seen.breach_since or report.at)
-    if seen.warn_since is not None and report.at - seen.warn_since >= WARN_OPENS_AFTER:
+    breaches = [at for at in seen.breaches if at is not None]
+    if len(breaches) >= TICKS:
+        return _open(seen, report, breaches[0])
+    found = report.verdict in (Verdict.BREACH, Verdict.WARN)
+    if found and seen.warn_since is not None and report.at - seen.warn_since >= WARN_OPENS_AFTER:
         return _open(seen, report, seen.warn_since)
+    return _undecided(seen, report)
+
+
+def _undecided(seen: Incident, report: Report) -> tuple[Incident, Change | None]:
     patience = UNDECIDED_PAGES_AFTER if seen.decided_once else FIRST_DECIDED_WITHIN
     if _undecided_for(seen, report) >= patience and not seen.undecided_paged:
         return replace(seen, undecided_paged=True), Change.UNDECIDED
@@ -85,15 +90,12 @@ def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
 
 def _remember(incident: Incident, report: Report) -> Incident:
     verdict, at = report.verdict, report.at
-    breach = verdict is Verdict.BREACH
-    breaches = (*incident.breaches, breach)[-OF_TICKS:]
+    breach = at if verdict is Verdict.BREACH else None
     found = verdict in (Verdict.BREACH, Verdict.WARN)
     undecided = verdict is Verdict.INCONCLUSIVE
-    breach_since = incident.breach_since or (at if breach else None)
     return replace(
         incident,
-        breaches=breaches,
-        breach_since=breach_since if any(breaches) else None,
+        breaches=(*incident.breaches, breach)[-OF_TICKS:],
         warn_since=(incident.warn_since or at) if found else (incident.warn_since if undecided else None),
         undecided_since=(incident.undecided_since or at) if undecided else None,
         undecided_paged=incident.undecided_paged and undecided,
@@ -137,15 +139,16 @@ def _joined(incident: Incident, report: Report) -> Incident:
 def _while_open(before: Incident, seen: Incident, report: Report) -> tuple[Incident, Change | None]:
     joined = _joined(seen, report)
     calm = _calm(joined, report)
+    if joined.kpis != before.kpis:
+        return replace(joined, calm_since=None, calm_ticks=0), Change.JOINED
     if calm is None:
-        return joined, None
+        return _undecided(joined, report)
     if not calm:
-        change = Change.JOINED if joined.kpis != before.kpis else None
-        return replace(joined, calm_since=None, calm_ticks=0), change
+        return replace(joined, calm_since=None, calm_ticks=0), None
     calm_since = joined.calm_since or report.at
     ticks = joined.calm_ticks + 1
     if ticks >= CALM_TICKS and report.at - calm_since >= timedelta(seconds=joined.windows_seconds):
-        closed = replace(joined, open=False, closed_at=report.at, breaches=(), breach_since=None, warn_since=None)
+        closed = replace(joined, open=False, closed_at=report.at, breaches=(), warn_since=None)
         return replace(closed, kpis=(), features=(), windows_seconds=0, calm_since=None, calm_ticks=0), Change.CLOSED
     return replace(joined, calm_since=calm_since, calm_ticks=ticks), None
 
@@ -153,9 +156,10 @@ def _while_open(before: Incident, seen: Incident, report: Report) -> tuple[Incid
 def _calm(incident: Incident, report: Report) -> bool | None:
     """Whether what opened it is back within half the thresholds; None where it cannot be told."""
     kpis = [report.kpis[name] for name in incident.kpis]
-    if any(kpi.verdict is Verdict.INCONCLUSIVE for kpi in kpis):
-        return None
-    return all(kpi.verdict is Verdict.OK and _within_half(kpi) for kpi in kpis) and not report.drifting
+    told = [kpi for kpi in kpis if kpi.verdict is not Verdict.INCONCLUSIVE]
+    if report.drifting or not all(kpi.verdict is Verdict.OK and _within_half(kpi) for kpi in told):
+        return False
+    return True if len(told) == len(kpis) else None
 
 
 def _within_half(kpi: KpiResult) -> bool:

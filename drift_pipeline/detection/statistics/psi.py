@@ -63,7 +63,7 @@ def psi_rows(reference: npt.ArrayLike, current: npt.ArrayLike) -> Array:
     """PSI of many pairs of count vectors at once: shapes (W, B) or what broadcasts to it, returns (W,).
 
     >>> psi_rows([[100, 100], [100, 100]], [[100, 100], [150, 50]]).round(4).tolist()
-    [0.0, 0.2706]
+    [0.0, 0.2716]
     """
     return _divergence(*_smoothed(np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)))
 

@@ -1,0 +1,372 @@
+"""The loop's promises when something is wrong: a bad candidate, a silent policy, an alert that does not go out."""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from drift_pipeline import loop as module
+from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
+from drift_pipeline.control.signing import Signer
+from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
+from drift_pipeline.detection.verdict import KpiResult, Report, Verdict
+from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
+from drift_pipeline.loop import Backends, Loop, Training, Trust
+from drift_pipeline.policy.decide import Action, Trigger
+from drift_pipeline.policy.incident import Incident
+from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.rollout.approval import REPLAY, sign_approval, write_approval
+from drift_pipeline.rollout.plan import Phase
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline_tests.training import worlds
+
+SPAN = Window(worlds.START, worlds.START + 14 * DAY)
+SPEC = worlds.spec(trainer="logistic_regression", trials=1, min_rows=300)
+MINUTES = 6  # between two rows
+DELAY = SPEC.outcome.delay
+
+
+class Policy:
+    """Answers always the same, or not at all."""
+
+    digest = f"sha256:{'0' * 64}"
+
+    def __init__(self) -> None:
+        self.answer: Mapping[str, object] | None = {"action": "retrain", "reasons": ["because"]}
+
+    def evaluate(self, facts: Mapping[str, object]) -> Mapping[str, object]:  # noqa: ARG002
+        if self.answer is None:
+            raise UnavailableError("it is dead")
+        return self.answer
+
+
+class Pager:
+    """Keeps what it was sent; may be down."""
+
+    def __init__(self) -> None:
+        self.up, self.sent = True, list[Message]()
+
+    def send(self, message: Message) -> None:
+        if not self.up:
+            raise UnavailableError("nobody answers")
+        self.sent.append(message)
+
+
+class World:
+    """A model whose recorded scores are poor, its traffic, and the people around it."""
+
+    def __init__(self, home: Path, spec: ModelSpec = SPEC) -> None:
+        self.spec = spec
+        frame = worlds.history(30 * DAY // timedelta(minutes=MINUTES))
+        poor = 1 / (1 + np.exp(-np.random.default_rng(5).normal(frame["amount"].to_numpy(), 3)))
+        self.rows = frame.with_columns(
+            (worlds.START + MINUTES * (pl.col("_time") - worlds.START)).alias("_time"), _score=pl.Series(poor)
+        )
+        self.clock = ManualClock(SPAN.end)
+        self.policy, self.pager, self.lineage = Policy(), Pager(), Pager()
+        self.lake = Lake(home / "lake")
+        self.store = ControlStore(f"sqlite:///{home / 'control.db'}", self.clock)
+        self.registry, self.gitops = home / "registry", home / "gitops"
+        self.trainer, self.approver = Signer.generate("ci"), Signer.generate("ada")
+        keys = {signer.key_id: signer.public for signer in (self.trainer, self.approver)}
+        self.loop = Loop(
+            spec,
+            Backends(self.lake, self.store, LocalRegistry(self.registry), self.policy, self.pager, self.lineage),
+            Trust(self.gitops, REPLAY, keys, self.trainer.key_id),
+            self.clock,
+            step=DAY,
+            seed=0,
+        )
+        self.batch = 0
+        self._land(SPAN)
+        self.loop.adopt(SPAN, recorded=True)
+
+    def _land(self, window: Window, candidate: str = "good") -> None:
+        """A day's rows: mirrored in the shadow, every fourth answered by the candidate in the canary."""
+        inside = pl.col("_time").is_between(window.start, window.end, closed="left")
+        rows = self.rows.filter(inside)
+        labels = rows.select("_id", (pl.col("_time") + DELAY).alias("_observed_at"), "_label")
+        champion, new, rollout = self.loop.champion, self.loop.candidate, self.loop.rollout
+        served = rows.drop("_label").with_columns(_version=pl.lit("recorded"), _route=pl.lit("stable"))
+        if champion is not None and not rows.is_empty():
+            served = served.with_columns(champion.scores(served, self.spec), _version=pl.lit(champion.name))
+        if champion is not None and new is not None and rollout is not None and not rows.is_empty():
+            told = new.scores(served, self.spec)
+            told = {"good": told, "turned": 1 - told, "nan": told * float("nan")}[candidate]
+            answers = pl.int_range(pl.len()) % 4 == (0 if rollout.phase is Phase.CANARY else 9)
+            here, other = pl.when(answers).then(told), pl.when(answers).then(served["_score"])
+            names = pl.lit(new.name), pl.lit(champion.name)
+            self.lake.append(
+                "shadow",
+                served.select(
+                    "_id",
+                    "_time",
+                    other.otherwise(told).alias("_score"),
+                    pl.when(answers).then(names[1]).otherwise(names[0]).alias("_version"),
+                ),
+                self.batch,
+            )
+            served = served.with_columns(
+                here.otherwise(pl.col("_score")).alias("_score"),
+                pl.when(answers).then(names[0]).otherwise(names[1]).alias("_version"),
+            )
+        self.lake.append("predictions", served, self.batch)
+        self.lake.append("outcomes", labels, self.batch)
+        self.batch += 1
+
+    def day(self, candidate: str = "good") -> Report:
+        """A day's traffic, then what was observed."""
+        now = self.clock.now()
+        self._land(Window(now, now + DAY), candidate)
+        self.clock.advance_to(now + DAY)
+        return self.loop.observe()
+
+    def proven(self) -> Training:
+        """A candidate whose gates passed, after two days."""
+        self.day()
+        training = self.loop.retrain("fraud-1", self.day())
+        assert training is not None
+        assert training.accepted
+        return training
+
+    def approve(self, digest: str, signer: Signer | None = None) -> None:
+        envelope = sign_approval(
+            signer or self.approver,
+            model=self.spec.name,
+            digest=digest,
+            environment=REPLAY,
+            trainer=self.trainer.key_id,
+            reason="read",
+            at=self.clock.now(),
+            expires=self.clock.now() + 60 * DAY,
+        )
+        write_approval(self.gitops, envelope)
+
+    def records(self) -> list[AuditRecord]:
+        return list(self.store.records())
+
+    def events(self) -> list[str]:
+        return [record.event for record in self.records()]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.store.close()
+
+
+def phase(world: World) -> Phase | None:
+    return world.loop.rollout.phase if world.loop.rollout else None
+
+
+# the way through
+
+
+def test_a_good_candidate_becomes_champion_after_an_approval(world: World) -> None:
+    training = world.proven()
+    assert world.loop.release(training.digest)
+    phases = []
+    for _ in range(3):
+        world.day()
+        world.loop.advance()
+        phases.append(phase(world))
+        world.approve(training.digest)
+    assert phases == [Phase.AWAITING_APPROVAL, Phase.CANARY, Phase.FULL]
+    assert world.loop.champion is not None
+    assert world.loop.champion.digest == training.digest
+    assert world.loop.candidate is None
+    assert world.events()[-3:] == ["rollout.full", "model.promoted", "reference.frozen"]
+    kept = world.store.get("model", "fraud")
+    assert kept is not None
+    assert kept.body["digest"] == training.digest
+
+
+# release
+
+
+def test_what_was_never_proven_is_not_released(world: World) -> None:
+    with pytest.raises(IntegrityError, match="no record says that the gates of"):
+        world.loop.release(f"sha256:{'a' * 64}")
+    assert world.loop.rollout is None
+
+
+@pytest.mark.parametrize("passed", [False, None, "true", 1])
+def test_what_failed_its_gates_is_not_released(world: World, passed: object) -> None:
+    digest = f"sha256:{'a' * 64}"
+    put = Put("candidate", f"fraud/{digest}", {"passed": passed})
+    world.store.commit(Entry(actor="loop", event="candidate.rejected", subject="fraud"), [put])
+    with pytest.raises(IntegrityError, match="it is not released"):
+        world.loop.release(digest)
+    assert "rollout.shadow" not in world.events()
+
+
+def test_a_second_release_during_a_rollout_changes_nothing(world: World) -> None:
+    training = world.proven()
+    assert world.loop.release(training.digest) is True
+    before = world.loop.rollout, world.events()
+    assert world.loop.release(training.digest) is False
+    assert (world.loop.rollout, world.events()) == before
+
+
+def test_bytes_that_were_swapped_after_the_gates_are_not_released(world: World) -> None:
+    training = world.proven()
+    (model,) = world.registry.rglob(f"{training.digest.removeprefix('sha256:')}/model.skops")
+    model.write_bytes(b"another model")
+    with pytest.raises(IntegrityError, match=r"model\.skops is not the file that was registered"):
+        world.loop.release(training.digest)
+    assert world.loop.rollout is None
+    assert world.loop.candidate is None
+
+
+# a candidate that is bad
+
+
+@pytest.mark.parametrize("harm", ["turned", "nan"])
+@pytest.mark.parametrize("bad_in", [Phase.SHADOW, Phase.CANARY])
+def test_a_bad_candidate_is_rolled_back_and_the_champion_stays(world: World, harm: str, bad_in: Phase) -> None:
+    training, champion = world.proven(), world.loop.champion
+    world.approve(training.digest)
+    world.loop.release(training.digest)
+    for _ in range(3):
+        world.day(harm if phase(world) is bad_in else "good")
+        world.loop.advance()
+    assert phase(world) is Phase.ROLLED_BACK
+    assert world.loop.champion is champion
+    assert world.loop.candidate is None
+    assert world.events().count("rollout.rolled_back") == 1
+    assert not {"model.promoted", "rollout.full"} & set(world.events())
+    world.loop.deliver()
+    assert [m.body["what"] for m in world.pager.sent if "rollout" in m.id] == ["rollout.rolled_back"]
+
+
+def test_without_an_approval_nothing_passes_the_shadow_and_the_deadline_ends_it(world: World) -> None:
+    training = world.proven()
+    world.loop.release(training.digest)
+    seen = set()
+    for _ in range(13):
+        world.day()
+        world.loop.advance()
+        seen.add(phase(world))
+    assert seen == {Phase.AWAITING_APPROVAL}
+    world.clock.advance_to(world.clock.now() + 2 * DAY)
+    world.loop.advance()
+    assert phase(world) is Phase.ROLLED_BACK
+
+
+def test_who_trained_it_cannot_approve_it_and_that_is_audited_once(world: World) -> None:
+    training = world.proven()
+    world.approve(training.digest, world.trainer)
+    world.loop.release(training.digest)
+    for _ in range(4):
+        world.day()
+        world.loop.advance()
+    assert phase(world) is Phase.AWAITING_APPROVAL
+    (refused,) = (r for r in world.records() if r.event == "approval.refused")
+    assert "trained this model and cannot approve it" in refused.details["reason"]
+
+
+# the policy
+
+
+def test_a_dead_policy_retrains_nothing_and_says_so(world: World) -> None:
+    world.policy.answer = None
+    decided = world.loop.decide(Trigger.SCHEDULE, world.day())
+    assert decided is not None
+    decision_id, decision = decided
+    assert decision.action is Action.IGNORE
+    assert decision.reasons == ("policy unavailable: it is dead",)
+    record = world.records()[-1]
+    assert (decision_id, record.event) == (f"fraud-{record.seq}", "decision.made")
+    assert record.policy_digest == Policy.digest
+
+
+def test_without_an_incident_drift_asks_the_policy_nothing(world: World) -> None:
+    report, before = world.day(), world.events()
+    assert world.loop.decide(Trigger.DRIFT, report) is None
+    assert world.events() == before
+
+
+# training
+
+
+def test_too_few_rows_to_prove_on_are_no_training_and_the_reason_is_audited(tmp_path: Path) -> None:
+    world = World(tmp_path, worlds.spec(trainer="logistic_regression", trials=1, min_rows=3300))
+    try:
+        assert world.loop.retrain("fraud-7", world.day()) is None
+        refused = world.records()[-1]
+        assert refused.event == "training.refused"
+        assert refused.details["decision"] == "fraud-7"
+        assert "are too few" in refused.details["because"]
+    finally:
+        world.store.close()
+
+
+def test_a_window_without_labels_is_no_training_and_the_reason_is_audited(world: World) -> None:
+    report = world.day()
+    world.clock.advance_to(world.clock.now() + 400 * DAY)
+    assert world.loop.retrain("fraud-7", report) is None
+    assert world.events()[-1] == "training.refused"
+    assert "no labelled row between" in world.records()[-1].details["because"]
+
+
+def test_a_reference_of_too_few_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"9,000 \(retrain.min_rows\) of both classes are needed"):
+        World(tmp_path, worlds.spec(min_rows=9000))
+
+
+# alerts
+
+
+def alerted(world: World, message_id: str) -> None:
+    entry = Entry(actor="loop", event="incident.opened", subject="fraud")
+    world.store.commit(entry, (), [Message(message_id, module.ALERTS, {"what": "incident.opened"})])
+
+
+def test_an_alert_waits_in_the_outbox_until_its_channel_is_up_and_goes_out_once(world: World) -> None:
+    world.pager.up = False
+    alerted(world, "fraud:1")
+    alerted(world, "fraud:2")
+    assert world.loop.deliver() == 0
+    assert world.loop.deliver() == 0
+    first, second = world.store.pending(topic=module.ALERTS)
+    assert (first.attempts, second.attempts) == (2, 0)
+    world.pager.up = True
+    assert world.loop.deliver() == 2
+    assert world.loop.deliver() == 0
+    assert [m.id for m in world.pager.sent] == ["fraud:1", "fraud:2"]
+
+
+def test_a_lineage_backend_that_is_down_holds_no_alert_back(world: World) -> None:
+    world.lineage.up = False
+    world.proven()
+    alerted(world, "fraud:1")
+    assert world.loop.deliver() == 1
+    assert world.lineage.sent == []
+    world.lineage.up = True
+    world.loop.deliver()
+    assert world.lineage.sent
+
+
+def test_each_time_that_nothing_can_be_judged_is_paged_also_after_an_incident(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a spell: the page of the first one must not swallow the second's."""
+    verdicts = iter([Verdict.OK, *[Verdict.INCONCLUSIVE] * 3, Verdict.OK, *[Verdict.INCONCLUSIVE] * 3])
+
+    def judged(*_: object) -> Report:
+        kpi = KpiResult("psi", next(verdicts), None, None, None, None, 0, "as told")
+        return Report(world.clock.now(), {"psi": kpi}, (), provisional=False)
+
+    monkeypatch.setattr(module, "evaluate", judged)
+    world.loop.incident = Incident(reference="sha256:ab", key="ab-20260101T0000")
+    for _ in range(8):
+        world.clock.advance_to(world.clock.now() + 18 * HOUR)
+        world.loop.observe()
+    world.loop.deliver()
+    paged = [m.id for m in world.pager.sent if m.body["what"] == "monitoring.undecided"]
+    assert len(paged) == len(set(paged)) == 2
