@@ -6,7 +6,7 @@ DriftError
 │   └── SpecError       the model's YAML is wrong; names file, line and key
 ├── IntegrityError      stored bytes, signature or chain do not fit  terminal   exit 1
 ├── ConflictError       somebody else changed the state first        transient
-└── UnavailableError    a backend did not answer or gave no answer   transient
+└── UnavailableError    a backend did not answer or gave no answer   transient  exit 3
 ```
 """
 
@@ -37,3 +37,5 @@ class ConflictError(DriftError):
 
 class UnavailableError(DriftError):
     """A backend did not answer; the caller treats the question as undecided, never as a yes."""
+
+    exit_code = 3

@@ -26,7 +26,6 @@ from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
 from drift_pipeline.detection.verdict import Report, Verdict
 from drift_pipeline.detection.windows import Slices
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
-from drift_pipeline.evidence import lineage
 from drift_pipeline.policy.decide import Action, Decision, Facts, IncidentFacts, RetrainFacts, Trigger, decide
 from drift_pipeline.policy.engines import PolicyEngine
 from drift_pipeline.policy.incident import Change, Incident, step
@@ -39,7 +38,7 @@ from drift_pipeline.rollout.verdict import Observations
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.training.dataset import Dataset, block_rows, split_newest, training_dataset
-from drift_pipeline.training.gates import Gates, auroc_gate, latency_gate, parity_gate, poison_floor
+from drift_pipeline.training.gates import Gates, Outcome, auroc_gate, latency_gate, parity_gate, poison_floor
 from drift_pipeline.training.search import Trained, train
 from drift_pipeline.training.trainers import score
 
@@ -73,9 +72,9 @@ class Version:
         return {"digest": self.digest, "version": self.name, **times}
 
     def scores(self, frame: pl.DataFrame, spec: ModelSpec) -> pl.Series:
-        """Scores `_score` of rows (n,); a recorded model's are what was recorded in `_score`."""
+        """Scores `_score` of rows (n,); a recorded model's are those that came with the history, in `_recorded`."""
         if self.pipeline is None:
-            return frame["_score"]
+            return frame["_recorded"].alias("_score")
         return pl.Series("_score", score(self.pipeline, frame, spec.features))
 
 
@@ -113,7 +112,6 @@ class Backends:
     registry: Registry
     policy: PolicyEngine
     alerts: Channel
-    lineage: Channel
 
 
 @dataclass(frozen=True)
@@ -158,9 +156,11 @@ class Loop:
         self._observed_to = clock.now()
         self._holdout = pl.DataFrame()
         self._trainings: list[datetime] = []
+        self._attempted: datetime | None = None
         self._rejected_in_a_row = 0
         self._versions = 0
         self._recovery: Recovery | None = None
+        self._fresh_before: tuple[tuple[datetime, datetime] | None, int] = None, 0
         self._decided: tuple[str, str, Action] | None = None
         self._heard: set[str] = set()
 
@@ -175,7 +175,7 @@ class Loop:
         Raises:
             InputError: too few labelled rows in the span, or one class only.
         """
-        rows = self._at.lake.labelled(span, as_of=self._clock.now(), delay=self.spec.outcome.delay)
+        rows = self._labelled(span)
         if rows.height < self.spec.retrain.min_rows or rows["_label"].n_unique() < 2:
             raise InputError(
                 f"{self.spec.name}: {rows.height:,} labelled rows from {span.start:%Y-%m-%d} to {span.end:%Y-%m-%d}, "
@@ -298,7 +298,7 @@ class Loop:
 
     def _facts(self, trigger: Trigger, report: Report) -> Facts:
         now, auroc = report.at, report.kpis["auroc"]
-        left = self._trainings[-1] + self.spec.retrain.cooldown - now if self._trainings else timedelta()
+        left = self._attempted + self.spec.retrain.cooldown - now if self._attempted else timedelta()
         kpis = {name: str(kpi.verdict) for name, kpi in report.kpis.items()}
         drop = -auroc.value if auroc.value is not None else None
         recovery = self._unrecovered(report)
@@ -314,7 +314,7 @@ class Loop:
             auroc_drop=drop,
             auroc_drop_allowed=self.spec.kpis.auroc.drop if self.spec.kpis.auroc else None,
             retrain=RetrainFacts(
-                running=False,
+                running=self._attempted == now,
                 cooldown_left_hours=max(left / HOUR, 0.0),
                 this_month=sum(at > now - MONTH for at in self._trainings),
                 max_per_month=self.spec.retrain.max_per_month,
@@ -334,7 +334,7 @@ class Loop:
             key, opened, onset, needed = recovery.key, recovery.onset, recovery.onset, recovery.fresh_rows_needed
         else:
             return None
-        return IncidentFacts(key, opened, (now - onset) / HOUR, self._labelled_since(onset).height, needed)
+        return IncidentFacts(key, opened, (now - onset) / HOUR, self._fresh_rows(onset), needed)
 
     def _auroc_now(self, report: Report) -> float:
         """The last estimate of the champion's AUROC: its newest window's, else its baseline."""
@@ -348,9 +348,17 @@ class Loop:
             return None
         return recovery
 
-    def _labelled_since(self, moment: datetime) -> pl.DataFrame:
-        now = self._clock.now()
-        return self._at.lake.labelled(Window(min(moment, now), now), as_of=now, delay=self.spec.outcome.delay)
+    def _fresh_rows(self, onset: datetime) -> int:
+        """Labelled rows since the onset: counted on the slices, and read once for what came before they were armed."""
+        if self._slices is None:
+            return 0
+        armed = self._slices.armed_at
+        if onset < armed and self._fresh_before[0] != (onset, armed):
+            self._fresh_before = (onset, armed), self._labelled(Window(onset, armed)).height
+        return (self._fresh_before[1] if onset < armed else 0) + self._slices.labelled_since(max(onset, armed))
+
+    def _labelled(self, window: Window) -> pl.DataFrame:
+        return self._at.lake.labelled(window, as_of=self._clock.now(), delay=self.spec.outcome.delay)
 
     # retrain
 
@@ -360,6 +368,7 @@ class Loop:
         None, with its reason in the audit, where there are not enough rows to train or to prove on.
         """
         champion, name = self._champion(), f"v{self._versions + 1}"
+        self._attempted = self._clock.now()
         try:
             dataset = training_dataset(self._at.lake, self.spec, self._clock.now())
         except InputError as error:
@@ -368,7 +377,7 @@ class Loop:
         unseen = dataset.frame.filter(pl.col("_time") >= champion.unseen_from).height
         recovery = None if self.incident.open else self._unrecovered(report)
         onset = self.incident.onset if self.incident.open else recovery.onset if recovery else None
-        fresh = self._labelled_since(onset).height if onset else None
+        fresh = self._fresh_rows(onset) if onset else None
         size = min(block_rows(fresh, dataset.frame.height), unseen)
         if size < LEAST_BLOCK or dataset.frame.height - size < self.spec.retrain.min_rows:
             why = f"{dataset.frame.height:,} labelled rows, {unseen:,} of them unseen by {champion.name}, are too few"
@@ -445,9 +454,11 @@ class Loop:
         proven = Version(digest, name, trained.start, block["_time"][0], None)
         puts = {f"candidate/{digest}": {**said, **proven.to_json()}}
         event = "candidate.proven" if gates.passed else "candidate.rejected"
-        columns = {**self.spec.watched, "_label": "integer"}
-        told = lineage.training_events(self.spec.name, name, digest, self._clock.now(), dataset.versions, columns)
-        self._commit(event, said, {"bundle": digest}, puts=puts, messages=told)
+        poisoned = [
+            gate.reason for gate in gates.results if gate.name == "poison_floor" and gate.outcome is Outcome.FAIL
+        ]
+        alerts = [self._alert(name, event, reason) for reason in poisoned]
+        self._commit(event, said, {"bundle": digest}, puts=puts, messages=alerts)
         return Training(name, digest, gates.passed, before, after)
 
     def _register(self, trained: Trained, name: str, facts: Mapping[str, Any] | None = None) -> str:
@@ -519,14 +530,17 @@ class Loop:
         digests = {"candidate": status.candidate} | (
             {} if status.champion == RECORDED else {"champion": status.champion}
         )
-        self._commit(f"rollout.{status.phase}", told, digests, puts={"rollout": status.to_json()}, messages=alerts)
+        puts = {"rollout": status.to_json()}
+        if self.candidate is not None and any(isinstance(effect, Promote) for effect in effects):
+            puts["model"] = self.candidate.to_json()
+        self._commit(f"rollout.{status.phase}", told, digests, puts=puts, messages=alerts)
 
     def _promote(self, candidate: Version) -> None:
         """The candidate is the champion now; what it has not been trained on becomes its baseline."""
         now = self._clock.now()
         details = {"version": candidate.name, "from": self._champion().name}
         self._commit("model.promoted", details, {"bundle": candidate.digest})
-        unseen = self._labelled_since(candidate.unseen_from)
+        unseen = self._labelled(Window(candidate.unseen_from, now))
         self._arm(candidate, unseen, Window(candidate.trained_from, now))
 
     def _approvals(self, digest: str) -> list[Any]:
@@ -579,16 +593,11 @@ class Loop:
     # what every step ends with
 
     def deliver(self) -> int:
-        """Drive the outbox; what a channel does not take stays and is tried again. Returns how many alerts went out."""
-        alerts = self._drain(ALERTS, self._at.alerts)
-        self._drain(lineage.TOPIC, self._at.lineage)
-        return alerts
-
-    def _drain(self, topic: str, channel: Channel) -> int:
+        """Drive the outbox: an alert that the channel does not take stays and is tried again; returns how many went."""
         sent = 0
-        for message in self._at.store.pending(topic=topic):
+        for message in self._at.store.pending(topic=ALERTS):
             try:
-                channel.send(message)
+                self._at.alerts.send(message)
             except UnavailableError as error:
                 self._at.store.failed(message.id, str(error))
                 break

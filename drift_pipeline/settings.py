@@ -45,9 +45,5 @@ class Settings(BaseSettings):
         return self.home / "alerts.jsonl"
 
     @property
-    def lineage(self) -> Path:
-        return self.home / "lineage.jsonl"
-
-    @property
     def checkpoint(self) -> Path:
         return self.gitops / "checkpoint.dsse.json"

@@ -64,10 +64,10 @@ class World:
         frame = worlds.history(30 * DAY // timedelta(minutes=MINUTES))
         poor = 1 / (1 + np.exp(-np.random.default_rng(5).normal(frame["amount"].to_numpy(), 3)))
         self.rows = frame.with_columns(
-            (worlds.START + MINUTES * (pl.col("_time") - worlds.START)).alias("_time"), _score=pl.Series(poor)
+            (worlds.START + MINUTES * (pl.col("_time") - worlds.START)).alias("_time"), _recorded=pl.Series(poor)
         )
         self.clock = ManualClock(SPAN.end)
-        self.policy, self.pager, self.lineage = Policy(), Pager(), Pager()
+        self.policy, self.pager = Policy(), Pager()
         self.lake = Lake(home / "lake")
         self.store = ControlStore(f"sqlite:///{home / 'control.db'}", self.clock)
         self.registry, self.gitops = home / "registry", home / "gitops"
@@ -75,7 +75,7 @@ class World:
         keys = {signer.key_id: signer.public for signer in (self.trainer, self.approver)}
         self.loop = Loop(
             spec,
-            Backends(self.lake, self.store, LocalRegistry(self.registry), self.policy, self.pager, self.lineage),
+            Backends(self.lake, self.store, LocalRegistry(self.registry), self.policy, self.pager),
             Trust(self.gitops, REPLAY, keys, self.trainer.key_id),
             self.clock,
             step=DAY,
@@ -91,7 +91,9 @@ class World:
         rows = self.rows.filter(inside)
         labels = rows.select("_id", (pl.col("_time") + DELAY).alias("_observed_at"), "_label")
         champion, new, rollout = self.loop.champion, self.loop.candidate, self.loop.rollout
-        served = rows.drop("_label").with_columns(_version=pl.lit("recorded"), _route=pl.lit("stable"))
+        served = rows.drop("_label").with_columns(
+            _score=pl.col("_recorded"), _version=pl.lit("recorded"), _route=pl.lit("stable")
+        )
         if champion is not None and not rows.is_empty():
             served = served.with_columns(champion.scores(served, self.spec), _version=pl.lit(champion.name))
         if champion is not None and new is not None and rollout is not None and not rows.is_empty():
@@ -339,17 +341,6 @@ def test_an_alert_waits_in_the_outbox_until_its_channel_is_up_and_goes_out_once(
     assert world.loop.deliver() == 2
     assert world.loop.deliver() == 0
     assert [m.id for m in world.pager.sent] == ["fraud:1", "fraud:2"]
-
-
-def test_a_lineage_backend_that_is_down_holds_no_alert_back(world: World) -> None:
-    world.lineage.up = False
-    world.proven()
-    alerted(world, "fraud:1")
-    assert world.loop.deliver() == 1
-    assert world.lineage.sent == []
-    world.lineage.up = True
-    world.loop.deliver()
-    assert world.lineage.sent
 
 
 def test_each_time_that_nothing_can_be_judged_is_paged_also_after_an_incident(

@@ -26,6 +26,7 @@ class Slices:
         self.armed_at = armed_at
         self._hours: dict[datetime, Profile] = {}
         self._days: dict[datetime, Profile] = {}
+        self._labelled: dict[datetime, int] = {}
 
     def add(self, frame: pl.DataFrame) -> None:
         """Count rows (`_time`, watched columns, `_score`, `_latency_ms`) in the hour of their event time."""
@@ -41,8 +42,9 @@ class Slices:
             return
         starts, slices = _hours_of(frame)
         profiles = label_slices(self.binning, frame["_score"], frame["_label"], slices, len(starts))
-        for start, profile in zip(starts, profiles, strict=True):
+        for start, profile, rows in zip(starts, profiles, np.bincount(slices).tolist(), strict=True):
             self._put(start, profile)
+            self._labelled[start] = self._labelled.get(start, 0) + rows
 
     def consolidate(self, now: datetime) -> None:
         """Fold hours that no sliding window needs any more into their day."""
@@ -67,6 +69,10 @@ class Slices:
             if start in window:
                 days.setdefault(floor(start, DAY), []).append(profile)
         return [merge(self.binning, parts) for parts in days.values()]
+
+    def labelled_since(self, moment: datetime) -> int:
+        """Labelled rows of the hours from the moment's own on; counted also where the slices are forgotten."""
+        return sum(rows for start, rows in self._labelled.items() if start >= floor(moment, HOUR))
 
     def _put(self, start: datetime, profile: Profile) -> None:
         if floor(start, DAY) in self._days:

@@ -21,7 +21,6 @@ from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.verdict import Report, Verdict
 from drift_pipeline.detection.windows import floor
 from drift_pipeline.errors import InputError
-from drift_pipeline.evidence.lineage import LineageFile
 from drift_pipeline.evidence.verification import keep_policy, verify_home, write_checkpoint
 from drift_pipeline.loop import RECORDED, Backends, Loop, Training, Trust, Version
 from drift_pipeline.policy.decide import Action, Trigger
@@ -38,7 +37,7 @@ from drift_pipeline.telemetry.history import History
 from drift_pipeline.telemetry.lake import Lake
 
 Triggers = Literal["drift", "schedule", "both"]
-FLUSH_ROWS = 20_000
+FLUSH_ROWS = 4000
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,8 @@ class Replay:
             InputError: the history ends before the reference span does, or a step is not above 0.
         """
         self._spec, self._settings, self._options = spec, settings, options
-        self._frame = history.frame
         self._recorded = spec.prediction.score is not None
+        self._frame = history.frame.rename({"_score": "_recorded"}, strict=False)
         self._notes = history.notes
         self._span = _reference_span(self._frame, spec, options)
         self._ticks = _ticks(self._span.end, self._frame["_time"][-1], options.step)
@@ -115,7 +114,6 @@ class Replay:
             LocalRegistry(settings.registry),
             self._engine,
             LogChannel(settings.alerts),
-            LineageFile(settings.lineage),
         )
         keys = {signer.key_id: signer.public for signer in self._approvers}
         trust = Trust(settings.gitops, REPLAY, keys, self._trainer.key_id)
@@ -229,7 +227,7 @@ class Replay:
         rows = rows.drop("_label")
         champion, candidate, rollout = self._loop.champion, self._loop.candidate, self._loop.rollout
         if champion is None:
-            score = rows["_score"] if self._recorded else pl.Series([None] * rows.height, dtype=pl.Float64)
+            score = rows["_recorded"] if self._recorded else pl.Series([None] * rows.height, dtype=pl.Float64)
             return _answered(rows, score, RECORDED, "history"), None
         stable = champion.scores(rows, self._spec)
         if candidate is None or rollout is None:

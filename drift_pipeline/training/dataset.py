@@ -17,7 +17,7 @@ _DTYPES = {"numeric": pl.Float64, "categorical": pl.String}
 @dataclass(frozen=True)
 class Dataset:
     """Labelled rows in order of time: the features, the protected columns, `_label` (Int8), `_time`, `_id` and
-    the score that was served, `_score`.
+    where the history had one, the score it recorded, `_recorded`.
 
     `versions` are the Delta versions of `predictions` and `outcomes` that the rows were read from: with the window,
     the exclusions and `known_at` they name the same rows again.
@@ -50,7 +50,7 @@ def training_dataset(lake: Lake, spec: ModelSpec, now: datetime) -> Dataset:
     if kept.is_empty():
         raise InputError(f"{spec.name}: retrain.exclude leaves out all {rows.height:,} labelled rows")
     watched = [pl.col(name).cast(_DTYPES[kind]) for name, kind in spec.watched.items()]
-    facts = [name for name in ("_time", "_id", "_score") if name in kept.columns]
+    facts = [name for name in ("_time", "_id", "_recorded") if name in kept.columns]
     return Dataset(kept.select(*watched, pl.col("_label").cast(pl.Int8), *facts), window, now, versions)
 
 
