@@ -264,7 +264,8 @@ def verify(home: Path | None, as_json: bool) -> int:
 @click.option("--days", type=click.IntRange(min=120), default=270, show_default=True)
 @click.option("--rows-per-day", type=click.IntRange(min=20), default=400, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def sample(folder: Path, days: int, rows_per_day: int, seed: int) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def sample(folder: Path, days: int, rows_per_day: int, seed: int, as_json: bool) -> int:
     """Write a synthetic history to try things on: FOLDER/history.parquet and FOLDER/spec.yaml.
 
     Clicks on recommendations; three fifths in, what makes people click changes.
@@ -280,5 +281,9 @@ def sample(folder: Path, days: int, rows_per_day: int, seed: int) -> int:
         (folder / "spec.yaml").write_text(SAMPLE_SPEC, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
-    click.echo(f"{folder}/history.parquet: {history.height:,} rows, {days} days; {folder}/spec.yaml")
+    files = {"history": str(folder / "history.parquet"), "spec": str(folder / "spec.yaml")}
+    if as_json:
+        click.echo(json.dumps({**files, "rows": history.height, "days": days}, indent=2))
+    else:
+        click.echo(f"{files['history']}: {history.height:,} rows, {days} days; {files['spec']}")
     return OK

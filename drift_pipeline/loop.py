@@ -384,6 +384,10 @@ class Loop:
             self._refused(decision_id, why)
             return None
         older, block = split_newest(dataset.frame, size)
+        block = block.filter(champion.scores(block, self.spec).is_finite().fill_null(value=False))
+        if 2 * block.height < size:
+            self._refused(decision_id, f"{champion.name} scored only {block.height:,} of the newest {size:,} rows")
+            return None
         self._trainings.append(self._clock.now())
         self._versions += 1
         try:

@@ -242,6 +242,13 @@ def test_a_sample_is_what_replay_reads(tmp_path: Path) -> None:
     assert ended.summary["rows"] == 95 * 40
 
 
+def test_a_sample_says_in_json_where_it_is(tmp_path: Path) -> None:
+    said = json.loads(drift("sample", tmp_path / "s", "--days", 120, "--rows-per-day", 20, "--json").out)
+    assert (said["rows"], said["days"]) == (2400, 120)
+    assert Path(said["history"]).is_file()
+    assert Path(said["spec"]).is_file()
+
+
 def test_a_sample_goes_into_no_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     for taken in (tmp_path, tmp_path / "thesis.txt"):

@@ -191,6 +191,13 @@ def test_a_good_candidate_becomes_champion_after_an_approval(world: World) -> No
 # release
 
 
+def test_rows_that_the_recorded_model_did_not_score_are_left_out_of_the_gates(world: World) -> None:
+    """A candidate is compared on rows that both models scored; a gap in the record is no reason to refuse it."""
+    gap = pl.int_range(pl.len()) % 50 == 0
+    world.rows = world.rows.with_columns(pl.when(gap).then(None).otherwise(pl.col("_recorded")).alias("_recorded"))
+    assert world.proven().before is not None
+
+
 def test_what_was_never_proven_is_not_released(world: World) -> None:
     with pytest.raises(IntegrityError, match="no record says that the gates of"):
         world.loop.release(f"sha256:{'a' * 64}")
