@@ -62,7 +62,7 @@ def test_other_defaults(tmp_path: Path) -> None:
         "min_rows": 1000,
         "exclude": [],
         "trainer": "gradient_boosting",
-        "trials": 20,
+        "trials": 12,
     }
     assert found.outcome.positive == 1
     assert found.outcome.delay == timedelta()

@@ -217,7 +217,7 @@ def test_i3_every_generation_of_state_has_its_audit_record() -> None:
     (rollout,) = state(out, "rollout")
     assert rollout.generation == sum(e.startswith("rollout.") for e in events)
     (model,) = state(out, "model")
-    assert model.generation == events.count("reference.frozen")
+    assert model.generation == events.count("reference.frozen") + events.count("rollout.full")
     (incident,) = state(out, "incident")
     changes = sum(e.startswith(("incident.", "monitoring.")) for e in events)
     assert incident.generation == events.count("reference.frozen") + changes
