@@ -83,7 +83,11 @@ class World:
         )
         self.batch = 0
         self._land(SPAN)
-        self.loop.adopt(SPAN, recorded=True)
+        try:
+            self.loop.adopt(SPAN, recorded=True)
+        except InputError:
+            self.store.close()
+            raise
 
     def _land(self, window: Window, candidate: str = "good") -> None:
         """A day's rows: mirrored in the shadow, every fourth answered by the candidate in the canary."""
