@@ -175,6 +175,8 @@ def _auroc_in(
     error = reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
     upper = delta + auroc_z(length) * error + now_auroc.slack + baseline.slack
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
+    if delta <= -drop and upper > 0 and length <= DAY:  # a day's noise; the longer windows tell
+        return result(Verdict.INCONCLUSIVE, f"{words}, within the noise of {labelled} labels", delta, upper)
     if delta <= -drop:
         return result(Verdict.BREACH if upper <= 0 else Verdict.WARN, words, delta, upper)
     return result(Verdict.OK, words, delta, upper)
