@@ -9,13 +9,12 @@ from drift_pipeline.errors import InputError
 
 
 class Settings(BaseSettings):
-    """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, `DRIFT_ENVIRONMENT`)."""
+    """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`)."""
 
     model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True)
 
     home: Path = Path("drift_home")
     database: str = Field(default="", description="SQLAlchemy url of the control store; empty = SQLite below home")
-    environment: str = "production"
 
     @property
     def database_url(self) -> str:

@@ -7,8 +7,6 @@ from typing import Any
 
 from drift_pipeline.clock import format_duration
 
-KPI_NAMES = ("psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity")
-
 
 class Verdict(StrEnum):
     """Missing evidence is INCONCLUSIVE, never OK; what the spec or the data does not have is NOT_CONFIGURED."""
