@@ -9,12 +9,14 @@ from drift_pipeline.errors import InputError
 
 
 class Settings(BaseSettings):
-    """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`)."""
+    """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, ...)."""
 
     model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True)
 
     home: Path = Path("drift_home")
     database: str = Field(default="", description="SQLAlchemy url of the control store; empty = SQLite below home")
+    models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
+    environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
 
     @property
     def database_url(self) -> str:
@@ -38,6 +40,21 @@ class Settings(BaseSettings):
     @property
     def keys(self) -> Path:
         return self.home / "keys"
+
+    @property
+    def evidence(self) -> Path:
+        """`<model>/<version>/`: documents about a model version, such as its card."""
+        return self.home / "evidence"
+
+    @property
+    def drift_reports(self) -> Path:
+        """`<model>/<day>.html`, each rendered by Evidently."""
+        return self.home / "drift_reports"
+
+    @property
+    def evidently(self) -> Path:
+        """An Evidently workspace: `evidently ui --workspace` shows its history."""
+        return self.home / "evidently"
 
     @property
     def alerts(self) -> Path:

@@ -169,8 +169,20 @@ class Risk(Part):
     profile: Literal["limited_risk"] = "limited_risk"
 
 
+class Card(Part):
+    """What a model card says that only people know; what is left out is shown there as missing."""
+
+    intended_use: str | None = None
+    intended_users: str | None = None
+    out_of_scope_use: str | None = None
+    ethical_considerations: str | None = None
+    caveats: str | None = None
+
+
 class ModelSpec(Part):
     """One monitored model.
+
+    `since` is the first day that has a partition in Dagster.
 
     `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean.
     """
@@ -187,6 +199,8 @@ class ModelSpec(Part):
     retrain: Retrain = Retrain()
     rollout: Rollout = Rollout()
     risk: Risk = Risk()
+    card: Card = Card()
+    since: date = date(2026, 1, 1)
 
     @model_validator(mode="after")
     def _columns_are_distinct(self) -> "ModelSpec":
