@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def drift() -> None:
 @click.option("--from", "start", type=_Moment(), help="Leave out what is older.")
 @click.option("--to", "end", type=_Moment(), help="Leave out what is newer.")
 @click.option("--triggers", type=click.Choice(["drift", "schedule", "both"]), default="both", show_default=True)
+@click.option("--policy", type=click.Path(path_type=Path), help="A folder of Rego rules in place of the packaged ones.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: kpis.auroc.drop=0.03")
 @click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
@@ -101,6 +103,7 @@ def replay(  # one parameter an option
     start: datetime | None,
     end: datetime | None,
     triggers: Any,
+    policy: Path | None,
     seed: int,
     overrides: tuple[str, ...],
     overwrite: bool,
@@ -117,7 +120,7 @@ def replay(  # one parameter an option
     from drift_pipeline.telemetry.history import read_history
 
     history = between(read_history(data, spec, timestamp, outcomes), start, end)
-    options = Options(reference, step, triggers, seed)
+    options = Options(reference, step, triggers, seed, policy)
     with _work_folder(out) as work:
         with _bar() as progress, Replay(history, spec, Settings(home=work, database=""), options, progress) as running:
             summary = summarise(running.run())
@@ -286,4 +289,87 @@ def sample(folder: Path, days: int, rows_per_day: int, seed: int, as_json: bool)
         click.echo(json.dumps({**files, "rows": history.height, "days": days}, indent=2))
     else:
         click.echo(f"{files['history']}: {history.height:,} rows, {days} days; {files['spec']}")
+    return OK
+
+
+@drift.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--label", required=True, metavar="NAME", help="Whose key it is, as approvals will show it.")
+@click.option("--home", type=click.Path(path_type=Path), help="Copy the public half there: its approvals then count.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def key(file: Path, label: str, home: Path | None, as_json: bool) -> int:
+    """Make an ed25519 key pair to approve with: FILE, which stays private, and its .pub.json.
+
+    Whoever can write to the keys/ folder of a home decides who may approve there.
+    """
+    from drift_pipeline.control.signing import public_path
+    from drift_pipeline.evidence.approve import make_key
+    from drift_pipeline.settings import Settings
+
+    signer, copy = make_key(file, label, None if home is None else Settings(home=home, database=""))
+    public = public_path(file)
+    if as_json:
+        files = {"private": str(file), "public": str(public), "trusted_by": copy and str(copy)}
+        click.echo(json.dumps({"key_id": signer.key_id, "label": label, **files}, indent=2))
+        return OK
+    click.echo(f"key id      {signer.key_id} ({label})\nprivate     {file} (keep it to yourself)\npublic      {public}")
+    click.echo(
+        f"trusted by  {copy}" if copy else f"its approvals count in a home whose keys/ folder holds {public.name}"
+    )
+    return OK
+
+
+@drift.command()
+@click.argument("model")
+@click.argument("version")
+@click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Your private key (drift key).")
+@click.option("--reason", required=True, help="Why; it stands on the model's card.")
+@click.option("--expires", type=_Duration(), default="14d", show_default=True, help="How long the approval holds.")
+@click.option("--environment", help="Where the version may run; else DRIFT_ENVIRONMENT, or production.")
+@click.option("--home", type=click.Path(path_type=Path), help="A home or a replay's folder; else DRIFT_HOME.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def approve(
+    model: str,
+    version: str,
+    key_file: Path,
+    reason: str,
+    expires: timedelta,
+    environment: str | None,
+    home: Path | None,
+    as_json: bool,
+) -> int:
+    """Sign your approval of VERSION of MODEL (v3, or sha256:...) and file it in the home's GitOps folder.
+
+    Refused, with nothing filed, when a gate did not pass, when the stored bytes changed, or when the approval would
+    not count: an unknown key, the trainer's own, a replay's outside of a replay.
+    """
+    from drift_pipeline.control.signing import Signer
+    from drift_pipeline.evidence.approve import approve as give
+    from drift_pipeline.rollout.approval import Refusal
+    from drift_pipeline.settings import Settings
+
+    if environment == "":
+        raise InputError("--environment: is empty; name where the version may run, such as production")
+    given: dict[str, Any] = ({} if home is None else {"home": home, "database": ""}) | (
+        {} if environment is None else {"environment": environment}
+    )
+    settings = Settings(**given)
+    found = give(settings, Signer.load(key_file), model, version, reason, expires, SystemClock())
+    if isinstance(found, Refusal):
+        told = f"{model} {version}: NOT APPROVED for {settings.environment}: {found.reason}"
+        click.echo(json.dumps({"approved": False, "reason": found.reason}, indent=2) if as_json else told)
+        return NEGATIVE
+    if as_json:
+        document = {"approved": True, "model": model, "environment": settings.environment, **asdict(found)}
+        click.echo(json.dumps(document, indent=2, default=str))
+        return OK
+    wanted = (
+        f"of {found.wanted} approvals valid now" if found.wanted else "valid now (no spec here says how many it wants)"
+    )
+    click.echo(
+        f"{model} {found.version}: approved for {settings.environment} by {found.approver} until {found.expires}"
+    )
+    click.echo(f"approvals   {found.valid} {wanted}\nfiled in    {found.path}")
+    for other in found.refused:
+        click.echo(f"refused     {other}")
     return OK

@@ -43,6 +43,9 @@ class FeatureFinding:
     direction: str
     reason: str
 
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "window": format_duration(self.window)}
+
 
 @dataclass(frozen=True)
 class KpiResult:

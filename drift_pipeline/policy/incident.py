@@ -1,5 +1,6 @@
 """Incidents: when findings become one, and when it is over; one a model, however many windows and KPIs join it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -54,11 +55,23 @@ class Incident:
     def to_json(self) -> dict[str, Any]:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Incident":
+        """Of what `to_json` wrote."""
+        times = ("opened_at", "onset", "closed_at", "warn_since", "undecided_since", "calm_since")
+        read = {name: _moment(document[name]) for name in times}
+        names = {name: tuple(document[name]) for name in ("kpis", "features")}
+        return cls(**{**document, **read, **names, "breaches": tuple(map(_moment, document["breaches"]))})
+
 
 def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:

@@ -3,11 +3,13 @@
 Nothing looks ahead: rows land when the virtual clock passes them, labels after the spec's delay.
 """
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +17,9 @@ import polars as pl
 from croniter import croniter
 
 from drift_pipeline.alerts.channels.log import LogChannel
-from drift_pipeline.clock import DAY, ManualClock, Window
+from drift_pipeline.clock import DAY, ManualClock, Window, format_duration
 from drift_pipeline.control.signing import Signer
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.detection.verdict import Report, Verdict
 from drift_pipeline.detection.windows import floor
 from drift_pipeline.errors import InputError
@@ -38,16 +40,25 @@ from drift_pipeline.telemetry.lake import Lake
 
 Triggers = Literal["drift", "schedule", "both"]
 FLUSH_ROWS = 4000
+TICKS = "kpis.parquet"
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to replay: the training span at the start, the time between ticks, and which triggers may retrain."""
+    """How to replay: the training span at the start, the time between ticks, and which triggers may retrain.
+
+    `policy` is a folder of Rego rules; None = the packaged ones.
+    """
 
     reference: timedelta = 90 * DAY
     step: timedelta = DAY
     triggers: Triggers = "both"
     seed: int = 0
+    policy: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        spans = {"reference": format_duration(self.reference), "step": format_duration(self.step)}
+        return {**spans, "triggers": self.triggers, "seed": self.seed}
 
 
 @dataclass
@@ -61,6 +72,8 @@ class _Ran:
     promotions: int = 0
     rollbacks: int = 0
     incidents: set[str] = field(default_factory=set)
+    served: list[tuple[str, datetime]] = field(default_factory=list)
+    ticks: list[dict[str, Any]] = field(default_factory=list)
     alerts: int = 0
     partial: bool = False
 
@@ -75,10 +88,12 @@ class Replay:
         settings: Settings,
         options: Options,
         progress: Callable[[int, int, str], None] = lambda *_: None,
+        tell: Callable[[AuditRecord], None] | None = None,
     ) -> None:
         """
         Args:
             progress: is called with (ticks done, ticks in all, what is being done).
+            tell: is called with each audit record, soon after it was written.
 
         Raises:
             InputError: the history ends before the reference span does, or a step is not above 0.
@@ -91,6 +106,7 @@ class Replay:
         self._ticks = _ticks(self._span.end, self._frame["_time"][-1], options.step)
         self._clock = ManualClock(self._span.end)
         self._progress_to, self._words = progress, ""
+        self._tell_record, self._told = tell, 0
         self._ran = _Ran()
         self._started = time.monotonic()
         self._first: Version | None = None
@@ -103,11 +119,10 @@ class Replay:
         self._approvers = [Signer.generate(REPLAY_ONLY) for _ in range(spec.rollout.approvals)]
         for signer in (self._trainer, *self._approvers):
             signer.public.save(settings.keys / f"{REPLAY_ONLY}-{signer.key_id[-12:]}.pub.json")
-        rules = read_bundle()
-        keep_policy(settings, rules)
+        keep_policy(settings, read_bundle(options.policy) if options.policy else read_bundle())
         self._lake = Lake(settings.lake, source="replay", flush_rows=FLUSH_ROWS)
         self._store = ControlStore(settings.database_url, self._clock)
-        self._engine = EmbeddedEngine()  # last: nobody would end it where something after it fails
+        self._engine = EmbeddedEngine(options.policy)  # last: nobody would end it where something after it fails
         at = Backends(
             self._lake,
             self._store,
@@ -136,6 +151,8 @@ class Replay:
             self._land(self._span.end)
             self._loop.adopt(self._span, self._recorded)
             self._first = self._loop.champion
+            if self._first is not None:
+                self._ran.served.append((self._first.name, self._span.end))
             for number, now in enumerate(self._ticks, start=1):
                 self._tick(now)
                 self._progress_to(number, len(self._ticks), self._words)
@@ -156,6 +173,7 @@ class Replay:
         report = self._loop.observe()
         self._ran.evaluations += 1
         self._ran.conclusive += report.verdict not in (Verdict.INCONCLUSIVE, Verdict.NOT_CONFIGURED)
+        self._ran.ticks += [{"at": now, **kpi.to_json()} for kpi in report.kpis.values()]
         if self._loop.incident.open:
             self._ran.incidents.add(self._loop.incident.key)
         if self._options.triggers != "schedule":
@@ -164,6 +182,14 @@ class Replay:
             self._act(Trigger.SCHEDULE, report)
         self._roll(self._loop.advance())
         self._ran.alerts += self._loop.deliver()
+        self._tell_records()
+
+    def _tell_records(self) -> None:
+        if self._tell_record is None:
+            return
+        for record in self._store.records(after=self._told):
+            self._tell_record(record)
+            self._told = record.seq
 
     def _act(self, trigger: Trigger, report: Report) -> None:
         decided = self._loop.decide(trigger, report)
@@ -177,14 +203,18 @@ class Replay:
         if training is None:
             return
         cause = "hotfix" if decision.action is Action.HOTFIX_RETRAIN else str(trigger)
-        self._ran.retrains.append(_retrain(self._clock.now(), cause, decision_id, training))
+        record = self._store.get("candidate", f"{self._spec.name}/{training.digest}")
+        cost = record.body["cost"] if record else {}
+        self._ran.retrains.append(_retrain(self._clock.now(), cause, decision_id, training, cost))
         if training.accepted:
             self._loop.release(training.digest)
 
     def _roll(self, status: Status | None) -> None:
         if status is None:
             return
-        self._ran.promotions += status.phase is Phase.FULL
+        if status.phase is Phase.FULL and self._loop.champion is not None:
+            self._ran.promotions += 1
+            self._ran.served.append((self._loop.champion.name, self._clock.now()))
         self._ran.rollbacks += status.phase is Phase.ROLLED_BACK
         if status.phase is Phase.AWAITING_APPROVAL:
             for signer in self._approvers:
@@ -260,12 +290,16 @@ class Replay:
             frozen = self._first.scores(rows, self._spec).fill_null(np.nan).to_numpy()
         if ran.evaluations:
             write_checkpoint(self._settings, self._store, self._trainer, self._spec.name, self._clock)
+        _ticks_frame(ran.ticks).write_parquet(self._settings.home / TICKS)
         head = self._store.head()
         verified = verify_home(self._settings, self._clock)
         return Facts(
             spec=self._spec,
             span=Window(self._frame["_time"][0], self._clock.now()),
             rows=self._frame.height,
+            history=_digest(self._frame),
+            options={**self._options.to_json(), "policy": self._engine.digest},
+            served=tuple(ran.served),
             notes=self._notes,
             evaluations=ran.evaluations,
             conclusive=ran.conclusive,
@@ -293,8 +327,25 @@ def _answered(rows: pl.DataFrame, score: pl.Series, version: str, route: str) ->
     return rows.with_columns(score.alias("_score"), _version=pl.lit(version), _route=pl.lit(route))
 
 
-def _retrain(at: datetime, cause: str, decision_id: str, training: Training) -> Retrain:
-    return Retrain(at, cause, decision_id, training.version, training.accepted, training.before, training.after)
+def _retrain(at: datetime, cause: str, decision_id: str, training: Training, cost: Mapping[str, float]) -> Retrain:
+    said = (training.version, training.accepted, training.before, training.after)
+    return Retrain(at, cause, decision_id, *said, dict(cost))
+
+
+def _ticks_frame(ticks: list[dict[str, Any]]) -> pl.DataFrame:
+    """One row a tick and KPI: `at`, and what `KpiResult.to_json` says."""
+    numbers = dict.fromkeys(("value", "threshold", "bound"), pl.Float64)
+    texts = dict.fromkeys(("name", "verdict", "window", "reason"), pl.String)
+    return pl.DataFrame(ticks, schema={"at": pl.Datetime("us", "UTC"), **texts, **numbers, "n": pl.Int64})
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    """Names a history by its rows' ids, times and labels: two replays of one history can be compared."""
+    sha = hashlib.sha256()
+    for column in (frame["_time"].to_physical(), frame["_label"].fill_null(-1)):
+        sha.update(column.to_numpy().tobytes())
+    sha.update("\0".join(frame["_id"]).encode())
+    return f"sha256:{sha.hexdigest()}"
 
 
 def _reference_span(frame: pl.DataFrame, spec: ModelSpec, options: Options) -> Window:

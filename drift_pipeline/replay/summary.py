@@ -1,6 +1,6 @@
 """The summary of a replay: one JSON document that says what the loop saw, did and gained."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Retrain:
-    """One training: `auroc_before` is the champion's, `auroc_after` the candidate's, both on the gate's block."""
+    """One training: `auroc_before` is the champion's, `auroc_after` the candidate's, both on the gate's block.
+
+    `cost`: wall_seconds, cpu_seconds, rows and trials of the search and the fit.
+    """
 
     at: datetime
     cause: str
@@ -28,15 +31,22 @@ class Retrain:
     accepted: bool
     auroc_before: float | None
     auroc_after: float | None
+    cost: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a replay came to. `times`, `labels`, `frozen`, `loop` (n,) are the rows after the reference span."""
+    """What a replay came to. `times`, `labels`, `frozen`, `loop` (n,) are the rows after the reference span.
+
+    `history` is the digest of the rows, `served` who became champion when, the first one included.
+    """
 
     spec: ModelSpec
     span: Window
     rows: int
+    history: str
+    options: dict[str, Any]
+    served: tuple[tuple[str, datetime], ...]
     notes: tuple[str, ...]
     evaluations: int
     conclusive: int
@@ -60,13 +70,17 @@ def summarise(facts: Facts) -> dict[str, Any]:
     """The document of `summary.json`.
 
     A month has an AUROC with at least 100 labelled rows and both classes, else null; the means are over months that
-    have both. `frozen` are the recorded scores or the first model's, `loop` the scores as served.
+    have both. `frozen` are the recorded scores or the first model's, `loop` the scores as served. `reigns` are the
+    champions' times, with the AUROC of both sides on the same rows: what each promotion gained.
     """
     months = by_month(facts)
     counted = [m for m in months if m["frozen"] is not None and m["loop"] is not None]
     return {
         "model": facts.spec.name,
         "rows": facts.rows,
+        "history": facts.history,
+        "options": facts.options,
+        "spec": facts.spec.model_dump(mode="json"),
         "from": facts.span.start.isoformat(),
         "to": facts.span.end.isoformat(),
         "notes": list(facts.notes),
@@ -80,11 +94,13 @@ def summarise(facts: Facts) -> dict[str, Any]:
         },
         "incidents": facts.incidents,
         "decisions": facts.decisions,
+        "reigns": reigns(facts),
         "retrains": [{**asdict(retrain), "at": retrain.at.isoformat()} for retrain in facts.retrains],
         "promotions": facts.promotions,
         "rollbacks": facts.rollbacks,
         "rejected_candidates": sum(not retrain.accepted for retrain in facts.retrains),
         "alerts": facts.alerts,
+        "training_cpu_seconds": round(sum(retrain.cost.get("cpu_seconds", 0.0) for retrain in facts.retrains), 3),
         "audit": {
             "records": facts.verification.records,
             "head": facts.audit_head,
@@ -97,24 +113,31 @@ def summarise(facts: Facts) -> dict[str, Any]:
 
 def by_month(facts: Facts) -> list[dict[str, Any]]:
     """AUROC of both sides for each calendar month (UTC) that has a row."""
-    frame = pl.DataFrame(
-        {
-            "month": facts.times.dt.strftime("%Y-%m"),
-            "label": facts.labels,
-            "frozen": facts.frozen,
-            "loop": facts.loop,
-        }
-    )
+    frame = _labelled(facts).with_columns(month=pl.col("time").dt.strftime("%Y-%m"))
     months = []
     for (month,), rows in frame.group_by("month", maintain_order=True):
-        known = rows.filter(pl.col("label").is_not_null())
-        sides = {side: _auroc(known, side) for side in ("frozen", "loop")}
-        months.append({"month": month, **sides})
+        months.append({"month": month, "frozen": _auroc(rows, "frozen"), "loop": _auroc(rows, "loop")})
     return months
 
 
+def reigns(facts: Facts) -> list[dict[str, Any]]:
+    """From and to when each champion answered, its labelled rows, and the AUROC of both sides on them."""
+    frame, ends = _labelled(facts), [at for _, at in facts.served[1:]] + [facts.span.end]
+    told = []
+    for (version, start), end in zip(facts.served, ends, strict=True):
+        rows = frame.filter(pl.col("time").is_between(start, end, closed="left"), pl.col("label").is_not_null())
+        span = {"version": version, "from": start.isoformat(), "to": end.isoformat(), "rows": rows.height}
+        told.append({**span, "frozen": _auroc(rows, "frozen"), "loop": _auroc(rows, "loop")})
+    return told
+
+
+def _labelled(facts: Facts) -> pl.DataFrame:
+    sides = {"frozen": facts.frozen, "loop": facts.loop}
+    return pl.DataFrame({"time": facts.times, "label": facts.labels, **sides})
+
+
 def _auroc(rows: pl.DataFrame, side: str) -> float | None:
-    usable = rows.filter(pl.col(side).is_finite())
+    usable = rows.filter(pl.col("label").is_not_null(), pl.col(side).is_finite())
     if usable.height < LEAST_ROWS_A_MONTH:
         return None
     found = auroc_of(usable["label"].to_numpy(), usable[side].to_numpy())

@@ -5,6 +5,7 @@ producer may send it twice. Small batches wait in memory until `flush_rows` have
 and a producer that needs them on disk (to commit its offset) calls `flush`.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -12,10 +13,10 @@ from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from drift_pipeline.clock import Window
-from drift_pipeline.errors import ConflictError, InputError
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 
 Table = Literal["predictions", "outcomes", "shadow"]
 _TIME: dict[Table, str] = {"predictions": "_time", "outcomes": "_observed_at", "shadow": "_time"}
@@ -100,12 +101,17 @@ class Lake:
         handle = self._handle(table)
         return -1 if handle is None else handle.version()
 
-    def read(self, table: Table, window: Window) -> pl.DataFrame:
-        """Rows with their time (`_time` or `_observed_at`) in the window, in order of time and then id."""
+    def read(self, table: Table, window: Window, version: int | None = None) -> pl.DataFrame:
+        """Rows with their time (`_time` or `_observed_at`) in the window, in order of time and then id.
+
+        Args:
+            version: the table as it was then, as `version` told it; None = as it is now, with what still waits.
+        """
         column = pl.col(_TIME[table])
         inside = (column >= window.start) & (column < window.end)
-        frames = [part.filter(inside) for _, part in self._waiting[table] if _touches(part[_TIME[table]], window)]
-        handle = self._handle(table)
+        waiting = self._waiting[table] if version is None else []
+        frames = [part.filter(inside) for _, part in waiting if _touches(part[_TIME[table]], window)]
+        handle = self._handle(table) if version is None else self._at(table, version)
         if handle is not None and (files := handle.file_uris(file_pruning_predicate=_days(window))):
             paths = [unquote(file) for file in files]
             frames.insert(0, pl.read_parquet(paths, hive_partitioning=False, glob=False).filter(inside))
@@ -113,15 +119,22 @@ class Lake:
             return pl.DataFrame()
         return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id")
 
-    def labelled(self, window: Window, as_of: datetime, delay: timedelta) -> pl.DataFrame:
+    def versions(self) -> dict[str, int]:
+        """The Delta versions of `predictions` and `outcomes`, for `labelled` to read the same rows again."""
+        return {"predictions": self.version("predictions"), "outcomes": self.version("outcomes")}
+
+    def labelled(
+        self, window: Window, as_of: datetime, delay: timedelta, versions: Mapping[str, int] | None = None
+    ) -> pl.DataFrame:
         """Predictions of the window whose outcome was observed before `as_of`, with `_label`; in order of time.
 
         Of several outcomes of one prediction the last observed counts. `delay` only bounds which days of outcomes are
         looked at: labels later than twice the delay and a week after the window do not count as training data.
         """
         until = min(as_of, window.end + 2 * delay + timedelta(days=7))
-        predictions = self.read("predictions", window)
-        known = self.read("outcomes", Window(window.start, max(window.start, until)))
+        pinned = versions or {}
+        predictions = self.read("predictions", window, pinned.get("predictions"))
+        known = self.read("outcomes", Window(window.start, max(window.start, until)), pinned.get("outcomes"))
         if predictions.is_empty() or known.is_empty():
             return pl.DataFrame()
         last = known.select("_id", "_label").unique("_id", keep="last", maintain_order=True)
@@ -137,6 +150,15 @@ class Lake:
             except TableNotFoundError:
                 return None
         return self._tables[table]
+
+    def _at(self, table: Table, version: int) -> DeltaTable | None:
+        """The table as it was. Raises IntegrityError where that version is not there any more."""
+        if version < 0:
+            return None
+        try:
+            return DeltaTable(str(self._root / table), version=version)
+        except (DeltaError, TableNotFoundError) as error:
+            raise IntegrityError(f"{self._root / table}: version {version} cannot be read: {error}") from error
 
     def _last_batch(self, table: Table) -> int:
         handle = self._handle(table)

@@ -1,5 +1,6 @@
 """The rows that a model is trained and proven on: labelled, known at a moment, in order of time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -26,18 +27,21 @@ class Dataset:
     frame: pl.DataFrame
     window: Window
     known_at: datetime
-    versions: dict[str, int]
+    versions: Mapping[str, int]
 
 
-def training_dataset(lake: Lake, spec: ModelSpec, now: datetime) -> Dataset:
+def training_dataset(lake: Lake, spec: ModelSpec, now: datetime, versions: Mapping[str, int] | None = None) -> Dataset:
     """The labelled rows of the last `spec.retrain.window`, as far as they were known at `now`, without the exclusions.
+
+    Args:
+        versions: a dataset's own, to read the same rows again; None = as the lake is now.
 
     Raises:
         InputError: no such row, or a feature that the lake does not have.
     """
     window = Window(now - spec.retrain.window, now)
-    versions = {"predictions": lake.version("predictions"), "outcomes": lake.version("outcomes")}
-    rows = lake.labelled(window, as_of=now, delay=spec.outcome.delay)
+    versions = versions or lake.versions()
+    rows = lake.labelled(window, as_of=now, delay=spec.outcome.delay, versions=versions)
     if rows.is_empty():
         raise InputError(
             f"{spec.name}: no labelled row between {window.start} and {now}; wait for labels, or widen retrain.window"

@@ -15,7 +15,7 @@ import polars as pl
 
 from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
 from drift_pipeline.detection.statistics.parity import demographic_parity_difference, usable_groups
-from drift_pipeline.spec import Kind
+from drift_pipeline.spec import Kind, ModelSpec
 from drift_pipeline.training.trainers import score
 
 if TYPE_CHECKING:
@@ -58,6 +58,40 @@ class Gates:
     def to_json(self) -> dict[str, object]:
         results = [{**asdict(result), "outcome": result.outcome.value} for result in self.results]
         return {"passed": self.passed, "results": results}
+
+
+def prove(
+    pipeline: "Pipeline",
+    block: pl.DataFrame,
+    newest: pl.DataFrame,
+    holdout: pl.DataFrame,
+    spec: ModelSpec,
+    *,
+    performance_fell: bool,
+) -> Gates:
+    """Every gate that the spec asks for.
+
+    Args:
+        pipeline: the candidate.
+        block: labelled rows that neither model was trained on, with the champion's scores in `_champion`.
+        newest: recent rows with or without labels, with `_champion`: what the parity of decisions is compared on.
+        holdout: the fixed, trusted rows with `_label`.
+        spec: the model.
+        performance_fell: a fall is what the candidate was trained for, so being no worse is not enough.
+    """
+    candidate = score(pipeline, block, spec.features)
+    results = [auroc_gate(block["_label"], candidate, block["_champion"], cause_is_performance=performance_fell)]
+    if spec.kpis.demographic_parity is not None and spec.protected:
+        sides = score(pipeline, newest, spec.features), newest["_champion"].to_numpy()
+        now, before = (side >= spec.prediction.threshold for side in sides)
+        allowed = spec.kpis.demographic_parity.drop
+        results += [
+            parity_gate(now, before, newest[column], allowed_drop=allowed, column=column) for column in spec.protected
+        ]
+    limit_ms = spec.kpis.latency_p95_ms.threshold if spec.kpis.latency_p95_ms else 150.0
+    results.append(latency_gate(pipeline, block, spec.features, limit_ms=limit_ms))
+    results.append(poison_floor(holdout["_label"], score(pipeline, holdout, spec.features)))
+    return Gates(tuple(results))
 
 
 def auroc_gate(

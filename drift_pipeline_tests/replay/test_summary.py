@@ -33,6 +33,9 @@ def facts(
         spec=spec(),
         span=Window(JANUARY, FEBRUARY),
         rows=n,
+        history="sha256:ab",
+        options={"seed": 0},
+        served=(("recorded", JANUARY),),
         notes=("a note",),
         evaluations=3,
         conclusive=2,
@@ -95,7 +98,7 @@ def test_nothing_to_judge_is_null_and_not_a_number() -> None:
 
 
 def test_a_retrain_is_told_with_its_time_in_iso_and_a_rejection_is_counted() -> None:
-    retrain = Retrain(JANUARY, "drift", "m-3", "v2", False, 0.6, None)
+    retrain = Retrain(JANUARY, "drift", "m-3", "v2", False, 0.6, None, {"cpu_seconds": 2.5})
     summary = summarise(facts(rows(JANUARY, 100), retrains=(retrain,)))
     assert summary["retrains"] == [
         {
@@ -110,3 +113,13 @@ def test_a_retrain_is_told_with_its_time_in_iso_and_a_rejection_is_counted() -> 
     ]
     assert summary["rejected_candidates"] == 1
     assert summary["wall_seconds"] == 1.3
+
+
+def test_a_reign_has_the_auroc_of_both_sides_on_the_rows_that_its_champion_answered() -> None:
+    middle = JANUARY + timedelta(minutes=150)
+    made = facts(rows(JANUARY, 400), served=(("recorded", JANUARY), ("v2", middle)))
+    first, second = summarise(made)["reigns"]
+    assert (first["version"], first["rows"], second["version"], second["rows"]) == ("recorded", 150, "v2", 250)
+    assert first["to"] == second["from"] == middle.isoformat()
+    assert second["to"] == FEBRUARY.isoformat()
+    assert second["loop"] == 1.0 > second["frozen"] > 0.5

@@ -1,0 +1,159 @@
+"""What the loop remembers between two ticks: plain facts, each written to the control store and read from it again."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
+from drift_pipeline.registry.backends import Registry
+from drift_pipeline.registry.bundle import load_pipeline
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.trainers import score
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+RECORDED = "recorded"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that answers or may come to. Rows from `unseen_from` on were not trained on.
+
+    `pipeline` None: a recorded model, of which only the scores are known.
+    """
+
+    digest: str
+    name: str
+    trained_from: datetime
+    unseen_from: datetime
+    pipeline: "Pipeline | None"
+
+    def to_json(self) -> dict[str, str]:
+        times = {"trained_from": self.trained_from.isoformat(), "unseen_from": self.unseen_from.isoformat()}
+        return {"digest": self.digest, "version": self.name, **times}
+
+    @classmethod
+    def load(cls, document: Mapping[str, Any], registry: Registry) -> "Version":
+        """Of what `to_json` wrote. Raises IntegrityError where the registry's bytes do not fit the digest."""
+        digest = str(document["digest"])
+        pipeline = None if digest == RECORDED else load_pipeline(registry.get(digest).files["model.skops"])
+        times = [datetime.fromisoformat(document[name]) for name in ("trained_from", "unseen_from")]
+        return cls(digest, document["version"], times[0], times[1], pipeline)
+
+    def scores(self, frame: pl.DataFrame, spec: ModelSpec) -> pl.Series:
+        """Scores `_score` of rows (n,); a recorded model's are those that came with the history, in `_recorded`."""
+        if self.pipeline is None:
+            return frame["_recorded"].alias("_score")
+        return pl.Series("_score", score(self.pipeline, frame, spec.features))
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A drift that no training made good yet: the candidate was rejected, or is still a `drop` below what was lost.
+
+    The rows of the changed world were few when it was trained, so the next training waits until there are four times
+    as many. `target` is the AUROC before the drift, `onset` when that began.
+    """
+
+    key: str
+    target: float
+    onset: datetime
+    fresh_rows_needed: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "onset": self.onset.isoformat()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Recovery":
+        return cls(**{**document, "onset": datetime.fromisoformat(document["onset"])})
+
+
+@dataclass(frozen=True)
+class Retrains:
+    """What retraining has done so far: `versions` counts the names given out, `at` when each training began."""
+
+    versions: int = 0
+    at: tuple[datetime, ...] = ()
+    attempted: datetime | None = None
+    rejected_in_a_row: int = 0
+    recovery: Recovery | None = None
+
+    def began(self, now: datetime) -> "Retrains":
+        return replace(self, versions=self.versions + 1, at=(*self.at, now), attempted=now)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "at": [at.isoformat() for at in self.at],
+            "attempted": self.attempted.isoformat() if self.attempted else None,
+            "recovery": self.recovery.to_json() if self.recovery else None,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Retrains":
+        return cls(
+            versions=document["versions"],
+            at=tuple(map(datetime.fromisoformat, document["at"])),
+            attempted=datetime.fromisoformat(document["attempted"]) if document["attempted"] else None,
+            rejected_in_a_row=document["rejected_in_a_row"],
+            recovery=Recovery.from_json(document["recovery"]) if document["recovery"] else None,
+        )
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What is to be trained, on which rows, and proven on which: enough to read the very same rows again.
+
+    The rows are those of `from_` to `known_at` in the Delta `versions`; those from `block_from` on prove, the
+    older ones train. `fresh`: how many of the training rows are of a world that changed. `recovery`: the drift this
+    training is to make good, None where no performance fell. `digest` is the candidate's bundle, once it is trained.
+    """
+
+    version: str
+    decision: str
+    champion: str
+    known_at: datetime
+    from_: datetime
+    versions: Mapping[str, int]
+    block_from: datetime
+    rows: int
+    block_rows: int
+    fresh: int
+    recovery: Recovery | None
+    digest: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        times = {name: getattr(self, name).isoformat() for name in ("known_at", "from_", "block_from")}
+        recovery = self.recovery.to_json() if self.recovery else None
+        return {**asdict(self), **times, "versions": dict(self.versions), "recovery": recovery}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Assignment":
+        times = {name: datetime.fromisoformat(document[name]) for name in ("known_at", "from_", "block_from")}
+        recovery = Recovery.from_json(document["recovery"]) if document["recovery"] else None
+        return cls(**{**document, **times, "recovery": recovery})
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a retrain came to; `before` and `after` are the champion's and the candidate's AUROC on the gate's block."""
+
+    version: str
+    digest: str
+    accepted: bool
+    before: float | None
+    after: float | None
+
+
+def auroc_of(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
+    """AUROC of rows (n,); None where one class is missing."""
+    positive = np.asarray(labels).astype(bool)
+    if positive.all() or not positive.any():
+        return None
+    return paired_auroc_difference(positive, scores, scores).candidate

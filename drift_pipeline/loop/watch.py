@@ -1,0 +1,145 @@
+"""One champion under watch: its frozen reference, and the profiles of what it has answered since it was armed."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from drift_pipeline.clock import DAY, Window
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.detection.monitor import evaluate, window_lengths
+from drift_pipeline.detection.reference import Reference, freeze
+from drift_pipeline.detection.shape import Shape, shape_of
+from drift_pipeline.detection.verdict import FeatureFinding, Report
+from drift_pipeline.detection.windows import Slices, sliding
+from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.loop.state import Version
+from drift_pipeline.registry.backends import Registry
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.lake import Lake
+
+MOST_SHAPES = 8
+
+
+class Watch:
+    """Everything is read from the lake: a watch that is made again catches up at its first `observe`."""
+
+    def __init__(
+        self,
+        champion: Version,
+        span: Window,
+        armed_at: datetime,
+        versions: Mapping[str, int],
+        *,
+        lake: Lake,
+        spec: ModelSpec,
+        step: timedelta,
+    ) -> None:
+        """Freeze the reference on `span`: its rows, and of those that the champion has not seen, scores and labels.
+
+        Args:
+            armed_at: since when this champion is watched; labels known by then make its baseline.
+            versions: Delta versions of `predictions` and `outcomes` at that time.
+            step: time between two ticks.
+        """
+        self.champion, self.span, self.armed_at, self.versions = champion, span, armed_at, versions
+        self._lake, self._spec, self._step = lake, spec, step
+        unseen = lake.labelled(
+            Window(champion.unseen_from, span.end), as_of=armed_at, delay=spec.outcome.delay, versions=versions
+        )
+        scored = unseen.with_columns(champion.scores(unseen, spec))
+        frame = lake.read("predictions", span, versions["predictions"])
+        self.reference: Reference = freeze(frame, scored, spec, window_lengths(spec, step))
+        self._slices = Slices(self.reference.binning, armed_at)
+        self._observed_to = armed_at
+        self._unlabelled = pl.DataFrame()
+
+    def to_json(self) -> dict[str, Any]:
+        """What `watch_at` makes the same watch of again, and what a document says of its baseline."""
+        baseline = self.reference.auroc
+        return {
+            **self.champion.to_json(),
+            "from": self.span.start.isoformat(),
+            "to": self.span.end.isoformat(),
+            "at": self.armed_at.isoformat(),
+            "rows": self.reference.rows,
+            "auroc": baseline.value if baseline else None,
+            "auroc_error": baseline.standard_error if baseline else None,
+            "labels": baseline.positives + baseline.negatives if baseline else 0,
+            "binning": self.reference.binning.digest,
+            "delta": dict(self.versions),
+        }
+
+    def observe(self, now: datetime) -> Report:
+        """Profile what landed since the last call and judge every KPI."""
+        window = Window(self._observed_to, now)
+        landed = self._lake.read("predictions", window)
+        if not landed.is_empty():
+            served = landed.filter(pl.col("_version") == self.champion.name)
+            self._slices.add(served)
+            self._unlabelled = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")])
+        self._count_labels(self._lake.read("outcomes", window), now)
+        self._observed_to = now
+        self._slices.consolidate(now)
+        longest = window_lengths(self._spec, self._step)[-1]
+        self._slices.forget(now - longest - 7 * DAY - self._spec.outcome.delay)
+        return evaluate(self.reference, self._slices, self._spec, now, self._step)
+
+    def _count_labels(self, outcomes: pl.DataFrame, now: datetime) -> None:
+        if outcomes.is_empty() or self._unlabelled.is_empty():
+            return
+        known = outcomes.select("_id", "_label").unique("_id", keep="first", maintain_order=True)
+        self._slices.add_labels(self._unlabelled.join(known, on="_id", how="inner", maintain_order="left"))
+        waiting = self._unlabelled.join(known, on="_id", how="anti", maintain_order="left")
+        self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
+
+    def labelled_since(self, moment: datetime) -> int:
+        """Labelled rows of this watch from the moment on."""
+        return self._slices.labelled_since(max(moment, self.armed_at))
+
+    def auroc_now(self, report: Report) -> float:
+        """The last estimate of the champion's AUROC: its newest window's, else its baseline."""
+        baseline = self.reference.auroc.value if self.reference.auroc else 0.5
+        return baseline + (report.kpis["auroc"].value or 0.0)
+
+    def shapes(self, report: Report) -> list[tuple[FeatureFinding, Shape]]:
+        """What drifts and how it is distributed beside the reference, the largest distance first.
+
+        Each column in the window where it differs most; where none drifts, those that differ most, which says so.
+        """
+        by_size = sorted(report.features, key=lambda f: (not f.drift, -f.distance))
+        found = {f.name: f for f in reversed(by_size) if f.n and (f.drift or not report.drifting)}
+        chosen = sorted(found.values(), key=lambda f: -f.distance)[: MOST_SHAPES if report.drifting else 3]
+        return [(finding, self._shape(finding, report.at)) for finding in chosen]
+
+    def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
+        window = sliding(at, finding.window)
+        return shape_of(finding.name, self.reference.matched(window), self._slices.merge(window))
+
+
+def watch_at(
+    moment: datetime, *, lake: Lake, store: ControlStore, registry: Registry, spec: ModelSpec, step: timedelta
+) -> Watch:
+    """The watch that was kept just before the moment, made again from the lake.
+
+    Raises:
+        InputError: no model was watched then.
+        IntegrityError: the lake's or the registry's bytes are not those that the reference was frozen on.
+    """
+    references = [record.body for record in store.find("reference", f"{spec.name}/")]
+    before = [body for body in references if datetime.fromisoformat(body["at"]) < moment]
+    if not before:
+        first = min((body["at"] for body in references), default=None)
+        since = f"it is watched since {first}" if first else "adopt the model first, or run drift demo"
+        raise InputError(f"{spec.name}: no model was watched before {moment:%Y-%m-%d %H:%M}; {since}")
+    body = max(before, key=lambda body: datetime.fromisoformat(body["at"]))
+    span = Window(datetime.fromisoformat(body["from"]), datetime.fromisoformat(body["to"]))
+    champion, armed_at = Version.load(body, registry), datetime.fromisoformat(body["at"])
+    watch = Watch(champion, span, armed_at, body["delta"], lake=lake, spec=spec, step=step)
+    if watch.reference.binning.digest != body["binning"]:
+        raise IntegrityError(
+            f"{spec.name}: the reference of {champion.name} comes out as {watch.reference.binning.digest}, not as "
+            f"{body['binning']}: its rows in the lake, or what the spec watches, are not what they were"
+        )
+    return watch
