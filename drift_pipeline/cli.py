@@ -367,7 +367,8 @@ def approve(
         f"of {found.wanted} approvals valid now" if found.wanted else "valid now (no spec here says how many it wants)"
     )
     click.echo(
-        f"{model} {found.version}: approved for {settings.environment} by {found.approver} until {found.expires}"
+        f"{model} {found.version}: approved for {settings.environment} by {found.approver} "
+        f"until {found.expires:%Y-%m-%d %H:%M} UTC"
     )
     click.echo(f"approvals   {found.valid} {wanted}\nfiled in    {found.path}")
     for other in found.refused:

@@ -37,7 +37,8 @@ def test_every_contract_holds() -> None:
         ("dagster", "detection/new.py", "import dagster", "drift_pipeline.detection.new -> dagster"),
         ("learning", "policy/new.py", "from sklearn import metrics", "drift_pipeline.policy.new -> sklearn"),
         ("owners", "telemetry/new.py", "import deltalake", "drift_pipeline.telemetry.new -> deltalake"),
-        ("sdks", "detection/new.py", "import evidently", "drift_pipeline.detection.new -> evidently"),
+        ("owners", "telemetry/new.py", "import evidently", "drift_pipeline.telemetry.new -> evidently"),
+        ("sdks", "registry/new.py", "import wandb", "drift_pipeline.registry.new -> wandb"),
         ("pickles", "training/new.py", "import joblib", "drift_pipeline.training.new -> joblib"),
         (
             "statistics",

@@ -76,7 +76,7 @@ class Loop:
             progress: is told in words what takes long.
         """
         self.spec, self.plan = spec, Plan.of(spec)
-        self._at, self._trust, self._clock = backends, trust, clock
+        self._at, self._trust, self.clock = backends, trust, clock
         self._step = step
         self.candidate: Version | None = None
         self.rollout: Status | None = None
@@ -113,7 +113,7 @@ class Loop:
         Raises:
             InputError: too few labelled rows in the span, or one class only.
         """
-        now, versions = self._clock.now(), self._at.lake.versions()
+        now, versions = self.clock.now(), self._at.lake.versions()
         rows = self._labelled(span, now, versions)
         if rows.height < self.spec.retrain.min_rows or rows["_label"].n_unique() < 2:
             raise InputError(
@@ -138,7 +138,7 @@ class Loop:
 
     def _arm(self, champion: Version, span: Window) -> None:
         """Watch this champion from now on, against a reference frozen on the world it knows."""
-        now, versions = self._clock.now(), self._at.lake.versions()
+        now, versions = self.clock.now(), self._at.lake.versions()
         watch = Watch(champion, span, now, versions, lake=self._at.lake, spec=self.spec, step=self._step)
         self._watch = watch
         before, self.incident = self.incident, Incident(reference=watch.reference.binning.digest)
@@ -187,9 +187,13 @@ class Loop:
 
     def observe(self) -> Report:
         """Profile what landed since the last tick, judge every KPI, and carry the incident on."""
-        report = self._watched().observe(self._clock.now())
+        report = self._watched().observe(self.clock.now())
         self._carry_incident(report)
         return report
+
+    def look(self) -> Report:
+        """What `observe` would say, without taking it as a tick of the incident."""
+        return self._watched().observe(self.clock.now())
 
     def _carry_incident(self, report: Report) -> None:
         before = self.incident
@@ -292,7 +296,7 @@ class Loop:
     def _fresh_rows(self, onset: datetime) -> int:
         """Labelled rows since the onset: counted by the watch, and read once for what came before it was armed."""
         watch = self._watched()
-        before, known_at = 0, min(self._clock.now(), watch.armed_at + self.spec.outcome.delay)
+        before, known_at = 0, min(self.clock.now(), watch.armed_at + self.spec.outcome.delay)
         if onset < watch.armed_at:
             if self._fresh_before[0] != (onset, known_at):
                 rows = self._labelled(Window(onset, watch.armed_at), known_at)
@@ -336,6 +340,10 @@ class Loop:
             return Cause(fresh, None)
         return Cause(fresh, Recovery(self.incident.key, baseline.value, onset, needed))
 
+    def candidate_record(self, digest: str) -> Mapping[str, Any]:
+        """What the control store holds of a candidate: its data, cost, gates. Raises InputError for a stranger."""
+        return self._ledger.get(f"candidate/{digest}")
+
     # release and advance
 
     def register(self, digest: str) -> Version:
@@ -366,13 +374,13 @@ class Loop:
             return False
         self.candidate = candidate
         rollout_id, champion = f"{self.spec.name}-{candidate.name}", self._watched().champion
-        status, effects = start(rollout_id, self.spec.name, digest, champion.digest, self._clock.now())
+        status, effects = start(rollout_id, self.spec.name, digest, champion.digest, self.clock.now())
         self._move(status, effects)
         return True
 
     def advance(self) -> Status | None:
         """Take the rollout one step, if the facts and the approvals allow it; None where none is under way."""
-        status, candidate, now = self.rollout, self.candidate, self._clock.now()
+        status, candidate, now = self.rollout, self.candidate, self.clock.now()
         if status is None or not status.active or candidate is None:
             return None
         approvals = count_valid(self._approvals(status.candidate))
@@ -407,7 +415,7 @@ class Loop:
         """The candidate is the champion now; what it has not been trained on becomes its baseline."""
         details = {"version": candidate.name, "from": self._watched().champion.name}
         self._ledger.commit("model.promoted", details, {"bundle": candidate.digest})
-        self._arm(candidate, Window(candidate.trained_from, self._clock.now()))
+        self._arm(candidate, Window(candidate.trained_from, self.clock.now()))
 
     def _approvals(self, digest: str) -> list[Any]:
         """What the filed approvals come to; a refusal is audited once."""
@@ -420,7 +428,7 @@ class Loop:
                 digest=digest,
                 environment=trust.environment,
                 trainer_key_id=trust.trainer_key_id,
-                now=self._clock.now(),
+                now=self.clock.now(),
             )
             outcomes.append(outcome)
             told = f"{digest} {outcome.reason if isinstance(outcome, Refusal) else outcome.approver}"

@@ -75,10 +75,17 @@ class Retraining:
         """What was pinned or trained last. Raises InputError where nothing ever was."""
         found = self._ledger.find("training")
         if found is None:
-            raise InputError(
-                f"{self._spec.name}: no dataset is pinned yet; materialise training_dataset first"
-            )
+            raise InputError(f"{self._spec.name}: no dataset is pinned yet; materialise training_dataset first")
         return Assignment.from_json(found)
+
+    def proven(self) -> str:
+        """The digest of what was trained last. Raises InputError where it is not trained yet."""
+        pinned = self.pinned()
+        if pinned.digest is None:
+            raise InputError(
+                f"{self._spec.name}: {pinned.version} is not trained; materialise candidate_model first"
+            )
+        return pinned.digest
 
     def pin(self, decision_id: str, champion: Version, cause: Cause | None) -> Assignment | None:
         """Fix the rows that are to train and to prove the next candidate; None where they are too few."""
@@ -150,8 +157,11 @@ class Retraining:
     def fit(self, assignment: Assignment) -> Assignment | None:
         """Search and train on the older rows, and put the bundle into the registry; nothing is proven yet.
 
-        None, with its reason in the audit, where nothing can be trained on the rows.
+        None, with its reason in the audit, where nothing can be trained on the rows. What was fitted already is not
+        fitted again.
         """
+        if assignment.digest is not None:
+            return assignment
         dataset, began = self._rows(assignment), (time.perf_counter(), time.process_time())
         older = dataset.frame.filter(pl.col("_time") < assignment.block_from)
         try:
@@ -211,6 +221,8 @@ class Retraining:
     def prove(self, assignment: Assignment, champion: Version) -> Training:
         """Hold the candidate to the gates, passed or not, and write down what they said; `register` reads that again.
 
+        What they said once stands: asking again until they pass would prove nothing.
+
         Raises:
             InputError: nothing was trained for this assignment yet.
             IntegrityError: the bundle's bytes do not fit, or the champion is another one by now.
@@ -223,6 +235,9 @@ class Retraining:
                 f"but the champion is {champion.name} ({champion.digest}) by now; pin a new dataset"
             )
         record = self._ledger.get(f"candidate/{assignment.digest}")
+        if record["passed"] is not None:
+            auroc = record["auroc"]
+            return Training(assignment.version, assignment.digest, record["passed"], auroc["before"], auroc["after"])
         candidate = Version.load(record, self._registry)
         pipeline = candidate.pipeline
         if pipeline is None:

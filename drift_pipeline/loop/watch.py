@@ -71,15 +71,19 @@ class Watch:
             "delta": dict(self.versions),
         }
 
-    def observe(self, now: datetime) -> Report:
-        """Profile what landed since the last call and judge every KPI."""
-        window = Window(self._observed_to, now)
-        landed = self._lake.read("predictions", window)
+    def observe(self, now: datetime, versions: Mapping[str, int] | None = None) -> Report:
+        """Profile what landed since the last call and judge every KPI.
+
+        Args:
+            versions: Delta versions of `predictions` and `outcomes` to read; None = as they are now.
+        """
+        window, pinned = Window(self._observed_to, now), versions or {}
+        landed = self._lake.read("predictions", window, pinned.get("predictions"))
         if not landed.is_empty():
             served = landed.filter(pl.col("_version") == self.champion.name)
             self._slices.add(served)
             self._unlabelled = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")])
-        self._count_labels(self._lake.read("outcomes", window), now)
+        self._count_labels(self._lake.read("outcomes", window, pinned.get("outcomes")), now)
         self._observed_to = now
         self._slices.consolidate(now)
         longest = window_lengths(self._spec, self._step)[-1]

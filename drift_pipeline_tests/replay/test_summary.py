@@ -109,8 +109,10 @@ def test_a_retrain_is_told_with_its_time_in_iso_and_a_rejection_is_counted() -> 
             "accepted": False,
             "auroc_before": 0.6,
             "auroc_after": None,
+            "cost": {"cpu_seconds": 2.5},
         }
     ]
+    assert summary["training_cpu_seconds"] == 2.5
     assert summary["rejected_candidates"] == 1
     assert summary["wall_seconds"] == 1.3
 

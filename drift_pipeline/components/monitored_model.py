@@ -1,0 +1,40 @@
+"""MonitoredModel: one YAML, one model, its whole asset graph."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from drift_pipeline.components.monitoring import monitoring_assets
+from drift_pipeline.components.training import training_assets
+from drift_pipeline.spec import ModelSpec
+
+TEMPLATE = Path(__file__).with_name("defs.yaml.template")
+
+
+class MonitoredModelScaffolder(dg.Scaffolder[Any]):
+    """Writes a commented `defs.yaml` to fill in."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        name = request.target_path.name
+        text = TEMPLATE.read_text(encoding="utf-8").replace("NAME", name)
+        (request.target_path / "defs.yaml").write_text(text, encoding="utf-8")
+
+
+@dg.scaffold_with(MonitoredModelScaffolder)
+class MonitoredModel(dg.Component):
+    """A model in production that is watched for drift, retrained, proven and documented."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    @classmethod
+    def get_model_cls(cls) -> type[ModelSpec]:
+        return ModelSpec
+
+    @classmethod
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> "MonitoredModel":  # noqa: ARG003
+        return cls(attributes)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
+        return dg.Definitions(assets=[*monitoring_assets(self.spec), *training_assets(self.spec)])

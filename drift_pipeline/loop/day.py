@@ -1,0 +1,70 @@
+"""One day in retrospect: what its partition shows. Nothing here opens an incident or changes state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+
+import polars as pl
+
+from drift_pipeline.clock import DAY, Window
+from drift_pipeline.detection.report import DriftFiles, write_drift_report
+from drift_pipeline.detection.verdict import Report
+from drift_pipeline.loop.loop import Backends
+from drift_pipeline.loop.watch import Watch, watch_at
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.quality import Quality, check_snapshot
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A day's predictions as the lake had them at the Delta `versions`, and how good they are."""
+
+    frame: pl.DataFrame
+    versions: Mapping[str, int]
+    labelled: int
+    quality: Quality
+
+
+@dataclass(frozen=True)
+class DayOfDrift:
+    """The report of the day's last moment against the reference that was in force, and its rendering."""
+
+    report: Report
+    watch: Watch
+    files: DriftFiles
+
+
+def day_of(partition: str) -> Window:
+    """The UTC day of a partition key such as 2026-03-01."""
+    start = datetime.combine(date.fromisoformat(partition), time(), UTC)
+    return Window(start, start + DAY)
+
+
+def snapshot(at: Backends, spec: ModelSpec, day: Window, now: datetime) -> Snapshot:
+    """Pin the Delta versions, and check the day's rows."""
+    versions = at.lake.versions()
+    frame = at.lake.read("predictions", day, versions["predictions"])
+    labelled = at.lake.labelled(day, as_of=now, delay=spec.outcome.delay, versions=versions).height
+    return Snapshot(frame, versions, labelled, check_snapshot(frame, spec, day))
+
+
+def drift_of(
+    settings: Settings, at: Backends, spec: ModelSpec, day: Window, versions: Mapping[str, int] | None = None
+) -> DayOfDrift:
+    """Judge every KPI as the loop did when the day ended, and render what a person wants to see.
+
+    Args:
+        versions: Delta versions of `predictions` and `outcomes` to read; None = as they are now.
+
+    Raises:
+        InputError: no model was watched on that day.
+        IntegrityError: the reference cannot be made again as it was.
+    """
+    watch = watch_at(day.end, lake=at.lake, store=at.store, registry=at.registry, spec=spec, step=DAY)
+    report = watch.observe(day.end, versions)
+    reference = at.lake.read("predictions", watch.span, watch.versions["predictions"])
+    current = at.lake.read("predictions", day, versions["predictions"] if versions else None)
+    html = settings.drift_reports / spec.name / f"{day.start:%Y-%m-%d}.html"
+    files = write_drift_report(report, DAY, reference, current, spec, html, settings.evidently)
+    return DayOfDrift(report, watch, files)

@@ -1,0 +1,94 @@
+"""A page that stands alone: its facts are embedded as JSON, and every number it shows is looked up in them."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+
+def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:
+    """The page; text of others is escaped. Templates get `facts`, `fact(path, form)`, `moment` and the parts.
+
+    Parts whose name ends with `_svg` are markup and are not escaped again.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def fact(path: str, form: str = "text") -> Markup:
+        value = look_up(facts, path)
+        written = Markup('<data data-fact="{}" value="{}"{}>{}</data>')
+        return written.format(
+            path, json.dumps(value), Markup(' class="none"') if value is None else "", shown(value, form)
+        )
+
+    page = Environment(
+        loader=PackageLoader("drift_pipeline.replay"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"moment": moment}
+    drawn = {name: Markup(part) if name.endswith("_svg") else part for name, part in parts.items()}  # noqa: S704
+    embedded = Markup(embeddable(facts))  # noqa: S704
+    return page.get_template(template).render(facts=facts, fact=fact, embedded=embedded, **drawn)
+
+
+def embeddable(facts: Mapping[str, Any]) -> str:
+    r"""JSON that cannot end the script element it stands in.
+
+    >>> embeddable({"level": "</script><b>"})
+    '{"level":"\\u003c/script\\u003e\\u003cb\\u003e"}'
+    """
+    text = json.dumps(facts, separators=(",", ":"), default=str, allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def look_up(facts: Any, path: str) -> Any:
+    """`retrains.0.cost.rows` in nested mappings and lists.
+
+    >>> look_up({"a": [{"b": 1}]}, "a.0.b")
+    1
+    """
+    for name in path.split("."):
+        facts = facts[int(name)] if isinstance(facts, list) else facts[name]
+    return facts
+
+
+def shown(value: Any, form: str) -> str:
+    """As a person reads it; `facts` has every digit.
+
+    >>> shown(0.73512, "auroc"), shown(-0.002, "gain"), shown(108000, "count"), shown(None, "auroc")
+    ('0.735', '-0.002', '108,000', 'unknown')
+    """
+    if value is None:
+        return "unknown"
+    match form:
+        case "auroc":
+            return f"{value:.3f}"
+        case "gain":
+            return f"{value:+.3f}"
+        case "count":
+            return f"{value:,}"
+        case "seconds":
+            return f"{value:,.1f}"
+        case "number":
+            return f"{value:.3g}"
+        case "moment":
+            return moment(value)
+        case "yes":
+            return "yes" if value else "no"
+        case _:
+            return str(value)
+
+
+def moment(value: str | datetime) -> str:
+    """The date, with the time of day where it is not midnight.
+
+    >>> moment("2026-03-01T00:00:00+00:00"), moment("2026-03-01T06:30:00+00:00")
+    ('2026-03-01', '2026-03-01 06:30')
+    """
+    read = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return f"{read:%Y-%m-%d}" if (read.hour, read.minute) == (0, 0) else f"{read:%Y-%m-%d %H:%M}"

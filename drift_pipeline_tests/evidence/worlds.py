@@ -1,0 +1,164 @@
+"""A home with candidates but without training: records, sealed bundles and keys, as the loop would leave them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from drift_pipeline.clock import ManualClock
+from drift_pipeline.control.signing import Signer
+from drift_pipeline.control.store import ControlStore, Entry, Put
+from drift_pipeline.evidence.approve import read_keys
+from drift_pipeline.evidence.card import CardFacts, ModelCard, group_analysis, make_card
+from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.bundle import Bundle
+from drift_pipeline.rollout.approval import read_approvals, verify_approval
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec
+
+MODEL = "fraud"
+AT = datetime(2026, 3, 2, 12, tzinfo=UTC)
+SAID = {
+    "intended_use": "Order the queue of payments that a person looks at.",
+    "intended_users": "The payments team.",
+    "out_of_scope_use": "Refusing a payment without a person.",
+    "ethical_considerations": "A false alarm delays a salary.",
+    "caveats": "Trained on one country.",
+}
+DECLARED: dict[str, Any] = {
+    "name": MODEL,
+    "owner": "payments@example.com",
+    "task": "binary_classification",
+    "features": {"amount": "numeric", "country": "categorical"},
+    "outcome": {"column": "fraud", "delay": "6h"},
+    "protected": {"age_band": "categorical", "gender": "categorical"},
+    "card": SAID,
+}
+
+
+def spec(**changes: Any) -> ModelSpec:
+    return ModelSpec.model_validate({**DECLARED, **changes})
+
+
+def block(rows: int = 4000, seed: int = 0) -> pl.DataFrame:
+    """Labelled and scored rows; of gender x and of the oldest there are few."""
+    random = np.random.default_rng(seed)
+    labels = random.random(rows) < 0.3
+    return pl.DataFrame(
+        {
+            "_label": labels.astype(np.int8),
+            "_score": 1 / (1 + np.exp(1 - labels - random.normal(size=rows))),
+            "age_band": random.choice(["18-39", "40-64", "65+"], rows, p=[0.5, 0.48, 0.02]),
+            "gender": random.choice(["f", "m", "x"], rows, p=[0.5, 0.495, 0.005]),
+        }
+    )
+
+
+def record(digest: str, **changes: Any) -> dict[str, Any]:
+    gates = [
+        {"name": "auroc", "outcome": "pass", "value": 0.0312, "bound": 0.0104, "limit": 0, "reason": "not inferior"},
+        {"name": "latency", "outcome": "pass", "value": 12.25, "bound": None, "limit": 150, "reason": "p95 is 12.2 ms"},
+    ]
+    return {
+        "version": "v2",
+        "digest": digest,
+        "decision": "fraud-12",
+        "data": {
+            "from": "2025-03-01T00:00:00+00:00",
+            "to": "2026-03-01T00:00:00+00:00",
+            "predictions": 7,
+            "outcomes": 6,
+        },
+        "proven_on": {"from": "2026-02-20T00:00:00+00:00", "rows": 4000},
+        "auroc": {"before": 0.7411903456781234, "after": 0.7724123456789012},
+        "passed": True,
+        "results": gates,
+        "trained_from": "2025-09-01T00:00:00+00:00",
+        "unseen_from": "2026-02-20T00:00:00+00:00",
+        "groups": group_analysis(block(), spec()),
+        "cost": {"wall_seconds": 12.5, "rows": 31000, "trials": 12},
+        "policy_digest": "sha256:" + "9e" * 32,
+        "trainer": "ab" * 32,
+        **changes,
+    }
+
+
+class Home:
+    """A home on disk. `keys` are whose approvals count; the trainer's own key is among them, as in a replay."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(home=folder, database="", models=folder / "no_models")
+        self.registry = LocalRegistry(self.settings.registry)
+        for made in (self.settings.keys, self.settings.registry):
+            made.mkdir(parents=True)
+        self.trainer = self.signer("trainer")
+        self.clock = ManualClock(AT)
+        self.store = ControlStore(self.settings.database_url, self.clock)
+
+    def signer(self, label: str, known: bool = True) -> Signer:
+        """A pair at `<folder>/../<label>.pem`, the public half also in the home where it is known."""
+        signer = Signer.generate(label)
+        signer.save(self.private(label))
+        if known:
+            signer.public.save(self.settings.keys / f"{label}.pub.json")
+        return signer
+
+    def private(self, label: str) -> Path:
+        return self.settings.home.parent / f"{label}.pem"
+
+    def candidate(self, name: str = "v2", model: str = MODEL, **changes: Any) -> Bundle:
+        fields = {
+            "model": model,
+            "version": name,
+            "created_at": "2026-03-01T00:00:00+00:00",
+            "trainer": "gradient_boosting",
+            "params": {"max_iter": 125, "learning_rate": 0.05427960265555804},
+            "rows": 31000,
+            "trained_from": "2025-09-01T00:00:00+00:00",
+            "validation_auroc": 0.7561,
+            "features": {"amount": "numeric", "country": "categorical"},
+            "libraries": {"scikit-learn": "1.9.1"},
+        }
+        bundle = self.registry.put(fields, {"model.skops": f"{model} {name}".encode()})
+        body = record(bundle.digest, **{"version": name, "trainer": self.trainer.key_id, **changes})
+        entry = Entry("loop", "candidate.proven", model, digests={"bundle": bundle.digest})
+        self.store.commit(entry, [Put("candidate", f"{model}/{bundle.digest}", body)])
+        return bundle
+
+    def filed(self) -> list[Path]:
+        return sorted(self.settings.gitops.rglob("*.json"))
+
+    def card(self, bundle: Bundle, at: datetime, environment: str = "production") -> ModelCard:
+        """The card of what is on disk now."""
+        found = self.store.get("candidate", f"{MODEL}/{bundle.digest}")
+        assert found is not None
+        outcomes = [
+            verify_approval(
+                envelope,
+                keys=read_keys(self.settings.keys),
+                model=MODEL,
+                digest=bundle.digest,
+                environment=environment,
+                trainer_key_id=found.body["trainer"],
+                now=at,
+            )
+            for envelope in read_approvals(self.settings.gitops, MODEL, bundle.digest)
+        ]
+        return make_card(
+            CardFacts(spec(), bundle.manifest, bundle.digest, found.body, None, tuple(outcomes), 1, environment, at)
+        )
+
+
+def audited(home: Home, event: str) -> list[Any]:
+    return [record for record in home.store.records() if record.event == event]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+DAY = timedelta(days=1)
