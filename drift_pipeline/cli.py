@@ -77,6 +77,54 @@ def drift() -> None:
 
 
 @drift.command()
+@click.option("--home", type=click.Path(path_type=Path), help="A new or empty folder; else DRIFT_HOME, or drift_home.")
+@click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace what the last demo left there.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the acts and the summary as JSON; the story goes to stderr."
+)
+def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
+    """Play a synthetic history in three acts: healthy traffic, a change that is made good, a canary rolled back.
+
+    Ends with 0 only if each act ended as it should. It leaves a home to look at, to verify and to open in Dagster.
+    """
+    from drift_pipeline.replay.demo import run_demo, start_of
+    from drift_pipeline.settings import Settings
+    from drift_pipeline.spec import read_spec
+
+    home = (home or Settings().home).absolute()
+    _refuse_out(home, overwrite, "--home")
+    spec = read_spec(Path(__file__).with_name("defs") / "recommendation_v3" / "defs.yaml")
+    start = start_of(SystemClock().now())
+    with _work_folder(home, "--home") as work:
+        summary, acts = run_demo(spec, work, start, seed, lambda line: click.echo(line, err=as_json))
+        _write_summary(work, summary)
+        _publish(work, home)
+    passed = not any(act.fault for act in acts) and _exit_code(summary) == OK
+    if as_json:
+        told = [{"title": act.title, "from": act.start.isoformat(), "fault": act.fault} for act in acts]
+        click.echo(json.dumps({"passed": passed, "acts": told, "summary": summary}, indent=2))
+    else:
+        click.echo(_where(summary, home))
+    return OK if passed else _exit_code(summary) or NEGATIVE
+
+
+def _where(summary: dict[str, Any], home: Path) -> str:
+    """What to look at in a demo's home."""
+    auroc, shown = summary["auroc"], os.path.relpath(home)
+    card = Path(shown, "evidence", summary["model"], summary["reigns"][-1]["version"], "card.html")
+    lines = [
+        f"AUROC, mean over months: frozen {_number(auroc['frozen'])}, loop {_number(auroc['loop'])}; "
+        f"{summary['wall_seconds']} s",
+        f"  the history at a glance  {Path(shown, 'report.html')}",
+        f"  the champion's card      {card}",
+        f"  the evidence, verified   drift audit verify --home {shown}",
+        f"  the assets in Dagster    DRIFT_HOME={shown} dagster dev",
+    ]
+    return "\n".join(lines)
+
+
+@drift.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder for the results.")
@@ -124,31 +172,38 @@ def replay(  # one parameter an option
     with _work_folder(out) as work:
         with _bar() as progress, Replay(history, spec, Settings(home=work, database=""), options, progress) as running:
             summary = summarise(running.run())
-        (work / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        _write_summary(work, summary)
         _publish(work, out)
     click.echo(json.dumps(summary, indent=2) if as_json else _told(summary, out))
     return _exit_code(summary)
 
 
-def _refuse_out(out: Path, overwrite: bool) -> None:
+def _write_summary(work: Path, summary: dict[str, Any]) -> None:
+    from drift_pipeline.replay.report import write_report
+
+    (work / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_report(work)
+
+
+def _refuse_out(out: Path, overwrite: bool, option: str = "--out") -> None:
     if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; name a folder")
+        raise InputError(f"{option} {out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
-            raise InputError(f"--out {out}: is not empty; name a new folder, or replace it with --overwrite")
+            raise InputError(f"{option} {out}: is not empty; name a new folder, or replace it with --overwrite")
         if missing := [name for name in ("summary.json", "control.db") if not (out / name).is_file()]:
-            raise InputError(f"--out {out}: holds no {missing[0]}, so it is no replay's folder; it is not replaced")
+            raise InputError(f"{option} {out}: holds no {missing[0]}, so it is no replay's folder; it is not replaced")
 
 
 @contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
+def _work_folder(out: Path, option: str = "--out") -> Iterator[Path]:
     """A folder beside `out`, renamed to it when all is written: nothing is ever half there."""
     work = out.parent / f".{out.name}.{os.getpid()}.partial"
     made = [folder for folder in work.parents if not folder.exists()]
     try:
         work.mkdir(parents=True)
     except OSError as error:
-        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{option} {out}: cannot be written: {error.strerror}") from error
     try:
         yield work
     finally:
@@ -215,7 +270,7 @@ def _told(summary: dict[str, Any], out: Path) -> str:
             f"AUROC on new rows {_number(retrain['auroc_before'])} -> {_number(retrain['auroc_after'])}"
         )
     lines.append(f"audit       {audit['records']} records, {'verified' if audit['verified'] else 'NOT VERIFIED'}")
-    lines.append(f"written to  {out} in {summary['wall_seconds']} s")
+    lines.append(f"written to  {out} in {summary['wall_seconds']} s; open report.html there")
     return "\n".join(lines)
 
 
@@ -373,4 +428,23 @@ def approve(
     click.echo(f"approvals   {found.valid} {wanted}\nfiled in    {found.path}")
     for other in found.refused:
         click.echo(f"refused     {other}")
+    return OK
+
+
+@drift.command()
+@click.argument("folders", nargs=-1, metavar="DIR1 DIR2 ...", type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the comparison as one page, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def diff(folders: tuple[Path, ...], html: Path | None, as_json: bool) -> int:
+    """Compare replays of the same history: what was set differently, and what came of it.
+
+    DIR is what drift replay wrote to --out.
+    """
+    from drift_pipeline.replay.diff import diff_facts, diff_folders, diff_table, write_page
+
+    sides = diff_folders(folders)
+    facts = diff_facts(sides)
+    if html is not None:
+        write_page(sides, facts, html)
+    click.echo(json.dumps(facts, indent=2) if as_json else diff_table(facts))
     return OK

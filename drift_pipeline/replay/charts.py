@@ -6,13 +6,25 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from drift_pipeline.replay.figures import Point, Row, Scale, Svg, TimeScale, fits, labels_apart, paths, shortened
+from drift_pipeline.replay.figures import (
+    LETTER,
+    Point,
+    Row,
+    Scale,
+    Svg,
+    TimeScale,
+    fits,
+    labels_apart,
+    paths,
+    shortened,
+)
 from drift_pipeline.replay.folder import IncidentSpan, Span
 
 WIDTH, LEFT, RIGHT = 1130.0, 128.0, 1048.0
 LANE, PANEL, PANEL_HEAD = 26.0, 70.0, 30.0
 PHASES = {"shadow": "in the shadow", "awaiting_approval": "awaiting approval", "canary": "canary"}
 LEVELS = 9  # drawn of a column, at most
+MOST_ENDS = 12  # lines with a label at their end: as many as stand above one another
 _WORDS = {"full": "took over", "rolled_back": "rolled back"}
 _MARKED = ("BREACH", "WARN")
 
@@ -64,11 +76,11 @@ def timeline(told: Timeline) -> str:
     for incident in told.incidents:
         x, width = _extent(told.scale, incident.opened, incident.ended or told.end)
         svg.add("rect", x=x, y=head, width=width, height=bottom - head, class_="incident-shade")
-    for number, panel in enumerate(told.panels):
-        _panel(svg, told, panel, head + number * (PANEL_HEAD + PANEL) + PANEL_HEAD)
     for reign in told.reigns[1:]:
         x = told.scale.x(reign.start)
         svg.add("line", title=f"{reign.name} took over", x1=x, x2=x, y1=8, y2=bottom, class_="promotion")
+    for number, panel in enumerate(told.panels):
+        _panel(svg, told, panel, head + number * (PANEL_HEAD + PANEL) + PANEL_HEAD)
     _axis(svg, told.scale, bottom)
     return str(svg)
 
@@ -105,8 +117,8 @@ def _lanes(svg: Svg, told: Timeline) -> None:
         svg.add("rect", "", title, x=x, y=tops["incidents"] + 2, width=width, height=LANE - 6, class_="incident")
         if fits(str(number), width):
             svg.text(x + width / 2, tops["incidents"] + 16, str(number), "on-dark", "middle")
-    _marks(svg, told.scale, told.decisions, tops["decisions"] + LANE / 2 - 1, label=False)
-    _marks(svg, told.scale, told.trainings, tops["trainings"] + LANE / 2 - 1, label=True)
+    _marks(svg, told.scale, told.decisions, tops["decisions"] + LANE / 2 - 1)
+    _marks(svg, told.scale, told.trainings, tops["trainings"] + LANE / 2 - 1)
 
 
 def _between(start: datetime, end: datetime | None) -> str:
@@ -140,21 +152,26 @@ def _cross(x: float, y: float, size: float) -> str:
     return f"M{x - size:.1f} {y - size}l{2 * size} {2 * size}m0 {-2 * size}l{-2 * size} {2 * size}"
 
 
-def _marks(svg: Svg, scale: TimeScale, marks: Sequence[Mark], y: float, *, label: bool) -> None:
-    row, drawn = Row(), set[tuple[int, str]]()
+def _marks(svg: Svg, scale: TimeScale, marks: Sequence[Mark], y: float) -> None:
+    """Labels stand right of their mark, else left of it, else nowhere: marks come first, so that none is covered."""
+    row, drawn = Row(gap=2), dict[tuple[int, str], tuple[float, Mark]]()
     for mark in marks:
         x = scale.x(mark.at)
         if (round(x), mark.look) in drawn:
             continue
-        drawn.add((round(x), mark.look))
+        drawn[round(x), mark.look] = x, mark
+        row.taken.append((x - 5, x + 5))
         if mark.look in ("rejected", "refused"):
             svg.add("path", "", mark.title, d=_cross(x, y, 4.0), class_=f"mark {mark.look}")
         else:
             size = 2.5 if mark.look == "ignore" else 5.0
             svg.add("circle", "", mark.title, cx=x, cy=y, r=size, class_=f"mark {mark.look}")
-        width = len(mark.label) * 6.6
-        if label and mark.label and x + 8 + width < WIDTH and row.free(x - 5, x + 8 + width):
-            svg.text(x + 8, y + 4, mark.label, "label", title=mark.title)
+    for x, mark in drawn.values():
+        width = len(mark.label) * LETTER
+        for start in (x + 8, x - 8 - width) if mark.label else ():
+            if start > LEFT and start + width < WIDTH and row.free(start, start + width):
+                svg.text(start, y + 4, mark.label, "label", title=mark.title)
+                break
 
 
 def _panel(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
@@ -167,14 +184,14 @@ def _panel(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
     for tick in y.ticks(3) if values else ():
         svg.add("line", x1=LEFT, x2=RIGHT, y1=y.y(tick), y2=y.y(tick), class_="grid")
         svg.text(LEFT - 8, y.y(tick) + 4, f"{tick:g}", "label", "end")
-    if panel.threshold is not None:
-        at = y.y(panel.threshold)
-        svg.add("line", x1=LEFT, x2=RIGHT, y1=at, y2=at, class_="threshold")
-        svg.text(RIGHT + 6, at + 4, f"limit {panel.threshold:g}", "label threshold-label")
     if not values:
         said = panel.points[-1].reason if panel.points else "no tick was evaluated"
         svg.text((LEFT + RIGHT) / 2, (top + bottom) / 2 + 4, shortened(f"no value: {said}", 120), "label", "middle")
     _series(svg, scale, y, panel)
+    if panel.threshold is not None:
+        at = y.y(panel.threshold)
+        svg.add("line", x1=LEFT, x2=RIGHT, y1=at, y2=at, class_="threshold")
+        svg.text(RIGHT + 6, at + 4, f"limit {panel.threshold:g}", "label threshold-label")
     _strip(svg, told, panel, bottom + 2)
 
 
@@ -187,15 +204,27 @@ def _series(svg: Svg, scale: TimeScale, y: Scale, panel: Panel) -> None:
             continue
         x = scale.x(point.at)
         places += [(x, y.y(point.high)), (x, y.y(point.low))] if point.low != point.high else [(x, y.y(point.low))]
-        if point.bound is not None and point.ticks == 1:
-            ends = sorted((y.y(point.low), y.y(point.bound)))
-            svg.add("line", x1=x, x2=x, y1=ends[0], y2=ends[1], class_="bound")
+    for band in _bands(panel.points):
+        there = [f"{scale.x(at):.1f},{y.y(value):.1f}" for at, value, _ in band]
+        back = [f"{scale.x(at):.1f},{y.y(bound):.1f}" for at, _, bound in reversed(band)]
+        svg.add("polygon", points=" ".join([*there, *back]), class_="bound")
     svg.add("path", d=paths(places), class_="series")
     for point in panel.points:
         if point.verdict in _MARKED and point.low is not None and point.high is not None:
             worse = point.low if (panel.threshold or 0) < 0 else point.high
             title = f"{panel.name} {point.verdict} {point.at:%Y-%m-%d %H:%M}: {point.reason}"
             svg.add("circle", "", title, cx=scale.x(point.at), cy=y.y(worse), r=2.3, class_=point.verdict.lower())
+
+
+def _bands(points: Sequence[Point]) -> list[list[tuple[datetime, float, float]]]:
+    """Runs of (time, value, bound) of points that have both."""
+    runs: list[list[tuple[datetime, float, float]]] = [[]]
+    for point in points:
+        if point.low is None or point.high is None or point.bound is None:
+            runs.append([])
+        else:
+            runs[-1].append((point.at, (point.low + point.high) / 2, point.bound))
+    return [run for run in runs if run]
 
 
 def _strip(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
@@ -310,8 +339,9 @@ def _ends(svg: Svg, scale: TimeScale, x: Sequence[float], y: Scale, lines: Seque
         known = [(place, v) for place, v in zip(x, line.values, strict=True) if v is not None]
         if known:
             ended.append((line, known[-1]))
-    heights = labels_apart((y.y(last[1]) for _, last in ended), 15)
-    for (line, (_, value)), height in zip(ended, heights, strict=True):
+    labelled = ended[:MOST_ENDS]
+    heights = labels_apart([y.y(last[1]) for _, last in labelled], 15, y.bottom - 8)
+    for (line, (_, value)), height in zip(labelled, heights, strict=True):
         svg.text(scale.right + 10, height + 4, f"{shortened(line.name, 12)} {value:.3f}", f"end {line.look}")
 
 

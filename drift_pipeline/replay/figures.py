@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from drift_pipeline.clock import DAY, HOUR
 
@@ -103,7 +104,7 @@ class Scale:
         """Room for all values and a little air; a single value stands in the middle."""
         kept = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = min(kept), max(kept)
-        air = (high - low) * 0.08 or abs(high) * 0.1 or 0.5
+        air = (high - low) * 0.08 or abs(high) * 0.1 or 0.05
         return cls(low - air, high + air, top, bottom)
 
     def y(self, value: float) -> float:
@@ -136,7 +137,7 @@ class Point:
     ticks: int = 1
 
 
-def thin(points: Sequence[Point], scale: TimeScale, each_px: float = 1.5) -> list[Point]:
+def thin(points: Sequence[Point], scale: TimeScale, each_px: float = 1.0) -> list[Point]:
     """As they are where they are few; else one a pixel, that keeps both extremes and the worst verdict."""
     places = max(int((scale.right - scale.left) / each_px), 1)
     if len(points) <= places:
@@ -167,18 +168,20 @@ def paths(places: Iterable[tuple[float, float] | None]) -> str:
     return "".join(written)
 
 
-def labels_apart(places: Iterable[float], least: float) -> list[float]:
-    """Heights of labels, pushed down until neighbours are `least` apart; in the order they came.
+def labels_apart(places: Sequence[float], least: float, lowest: float = math.inf) -> list[float]:
+    """Heights of labels, moved until neighbours are `least` apart and none is below `lowest`; in the order they came.
 
-    >>> labels_apart([10, 40, 12], 14)
-    [10, 40, 24]
+    >>> labels_apart([10, 40, 12], 14), labels_apart([10, 40, 38], 14, lowest=50)
+    ([10, 40, 24], [10, 50, 36])
     """
-    wanted = list(places)
-    last, moved = -math.inf, dict[int, float]()
-    for place in sorted(range(len(wanted)), key=lambda i: wanted[i]):
-        last = max(wanted[place], last + least)
-        moved[place] = last
-    return [moved[place] for place in range(len(wanted))]
+    order, moved = sorted(range(len(places)), key=lambda place: places[place]), list(places)
+    for before, place in pairwise(order):
+        moved[place] = max(places[place], moved[before] + least)
+    limit = lowest
+    for place in reversed(order):
+        moved[place] = min(moved[place], limit)
+        limit = moved[place] - least
+    return moved
 
 
 @dataclass

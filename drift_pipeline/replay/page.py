@@ -1,7 +1,7 @@
 """A page that stands alone: its facts are embedded as JSON, and every number it shows is looked up in them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -29,8 +29,8 @@ def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:
         lstrip_blocks=True,
     )
     page.filters |= {"moment": moment}
-    drawn = {name: Markup(part) if name.endswith("_svg") else part for name, part in parts.items()}  # noqa: S704
-    embedded = Markup(embeddable(facts))  # noqa: S704
+    drawn = {name: Markup(part) if name.endswith("_svg") else part for name, part in parts.items()}
+    embedded = Markup(embeddable(facts))
     return page.get_template(template).render(facts=facts, fact=fact, embedded=embedded, **drawn)
 
 
@@ -63,25 +63,18 @@ def shown(value: Any, form: str) -> str:
     >>> shown(0.73512, "auroc"), shown(-0.002, "gain"), shown(108000, "count"), shown(None, "auroc")
     ('0.735', '-0.002', '108,000', 'unknown')
     """
+    forms: dict[str, Callable[[Any], str]] = {
+        "auroc": lambda number: f"{number:.3f}",
+        "gain": lambda number: f"{number:+.3f}",
+        "count": lambda number: f"{number:,}",
+        "seconds": lambda number: f"{number:,.1f}",
+        "number": lambda number: f"{number:.3g}",
+        "moment": moment,
+        "text": str,
+    }
     if value is None:
-        return "unknown"
-    match form:
-        case "auroc":
-            return f"{value:.3f}"
-        case "gain":
-            return f"{value:+.3f}"
-        case "count":
-            return f"{value:,}"
-        case "seconds":
-            return f"{value:,.1f}"
-        case "number":
-            return f"{value:.3g}"
-        case "moment":
-            return moment(value)
-        case "yes":
-            return "yes" if value else "no"
-        case _:
-            return str(value)
+        return "unknown" if form in ("auroc", "gain") else "–"
+    return forms[form](value)
 
 
 def moment(value: str | datetime) -> str:

@@ -23,6 +23,7 @@ from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.detection.verdict import Report, Verdict
 from drift_pipeline.detection.windows import floor
 from drift_pipeline.errors import InputError
+from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import keep_policy, verify_home, write_checkpoint
 from drift_pipeline.loop import RECORDED, Backends, Loop, Training, Trust, Version
 from drift_pipeline.policy.decide import Action, Trigger
@@ -122,11 +123,12 @@ class Replay:
         keep_policy(settings, read_bundle(options.policy) if options.policy else read_bundle())
         self._lake = Lake(settings.lake, source="replay", flush_rows=FLUSH_ROWS)
         self._store = ControlStore(settings.database_url, self._clock)
+        self._registry = LocalRegistry(settings.registry)
         self._engine = EmbeddedEngine(options.policy)  # last: nobody would end it where something after it fails
         at = Backends(
             self._lake,
             self._store,
-            LocalRegistry(settings.registry),
+            self._registry,
             self._engine,
             LogChannel(settings.alerts),
         )
@@ -153,6 +155,7 @@ class Replay:
             self._first = self._loop.champion
             if self._first is not None:
                 self._ran.served.append((self._first.name, self._span.end))
+                self._document(self._first.digest)
             for number, now in enumerate(self._ticks, start=1):
                 self._tick(now)
                 self._progress_to(number, len(self._ticks), self._words)
@@ -205,9 +208,16 @@ class Replay:
         cause = "hotfix" if decision.action is Action.HOTFIX_RETRAIN else str(trigger)
         record = self._store.get("candidate", f"{self._spec.name}/{training.digest}")
         cost = record.body["cost"] if record else {}
+        self._document(training.digest)
         self._ran.retrains.append(_retrain(self._clock.now(), cause, decision_id, training, cost))
         if training.accepted:
             self._loop.release(training.digest)
+
+    def _document(self, digest: str) -> None:
+        """The version's card as things stand: when it was proven or refused, and again when it became champion."""
+        if digest != RECORDED:
+            now = self._clock.now()
+            write_documents(self._settings, self._store, self._registry, self._spec, digest, now, REPLAY)
 
     def _roll(self, status: Status | None) -> None:
         if status is None:
@@ -215,6 +225,7 @@ class Replay:
         if status.phase is Phase.FULL and self._loop.champion is not None:
             self._ran.promotions += 1
             self._ran.served.append((self._loop.champion.name, self._clock.now()))
+            self._document(status.candidate)
         self._ran.rollbacks += status.phase is Phase.ROLLED_BACK
         if status.phase is Phase.AWAITING_APPROVAL:
             for signer in self._approvers:

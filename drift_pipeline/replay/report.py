@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 PAGE = "report.html"
+_ON_TOP = {"suggest": 1, "retrain": 2, "hotfix_retrain": 3}  # which decision's mark covers which
 _UNSCALED = ("range_z",)  # its threshold is in standard deviations, its value a share of rows
 
 
@@ -52,13 +53,14 @@ def report_page(left: Left) -> str:
         panels=[replace(panel, points=thin(panel.points, _scale(left))) for panel in panels],
     )
     found = [incident_facts(span, number, left, rows) for number, span in enumerate(spans, start=1)]
-    facts = {
+    kpis = [_kpi_facts(ticks, panel, thinned) for panel, thinned in zip(panels, told.panels, strict=True)]
+    facts: dict[str, Any] = {
         "summary": left.summary,
         "gain": _gain(left.summary),
         "retrains": rows,
         "refused": [_refusal(record) for record in left.records if record.event == "training.refused"],
         "incidents": [{k: v for k, v in one.items() if k != "drawn"} for one in found],
-        "kpis": [_kpi_facts(ticks, panel, told.panels[n]) for n, panel in enumerate(panels)],
+        "kpis": kpis,
         "axis": _axis(left),
         "story": [{**asdict(said), "at": said.at.isoformat()} for said in story(left.records)],
     }
@@ -71,7 +73,7 @@ def report_page(left: Left) -> str:
         months_svg=charts.by_month(names, (first, second), (left.start, left.end), told.reigns, fill=True),
         drawn={one["key"]: one["drawn"] for one in found},
         off=_not_configured(ticks),
-        most_drawn=max((fact["drawn"] for fact in facts["kpis"]), default=0),
+        most_drawn=max((kpi["drawn"] for kpi in kpis), default=0),
         lasted=format_duration(_whole_days(left)) if left.end - left.start >= DAY else "less than a day",
     )
 
@@ -160,7 +162,7 @@ def _decisions(records: Iterable[AuditRecord]) -> list[charts.Mark]:
             str(record.details["action"]),
             f"{at(record):%Y-%m-%d %H:%M} {record.details['action']}: {plain('; '.join(record.details['reasons']))}",
         )
-        for record in sorted(said, key=lambda record: record.details["action"] != "ignore")
+        for record in sorted(said, key=lambda record: _ON_TOP.get(str(record.details["action"]), 0))
     ]
 
 
@@ -207,9 +209,9 @@ def why(finding: Mapping[str, Any]) -> str:
     drifting = [column["name"] for column in columns if column["drift"]]
     if drifting:
         inputs = [name for name in drifting if not name.startswith("_")]
-        count = f"{len(inputs)} input{'s' if len(inputs) != 1 else ''}" if inputs else "No input"
-        scores = " The scores drifted as well." if "_score" in drifting and inputs else ""
-        return f"{count} drifted.{scores}" if inputs else "No input drifted, but the scores did."
+        if not inputs:
+            return "No input drifted, but the model's scores did."
+        return f"Drifting: {', '.join(map(plain, inputs))}{', and the scores' if '_score' in drifting else ''}."
     if not columns:
         return "No column had rows to compare with its reference."
     if all(column["drift"] is None for column in columns):

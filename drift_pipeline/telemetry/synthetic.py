@@ -1,6 +1,6 @@
 """Seeded synthetic histories whose every change is known: for `drift sample`, and for tests of what detection sees.
 
-`synthetic_history` is a recommendation model that can drift in five ways and comes with its spec, `SAMPLE_SPEC`;
+`synthetic_history` is a recommendation model that can drift in six ways and comes with its spec, `SAMPLE_SPEC`;
 `stationary_history` and `seasonal_history` never drift, so whatever fires on them is a false alarm. The same arguments
 give the same frame.
 """
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 Floats = npt.NDArray[np.float64]
-DriftKind = Literal["covariate", "concept", "latency", "unfairness", "schema"]
+DriftKind = Literal["covariate", "concept", "latency", "unfairness", "schema", "campaign"]
 
 START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday
 DEVICES = ("desktop", "phone", "tablet")
@@ -54,6 +54,7 @@ class Drift:
     latency     every answer takes 80 % longer, which lifts the p95 from about 107 to 190 ms
     unfairness  sessions and views of the oldest age band sink by 0.8 sd, so that the model accepts fewer of them
     schema      `price_eur` comes empty; at a size below 1, in that share of the rows
+    campaign    whoever views many items clicks, for once: two other coefficients move; a second one of size -1 ends it
     """
 
     kind: DriftKind
@@ -100,6 +101,7 @@ def synthetic_history(
     levels = np.array([0.4, 0.0, -0.3])[device] + np.array([0.0, 0.1, -0.1, 0.2, 0.0])[country]
     first = np.array([0.8, 0.9, -0.7, -0.3])
     rule = first + size["concept"][:, None] * np.array([0.0, -1.3, 0.6, 0.0])
+    rule = rule + size["campaign"][:, None] * np.array([0.0, 1.4, 0.0, 0.5])
     chance = _sigmoid(-0.5 + levels + (z * rule).sum(axis=1))
     learned = first + rng.normal(0, 0.05, 4)
     price = np.where(rng.random(n) < size["schema"], np.nan, np.round(25 * np.exp(0.5 * z[:, 2]), 2))

@@ -86,5 +86,12 @@ def replayed() -> tuple[Ended, Path]:
     return replay(data(), out), out
 
 
+@functools.cache
+def tightened() -> tuple[Ended, Path]:
+    """The same history with `--triggers drift` and a smaller allowed drop."""
+    out = folder() / "tight"
+    return replay(data(), out, "--triggers", "drift", "--set", "kpis.auroc.drop=0.02"), out
+
+
 def landed(out: Path, table: Table) -> pl.DataFrame:
     return Lake(out / "lake", source="tests").read(table, WHOLE)
