@@ -112,10 +112,11 @@ def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
 def _where(summary: dict[str, Any], home: Path) -> str:
     """What to look at in a demo's home."""
     auroc, shown = summary["auroc"], os.path.relpath(home)
-    card = Path(shown, "evidence", summary["model"], summary["reigns"][-1]["version"], "card.html")
+    version = summary["reigns"][-1]["version"] if summary["reigns"] else "v1"
+    card = Path(shown, "evidence", summary["model"], version, "card.html")
     lines = [
-        f"AUROC, mean over months: frozen {_number(auroc['frozen'])}, loop {_number(auroc['loop'])}; "
-        f"{summary['wall_seconds']} s",
+        f"AUROC, mean over months: {_number(auroc['loop'])}, and {_number(auroc['frozen'])} without the loop; "
+        f"{summary['audit']['records']} audit records; {summary['wall_seconds']} s",
         f"  the history at a glance  {Path(shown, 'report.html')}",
         f"  the champion's card      {card}",
         f"  the evidence, verified   drift audit verify --home {shown}",

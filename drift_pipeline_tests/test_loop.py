@@ -1,6 +1,7 @@
 """The loop's promises when something is wrong: a bad candidate, a silent policy, an alert that does not go out."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,13 +10,13 @@ import polars as pl
 import pytest
 
 from drift_pipeline import loop as module
-from drift_pipeline.loop import watch as watching
 from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
 from drift_pipeline.detection.verdict import KpiResult, Report, Verdict
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.loop import Backends, Loop, Training, Trust
+from drift_pipeline.loop import watch as watching
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -373,3 +374,138 @@ def test_each_time_that_nothing_can_be_judged_is_paged_also_after_an_incident(
     world.loop.deliver()
     paged = [m.id for m in world.pager.sent if m.body["what"] == "monitoring.undecided"]
     assert len(paged) == len(set(paged)) == 2
+
+
+# resumed from the store
+
+
+def twin(world: World) -> Loop:
+    """A loop of another process: it knows nothing but what the backends hold."""
+    backends = Backends(world.lake, world.store, LocalRegistry(world.registry), world.policy, world.pager)
+    keys = {signer.key_id: signer.public for signer in (world.trainer, world.approver)}
+    trust = Trust(world.gitops, REPLAY, keys, world.trainer.key_id)
+    made = Loop(world.spec, backends, trust, world.clock, step=DAY, seed=0)
+    made.resume()
+    return made
+
+
+def told_by(loop: Loop) -> dict[str, object]:
+    report = loop.look()
+    return {
+        "kpis": {name: kpi.to_json() for name, kpi in report.kpis.items()},
+        "findings": [finding.to_json() for finding in report.features],
+        "champion": loop.champion.to_json() if loop.champion else None,
+        "candidate": loop.candidate.to_json() if loop.candidate else None,
+        "rollout": loop.rollout.to_json() if loop.rollout else None,
+        "retrains": loop.retraining.done.to_json(),
+        "holdout": loop.retraining.holdout["_id"].to_list(),
+    }
+
+
+@pytest.mark.parametrize("days", [0, 1, 2, 3])
+def test_a_loop_that_died_goes_on_from_the_store_in_every_phase(world: World, days: int) -> None:
+    training = world.proven()
+    world.approve(training.digest)
+    world.loop.release(training.digest)
+    for _ in range(days):
+        world.day()
+        world.loop.advance()
+    assert phase(world) is [Phase.SHADOW, Phase.AWAITING_APPROVAL, Phase.CANARY, Phase.FULL][days]
+    resumed = twin(world)
+    assert told_by(resumed) == told_by(world.loop)
+    sides = [(i.key, i.open, i.reference, i.kpis) for i in (resumed.incident, world.loop.incident)]
+    assert sides[0] == sides[1]
+
+
+def test_a_resumed_loop_carries_the_rollout_to_its_end(world: World) -> None:
+    training = world.proven()
+    world.approve(training.digest)
+    world.loop.release(training.digest)
+    for _ in range(3):
+        world.loop = twin(world)
+        world.day()
+        world.loop.advance()
+    assert phase(world) is Phase.FULL
+    assert world.events().count("model.promoted") == 1
+
+
+def test_rows_that_were_changed_in_the_lake_do_not_pass_for_the_reference(world: World, tmp_path: Path) -> None:
+    files = sorted((tmp_path / "lake" / "predictions").rglob("*.parquet"))
+    rows = pl.read_parquet(files[0], hive_partitioning=False)
+    rows.with_columns(pl.col("amount") + 1000).write_parquet(files[0])
+    with pytest.raises(IntegrityError, match="are not what they were"):
+        twin(world)
+
+
+def test_a_model_that_was_never_adopted_is_not_resumed(world: World) -> None:
+    stranger = worlds.spec(trainer="logistic_regression", trials=1, min_rows=300).model_copy(update={"name": "other"})
+    world.spec = stranger
+    with pytest.raises(InputError, match="other: no model was watched before"):
+        twin(world)
+
+
+# the three steps of a retrain, each in a process of its own
+
+
+def test_the_steps_of_a_retrain_hand_on_by_the_store_alone(world: World) -> None:
+    world.day()
+    report = world.day()
+    pinned = world.loop.pin("fraud-1", report)
+    assert pinned is not None
+    trained = twin(world).retraining.fit(twin(world).retraining.pinned())
+    assert trained is not None
+    training = twin(world).prove(twin(world).retraining.pinned())
+    assert training.digest == twin(world).retraining.proven() == trained.digest
+    assert training.accepted
+    assert twin(world).register(training.digest).name == pinned.version == "v2"
+    assert world.events()[-4:] == ["training.started", "candidate.trained", "candidate.proven", "model.registered"]
+
+
+def test_what_is_fitted_and_proven_is_not_fitted_or_asked_again(world: World) -> None:
+    training = world.proven()
+    before = world.events()
+    loop = twin(world)
+    assigned = loop.retraining.fit(loop.retraining.pinned())
+    assert assigned is not None
+    assert loop.prove(assigned) == training
+    loop.register(training.digest)
+    loop.register(training.digest)
+    assert world.events() == [*before, "model.registered"]
+
+
+def test_proving_what_was_only_pinned_is_refused(world: World) -> None:
+    world.day()
+    pinned = world.loop.pin("fraud-1", world.day())
+    assert pinned is not None
+    with pytest.raises(InputError, match="v2 is not trained"):
+        world.loop.prove(pinned)
+    with pytest.raises(InputError, match="v2 is not trained"):
+        world.loop.retraining.proven()
+
+
+def test_a_candidate_for_another_champion_is_not_proven(world: World) -> None:
+    world.day()
+    report = world.day()
+    stale = world.loop.pin("fraud-1", report)
+    assert stale is not None
+    trained = world.loop.retraining.fit(stale)
+    assert trained is not None
+    with pytest.raises(IntegrityError, match="pin a new dataset"):
+        world.loop.prove(replace(trained, champion=f"sha256:{'a' * 64}"))
+
+
+def test_an_incident_that_opens_keeps_why_with_what_can_be_drawn(world: World) -> None:
+    shifted = world.rows.with_columns(pl.when(pl.col("_time") >= SPAN.end + DAY).then(pl.col("amount") + 3)
+        .otherwise("amount").alias("amount"))  # fmt: skip
+    world.rows = shifted
+    for _ in range(6):
+        world.day()
+    assert world.loop.incident.open
+    (finding,) = world.store.find("finding", "fraud/")
+    column = next(c for c in finding.body["columns"] if c["name"] == "amount")
+    assert column["drift"] is True
+    assert column["direction"] == "up"
+    shape = column["shape"]
+    assert len(shape["edges"]) == len(shape["reference"]) + 1 == len(shape["current"]) + 1
+    assert sum(shape["reference"]) == pytest.approx(1, abs=1e-4)
+    assert shape["current"][-1] > shape["reference"][-1] + 0.1

@@ -8,7 +8,7 @@ from typing import Any
 
 from drift_pipeline.clock import DAY
 from drift_pipeline.control.store import AuditRecord
-from drift_pipeline.evidence.timeline import told
+from drift_pipeline.evidence.timeline import Story
 from drift_pipeline.replay.replay import Options, Replay
 from drift_pipeline.replay.summary import summarise
 from drift_pipeline.settings import Settings
@@ -73,9 +73,7 @@ def acts_of(start: datetime) -> list[Act]:
     """The three acts; the reference span before the first is the model's training."""
     return [
         Act("Healthy traffic. Nothing should happen.", start + REFERENCE * DAY, _healthy),
-        Act(
-            "Sessions grow, and people click for other reasons than before.", start + CHANGE * DAY, _made_good
-        ),
+        Act("Sessions grow, and people click for other reasons than before.", start + CHANGE * DAY, _made_good),
         Act("A campaign of two weeks. What learns it must not outlive it.", start + CAMPAIGN * DAY, _rolled_back),
     ]
 
@@ -85,13 +83,14 @@ class _Stage:
 
     def __init__(self, acts: list[Act], say: Callable[[str], None]) -> None:
         self.acts, self._say, self._at = acts, say, -1
+        self._story = Story()
 
     def hear(self, record: AuditRecord) -> None:
         at = datetime.fromisoformat(record.at)
         while self._at + 1 < len(self.acts) and at >= self.acts[self._at + 1].start:
             self._next()
         self.acts[max(self._at, 0)].records.append(record)
-        if (line := told(record)) is not None:
+        if (line := self._story.tell(record)) is not None:
             self._say(f"  {line.at:%Y-%m-%d}  {line.words}")
 
     def end(self) -> None:
