@@ -2,6 +2,12 @@
 
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -277,3 +283,40 @@ def test_large_days_are_drawn_from_the_same_sample_each_time(tmp_path: Path) -> 
     assert {trace["name"]: sum(trace["y"]) for trace in counts} == {"current": DRAWN_ROWS, "reference": 60}
     assert render(tmp_path, report_of(found("x")), few(), many).drawn == first.drawn
     assert "25,000" in first.page
+
+
+def test_evidentlys_own_ui_shows_the_run(rendered: Rendered) -> None:
+    """The README's command, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        str(Path(sys.executable).with_name("evidently")),
+        "ui",
+        "--workspace",
+        str(rendered.workspace),
+        "--port",
+        str(port),
+    ]
+    environment = {**os.environ, "DO_NOT_TRACK": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as started:
+        try:
+            (project,) = answer(f"http://127.0.0.1:{port}/api/projects", started)
+            assert project["name"] == SPEC.name
+            (run,) = answer(f"http://127.0.0.1:{port}/api/projects/{project['id']}/snapshots", started)
+            assert run["id"] == rendered.files.run_id
+        finally:
+            os.killpg(started.pid, signal.SIGTERM)
+
+
+def answer(url: str, started: "subprocess.Popen[bytes]") -> Any:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and started.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as found:
+                return json.load(found)
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(f"{url} did not answer; the process ended with {started.poll()}")
