@@ -14,6 +14,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
 QUALITY = "fit_to_judge"
+MOST_TOLD = 5
 _DELTA = "delta_version"
 
 
@@ -55,7 +56,7 @@ def monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefin
             passed=found.quality.passed,
             check_name=QUALITY,
             severity=dg.AssetCheckSeverity.ERROR,
-            description="; ".join(failures) or f"all {expected} expectations hold",
+            description=_told(failures) or f"all {expected} expectations hold",
             metadata={"expectations": expected, "failed": len(failures)},
         )
         return dg.MaterializeResult(
@@ -131,6 +132,12 @@ def _checked(kpi: KpiResult) -> dg.AssetCheckResult:
         description=f"{kpi.verdict}: {kpi.reason}",
         metadata={"verdict": str(kpi.verdict), **told},
     )
+
+
+def _told(failures: Sequence[str]) -> str:
+    """The first few: a day without rows fails every one of them."""
+    more = len(failures) - MOST_TOLD
+    return "; ".join([*failures[:MOST_TOLD], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _pinned(versions: Mapping[str, int]) -> dict[str, int]:

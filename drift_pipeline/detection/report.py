@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import polars as pl
 
@@ -23,6 +23,7 @@ from drift_pipeline.clock import format_duration
 from drift_pipeline.detection.binning import SCORE
 from drift_pipeline.detection.thresholds import LEAST_DISTANCE
 from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Report
+from drift_pipeline.files import write_whole
 from drift_pipeline.spec import Kind, ModelSpec
 
 DRAWN_ROWS = 20_000  # per side
@@ -94,8 +95,8 @@ def write_drift_report(
         page, run = snapshot.get_html_str(as_iframe=False), snapshot.dumps()
         project = evidently.project(workspace, spec.name)
     run_id = str(uuid5(project, f"{format_duration(window)} {report.at.isoformat()}"))
-    _replace(workspace / str(project) / "snapshots" / f"{run_id}.json", run)
-    _replace(html, _finished(page, title))
+    write_whole(workspace / str(project) / "snapshots" / f"{run_id}.json", run)
+    write_whole(html, _finished(page, title))
     return DriftFiles(html, run_id)
 
 
@@ -425,14 +426,3 @@ def _finished(page: str, title: str) -> str:
     data = page[start:end].replace("<", "\\u003c")
     head = f'<meta http-equiv="Content-Security-Policy" content="{_OFFLINE}">\n<title>{escape(title)}</title>\n'
     return (page[:start] + data + page[end:]).replace("<head>", f"<head>\n{head}", 1).lstrip()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside the path, then rename: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -5,9 +5,7 @@ record becomes `card.json`, `card.md` and `card.html`. Nothing is measured here 
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +16,7 @@ from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.evidence.pages import render
+from drift_pipeline.files import write_whole
 from drift_pipeline.rollout.approval import Approval, Refusal, count_valid
 from drift_pipeline.spec import ModelSpec
 
@@ -428,20 +427,5 @@ def write_card(card: ModelCard, folder: Path) -> dict[str, str]:
     }
     pages = {name: text.encode() for name, text in texts.items()}
     for name, page in pages.items():
-        _replace(folder / name, page)
+        write_whole(folder / name, page)
     return {name: sha256(page) for name, page in pages.items()}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"{path}: cannot be written: {error}") from error

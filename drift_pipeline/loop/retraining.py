@@ -82,9 +82,7 @@ class Retraining:
         """The digest of what was trained last. Raises InputError where it is not trained yet."""
         pinned = self.pinned()
         if pinned.digest is None:
-            raise InputError(
-                f"{self._spec.name}: {pinned.version} is not trained; materialise candidate_model first"
-            )
+            raise InputError(f"{self._spec.name}: {pinned.version} is not trained; materialise candidate_model first")
         return pinned.digest
 
     def pin(self, decision_id: str, champion: Version, cause: Cause | None) -> Assignment | None:

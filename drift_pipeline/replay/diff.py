@@ -1,6 +1,5 @@
 """Replays of one history side by side: what was set differently, and what came of it."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Any
 from drift_pipeline.clock import DAY
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import plain
+from drift_pipeline.files import write_whole
 from drift_pipeline.replay import charts
 from drift_pipeline.replay.folder import IncidentSpan, Left, incidents, read_folder
 from drift_pipeline.replay.page import moment, render, shown
@@ -224,13 +224,7 @@ def _told(replays: Iterable[Mapping[str, Any]], row: Row) -> bool:
 
 def write_page(sides: Sequence[Left], facts: Mapping[str, Any], out: Path) -> None:
     """Write `diff_page` to the file; all of it or nothing. Raises InputError where it cannot be written."""
-    half = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        half.write_text(diff_page(sides, facts), encoding="utf-8")
-        os.replace(half, out)
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise InputError(f"--html {out}: cannot be written: {error.strerror}") from error
+    write_whole(out, diff_page(sides, facts))
 
 
 def diff_page(sides: Sequence[Left], facts: Mapping[str, Any]) -> str:

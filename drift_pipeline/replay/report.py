@@ -1,6 +1,5 @@
 """The page of a replay: what happened when, what it gained, what each retrain cost, and why each incident was one."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from drift_pipeline.clock import DAY, format_duration
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.evidence.timeline import failed_gates, plain, story
+from drift_pipeline.files import write_whole
 from drift_pipeline.replay import charts
 from drift_pipeline.replay.figures import Point, thin
 from drift_pipeline.replay.folder import KPIS, IncidentSpan, Left, at, incidents, phases, read_folder, reigns
@@ -29,11 +29,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         InputError: it is no replay's folder, or of an older form.
     """
-    page = folder / PAGE
-    half = page.with_suffix(".partial")
-    half.write_text(report_page(read_folder(folder)), encoding="utf-8")
-    os.replace(half, page)
-    return page
+    return write_whole(folder / PAGE, report_page(read_folder(folder)))
 
 
 def report_page(left: Left) -> str:

@@ -9,10 +9,8 @@ A deleted file is a withdrawn approval. Git keeps who did it.
 
 import base64
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from drift_pipeline.control.canonical import canonical
 from drift_pipeline.control.signing import PublicKey, Signer, verify
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.files import write_whole
 
 APPROVAL_TYPE = "application/vnd.drift.approval+json"
 PREDICATE_TYPE = "https://drift-pipeline.dev/approval/v1"
@@ -113,19 +112,7 @@ def write_approval(folder: Path, envelope: Mapping[str, Any]) -> Path:
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"the envelope holds no approval: {error}") from error
     path = _place(folder, said.model) / f"{said.digest.removeprefix('sha256:')}.{said.approver}.dsse.json"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(canonical(dict(envelope)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"{path}: cannot be written: {error}") from error
-    return path
+    return write_whole(path, canonical(dict(envelope)) + b"\n")
 
 
 def read_approvals(folder: Path, model: str, digest: str) -> list[dict[str, Any] | Refusal]:

@@ -1,0 +1,29 @@
+"""Write a file whole or not at all."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from drift_pipeline.errors import InputError
+
+
+def write_whole(path: Path, data: bytes | str) -> Path:
+    """Write beside the path, sync and rename: a reader sees the old file or the new one. Folders are made.
+
+    Raises:
+        InputError: the path cannot be written; nothing is left behind.
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise InputError(f"{path}: cannot be written: {error}") from error
+    return path
