@@ -122,8 +122,10 @@ def by_month(facts: Facts) -> list[dict[str, Any]]:
 
 def reigns(facts: Facts) -> list[dict[str, Any]]:
     """From and to when each champion answered, its labelled rows, and the AUROC of both sides on them."""
-    frame, ends = _labelled(facts), [at for _, at in facts.served[1:]] + [facts.span.end]
-    told = []
+    frame, ends = _labelled(facts), [*(at for _, at in facts.served[1:]), facts.span.end]
+    told: list[dict[str, Any]] = []
+    if not facts.served:  # interrupted before there was a first model
+        return told
     for (version, start), end in zip(facts.served, ends, strict=True):
         rows = frame.filter(pl.col("time").is_between(start, end, closed="left"), pl.col("label").is_not_null())
         span = {"version": version, "from": start.isoformat(), "to": end.isoformat(), "rows": rows.height}

@@ -125,3 +125,7 @@ def test_a_reign_has_the_auroc_of_both_sides_on_the_rows_that_its_champion_answe
     assert first["to"] == second["from"] == middle.isoformat()
     assert second["to"] == FEBRUARY.isoformat()
     assert second["loop"] == 1.0 > second["frozen"] > 0.5
+
+
+def test_without_a_first_model_nobody_reigned() -> None:
+    assert summarise(facts(rows(JANUARY, 100), served=()))["reigns"] == []
