@@ -22,7 +22,7 @@ from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.rollout.approval import REPLAY, sign_approval, write_approval
 from drift_pipeline.rollout.plan import Phase
-from drift_pipeline.spec import ModelSpec
+from drift_pipeline.spec import ModelSpec, RangeZ
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline_tests.training import worlds
 
@@ -509,3 +509,11 @@ def test_an_incident_that_opens_keeps_why_with_what_can_be_drawn(world: World) -
     assert len(shape["edges"]) == len(shape["reference"]) + 1 == len(shape["current"]) + 1
     assert sum(shape["reference"]) == pytest.approx(1, abs=1e-4)
     assert shape["current"][-1] > shape["reference"][-1] + 0.1
+
+
+def test_a_threshold_that_is_edited_does_not_lock_the_model_out(world: World) -> None:
+    kpis = world.spec.kpis.model_copy(update={"range_z": RangeZ(threshold=6)})
+    world.spec = world.spec.model_copy(update={"kpis": kpis})
+    resumed = twin(world)
+    assert resumed.champion == world.loop.champion
+    assert resumed.look().kpis["range_z"].threshold == 6

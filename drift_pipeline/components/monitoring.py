@@ -84,7 +84,7 @@ def monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefin
         return dg.MaterializeResult(
             metadata={
                 "verdict": str(report.verdict),
-                "page": dg.MetadataValue.url(found.files.html.absolute().as_uri()),
+                "page": dg.MetadataValue.path(found.files.html.absolute()),
                 "champion": found.watch.champion.name,
                 "reference": f"{found.watch.span.start:%Y-%m-%d} to {found.watch.span.end:%Y-%m-%d}",
                 "provisional": report.provisional,

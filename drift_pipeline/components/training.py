@@ -143,7 +143,7 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         return dg.MaterializeResult(
             metadata={
                 "card": dg.MetadataValue.md(markdown),
-                "page": dg.MetadataValue.url((made.folder / "card.html").absolute().as_uri()),
+                "page": dg.MetadataValue.path((made.folder / "card.html").absolute()),
                 "status": made.card.status,
                 **{f"sha256_{name.replace('.', '_')}": digest for name, digest in made.files.items()},
             },

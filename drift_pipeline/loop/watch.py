@@ -69,6 +69,7 @@ class Watch:
             "labels": baseline.positives + baseline.negatives if baseline else 0,
             "binning": self.reference.binning.digest,
             "delta": dict(self.versions),
+            "edges": _edges(self._spec),
         }
 
     def observe(self, now: datetime, versions: Mapping[str, int] | None = None) -> Report:
@@ -122,6 +123,16 @@ class Watch:
         return shape_of(finding.name, self.reference.matched(window), self._slices.merge(window))
 
 
+def _edges(spec: ModelSpec) -> dict[str, float | None]:
+    """What the spec says and the frozen bins have an edge at."""
+    kpis = spec.kpis
+    return {
+        "range_z": kpis.range_z.threshold if kpis.range_z else None,
+        "latency_p95_ms": kpis.latency_p95_ms.threshold if kpis.latency_p95_ms else None,
+        "decision": spec.prediction.threshold,
+    }
+
+
 def watch_at(
     moment: datetime, *, lake: Lake, store: ControlStore, registry: Registry, spec: ModelSpec, step: timedelta
 ) -> Watch:
@@ -141,7 +152,8 @@ def watch_at(
     span = Window(datetime.fromisoformat(body["from"]), datetime.fromisoformat(body["to"]))
     champion, armed_at = Version.load(body, registry), datetime.fromisoformat(body["at"])
     watch = Watch(champion, span, armed_at, body["delta"], lake=lake, spec=spec, step=step)
-    if watch.reference.binning.digest != body["binning"]:
+    changed = body["edges"] != _edges(spec)  # then other bins are what the new threshold asks for
+    if watch.reference.binning.digest != body["binning"] and not changed:
         raise IntegrityError(
             f"{spec.name}: the reference of {champion.name} comes out as {watch.reference.binning.digest}, not as "
             f"{body['binning']}: its rows in the lake, or what the spec watches, are not what they were"

@@ -4,8 +4,11 @@ Nothing looks ahead: rows land when the virtual clock passes them, labels after 
 """
 
 import hashlib
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -108,6 +111,7 @@ class Replay:
         self._clock = ManualClock(self._span.end)
         self._progress_to, self._words = progress, ""
         self._tell_record, self._told = tell, 0
+        self._on_interrupt: Any = None
         self._ran = _Ran()
         self._started = time.monotonic()
         self._first: Version | None = None
@@ -142,6 +146,15 @@ class Replay:
     def __exit__(self, *_: object) -> None:
         self._engine.close()
         self._store.close()
+        if self._on_interrupt is not None:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def _hear_no_more_interrupts(self) -> None:
+        """A second interrupt would end what writes the summary of as much as was played."""
+        self._ran.partial = True
+        while self._on_interrupt is None and threading.current_thread() is threading.main_thread():
+            with suppress(KeyboardInterrupt):
+                self._on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def run(self) -> Facts:
         """The whole history, or as much of it as came before an interrupt; then the facts of the summary.
@@ -150,20 +163,26 @@ class Replay:
             InputError: the reference span cannot make a first model.
         """
         try:
-            self._land(self._span.end)
-            self._loop.adopt(self._span, self._recorded)
-            self._first = self._loop.champion
-            if self._first is not None:
-                self._ran.served.append((self._first.name, self._span.end))
-                self._document(self._first.digest)
-            for number, now in enumerate(self._ticks, start=1):
-                self._tick(now)
-                self._progress_to(number, len(self._ticks), self._words)
-                self._words = ""
-        except KeyboardInterrupt:
-            self._ran.partial = True
+            try:
+                self._play()
+            except KeyboardInterrupt:
+                self._hear_no_more_interrupts()
+        except KeyboardInterrupt:  # the same Ctrl-C once more: in a call of Polars it is raised by it and by Python
+            self._hear_no_more_interrupts()
         self._lake.close()
         return self._facts()
+
+    def _play(self) -> None:
+        self._land(self._span.end)
+        self._loop.adopt(self._span, self._recorded)
+        self._first = self._loop.champion
+        if self._first is not None:
+            self._ran.served.append((self._first.name, self._span.end))
+            self._document(self._first.digest)
+        for number, now in enumerate(self._ticks, start=1):
+            self._tick(now)
+            self._progress_to(number, len(self._ticks), self._words)
+            self._words = ""
 
     def _tell(self, words: str) -> None:
         self._words = words

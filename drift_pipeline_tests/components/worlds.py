@@ -12,10 +12,12 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+import pytest
 import yaml
 
 from drift_pipeline.clock import DAY, SystemClock
-from drift_pipeline.components import MonitoredModel
+from drift_pipeline.components.monitoring import monitoring_assets
+from drift_pipeline.components.training import training_assets
 from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.replay.replay import TICKS, Options, Replay
 from drift_pipeline.settings import Settings
@@ -28,6 +30,7 @@ DAYS, ROWS_PER_DAY, TURN, REFERENCE = 64, 200, 45, 28
 ATTRIBUTES: dict[str, Any] = {
     **yaml.safe_load(SAMPLE_SPEC),
     "prediction": {"threshold": 0.5},
+    "kpis": {"latency_p95_ms": {"threshold": 2000}},  # a gate measures it, and this machine may be busy
     "retrain": {"min_rows": 1000, "trials": 1, "trainer": "logistic_regression"},
     "rollout": {"shadow": "1d", "canary": "1d"},
 }
@@ -58,7 +61,7 @@ def replayed() -> Path:
     home = folder() / "home"
     home.mkdir()
     data = folder() / "history.parquet"
-    drifts = (Drift("concept", day=TURN),)
+    drifts = (Drift("concept", day=TURN, size=0.9),)
     synthetic_history(DAYS, ROWS_PER_DAY, 3, drifts=drifts, score=False).write_parquet(data)
     options = Options(REFERENCE * DAY, DAY, "drift")
     with Replay(read_history(data, SPEC), SPEC, Settings(home=home, database=""), options) as running:
@@ -116,3 +119,54 @@ def records(home: Path) -> list[AuditRecord]:
 
 def events(home: Path) -> list[str]:
     return [record.event for record in records(home)]
+
+
+@contextmanager
+def at_home(home: Path) -> Iterator[None]:
+    """DRIFT_HOME is this folder, and nothing else is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DRIFT_DATABASE", "DRIFT_ENVIRONMENT", "DRIFT_MODELS"):
+            patch.delenv(name, raising=False)
+        patch.setenv("DRIFT_HOME", str(home))
+        yield
+
+
+def materialised(
+    home: Path,
+    *names: str,
+    partition: str | None = None,
+    spec: ModelSpec = SPEC,
+    instance: dg.DagsterInstance | None = None,
+) -> dg.ExecuteInProcessResult:
+    """What a run of these assets came to, on an instance of its own unless one is given."""
+    assets = [*monitoring_assets(spec), *training_assets(spec)]
+    with at_home(home), dg.DagsterInstance.ephemeral() as own:
+        return dg.materialize(
+            assets,
+            selection=[dg.AssetKey([spec.name, name]) for name in names],
+            partition_key=partition,
+            instance=instance or own,
+            raise_on_error=False,
+        )
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+def metadata(result: dg.ExecuteInProcessResult, name: str) -> dict[str, Any]:
+    """An asset's metadata as plain values."""
+    (made,) = result.asset_materializations_for_node(f"{MODEL}__{name}")
+    return {key: value.value for key, value in made.metadata.items()}
+
+
+def made(result: dg.ExecuteInProcessResult) -> list[str]:
+    """The assets that were materialised, in order."""
+    return [event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key]
+
+
+def refusal(result: dg.ExecuteInProcessResult) -> str:
+    """The message with which the one step that failed said what to do; empty where it failed without one."""
+    (failed,) = (event for event in result.all_events if event.is_step_failure)
+    told = failed.step_failure_data.user_failure_data
+    return told.description or "" if told else ""

@@ -1,0 +1,187 @@
+"""The monitoring half: what a day's partition shows is what the loop said when that day ended."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from drift_pipeline.loop.day import day_of
+from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline_tests.components.worlds import (
+    MODEL,
+    REFERENCE,
+    SPEC,
+    checks,
+    copied,
+    day,
+    events,
+    first_breach,
+    made,
+    materialised,
+    metadata,
+    promoted_on,
+    records,
+    refusal,
+    tick_after,
+)
+
+HEALTHY, TWO_AFTER_PROMOTION = day(REFERENCE + 8), 58
+KPIS = {"psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared: a report writes nothing that another reads."""
+    return copied(tmp_path_factory.mktemp("monitoring") / "home")
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+def both(home: Path, partition: str) -> dg.ExecuteInProcessResult:
+    return materialised(home, "telemetry_snapshot", "drift_report", partition=partition)
+
+
+def test_every_check_of_a_healthy_day_passes(home: Path) -> None:
+    result = both(home, HEALTHY)
+    assert result.success
+    assert set(checks(result)) == {"fit_to_judge", *KPIS}
+    assert all(check.passed for check in checks(result).values())
+    assert metadata(result, "drift_report")["verdict"] == "OK"
+    assert metadata(result, "telemetry_snapshot")["rows"] == 200
+
+
+def test_after_a_change_the_auroc_check_fails_as_a_warning_and_the_run_succeeds(home: Path) -> None:
+    result = both(home, first_breach())
+    auroc = checks(result)["auroc"]
+    assert result.success
+    assert (auroc.passed, auroc.severity, auroc.blocking) == (False, dg.AssetCheckSeverity.WARN, False)
+    assert auroc.description is not None
+    assert auroc.description.startswith("BREACH: AUROC 0.")
+    assert metadata(result, "drift_report")["verdict"] == "BREACH"
+
+
+@pytest.mark.parametrize("which", ["healthy", "first breach", "first of the new champion", "two days after it"])
+def test_a_report_judges_every_kpi_as_the_loop_did_when_the_day_ended(home: Path, which: str) -> None:
+    partition = {
+        "healthy": HEALTHY,
+        "first breach": first_breach(),
+        "first of the new champion": promoted_on(),
+        "two days after it": day(TWO_AFTER_PROMOTION),
+    }[which]
+    result, recorded = materialised(home, "drift_report", partition=partition), tick_after(partition)
+    assert set(checks(result)) == set(recorded) == KPIS
+    for name, check in checks(result).items():
+        told = {key: value.value for key, value in check.metadata.items()}
+        said = recorded[name]
+        assert {key: told.get(key) for key in ("verdict", "value", "threshold", "bound", "n")} == {
+            key: said[key] for key in ("verdict", "value", "threshold", "bound", "n")
+        }
+        assert check.description == f"{said['verdict']}: {said['reason']}"
+
+
+def test_a_report_is_held_to_the_champion_and_the_reference_of_its_day(home: Path) -> None:
+    before = metadata(materialised(home, "drift_report", partition=HEALTHY), "drift_report")
+    after = metadata(materialised(home, "drift_report", partition=promoted_on()), "drift_report")
+    assert (before["champion"], before["reference"]) == ("v1", f"{day(0)} to {day(REFERENCE)}")
+    assert (after["champion"], after["reference"]) == ("v2", f"{day(0)} to {promoted_on()}")
+
+
+def test_missing_evidence_is_no_pass(home: Path) -> None:
+    partition = promoted_on()
+    assert tick_after(partition)["auroc"]["verdict"] == "INCONCLUSIVE"
+    assert not checks(materialised(home, "drift_report", partition=partition))["auroc"].passed
+
+
+def test_a_report_is_written_as_a_page_and_kept_in_the_evidently_workspace(home: Path) -> None:
+    found = metadata(materialised(home, "drift_report", partition=HEALTHY), "drift_report")
+    page = home / "drift_reports" / MODEL / f"{HEALTHY}.html"
+    assert found["page"] == str(page)
+    assert "session_length_s" in page.read_text(encoding="utf-8")
+    assert list((home / "evidently").rglob(f"{found['evidently_run']}.json"))
+    assert [row.data["name"] for row in found["kpis"].records] == list(tick_after(HEALTHY))
+
+
+def test_a_day_without_rows_fails_the_blocking_check_and_is_not_judged(home: Path) -> None:
+    result = both(home, "2026-05-01")
+    quality = checks(result)["fit_to_judge"]
+    assert not result.success
+    assert (quality.passed, quality.severity, quality.blocking) == (False, dg.AssetCheckSeverity.ERROR, True)
+    assert quality.description is not None
+    assert quality.description.startswith("snapshot has rows: 0 rows; ")
+    assert len(quality.description) < 400
+    assert set(checks(result)) == {"fit_to_judge"}
+    assert made(result) == ["telemetry_snapshot"]
+
+
+def test_a_day_of_the_reference_span_is_refused_with_the_day_that_watching_began(home: Path) -> None:
+    result = materialised(home, "drift_report", partition=day(3))
+    assert not result.success
+    assert refusal(result) == (
+        f"{MODEL}: no model was watched before {day(4)} 00:00; it is watched since {day(REFERENCE)}T00:00:00+00:00"
+    )
+
+
+@pytest.mark.parametrize("name", ["telemetry_snapshot", "drift_report"])
+def test_a_home_without_a_control_store_fails_with_what_to_do(tmp_path: Path, name: str) -> None:
+    result = materialised(tmp_path, name, partition=HEALTHY)
+    assert not result.success
+    assert refusal(result) == (f"{tmp_path}: no control store here; run `drift demo`, or name a DRIFT_HOME")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backfilled_report_opens_no_incident_and_writes_no_audit_record(tmp_path: Path) -> None:
+    home = copied(tmp_path / "home")
+    before, alerts = records(home), (home / "alerts.jsonl").read_bytes()
+    for partition in (HEALTHY, first_breach()):
+        assert both(home, partition).success
+    assert records(home) == before
+    assert events(home).count("incident.opened") == 1
+    assert (home / "alerts.jsonl").read_bytes() == alerts
+
+
+def test_telemetry_is_observed_with_the_snapshot_that_pinned_it(home: Path) -> None:
+    result = materialised(home, "telemetry_snapshot", partition=HEALTHY)
+    (seen,) = result.asset_observations_for_node(f"{MODEL}__telemetry_snapshot")
+    assert (seen.asset_key, seen.partition) == (dg.AssetKey([MODEL, "telemetry"]), HEALTHY)
+    pinned = metadata(result, "telemetry_snapshot")
+    told = {key: value.value for key, value in seen.metadata.items()}
+    assert told == {key: pinned[key] for key in told}
+    assert {"rows", "labelled", "delta_version_predictions", "delta_version_outcomes"} <= set(told)
+
+
+def test_a_report_reads_what_its_snapshot_pinned_and_without_one_what_is_there(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """Rows that came after the snapshot are another report's business."""
+    home = copied(tmp_path / "home")
+    assert materialised(home, "telemetry_snapshot", partition=HEALTHY, instance=instance).success
+    with_late_rows(home, HEALTHY)
+    pinned = materialised(home, "drift_report", partition=HEALTHY, instance=instance)
+    unpinned = materialised(home, "drift_report", partition=HEALTHY)
+    assert checks(pinned)["latency_p95_ms"].metadata["n"].value == 200
+    assert checks(unpinned)["latency_p95_ms"].metadata["n"].value == 400
+
+
+def with_late_rows(home: Path, partition: str) -> None:
+    """The day's rows a second time, under ids of their own."""
+    lake = Lake(home / "lake", source="late")
+    rows = lake.read("predictions", day_of(partition)).with_columns(pl.concat_str(pl.lit("late-"), "_id").alias("_id"))
+    lake.append("predictions", rows, 0)
+    lake.close()
+
+
+def test_a_kpi_that_is_switched_off_or_has_no_column_has_no_check() -> None:
+    from drift_pipeline.components.monitoring import configured_kpis
+
+    off = SPEC.model_copy(update={"kpis": SPEC.kpis.model_copy(update={"psi": None}), "protected": {}})
+    assert configured_kpis(off) == ["range_z", "auroc", "latency_p95_ms"]
+    categorical = SPEC.model_copy(
+        update={"features": {"device": "categorical"}, "columns": SPEC.columns.model_copy(update={"latency_ms": None})}
+    )
+    assert configured_kpis(categorical) == ["psi", "auroc", "demographic_parity"]
