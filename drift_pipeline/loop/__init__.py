@@ -5,6 +5,7 @@ observe -> decide -> retrain (pin, fit, prove) -> release -> advance -> (new ref
 ```
 `loop.py` ties the steps; `watch.py` is one champion under watch, `retraining.py` how the next one is made, `state.py`
 what is remembered between two ticks and `ledger.py` where that is written, in one transaction with its audit record.
+`home.py` opens a loop on what lies below one home, `day.py` looks at one day in retrospect and changes nothing.
 """
 
 from drift_pipeline.loop.ledger import ALERTS
