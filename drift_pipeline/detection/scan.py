@@ -139,9 +139,11 @@ def _scans(paths: Sequence[Path]) -> Iterator[tuple[pl.LazyFrame, list[Path]]]:
 
 def _delta(table: Path) -> pl.LazyFrame:
     try:
-        return pl.scan_delta(str(table))
+        scan = pl.scan_delta(str(table))
+        scan.collect_schema()  # only now the log is opened
     except Exception as error:  # delta-rs has errors of its own, which only the lake may name
         raise InputError(f"{table}: cannot be read as a Delta table: {_first_line(error)}") from error
+    return scan
 
 
 def _runs(formats: list[str]) -> Iterator[tuple[int, int]]:
