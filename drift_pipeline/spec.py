@@ -88,14 +88,23 @@ class Ceiling(Part):
     threshold: float = Field(gt=0)
 
 
+class Level(Part):
+    level: float = Field(default=0.01, gt=0, lt=0.5)
+
+
 class Kpis(Part):
-    """The KPI matrix; null switches a KPI off, which makes it NOT_CONFIGURED."""
+    """The KPI matrix; null switches a KPI off, which makes it NOT_CONFIGURED.
+
+    `estimated_auroc` and `multivariate` are hints beside the matrix: they may warn, and are off unless given.
+    """
 
     psi: Psi | None = Psi()
     range_z: RangeZ | None = RangeZ()
     auroc: Drop | None = Drop(drop=0.05)
     latency_p95_ms: Ceiling | None = Ceiling(threshold=150)
     demographic_parity: Drop | None = Drop(drop=0.03)
+    estimated_auroc: Drop | None = None
+    multivariate: Level | None = None
 
 
 class Span(Part):

@@ -32,7 +32,8 @@ class Reference:
     by_hour: profiles per hour of week (168), or of day (24) below 4 weeks of reference; nulls: per window length, of
     the usable values; missing_nulls: of the share of rows without one; auroc: the held-out, time-forward baseline;
     auroc_phi: its overdispersion by day, at least 1; group_days: per protected column (positives, totals), each
-    (days, groups), of the scored rows.
+    (days, groups), of the scored rows;
+    held_out: positives and negatives of the held-out rows per bin of the watched score, None where none has a label.
     """
 
     binning: Binning
@@ -44,6 +45,7 @@ class Reference:
     auroc: Auroc | None
     auroc_phi: float
     group_days: dict[str, tuple[Ints, Ints]]
+    held_out: tuple[Ints, Ints] | None = None
 
     @property
     def provisional(self) -> bool:
@@ -111,6 +113,7 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         held_out_auroc(binning, scored),
         _auroc_phi(scored),
         {name: _group_days(binning, scored, name) for name in binning.protected},
+        _held_out(binning, scored),
     )
 
 
@@ -121,6 +124,15 @@ def held_out_auroc(binning: Binning, scored: pl.DataFrame) -> Auroc | None:
         return None
     profile = label_slices(binning, known["_score"], known["_label"], np.zeros(known.height, np.int64), 1)[0]
     return binned_auroc(*profile.labelled_scores(), atom=binning.score_atom)
+
+
+def _held_out(binning: Binning, scored: pl.DataFrame) -> tuple[Ints, Ints] | None:
+    known = scored.filter(pl.col("_label").is_not_null() & pl.col("_score").is_finite())
+    bins = binning.columns[SCORE]
+    if known.is_empty():
+        return None
+    index, positive = bins.index(known["_score"]), known["_label"].to_numpy() == 1
+    return np.bincount(index[positive], minlength=bins.bins), np.bincount(index[~positive], minlength=bins.bins)
 
 
 def _auroc_phi(scored: pl.DataFrame) -> float:
