@@ -1,8 +1,8 @@
 """A watch that is made again takes up its stored profiles and says what the one that never stopped says."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,13 @@ import polars as pl
 import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
-from drift_pipeline.detection.verdict import Report
+from drift_pipeline.detection.binning import Binning, Floats
+from drift_pipeline.detection.verdict import Report, Verdict
+from drift_pipeline.loop import watch as watching
 from drift_pipeline.loop.state import RECORDED, Version
 from drift_pipeline.loop.watch import Watch
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.lake import Lake, Table
 from drift_pipeline.telemetry.synthetic import START
 from drift_pipeline_tests.detection.worlds import rows, spec_of
 
@@ -74,14 +76,16 @@ def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Liv
 def test_what_is_stored_is_not_read_again(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
     land(lived.lake, rows(np.random.default_rng(1), 2, 24 * AN_HOUR, REFERENCE_DAYS), 1)
     lived.watch(HOUR).observe(lived.armed_at + 40 * HOUR)
-    again, read = lived.watch(HOUR), []
+    again, starts, before = lived.watch(HOUR), [], Lake.read
     again.restore(lived.armed_at + 41 * HOUR)
-    before = Lake.read
-    monkeypatch.setattr(
-        Lake, "read", lambda self, table, window, *more: (read.append(window), before(self, table, window, *more))[1]
-    )
+
+    def read(lake: Lake, table: Table, window: Window, version: int | None = None) -> pl.DataFrame:
+        starts.append(window.start)
+        return before(lake, table, window, version)
+
+    monkeypatch.setattr(Lake, "read", read)
     again.observe(lived.armed_at + 41 * HOUR)
-    assert {window.start for window in read} == {lived.armed_at + 40 * HOUR}
+    assert set(starts) == {lived.armed_at + 40 * HOUR}
 
 
 def test_an_hour_is_stored_once_however_many_watches_tell_it_and_a_day_takes_its_hours_place(lived: Lived) -> None:
@@ -93,7 +97,26 @@ def test_an_hour_is_stored_once_however_many_watches_tell_it_and_a_day_takes_its
     stored = lived.lake.read("profiles", Window(lived.armed_at, lived.armed_at + 10 * DAY))
     assert stored["_id"].is_unique().all()
     assert stored.filter(pl.col("hours") == 24)["_time"].to_list() == [lived.armed_at, lived.armed_at + DAY]
-    assert stored["profile"].bin.size().max() <= 32 * 1024
+    assert max(map(len, stored["profile"].to_list())) <= 32 * 1024
     again = lived.watch(HOUR)
     again.restore(lived.armed_at + 96 * HOUR)
     assert again.labelled_since(lived.armed_at) == watch.labelled_since(lived.armed_at)
+
+
+def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
+    lived: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(lived.lake, rows(np.random.default_rng(1), 9, 24 * AN_HOUR, REFERENCE_DAYS), 1)
+    told = spec_of("x", "w", categorical=("kind",), kpis={"multivariate": {}}, outcome={"column": "y", "delay": "20m"})
+    watch, sampled = replace(lived, spec=told).watch(DAY), []
+    before = watching.sample_day
+
+    def sample(binning: Binning, frame: pl.DataFrame, day: date) -> Floats:
+        sampled.append(day)
+        return before(binning, frame, day)
+
+    monkeypatch.setattr(watching, "sample_day", sample)
+    verdicts = [watch.observe(lived.armed_at + day * DAY).kpis["multivariate"] for day in range(1, 10)]
+    assert sampled == [(lived.armed_at + day * DAY).date() for day in range(9)]
+    assert [kpi.value is not None for kpi in verdicts] == [False] * 7 + [True] * 2
+    assert {kpi.verdict for kpi in verdicts} == {Verdict.INCONCLUSIVE}

@@ -216,3 +216,18 @@ def test_what_is_remembered_is_json() -> None:
     assert body["breaches"] == ["2026-01-05T01:00:00+00:00", None, "2026-01-05T03:00:00+00:00"]
     assert body["kpis"] == ["psi"]
     assert body["closed_at"] is None
+
+
+def test_a_hint_keeps_an_incident_open_while_it_warns_and_never_closes_it_alone() -> None:
+    def at(minute: int, hint: Verdict, rest: Verdict) -> Report:
+        told = kpi(hint, "estimated_auroc", value=-0.06, threshold=-0.05, window=MINUTE)
+        return report(START + minute * MINUTE, told, kpi(rest))
+
+    incident = Incident("sha256:ab", key="ab", open=True, kpis=("estimated_auroc",), windows_seconds=60)
+    ticks = [(Verdict.WARN, Verdict.OK)] * 5 + [(Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE)] * 5
+    for minute, (hint, rest) in enumerate(ticks):
+        incident, change = step(incident, at(minute, hint, rest))
+        assert change is None
+    for minute in range(10, 13):
+        incident, change = step(incident, at(minute, Verdict.INCONCLUSIVE, Verdict.OK))
+    assert change is Change.CLOSED
