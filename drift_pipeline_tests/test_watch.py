@@ -11,8 +11,8 @@ import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
 from drift_pipeline.detection.binning import Binning, Floats
+from drift_pipeline.detection.hints import sample_day
 from drift_pipeline.detection.verdict import Report, Verdict
-from drift_pipeline.loop import watch as watching
 from drift_pipeline.loop.state import RECORDED, Version
 from drift_pipeline.loop.watch import Watch
 from drift_pipeline.spec import ModelSpec
@@ -109,13 +109,12 @@ def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
     land(lived.lake, rows(np.random.default_rng(1), 9, 24 * AN_HOUR, REFERENCE_DAYS), 1)
     told = spec_of("x", "w", categorical=("kind",), kpis={"multivariate": {}}, outcome={"column": "y", "delay": "20m"})
     watch, sampled = replace(lived, spec=told).watch(DAY), []
-    before = watching.sample_day
 
     def sample(binning: Binning, frame: pl.DataFrame, day: date) -> Floats:
         sampled.append(day)
-        return before(binning, frame, day)
+        return sample_day(binning, frame, day)
 
-    monkeypatch.setattr(watching, "sample_day", sample)
+    monkeypatch.setattr("drift_pipeline.loop.watch.sample_day", sample)
     verdicts = [watch.observe(lived.armed_at + day * DAY).kpis["multivariate"] for day in range(1, 10)]
     assert sampled == [(lived.armed_at + day * DAY).date() for day in range(9)]
     assert [kpi.value is not None for kpi in verdicts] == [False] * 7 + [True] * 2
