@@ -493,3 +493,49 @@ def compare(
         return INCONCLUSIVE
     failing = {Verdict.BREACH} if fail_on == "breach" else {Verdict.BREACH, Verdict.WARN}
     return NEGATIVE if found.verdict in failing else OK
+
+
+@drift.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
+@click.option("--timestamp", help="The time column, where the spec names none.")
+@click.option("--outcomes", type=click.Path(path_type=Path), help="Labels by prediction id, in a file of their own.")
+@click.option(
+    "--reference", type=_Duration(), help="Only the first span, such as 90d; else all of it counts as healthy."
+)
+@click.option("--step", type=_Duration(), default="1m", show_default=True, help="Time between two ticks when live.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: kpis.auroc.drop=0.03")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the proposed thresholds there, too."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all that was measured as JSON.")
+def calibrate(
+    data: Path,
+    spec_path: Path,
+    timestamp: str | None,
+    outcomes: Path | None,
+    reference: timedelta | None,
+    step: timedelta,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure false alarms on a model's own healthy history DATA, and propose thresholds with the evidence.
+
+    Each window is judged against the rest of the history, as the live monitor would. Ends with 3 where the history is
+    too short or too thin for any window to be judged.
+    """
+    from drift_pipeline.detection.proposals import calibrate as measure
+    from drift_pipeline.files import write_whole
+    from drift_pipeline.replay.calibration import calibration_table, snippet
+    from drift_pipeline.spec import read_spec
+    from drift_pipeline.telemetry.history import read_history
+
+    spec = read_spec(spec_path, overrides)
+    history = read_history(data, spec, timestamp, outcomes)
+    with _bar("window") as progress:
+        found = measure(history, spec, reference, step, progress)
+    if out is not None:
+        write_whole(out, snippet(found, spec))
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else calibration_table(found, spec))
+    return OK if found.conclusive else INCONCLUSIVE

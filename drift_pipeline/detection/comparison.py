@@ -26,6 +26,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Columns, Kind, ModelSpec, Outcome, Prediction
 
 Progress = Callable[[int, str], None]
+INFERRED_ROWS = 20_000
 WORST_FIRST = (Verdict.BREACH, Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.OK)
 INDEPENDENT = (
     "rows count as independent: rows that come in days or sessions vary more, and are called drifting too often; "
@@ -100,16 +101,16 @@ def compare_files(
         InputError: a side cannot be read or has no row, or the two have no column in common or columns that differ.
     """
     plan = _planned(reference, current, spec)
+    for path in (reference, current):
+        _first_rows(path, plan.spec.watched)
     progress(0, "drawing the reference's sample")
     binning = freeze_binning(*_sample(reference, plan), plan.spec)
-    sides = [
-        profile_files([path], binning, plan.named, lambda rows, words=f"reading {path.name}": progress(rows, words))  # type: ignore[misc]
-        for path in (reference, current)
-    ]
-    for path, side in zip((reference, current), sides, strict=True):
-        if not side.rows:
-            raise InputError(f"{path}: holds no rows")
-    return _compared(binning, *sides, plan)
+    before, after = (_profiled(path, binning, plan.named, progress) for path in (reference, current))
+    return _compared(binning, before, after, plan)
+
+
+def _profiled(path: Path, binning: Binning, named: Named, progress: Progress) -> Profile:
+    return profile_files([path], binning, named, lambda rows: progress(rows, f"reading {path.name}"))
 
 
 # what is to be compared
@@ -142,15 +143,19 @@ def _planned(reference: Path, current: Path, spec: ModelSpec | None) -> _Plan:
     return _by_inference(reference, current, {name: types[0][name] for name in common}, only)
 
 
+def _first_rows(path: Path, kinds: Mapping[str, Kind]) -> pl.DataFrame:
+    """The first batch. Raises InputError where there is none."""
+    found = next(read_batches([path], kinds), None)
+    if found is None or found.is_empty():
+        raise InputError(f"{path}: holds no rows")
+    return found
+
+
 def _by_inference(reference: Path, current: Path, types: Mapping[str, pl.DataType], only: list[Column]) -> _Plan:
     kinds: dict[str, Kind] = dict.fromkeys(types, "categorical")  # as they are
-    first = sample_rows([reference], kinds, 20_000)
-    second = next(read_batches([current], kinds), None)
-    for path, frame in ((reference, first), (current, second)):
-        if frame is None or frame.is_empty():
-            raise InputError(f"{path}: holds no rows")
-    assert second is not None
-    read = list(infer(first, second))
+    now = _first_rows(current, kinds)
+    _first_rows(reference, kinds)
+    read = list(infer(sample_rows([reference], kinds, INFERRED_ROWS), now))
     watched = {column.name: column.kind for column in read if column.kind is not None}
     if not watched:
         raise InputError(f"no column to compare: {'; '.join(f'{column.name}: {column.why}' for column in read)}")

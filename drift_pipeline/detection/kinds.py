@@ -1,4 +1,4 @@
-"""What the columns of two tables are where no spec says it: numbers, levels, or nothing whose distribution is watched."""
+"""What the columns of two tables are where no spec says it: numbers, levels, or nothing that is watched."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ class _Nature(StrEnum):
     TEXT = "text"
     BOOLEAN = "true or false"
     TIME = "times"
-    OTHER = "values without an order or levels"
+    OTHER = "neither numbers nor texts"
 
 
 def types_of(paths: Sequence[Path]) -> dict[str, pl.DataType]:
@@ -75,39 +75,41 @@ def infer(reference: pl.DataFrame, current: pl.DataFrame) -> Iterator[Column]:
 
 
 def _nature(values: pl.Series) -> _Nature:
+    kind = values.dtype
     if values.null_count() == len(values):
         return _Nature.EMPTY
-    if values.dtype.is_temporal():
-        return _Nature.TIME
-    if values.dtype == pl.Boolean:
-        return _Nature.BOOLEAN
-    if values.dtype.is_numeric():
-        return _Nature.NUMBER
-    if values.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        return _Nature.OTHER
-    text = values.cast(pl.String).drop_nulls()
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        return _nature_of_text(values.cast(pl.String).drop_nulls())
+    plain = (
+        (kind.is_temporal(), _Nature.TIME),
+        (kind.is_numeric(), _Nature.NUMBER),
+        (kind == pl.Boolean, _Nature.BOOLEAN),
+    )
+    return next((nature for fits, nature in plain if fits), _Nature.OTHER)
+
+
+def _nature_of_text(text: pl.Series) -> _Nature:
     if text.cast(pl.Float64, strict=False).null_count() == 0:
         return _Nature.NUMBER
     return _Nature.TIME if text.str.contains(_ISO).all() else _Nature.TEXT
 
 
+_NOT_WATCHED = {
+    _Nature.EMPTY: "no value in the reference",
+    _Nature.TIME: "times",
+    _Nature.OTHER: "no order and no levels",
+}
+
+
 def _column(before: pl.Series, now: pl.Series, nature: _Nature) -> Column:
-    name = before.name
-    if name.startswith("_"):
-        return Column(name, None, "left out: names that start with an underscore are the lake's own")
-    match nature:
-        case _Nature.EMPTY:
-            return Column(name, None, "left out: no value in the reference")
-        case _Nature.TIME:
-            return Column(name, None, "left out: times")
-        case _Nature.OTHER:
-            return Column(name, None, f"left out: {before.dtype} has no levels and no order")
-        case _Nature.BOOLEAN:
-            return Column(name, "categorical", "categorical: true or false")
-        case _Nature.NUMBER:
-            return _number(before.drop_nulls(), now.drop_nulls())
-        case _Nature.TEXT:
-            return _text(before.drop_nulls())
+    if before.name.startswith("_"):
+        return Column(before.name, None, "left out: names that start with an underscore are the lake's own")
+    if nature in _NOT_WATCHED:
+        return Column(before.name, None, f"left out: {_NOT_WATCHED[nature]}")
+    if nature == _Nature.BOOLEAN:
+        return Column(before.name, "categorical", "categorical: true or false")
+    given = before.drop_nulls()
+    return _number(given, now.drop_nulls()) if nature == _Nature.NUMBER else _text(given)
 
 
 def _text(values: pl.Series) -> Column:

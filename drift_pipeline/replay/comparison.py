@@ -13,7 +13,9 @@ from drift_pipeline.replay.figures import shortened
 from drift_pipeline.replay.page import render
 
 WIDTH, NAME, DRAWN = 100, 22, 60
-_HEAD = f"{'verdict':<12} {'column':<{NAME}} {'PSI':>7} {'Hell.':>6} {'KS, TV':>7} {'p':>8} {'beyond':>7} {'missing':>8}"
+_HEAD = (
+    f"{'verdict':<12} {'column':<{NAME}} {'PSI':>7} {'Hell.':>6} {'KS, TV':>7} {'p':>8} {'beyond':>7} {'missing':>8}"
+)
 
 
 def comparison_table(found: Comparison, names: tuple[str, str]) -> str:
@@ -27,7 +29,7 @@ def comparison_table(found: Comparison, names: tuple[str, str]) -> str:
         _HEAD,
         *(line for column in found.columns for line in _column(column)),
         "",
-        "KS, TV: largest distance of the cdfs (numbers), share that moved (levels); p: of that or of the missing share;",
+        "KS, TV: distance of the cdfs (numbers), share that moved (levels); p: of that or of the missing share",
         "beyond: rows beyond the range threshold, over the reference's share; missing: share now",
         *(line for note in found.notes for line in wrap(f"note: {note}", WIDTH)),
     ]

@@ -3,7 +3,7 @@
 `python -m drift_pipeline_tests.benchmarks.stream [--full] [--seed N]`. Two passes over each scenario, whose rates add
 up: the minute pass ticks every 60 s and has all windows; the hour pass looks only at windows from a day on, which
 say nothing new in between, and so can last six months. Each of its reports stands for 60 ticks: it is stepped
-three times. Rows are landed by the hour, ahead of the ticks that read them: no window reaches past the tick.
+three times. Rows are landed by the hour or day, ahead of the ticks that read them: no window reaches past the tick.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
+import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, format_duration
 from drift_pipeline.detection.monitor import Monitor, window_lengths
@@ -35,12 +36,12 @@ LEVELS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 
 
 def scenarios(seed: int) -> dict[str, Traffic]:
-    seasonal = {"amplitude": 0.3, "day_sd": 0.1}
+    seasonal = Traffic(2000, seed, amplitude=0.3, day_sd=0.1)
     return {
         "i.i.d., 2,000 rows/h": Traffic(2000, seed),
         "i.i.d., 800 rows/h": Traffic(800, seed),
-        "daily cycle .3 sd, day effects .1 sd": Traffic(2000, seed, **seasonal),
-        "the same, day effects AR(1) .7": Traffic(2000, seed, **seasonal, memory=0.7),
+        "daily cycle .3 sd, day effects .1 sd": seasonal,
+        "the same, day effects AR(1) .7": replace(seasonal, memory=0.7),
     }
 
 
@@ -49,7 +50,7 @@ def scenarios(seed: int) -> dict[str, Traffic]:
 
 @dataclass
 class Source:
-    """One KPI in one window: in how many ticks it alarmed, and in how many episodes (2 of 3 ticks, apart by an hour)."""
+    """One KPI in one window: in how many ticks it alarmed, and how many episodes (2 of 3 ticks, an hour apart)."""
 
     ticks: int = 0
     episodes: int = 0
@@ -141,33 +142,38 @@ def warm(traffic: Traffic, reference: Reference, tick: timedelta) -> Monitor:
     monitor = Monitor(reference, spec_of(traffic.features), reference.span.end, tick)
     first = day_number(reference.span.end)
     for day in range(first, first + WARM_DAYS):
-        land(monitor, traffic, range(24 * day, 24 * day + 24))
-        monitor.slices.consolidate(moment(24 * (day + 1)))
+        land(monitor, traffic.days(day, 1), moment(24 * (day + 1)))
     return monitor
 
 
-def land(monitor: Monitor, traffic: Traffic, hours: range) -> None:
-    for hour in hours:
-        frame, end = traffic.hour(hour), moment(hour + 1)
-        monitor.slices.add(frame, end)
-        monitor.slices.add_labels(frame, end)
+def land(monitor: Monitor, frame: pl.DataFrame, until: datetime) -> None:
+    monitor.slices.add(frame, until)
+    monitor.slices.add_labels(frame, until)
+    monitor.slices.consolidate(until - HOUR)
+    monitor.slices.forget(until - (WARM_DAYS + 7) * DAY)
 
 
-def reports(monitor: Monitor, traffic: Traffic, days: float, tick: timedelta) -> Iterator[Report]:
-    """A report a tick, from when every window is full."""
+def by_minute(monitor: Monitor, traffic: Traffic, days: float) -> Iterator[Report]:
+    """A report a minute, from when every window is full."""
     first = 24 * (REFERENCE_DAYS + WARM_DAYS)
     for hour in range(first, first + int(24 * days)):
-        now = moment(hour)
-        land(monitor, traffic, range(hour, hour + 1))
-        monitor.slices.consolidate(now)
-        monitor.slices.forget(now - (WARM_DAYS + 7) * DAY)
-        for number in range(1, HOUR // tick + 1):
-            yield monitor.evaluate(now + number * tick)
+        land(monitor, traffic.hour(hour), moment(hour + 1))
+        for number in range(1, 61):
+            yield monitor.evaluate(moment(hour) + number * MINUTE)
+
+
+def by_hour(monitor: Monitor, traffic: Traffic, days: float) -> Iterator[Report]:
+    """A report an hour, from when every window is full."""
+    first = REFERENCE_DAYS + WARM_DAYS
+    for day in range(first, first + int(days)):
+        land(monitor, traffic.days(day, 1), moment(24 * (day + 1)))
+        for number in range(1, 25):
+            yield monitor.evaluate(moment(24 * day + number))
 
 
 def minute_pass(traffic: Traffic, reference: Reference, days: float, label: str) -> Tally:
     tally = Tally()
-    for report in reports(warm(traffic, reference, MINUTE), traffic, days, MINUTE):
+    for report in by_minute(warm(traffic, reference, MINUTE), traffic, days):
         tally.take(report)
         tally.record(report)
         tally.virtual += MINUTE
@@ -177,7 +183,7 @@ def minute_pass(traffic: Traffic, reference: Reference, days: float, label: str)
 
 def hour_pass(traffic: Traffic, reference: Reference, days: float, label: str) -> Tally:
     tally = Tally()
-    for report in reports(warm(traffic, reference, DAY), traffic, days, HOUR):
+    for report in by_hour(warm(traffic, reference, DAY), traffic, days):
         for minutes in range(3):
             tally.take(replace(report, at=report.at + minutes * MINUTE))
         tally.record(report)
@@ -225,25 +231,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minute-days", type=float, help="virtual days of the minute pass")
     parser.add_argument("--hour-days", type=float, help="virtual days of the hour pass")
     given = parser.parse_args(arguments)
-    by_minute = (30.0 if given.full else 2.0) if given.minute_days is None else given.minute_days
-    by_hour = (180.0 if given.full else 14.0) if given.hour_days is None else given.hour_days
+    minute_days = (30.0 if given.full else 2.0) if given.minute_days is None else given.minute_days
+    hour_days = (180.0 if given.full else 14.0) if given.hour_days is None else given.hour_days
     for seed in range(given.seed, given.seed + given.seeds):
         for name, traffic in scenarios(seed).items():
             if given.only in name:
-                run(f"{name}, seed {seed}", traffic, by_minute, by_hour)
+                run(f"{name}, seed {seed}", traffic, minute_days, hour_days)
 
 
-def run(label: str, traffic: Traffic, by_minute: float, by_hour: float) -> None:
+def run(label: str, traffic: Traffic, minute_days: float, hour_days: float) -> None:
     reference = reference_of(traffic)
-    print(f"\n## {label}\nphi: " + ", ".join(overdispersion(reference)))
-    if by_hour:
-        tally = hour_pass(traffic, reference, by_hour, f"{label}, by the hour")
-        show("windows from a day on", tally)
-        sys.stdout.flush()
-    if by_minute:
-        tally = minute_pass(traffic, reference, by_minute, f"{label}, by the minute")
+    print(f"\n## {label}\nphi: " + ", ".join(overdispersion(reference)), flush=True)
+    if minute_days:
+        tally = minute_pass(traffic, reference, minute_days, f"{label}, by the minute")
         show("all windows, a tick a minute", tally)
         show_levels("all windows, a tick a minute", tally)
+        sys.stdout.flush()
+    if hour_days:
+        tally = hour_pass(traffic, reference, hour_days, f"{label}, by the hour")
+        show("windows from a day on", tally)
         sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""Seeded traffic for the benchmarks: features of five shapes on a latent normal scale, hour by hour, served and labelled.
+"""Seeded traffic for the benchmarks: features of five shapes on a latent normal scale, hour by hour, with labels.
 
 A shift acts on the latent scale, x = f(z + shift), so that "0.5 sd" means the same for every shape. Healthy traffic is
 independent rows, or has a daily cycle in half of the features and effects of the day in all of them.
@@ -37,7 +37,7 @@ def names(features: int) -> dict[str, Shape]:
 def level_shares() -> Floats:
     """Zipf's law over 1000 levels: the first has 13 %, the last 0.01 %."""
     weights: Floats = 1 / np.arange(1.0, LEVELS + 1)
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def column(shape: Shape, z: Floats) -> pl.Series:
