@@ -49,6 +49,8 @@ def test_what_is_left_out_is_the_kpi_matrix(tmp_path: Path) -> None:
         auroc=Drop(drop=0.05),
         latency_p95_ms=Ceiling(threshold=150),
         demographic_parity=Drop(drop=0.03),
+        mae=None,
+        residuals=None,
     )
 
 
@@ -185,7 +187,7 @@ def test_the_line_is_right_in_nested_blocks_and_in_a_defs_yaml(tmp_path: Path) -
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
-    text = "name: Fraud Model\nowner: ''\ntask: regression\nfeatures: {}\noutcome: {}\n"
+    text = "name: Fraud Model\nowner: ''\ntask: multiclass\nfeatures: {}\noutcome: {}\n"
     lines = refusal(tmp_path, text).splitlines()
     assert [line.split(": ")[0:2] for line in lines] == [
         ["F:1", "name"],
@@ -194,7 +196,10 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ["F:4", "features"],
         ["F:5", "outcome.column"],
     ]
-    assert lines[2] == "F:3: task: 'regression' is not supported; what works: 'binary_classification'"
+    assert lines[2] == (
+        "F:3: task: 'multiclass' is not supported; what works: 'binary_classification' or 'regression'; "
+        "several scores are several MonitoredModels: one a class, that class against the rest"
+    )
 
 
 def test_a_required_key_that_is_missing_is_named(tmp_path: Path) -> None:

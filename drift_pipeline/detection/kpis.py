@@ -8,6 +8,7 @@ import numpy as np
 from drift_pipeline.clock import DAY, WEEK, Window, format_duration
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.reference import LEAST_ROWS, Reference
+from drift_pipeline.detection.residuals import mae_kpi, residuals_kpi
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
 from drift_pipeline.detection.statistics.latency import share_above
 from drift_pipeline.detection.statistics.parity import parity_change
@@ -37,11 +38,17 @@ def evaluate(
         "auroc": _auroc(reference, slices, spec, now, lengths),
         "latency_p95_ms": _latency(slices, spec, now, lengths),
         "demographic_parity": _parity(reference, slices, spec, now),
+        **(_errors(reference, slices, spec, now, lengths) if spec.task == "regression" else {}),
     }
 
 
 def _off(name: str, reason: str) -> KpiResult:
     return KpiResult(name, Verdict.NOT_CONFIGURED, None, None, None, None, 0, reason)
+
+
+def _why_off(spec: ModelSpec) -> str:
+    """Of a KPI that only classifications have."""
+    return "switched off in the spec" if spec.task == "binary_classification" else f"a {spec.task} has none"
 
 
 def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
@@ -128,7 +135,7 @@ def _auroc(
 ) -> KpiResult:
     """Fall against the held-out baseline: estimate at least `drop`, and its upper bound not above 0."""
     if spec.kpis.auroc is None:
-        return _off("auroc", "switched off in the spec")
+        return _off("auroc", _why_off(spec))
     drop = spec.kpis.auroc.drop
     if reference.auroc is None or min(reference.auroc.positives, reference.auroc.negatives) < 2:
         reason = "the baseline has one class only, or one row of a class"
@@ -136,10 +143,7 @@ def _auroc(
     results = [
         _auroc_in(reference, reference.auroc, slices, spec, drop, length, now) for length in lengths if length >= DAY
     ]
-    for verdict in (Verdict.BREACH, Verdict.WARN, Verdict.OK):
-        if found := [r for r in results if r.verdict == verdict]:
-            return found[-1]
-    return results[-1]
+    return _worst(results)
 
 
 def _auroc_in(
@@ -182,6 +186,28 @@ def _auroc_in(
     return result(Verdict.OK, words, delta, upper)
 
 
+def _errors(
+    reference: Reference, slices: Slices, spec: ModelSpec, now: datetime, lengths: Sequence[timedelta]
+) -> dict[str, KpiResult]:
+    """A regression's KPIs in the windows that AUROC has, each by the longest window of its worst verdict."""
+    found: dict[str, list[KpiResult]] = {"mae": [], "residuals": []}
+    for length in (length for length in lengths if length >= DAY):
+        end = floor(now - spec.outcome.delay, DAY)
+        profile = slices.merge(Window(max(end - length, min(floor(slices.armed_at, DAY), end)), end))
+        scored = int(profile.bins("_score").sum())
+        for name, kpi in (("mae", mae_kpi), ("residuals", residuals_kpi)):
+            found[name].append(kpi(reference.binning, reference.errors, profile.counts, scored, spec, length))
+    return {name: _worst(results) for name, results in found.items()}
+
+
+def _worst(results: Sequence[KpiResult]) -> KpiResult:
+    """The longest window's of the worst verdict; INCONCLUSIVE where none is conclusive."""
+    for verdict in (Verdict.BREACH, Verdict.WARN, Verdict.OK):
+        if found := [r for r in results if r.verdict == verdict]:
+            return found[-1]
+    return results[-1]
+
+
 def _latency(slices: Slices, spec: ModelSpec, now: datetime, lengths: Sequence[timedelta]) -> KpiResult:
     """More than 5 % of rows above the threshold, with the exact lower bound of that share."""
     name = "latency_p95_ms"
@@ -204,7 +230,7 @@ def _parity(reference: Reference, slices: Slices, spec: ModelSpec, now: datetime
     """Fall of demographic parity of the worst protected column, over the last 28 days, in blocks of a day."""
     name = "demographic_parity"
     if spec.kpis.demographic_parity is None:
-        return _off(name, "switched off in the spec")
+        return _off(name, _why_off(spec))
     if not spec.protected:
         return _off(name, "no protected column in the spec")
     drop = spec.kpis.demographic_parity.drop

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.detection.binning import MOMENT_CLIP, SCORE, Binning, CategoricalBins, Floats, Ints, NumericBins
+from drift_pipeline.detection.residuals import count_residuals
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,14 @@ def profile_slices(
 
 
 def label_slices(binning: Binning, scores: pl.Series, labels: pl.Series, slices: Ints, number: int) -> list[Profile]:
-    """Profiles that hold only score x label: what is added to a slice when its labels come."""
+    """Profiles that hold only score x label, or a regression's residuals: what labels add to a slice when they come."""
     counts = np.zeros((number, binning.size), np.int64)
+    if binning.residuals is not None:
+        residuals = (labels - scores).cast(pl.Float64).fill_null(np.nan).to_numpy()
+        known = np.isfinite(residuals)
+        found = count_residuals(binning, residuals[known], slices[known], number)
+        counts[:, binning.slots["residual"]], counts[:, binning.slots["errors"]] = found
+        return [Profile(binning, 0, counts[i], np.zeros(2 * len(binning.numeric))) for i in range(number)]
     score = scores.cast(pl.Float64).fill_null(np.nan).to_numpy()
     label = labels.to_numpy()
     known = np.isfinite(score)

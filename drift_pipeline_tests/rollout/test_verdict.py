@@ -91,7 +91,7 @@ def test_rows_that_one_side_does_not_know_are_left_out(side: str, odd: float) ->
     }
     more = {name: np.append(values, 0.0) for name, values in sides.items()}
     more[side][-1] = odd
-    assert judge(Observations(600, 0, 600, None, *more.values()), 20) == judge(whole, 20)
+    assert judge(Observations(600, 0, 600, None, **more), 20) == judge(whole, 20)
 
 
 def test_missing_labels_block_nothing_and_are_said() -> None:
