@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from drift_pipeline.detection.kernel import Grid, grid, locate
 from drift_pipeline.spec import ModelSpec
 
 Floats = npt.NDArray[np.float64]
@@ -19,7 +20,6 @@ SCORE_BINS = 2000
 COARSE_BINS = 10
 MOST_LEVELS = 20
 LEAST_EXPECTED = 5
-MOMENT_CLIP = 10.0
 SCORE = "_score"
 LATENCY_CUTS = np.geomspace(0.1, 100_000, 121)
 
@@ -48,13 +48,16 @@ class NumericBins:
     def bins(self) -> int:
         return len(self.cuts) + 1
 
+    @cached_property
+    def grid(self) -> Grid:
+        """What finds a value's bin among the cuts."""
+        return grid(self.cuts)
+
     def index(self, values: pl.Series) -> Ints:
         """The counter of each value; a value that is missing or not finite has the counter of its own."""
-        missing = values.is_null().to_numpy()
-        x = values.cast(pl.Float64).fill_null(0.0).to_numpy()
-        index = np.searchsorted(self.cuts, x, side="left").astype(np.int64)
-        index[~np.isfinite(x)] = self.bins + 1
-        index[missing] = self.bins
+        index = locate(self.grid, values.cast(pl.Float64).to_numpy())
+        if values.null_count():
+            index[values.is_null().to_numpy()] = self.bins
         return index
 
     def standardised(self, values: pl.Series) -> Floats:
@@ -85,13 +88,20 @@ class CategoricalBins:
         return self.bins + 2
 
     def index(self, values: pl.Series) -> Ints:
-        codes = {level: code for code, level in enumerate(self.levels)} | dict.fromkeys(self.rare, len(self.levels))
-        text = values.cast(pl.String)
-        if not codes:  # an all-null reference: Polars maps with no empty mapping
-            return np.where(text.is_null().to_numpy(), self.bins + 1, self.bins).astype(np.int64)
-        index = text.replace_strict(codes, default=self.bins, return_dtype=pl.Int64).to_numpy().copy()
-        index[text.is_null().to_numpy()] = self.bins + 1
+        known, counters = self._codes
+        codes = values.cast(pl.String).cast(known, strict=False).to_physical()
+        index: Ints = counters[codes.fill_null(len(counters) - 1).to_numpy()]
+        if values.null_count():
+            index[values.is_null().to_numpy()] = self.bins + 1
         return index
+
+    @cached_property
+    def _codes(self) -> tuple[pl.Enum, Ints]:
+        """The known levels as a type, and the counter of each of its codes; the last is of a level it lacks."""
+        known = [*self.levels, *sorted(self.rare)]
+        counters = np.minimum(np.arange(len(known) + 1), len(self.levels))
+        counters[-1] = self.bins
+        return pl.Enum(known), counters
 
 
 Bins = NumericBins | CategoricalBins
@@ -178,6 +188,10 @@ class Binning:
     @cached_property
     def numeric(self) -> tuple[str, ...]:
         return tuple(name for name, bins in self.columns.items() if isinstance(bins, NumericBins))
+
+    @cached_property
+    def score_grid(self) -> Grid:
+        return grid(self.score_cuts)
 
     @cached_property
     def digest(self) -> str:

@@ -1,21 +1,26 @@
 """The KPI matrix: one function a KPI, from profiles to a verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from drift_pipeline.clock import DAY, WEEK, Window, format_duration
+from drift_pipeline.clock import DAY, HOUR, WEEK, Window, format_duration
+from drift_pipeline.detection.binning import SCORE, Ints
+from drift_pipeline.detection.columns import Side
 from drift_pipeline.detection.profile import Profile
-from drift_pipeline.detection.reference import LEAST_ROWS, Reference
+from drift_pipeline.detection.reference import Reference
 from drift_pipeline.detection.residuals import mae_kpi, residuals_kpi
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
 from drift_pipeline.detection.statistics.latency import share_above
 from drift_pipeline.detection.statistics.parity import parity_change
-from drift_pipeline.detection.statistics.range_z import is_breach, range_excess
-from drift_pipeline.detection.thresholds import IID_BELOW, RANGE_LEVEL, auroc_z
+from drift_pipeline.detection.statistics.range_z import is_breach, may_breach, range_excess
+from drift_pipeline.detection.thresholds import LEAST_ROWS, auroc_z, latency_level, range_level
 from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Verdict
-from drift_pipeline.detection.windows import Slices, floor, sliding
+from drift_pipeline.detection.windows import MINUTES_KEPT, Slices, floor, sliding
 from drift_pipeline.spec import ModelSpec
 
 LEAST_OF_A_CLASS = 50
@@ -23,22 +28,40 @@ MATURE = 0.95
 LATENCY_SHARE = 0.05  # p95 is above the threshold when more than 5 % of rows are
 
 
-def evaluate(
-    reference: Reference,
-    slices: Slices,
-    spec: ModelSpec,
-    now: datetime,
-    lengths: Sequence[timedelta],
-    findings: Sequence[FeatureFinding],
-) -> dict[str, KpiResult]:
+@dataclass(frozen=True)
+class Tick:
+    """What the KPIs of one tick are taken from.
+
+    `lengths`: of the windows, rising; `merged`: profiles of the windows under a day; `keep(name, key, make)`: what an
+    earlier tick made under the same key, else made now.
+    """
+
+    reference: Reference
+    slices: Slices
+    spec: ModelSpec
+    now: datetime
+    lengths: Sequence[timedelta]
+    merged: Mapping[timedelta, Profile]
+    findings: Sequence[FeatureFinding]
+    keep: Callable[[str, object, Callable[[], Any]], Any]
+
+    def profile(self, window: Window) -> Profile:
+        if window.length in self.merged:
+            return self.merged[window.length]
+        key = (window, self.slices.revision(window))
+        found: Profile = self.keep(f"profile {window.length}", key, lambda: self.slices.merge(window))
+        return found
+
+
+def evaluate(tick: Tick) -> dict[str, KpiResult]:
     """Every KPI of the matrix, those that are not configured included."""
     return {
-        "psi": _psi(spec, findings),
-        "range_z": _range_z(reference, slices, spec, now, lengths),
-        "auroc": _auroc(reference, slices, spec, now, lengths),
-        "latency_p95_ms": _latency(slices, spec, now, lengths),
-        "demographic_parity": _parity(reference, slices, spec, now),
-        **(_errors(reference, slices, spec, now, lengths) if spec.task == "regression" else {}),
+        "psi": _psi(tick.spec, tick.findings),
+        "range_z": _range_z(tick),
+        "auroc": _auroc(tick),
+        "latency_p95_ms": _latency(tick),
+        "demographic_parity": _parity(tick),
+        **(_errors(tick) if tick.spec.task == "regression" else {}),
     }
 
 
@@ -83,45 +106,42 @@ def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
     return result(Verdict.OK, "the largest PSI of a column", worst)
 
 
-def _range_z(
-    reference: Reference, slices: Slices, spec: ModelSpec, now: datetime, lengths: Sequence[timedelta]
-) -> KpiResult:
+def _range_z(tick: Tick) -> KpiResult:
     """Share of rows beyond the threshold in sd against the reference's, in the shortest window with enough rows."""
-    if spec.kpis.range_z is None:
+    if tick.spec.kpis.range_z is None:
         return _off("range_z", "switched off in the spec")
-    numeric = [name for name in reference.binning.numeric if name in spec.features]
-    threshold = spec.kpis.range_z.threshold
+    numeric = [name for name in tick.reference.binning.numeric if name in tick.spec.features]
+    threshold = tick.spec.kpis.range_z.threshold
     if not numeric:
         return _off("range_z", "no numeric feature")
-    window = _first_with_rows(slices, now, lengths)
+    window = _first_with_rows(tick)
     if window is None:
         return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, _too_few())
-    current, matched = slices.merge(window), reference.matched(window)
-    worst: tuple[float, float, str] | None = None
-    compared = 0
-    for name in numeric:
-        phi = reference.nulls[window.length].phi[name]
-        phi = phi if phi >= IID_BELOW else 1.0  # NaN, too few healthy windows, leaves the rows as they are
-        n, m = int(current.bins(name).sum() / phi), int(matched.bins(name).sum() / phi)
-        if n == 0 or m == 0:
-            continue
-        compared += 1
-        found = range_excess(int(current.beyond(name) / phi), n, int(matched.beyond(name) / phi), m)
-        if is_breach(found, RANGE_LEVEL / len(numeric)) and (worst is None or found.excess > worst[0]):
-            worst = found.excess, found.p_value, name
-    if not compared:
+    matched, profile = tick.reference.matched(window), tick.profile(window)
+    current = Side.of(matched.layout, profile)
+    phi = tick.reference.nulls[window.length].overdispersion(matched.layout.names)
+    (m, beyond_before), (n, beyond) = ((side.rows // phi, side.beyond // phi) for side in (matched, current))
+    places = [k for name in numeric if n[k := matched.layout.position[name]] and m[k]]
+    if not places:
         reason = "no numeric feature has a value to compare"
         return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, window.length, 0, reason)
-    if worst is None:
-        return KpiResult("range_z", Verdict.OK, 0.0, threshold, None, window.length, current.rows, "no excess")
-    reason = f"{worst[2]}: {worst[0]:.2%} more rows than the reference beyond {threshold} sd, p = {worst[1]:.1e}"
-    return KpiResult("range_z", Verdict.BREACH, worst[0], threshold, None, window.length, current.rows, reason)
+    level, breaching = range_level(window.length) / len(numeric), []
+    for k in places:
+        if may_breach(int(beyond[k]), int(n[k]), int(beyond_before[k]), int(m[k])):
+            found = range_excess(int(beyond[k]), int(n[k]), int(beyond_before[k]), int(m[k]))
+            if is_breach(found, level):
+                breaching.append((found.excess, found.p_value, matched.layout.names[k]))
+    if not breaching:
+        return KpiResult("range_z", Verdict.OK, 0.0, threshold, None, window.length, profile.rows, "no excess")
+    excess, p_value, name = max(breaching)
+    reason = f"{name}: {excess:.2%} more rows than the reference beyond {threshold} sd, p = {p_value:.1e}"
+    return KpiResult("range_z", Verdict.BREACH, excess, threshold, None, window.length, profile.rows, reason)
 
 
-def _first_with_rows(slices: Slices, now: datetime, lengths: Sequence[timedelta]) -> Window | None:
-    for length in lengths:
-        window = sliding(now, length)
-        if window.start >= slices.armed_at and slices.merge(window).rows >= LEAST_ROWS:
+def _first_with_rows(tick: Tick) -> Window | None:
+    for length in tick.lengths:
+        window = sliding(tick.now, length)
+        if window.start >= tick.slices.armed_at and tick.profile(window).rows >= LEAST_ROWS:
             return window
     return None
 
@@ -130,37 +150,52 @@ def _too_few() -> str:
     return f"no window has {LEAST_ROWS} rows yet"
 
 
-def _auroc(
-    reference: Reference, slices: Slices, spec: ModelSpec, now: datetime, lengths: Sequence[timedelta]
-) -> KpiResult:
+def _auroc(tick: Tick) -> KpiResult:
     """Fall against the held-out baseline: estimate at least `drop`, and its upper bound not above 0."""
-    if spec.kpis.auroc is None:
-        return _off("auroc", _why_off(spec))
-    drop = spec.kpis.auroc.drop
-    if reference.auroc is None or min(reference.auroc.positives, reference.auroc.negatives) < 2:
+    if tick.spec.kpis.auroc is None:
+        return _off("auroc", _why_off(tick.spec))
+    drop, baseline = tick.spec.kpis.auroc.drop, tick.reference.auroc
+    if baseline is None or min(baseline.positives, baseline.negatives) < 2:
         reason = "the baseline has one class only, or one row of a class"
         return KpiResult("auroc", Verdict.INCONCLUSIVE, None, -drop, None, None, 0, reason)
-    results = [
-        _auroc_in(reference, reference.auroc, slices, spec, drop, length, now) for length in lengths if length >= DAY
-    ]
-    return _worst(results)
+    return _worst(
+        [
+            tick.keep(f"auroc {length}", key, partial(_judged_auroc, tick, baseline, drop, window, length))
+            for length, window, key in _labelled_windows(tick)
+        ]
+    )
 
 
-def _auroc_in(
-    reference: Reference,
-    baseline: Auroc,
-    slices: Slices,
-    spec: ModelSpec,
-    drop: float,
-    length: timedelta,
-    now: datetime,
-) -> KpiResult:
-    end = floor(now - spec.outcome.delay, DAY)
-    window = Window(max(end - length, min(floor(slices.armed_at, DAY), end)), end)
-    profile = slices.merge(window)
-    positives, negatives = profile.labelled_scores()
+def _labelled_windows(tick: Tick) -> Iterator[tuple[timedelta, Window, object]]:
+    """Length, window and key to keep by, of predictions whose labels must have come: it ends a label's delay ago."""
+    slices = tick.slices
+    quick = slices.by_minute and tick.spec.outcome.delay <= MINUTES_KEPT - HOUR
+    for length in (length for length in tick.lengths if length >= DAY or quick):
+        end = sliding(tick.now - tick.spec.outcome.delay, length).end
+        window = Window(max(end - length, min(floor(slices.armed_at, DAY), end)), end)
+        yield length, window, (window, slices.labelled(), slices.revision(window))
+
+
+def _worst(results: Sequence[KpiResult]) -> KpiResult:
+    """The longest window's of the worst verdict; INCONCLUSIVE where none is conclusive."""
+    for verdict in (Verdict.BREACH, Verdict.WARN, Verdict.OK):
+        if found := [r for r in results if r.verdict == verdict]:
+            return found[-1]
+    return results[-1]
+
+
+def _labelled_scores(slices: Slices, window: Window) -> tuple[Ints, Ints, int]:
+    """Positives and negatives per score bin, and how many rows were scored."""
+    if window.length < DAY and slices.by_minute:
+        profile = slices.merge(window)
+        return *profile.labelled_scores(), int(profile.bins(SCORE).sum())
+    scored = slices.column(window, SCORE)[: slices.binning.columns[SCORE].bins].sum()
+    return slices.column(window, "label:1"), slices.column(window, "label:0"), int(scored)
+
+
+def _judged_auroc(tick: Tick, baseline: Auroc, drop: float, window: Window, length: timedelta) -> KpiResult:
+    positives, negatives, scored = _labelled_scores(tick.slices, window)
     labelled = int(positives.sum() + negatives.sum())
-    scored = int(profile.bins("_score").sum())
 
     def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
         return KpiResult("auroc", verdict, value, -drop, bound, length, labelled, reason)
@@ -174,9 +209,9 @@ def _auroc_in(
             Verdict.INCONCLUSIVE,
             f"{labelled / scored:.0%} of the predictions have their label, {MATURE:.0%} are needed",
         )
-    now_auroc = binned_auroc(positives, negatives, atom=reference.binning.score_atom)
+    now_auroc = binned_auroc(positives, negatives, atom=tick.reference.binning.score_atom)
     delta = now_auroc.value - baseline.value
-    error = reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
+    error = tick.reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
     upper = delta + auroc_z(length) * error + now_auroc.slack + baseline.slack
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
     if delta <= -drop and upper > 0 and length <= DAY:  # a day's noise; the longer windows tell
@@ -186,58 +221,59 @@ def _auroc_in(
     return result(Verdict.OK, words, delta, upper)
 
 
-def _errors(
-    reference: Reference, slices: Slices, spec: ModelSpec, now: datetime, lengths: Sequence[timedelta]
-) -> dict[str, KpiResult]:
-    """A regression's KPIs in the windows that AUROC has, each by the longest window of its worst verdict."""
-    found: dict[str, list[KpiResult]] = {"mae": [], "residuals": []}
-    for length in (length for length in lengths if length >= DAY):
-        end = floor(now - spec.outcome.delay, DAY)
-        profile = slices.merge(Window(max(end - length, min(floor(slices.armed_at, DAY), end)), end))
-        scored = int(profile.bins("_score").sum())
-        for name, kpi in (("mae", mae_kpi), ("residuals", residuals_kpi)):
-            found[name].append(kpi(reference.binning, reference.errors, profile.counts, scored, spec, length))
-    return {name: _worst(results) for name, results in found.items()}
+def _errors(tick: Tick) -> dict[str, KpiResult]:
+    """A regression's KPIs, in the windows that AUROC has."""
+    found = [
+        tick.keep(f"errors {length}", key, partial(_judged_errors, tick, window, length))
+        for length, window, key in _labelled_windows(tick)
+    ]
+    return {"mae": _worst([mae for mae, _ in found]), "residuals": _worst([residuals for _, residuals in found])}
 
 
-def _worst(results: Sequence[KpiResult]) -> KpiResult:
-    """The longest window's of the worst verdict; INCONCLUSIVE where none is conclusive."""
-    for verdict in (Verdict.BREACH, Verdict.WARN, Verdict.OK):
-        if found := [r for r in results if r.verdict == verdict]:
-            return found[-1]
-    return results[-1]
+def _judged_errors(tick: Tick, window: Window, length: timedelta) -> tuple[KpiResult, KpiResult]:
+    binning, healthy, spec = tick.reference.binning, tick.reference.errors, tick.spec
+    counts = tick.slices.merge(window).counts
+    scored = int(counts[binning.slots[SCORE]][: binning.columns[SCORE].bins].sum())
+    return (
+        mae_kpi(binning, healthy, counts, scored, spec, length),
+        residuals_kpi(binning, healthy, counts, scored, spec, length),
+    )
 
 
-def _latency(slices: Slices, spec: ModelSpec, now: datetime, lengths: Sequence[timedelta]) -> KpiResult:
+def _latency(tick: Tick) -> KpiResult:
     """More than 5 % of rows above the threshold, with the exact lower bound of that share."""
     name = "latency_p95_ms"
-    if spec.kpis.latency_p95_ms is None:
+    if tick.spec.kpis.latency_p95_ms is None:
         return _off(name, "switched off in the spec")
-    if spec.columns.latency_ms is None:
+    if tick.spec.columns.latency_ms is None:
         return _off(name, "the data has no latency column")
-    threshold = spec.kpis.latency_p95_ms.threshold
-    for length in lengths:
-        above, rows = slices.merge(sliding(now, length)).latency(threshold)
+    threshold = tick.spec.kpis.latency_p95_ms.threshold
+    for length in tick.lengths:
+        above, rows = tick.profile(sliding(tick.now, length)).latency(threshold)
         if rows >= LEAST_ROWS:
-            found = share_above(above, rows)
+            found = share_above(above, rows, latency_level(length))
             verdict = Verdict.BREACH if found.lower_bound > LATENCY_SHARE else Verdict.OK
             reason = f"{found.share:.1%} of rows above {threshold:g} ms, 5 % are allowed"
             return KpiResult(name, verdict, found.share, LATENCY_SHARE, found.lower_bound, length, rows, reason)
     return KpiResult(name, Verdict.INCONCLUSIVE, None, LATENCY_SHARE, None, None, 0, _too_few())
 
 
-def _parity(reference: Reference, slices: Slices, spec: ModelSpec, now: datetime) -> KpiResult:
+def _parity(tick: Tick) -> KpiResult:
     """Fall of demographic parity of the worst protected column, over the last 28 days, in blocks of a day."""
     name = "demographic_parity"
-    if spec.kpis.demographic_parity is None:
-        return _off(name, _why_off(spec))
-    if not spec.protected:
+    if tick.spec.kpis.demographic_parity is None:
+        return _off(name, _why_off(tick.spec))
+    if not tick.spec.protected:
         return _off(name, "no protected column in the spec")
-    drop = spec.kpis.demographic_parity.drop
-    window = sliding(now, 4 * WEEK)
-    days = slices.by_day(window)
-    results = [_parity_of(column, reference, days, drop) for column in spec.protected]
-    order = (Verdict.BREACH, Verdict.INCONCLUSIVE, Verdict.OK)
+    window = sliding(tick.now, 4 * WEEK)
+    found: KpiResult = tick.keep(name, (window, tick.slices.revision(window)), lambda: _parity_in(tick, window))
+    return found
+
+
+def _parity_in(tick: Tick, window: Window) -> KpiResult:
+    days, order = tick.slices.by_day(window), (Verdict.BREACH, Verdict.INCONCLUSIVE, Verdict.OK)
+    kpi = tick.spec.kpis.demographic_parity
+    results = [_parity_of(column, tick.reference, days, kpi.drop) for column in tick.spec.protected] if kpi else []
     return min(results, key=lambda r: (order.index(r.verdict), r.value or 0.0))
 
 

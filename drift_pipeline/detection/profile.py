@@ -1,13 +1,17 @@
 """Profiles: what a slice of time looked like on frozen bins; merged by adding, never by recomputing."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from drift_pipeline.detection.binning import MOMENT_CLIP, SCORE, Binning, CategoricalBins, Floats, Ints, NumericBins
+from drift_pipeline.detection.binning import SCORE, Binning, CategoricalBins, Floats, Ints, NumericBins
+from drift_pipeline.detection.kernel import KERNEL_ROWS, count
 from drift_pipeline.detection.residuals import count_residuals
 
 
@@ -113,26 +117,13 @@ def profile_slices(
     """
     counts = np.zeros((number, binning.size), np.int64)
     sums = np.zeros((number, 2 * len(binning.numeric)))
-    counted = frame.columns if columns is None else columns
-    for name, bins in binning.columns.items():
-        if name not in counted:
-            continue
-        start = binning.slots[name].start
-        _count(counts, slices, bins.index(frame[name]) + start)
-        if isinstance(bins, NumericBins):
-            z = bins.standardised(frame[name])
-            far = np.abs(z) > bins.z_threshold
-            _count(counts, slices[far], np.full(int(far.sum()), start + bins.bins + 2))
-            clipped = np.clip(np.where(np.isnan(z), 0.0, z), -MOMENT_CLIP, MOMENT_CLIP)
-            position = 2 * binning.numeric.index(name)
-            sums[:, position] += np.bincount(slices, clipped, number)
-            sums[:, position + 1] += np.bincount(slices, clipped**2, number)
-    _count_decisions(binning, counts, frame, slices)
+    counted = frame.columns if columns is None else tuple(columns)
+    jobs = [partial(_count_column, binning, frame[n], n, slices, counts, sums) for n in binning.columns if n in counted]
+    if SCORE in frame.columns:
+        jobs += [partial(_count_decisions, binning, frame, name, slices, counts) for name in binning.protected]
     if "_latency_ms" in frame.columns:
-        latency = frame["_latency_ms"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-        known = np.isfinite(latency)
-        bucket = np.searchsorted(binning.latency_cuts, latency[known], side="left")
-        _count(counts, slices[known], bucket + binning.slots["latency"].start)
+        jobs.append(partial(_count_latency, binning, frame["_latency_ms"], slices, counts))
+    _do(jobs, frame.height)
     rows = np.bincount(slices, minlength=number)
     return [Profile(binning, int(rows[i]), counts[i], sums[i]) for i in range(number)]
 
@@ -140,36 +131,63 @@ def profile_slices(
 def label_slices(binning: Binning, scores: pl.Series, labels: pl.Series, slices: Ints, number: int) -> list[Profile]:
     """Profiles that hold only score x label, or a regression's residuals: what labels add to a slice when they come."""
     counts = np.zeros((number, binning.size), np.int64)
-    if binning.residuals is not None:
-        residuals = (labels - scores).cast(pl.Float64).fill_null(np.nan).to_numpy()
+    if binning.residuals is None:
+        found = count(binning.score_grid, _floats(scores), 2 * slices + labels.to_numpy(), 2 * number)[0]
+        for label in (0, 1):
+            counts[:, binning.slots[f"label:{label}"]] = found[label::2, : len(binning.score_cuts) + 1]
+    else:
+        residuals = _floats(labels - scores)
         known = np.isfinite(residuals)
-        found = count_residuals(binning, residuals[known], slices[known], number)
-        counts[:, binning.slots["residual"]], counts[:, binning.slots["errors"]] = found
-        return [Profile(binning, 0, counts[i], np.zeros(2 * len(binning.numeric))) for i in range(number)]
-    score = scores.cast(pl.Float64).fill_null(np.nan).to_numpy()
-    label = labels.to_numpy()
-    known = np.isfinite(score)
-    bucket = np.searchsorted(binning.score_cuts, score[known], side="left")
-    starts = np.array([binning.slots["label:0"].start, binning.slots["label:1"].start])
-    _count(counts, slices[known], bucket + starts[label[known]])
+        found_residuals = count_residuals(binning, residuals[known], slices[known], number)
+        counts[:, binning.slots["residual"]], counts[:, binning.slots["errors"]] = found_residuals
     return [Profile(binning, 0, counts[i], np.zeros(2 * len(binning.numeric))) for i in range(number)]
 
 
-def _count_decisions(binning: Binning, counts: Ints, frame: pl.DataFrame, slices: Ints) -> None:
-    if SCORE not in frame.columns:
+def _do(jobs: Sequence[Callable[[], None]], rows: int) -> None:
+    """Each job writes counters of its own, so many rows are counted on all cores."""
+    if rows < KERNEL_ROWS:
+        for job in jobs:
+            job()
         return
-    score = frame[SCORE].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(jobs))) as pool:
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()
+
+
+def _count_column(binning: Binning, values: pl.Series, name: str, slices: Ints, counts: Ints, sums: Floats) -> None:
+    bins, slot, number = binning.columns[name], binning.slots[name], len(counts)
+    if isinstance(bins, CategoricalBins):
+        counts[:, slot] = _table(slices, bins.index(values), number, bins.size)
+        return
+    position = 2 * binning.numeric.index(name)
+    found = count(bins.grid, _floats(values), slices, number, bins.mean, bins.sd, bins.z_threshold)
+    counts[:, slot], sums[:, position : position + 2] = found
+    if values.null_count():  # a null was read as NaN
+        nulls = np.bincount(slices[values.is_null().to_numpy()], minlength=number)
+        counts[:, slot.start + bins.bins] += nulls
+        counts[:, slot.start + bins.bins + 1] -= nulls
+
+
+def _count_decisions(binning: Binning, frame: pl.DataFrame, name: str, slices: Ints, counts: Ints) -> None:
+    score = _floats(frame[SCORE])
     known = np.isfinite(score)
-    decision = (score >= binning.decision_threshold).astype(np.int64)
-    for name in binning.protected:
-        group = binning.columns[name].index(frame[name])
-        _count(counts, slices[known], (2 * group + decision)[known] + binning.slots[f"group:{name}"].start)
+    pairs = 2 * binning.columns[name].index(frame[name]) + (score >= binning.decision_threshold)
+    table = _table(slices[known], pairs[known], len(counts), 2 * binning.columns[name].size)
+    counts[:, binning.slots[f"group:{name}"]] = table
 
 
-def _count(counts: Ints, slices: Ints, columns: npt.NDArray[np.integer]) -> None:
-    """counts[slice, column] += 1 for each pair, by one bincount over the touched range."""
-    if not len(columns):
-        return
-    low, high = int(columns.min()), int(columns.max()) + 1
-    flat = slices * (high - low) + (columns - low)
-    counts[:, low:high] += np.bincount(flat, minlength=len(counts) * (high - low)).reshape(len(counts), high - low)
+def _count_latency(binning: Binning, values: pl.Series, slices: Ints, counts: Ints) -> None:
+    latency = _floats(values)
+    known = np.isfinite(latency)
+    buckets = np.searchsorted(binning.latency_cuts, latency[known], side="left")
+    counts[:, binning.slots["latency"]] = _table(slices[known], buckets, len(counts), len(binning.latency_cuts) + 1)
+
+
+def _floats(values: pl.Series) -> Floats:
+    """NaN where missing."""
+    return values.cast(pl.Float64).to_numpy()
+
+
+def _table(slices: Ints, places: npt.NDArray[np.integer], number: int, width: int) -> Ints:
+    """How often each (slice, place) occurs, shape (number, width)."""
+    return np.bincount(slices * width + places, minlength=number * width).reshape(number, width)

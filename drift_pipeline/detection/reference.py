@@ -1,39 +1,30 @@
 """The reference: what healthy looked like, frozen with a model version, and how much it varied by itself."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.detection.binning import SCORE, Binning, Floats, Ints, NumericBins, freeze_binning
+from drift_pipeline.detection.columns import Layout, Side
+from drift_pipeline.detection.compare import Null
 from drift_pipeline.detection.profile import Profile, label_slices, profile_slices
 from drift_pipeline.detection.residuals import HeldOut, held_out, known_residuals
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
 from drift_pipeline.detection.statistics.mae import Mae
-from drift_pipeline.detection.statistics.psi import psi_null_mean, psi_rows
+from drift_pipeline.detection.statistics.psi import occupied_bins, psi_rows
+from drift_pipeline.detection.thresholds import LEAST_ROWS
 from drift_pipeline.detection.windows import floor
 from drift_pipeline.spec import ModelSpec
 
 HOURS_A_WEEK = 168
+_SIDES_KEPT = 6
 LEAST_WINDOWS = 5
-LEAST_ROWS = 200
 YEAR = 365 * DAY
-
-
-@dataclass(frozen=True)
-class Null:
-    """How far healthy windows of one length are from the rest of the reference (leave one out).
-
-    phi: per column, mean PSI over its i.i.d. expectation (1 = independent rows); ceiling: the largest PSI of any
-    column in any healthy window, in units of that column's own mean; windows: how many there were.
-    """
-
-    windows: int
-    phi: dict[str, float]
-    scale: dict[str, float]
-    ceiling: float
 
 
 @dataclass(frozen=True)
@@ -71,12 +62,31 @@ class Reference:
     def weeks(self) -> int:
         return int(self.span.length / WEEK)
 
-    def matched(self, window: Window) -> Profile:
-        """What the reference holds of the same hours of the week (or day); all of it for windows of whole cycles."""
-        cycle = len(self.by_hour)
-        hours = sorted({_cycle_hour(window.start + k * HOUR, cycle) for k in range(int(window.length / HOUR))})
-        counts = sum((self.by_hour[h].counts for h in hours), np.zeros(self.binning.size, np.int64))
-        sums = sum((self.by_hour[h].sums for h in hours), np.zeros(2 * len(self.binning.numeric)))
+    def matched(self, window: Window) -> Side:
+        """What the reference holds of the hours of the week (or day) that the window touches.
+
+        All of it for windows of whole cycles.
+        """
+        cycle, first = len(self.by_hour), floor(window.start, HOUR)
+        touched = min(cycle, math.ceil((window.end - first) / HOUR))
+        hours = frozenset(_cycle_hour(first + k * HOUR, cycle) for k in range(touched))
+        if hours not in self._sides:
+            if len(self._sides) >= _SIDES_KEPT:
+                self._sides.pop(next(iter(self._sides)))
+            self._sides[hours] = Side.of(self.layout, self._sum(hours))
+        return self._sides[hours]
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout.of(self.binning)
+
+    @cached_property
+    def _sides(self) -> dict[frozenset[int], Side]:
+        return {}
+
+    def _sum(self, hours: frozenset[int]) -> Profile:
+        counts = sum((self.by_hour[h].counts for h in sorted(hours)), np.zeros(self.binning.size, np.int64))
+        sums = sum((self.by_hour[h].sums for h in sorted(hours)), np.zeros(2 * len(self.binning.numeric)))
         return Profile(self.binning, sum(self.by_hour[h].rows for h in hours), counts, sums)
 
 
@@ -87,7 +97,7 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         frame: the reference rows in order of time: `_time` and the watched columns.
         scored: rows the model was not trained on: `_time`, `_score`, `_label` (nullable) and the watched columns.
         spec: the model.
-        lengths: the window lengths whose empirical null is wanted.
+        lengths: the window lengths whose empirical null is wanted: whole hours, or parts of which make an hour.
     """
     residuals = known_residuals(scored)["_residual"] if spec.task == "regression" else None
     binning = freeze_binning(frame, scored["_score"], spec, residuals)
@@ -98,7 +108,8 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         profile_slices(binning, frame.drop("_score", strict=False), _cycle(frame, cycle), cycle),
         profile_slices(binning, scored.select("_score", *spec.protected), _cycle(scored, cycle), cycle, (SCORE,)),
     )
-    coarse, missing = _counts_by_hour(binning, frame, scored, span)
+    unit = min(HOUR, *lengths)
+    coarse, missing = _counts_by_unit(binning, frame, scored, span, unit)
     return Reference(
         binning,
         span,
@@ -155,15 +166,15 @@ def _group_days(binning: Binning, scored: pl.DataFrame, name: str) -> tuple[Ints
     return np.array([p for p, _ in pairs]), np.array([t for _, t in pairs])
 
 
-def _nulls(by_hour: dict[str, Ints], span: Window, lengths: tuple[timedelta, ...], cycle: int) -> dict[timedelta, Null]:
-    return {length: _null(by_hour, span, int(length / HOUR), cycle) for length in lengths}
+def _nulls(counts: dict[str, Ints], span: Window, lengths: tuple[timedelta, ...], cycle: int) -> dict[timedelta, Null]:
+    return {length: _null(counts, span, length, cycle) for length in lengths}
 
 
-def _null(by_hour: dict[str, Ints], span: Window, hours: int, cycle: int) -> Null:
-    """Of counts (hours of the span, bins) per column. A column that never varied has phi 1."""
+def _null(by_unit: dict[str, Ints], span: Window, length: timedelta, cycle: int) -> Null:
+    """Of counts (units of the span, bins) per column. A column that never varied has phi 1."""
     phi, scale, highest, windows = {}, {}, 0.0, 0
-    for name, counts in by_hour.items():
-        values, expected = _leave_one_out(counts, span, hours, cycle)
+    for name, counts in by_unit.items():
+        values, expected = _leave_one_out(counts, span, length, cycle)
         known = len(values) >= LEAST_WINDOWS
         windows = max(windows, len(values) if name != SCORE else 0)
         ratio = np.divide(values, expected, out=np.ones_like(values), where=expected > 0)
@@ -174,56 +185,59 @@ def _null(by_hour: dict[str, Ints], span: Window, hours: int, cycle: int) -> Nul
     return Null(windows, phi, scale, highest)
 
 
-def _counts_by_hour(
-    binning: Binning, frame: pl.DataFrame, scored: pl.DataFrame, span: Window
+def _counts_by_unit(
+    binning: Binning, frame: pl.DataFrame, scored: pl.DataFrame, span: Window, unit: timedelta
 ) -> tuple[dict[str, Ints], dict[str, Ints]]:
-    """Per column: coarse counts (hours of the span, coarse bins), and usable and missing rows (hours, 2)."""
+    """Per column: coarse counts (units of the span, coarse bins), and usable and missing rows (units, 2)."""
     coarse, missing = {}, {}
     for name, bins in binning.columns.items():
         rows = scored if name == SCORE else frame
         index = bins.index(rows[name])
-        hour = (rows["_time"].dt.epoch("us").to_numpy() - int(span.start.timestamp() * 1e6)) // 3_600_000_000
+        since = rows["_time"].dt.epoch("us").to_numpy() - int(span.start.timestamp() * 1e6)
+        place = since // (unit // timedelta(microseconds=1))
         groups = bins.coarse if isinstance(bins, NumericBins) else np.arange(bins.bins)
         inside = index < bins.bins
-        coarse[name] = _table(hour[inside], groups[index[inside]], span, int(groups.max()) + 1)
-        missing[name] = _table(hour, (~inside).astype(np.int64), span, 2)
+        units = span.length // unit
+        coarse[name] = _table(place[inside], groups[index[inside]], units, int(groups.max()) + 1)
+        missing[name] = _table(place, (~inside).astype(np.int64), units, 2)
     return coarse, missing
 
 
-def _table(hour: Ints, column: Ints, span: Window, width: int) -> Ints:
-    hours = int(span.length / HOUR)
-    return np.bincount(hour * width + column, minlength=hours * width).reshape(hours, width)
+def _table(place: Ints, column: Ints, units: int, width: int) -> Ints:
+    return np.bincount(place * width + column, minlength=units * width).reshape(units, width)
 
 
-def _leave_one_out(counts: Ints, span: Window, hours: int, cycle: int) -> tuple[Floats, Floats]:
+def _leave_one_out(counts: Ints, span: Window, length: timedelta, cycle: int) -> tuple[Floats, Floats]:
     """PSI of each healthy window against the matched rest of the reference, and its i.i.d. expectation.
 
     Windows are laid end to end, back from the end of the span; those below 200 rows, or whose rest is smaller than
     they are, do not count. Bins that the whole reference leaves empty are no bins: of one bin both are 0.
     """
     counts = counts[:, counts.any(axis=0)]
-    number = len(counts) // hours
+    per_hour = len(counts) // (span.length // HOUR)
+    units = int(length / HOUR * per_hour)
+    number = len(counts) // units
     if number < 2 or not counts.size:
         return np.empty(0), np.empty(0)
-    used = counts[len(counts) - number * hours :]
-    windows = used.reshape(number, hours, -1).sum(axis=1)
-    if hours >= HOURS_A_WEEK:
+    first = len(counts) - number * units
+    windows = counts[first:].reshape(number, units, -1).sum(axis=1)
+    if length >= WEEK:
         rest = counts.sum(axis=0) - windows
     else:
-        rest = _same_hours(counts, span, number, hours, cycle) - windows
+        hours = counts.reshape(-1, per_hour, counts.shape[1]).sum(axis=1)
+        touched = (first + np.arange(number) * units)[:, None] // per_hour + np.arange(max(1, units // per_hour))
+        rest = _same_hours(hours, span, touched, cycle) - windows
     n, m = windows.sum(axis=1), rest.sum(axis=1)
     usable = (n >= LEAST_ROWS) & (m >= n)
-    expected = np.array([psi_null_mean(counts.shape[1], a, b) for a, b in zip(n[usable], m[usable], strict=True)])
-    return psi_rows(rest[usable], windows[usable]), expected
+    windows, rest, n, m = windows[usable], rest[usable], n[usable], m[usable]
+    return psi_rows(rest, windows), (occupied_bins(rest, windows) - 1) * (1 / n + 1 / m)
 
 
-def _same_hours(counts: Ints, span: Window, number: int, hours: int, cycle: int) -> Ints:
-    """For each window, the sum over the reference of the hours of the cycle that the window covers."""
-    first = _cycle_hour(span.start, cycle)
-    phase = (first + np.arange(len(counts))) % cycle
-    by_phase = np.zeros((cycle, counts.shape[1]), np.int64)
-    np.add.at(by_phase, phase, counts)
-    covered = phase[len(counts) - number * hours :].reshape(number, hours)
-    if hours >= cycle:
-        return np.broadcast_to(by_phase.sum(axis=0), (number, counts.shape[1])).copy()
-    return np.asarray(by_phase[covered].sum(axis=1))
+def _same_hours(hours: Ints, span: Window, touched: Ints, cycle: int) -> Ints:
+    """For each window (W, hours it touches), the sum over the reference of those hours of the cycle."""
+    phase = (_cycle_hour(span.start, cycle) + np.arange(len(hours))) % cycle
+    by_phase = np.zeros((cycle, hours.shape[1]), np.int64)
+    np.add.at(by_phase, phase, hours)
+    if touched.shape[1] >= cycle:
+        return np.broadcast_to(by_phase.sum(axis=0), (len(touched), hours.shape[1])).copy()
+    return np.asarray(by_phase[phase[touched]].sum(axis=1))

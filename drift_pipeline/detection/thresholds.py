@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from drift_pipeline.clock import DAY
 
-RANGE_LEVEL = 1e-4  # Fisher, shared by the numeric features
+LEAST_ROWS = 200  # effective rows of a window, and of the reference's same hours
 LEAST_DISTANCE = 0.05  # a significant difference below it is real and does not matter
 IID_BELOW = 1.5  # phi under which rows count as independent
 
@@ -18,9 +18,20 @@ def false_discovery_rate(window: timedelta) -> float:
     return 1e-4 if window < DAY else 1e-3
 
 
-def auroc_z(window: timedelta) -> float:
-    """One-sided normal quantile on the joint standard error of window and baseline: .1 % for a day, 1 % for longer.
+def range_level(window: timedelta) -> float:
+    """Fisher's level of the range check, shared by the numeric features."""
+    return 1e-6 if window < DAY else 1e-4
 
-    A day's window is looked at anew each day, a week's or a month's slides and sees mostly what it saw before.
+
+def latency_level(window: timedelta) -> float:
+    """Confidence of the lower bound of the share of slow rows."""
+    return 0.9999 if window < DAY else 0.99
+
+
+def auroc_z(window: timedelta) -> float:
+    """One-sided normal quantile on the joint standard error of window and baseline: .001 %, .1 % for a day, then 1 %.
+
+    A window under a day slides by the minute, a day's by the hour; a week's or a month's sees mostly what it saw the
+    day before.
     """
-    return 3.09 if window <= DAY else 2.33
+    return 4.26 if window < DAY else 3.09 if window == DAY else 2.33

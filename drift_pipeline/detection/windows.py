@@ -1,78 +1,147 @@
-"""Slices of time: hourly profiles, consolidated per day, and windows of any length as merges of them."""
+"""Slices of time: profiles by the minute, the hour and the day, and windows of any length as merges of them."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 
-from drift_pipeline.clock import DAY, HOUR, Window
-from drift_pipeline.detection.binning import Binning, Ints
-from drift_pipeline.detection.profile import Profile, label_slices, merge, profile_slices
+from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
+from drift_pipeline.detection.binning import Binning, Floats, Ints
+from drift_pipeline.detection.profile import Profile, empty, label_slices, merge, profile_slices
 
 _HOURS_KEPT = 2 * DAY
+MINUTES_KEPT = 2 * HOUR
+_MOVING_KEPT = 2  # of a length: one up to now, one that waits for labels
 
 
 def floor(moment: datetime, unit: timedelta) -> datetime:
-    """The last whole hour or day (UTC) at or before the moment."""
+    """The last whole minute, hour or day (UTC) at or before the moment."""
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     return midnight + (moment - midnight) // unit * unit
+
+
+def sliding(now: datetime, length: timedelta) -> Window:
+    """The window of this length that ends now: it slides by the minute, a day by the hour, a longer one by the day."""
+    end = floor(now, MINUTE if length < DAY else HOUR if length == DAY else DAY)
+    return Window(end - length, end)
 
 
 class Slices:
     """The profiles of one model version since monitoring of it began; a cache of the lake, rebuilt from it."""
 
-    def __init__(self, binning: Binning, armed_at: datetime) -> None:
+    def __init__(self, binning: Binning, armed_at: datetime, finest: timedelta = HOUR) -> None:
+        """
+        Args:
+            finest: a minute where windows under a day slide by it; an hour keeps no minutes.
+        """
         self.binning = binning
         self.armed_at = armed_at
+        self._finest = finest
+        self._minutes: dict[datetime, _Minute] = {}
+        self._moving: dict[timedelta, list[_Moving]] = {}
         self._hours: dict[datetime, Profile] = {}
         self._days: dict[datetime, Profile] = {}
         self._labelled: dict[datetime, int] = {}
+        self._revisions: dict[datetime, int] = {}
 
-    def add(self, frame: pl.DataFrame) -> None:
-        """Count rows (`_time`, watched columns, `_score`, `_latency_ms`) in the hour of their event time."""
+    def add(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
+        """Count rows (`_time`, watched columns, `_score`, `_latency_ms`) in the hour of their event time.
+
+        Those of the last two hours before `now` (None = before the newest row) are kept by the minute too.
+        """
         if frame.is_empty():
             return
-        starts, slices = _hours_of(frame)
+        starts, slices = _starts(frame, "1h")
         for start, profile in zip(starts, profile_slices(self.binning, frame, slices, len(starts)), strict=True):
             self._put(start, profile)
+            self._revisions[start] = self._revisions.get(start, 0) + 1
+        if self.by_minute:
+            newest = now or frame["_time"].max()
+            assert isinstance(newest, datetime)
+            recent = frame.filter(pl.col("_time") >= newest - MINUTES_KEPT)
+            starts, slices = _starts(recent, "1m")
+            self._put_minutes(starts, profile_slices(self.binning, recent, slices, len(starts)))
 
-    def add_labels(self, frame: pl.DataFrame) -> None:
-        """Count rows (`_time` of the prediction, `_score`, `_label`) whose label has come."""
+    def add_labels(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
+        """Count rows (`_time` of the prediction, `_score`, `_label`) whose label has come, in the hour of `_time`.
+
+        Those of the last two hours before `now` (None = before the newest row) are kept by the minute too.
+        """
         if frame.is_empty():
             return
-        starts, slices = _hours_of(frame)
+        starts, slices = _starts(frame, "1h")
         profiles = label_slices(self.binning, frame["_score"], frame["_label"], slices, len(starts))
         for start, profile, rows in zip(starts, profiles, np.bincount(slices).tolist(), strict=True):
             self._put(start, profile)
             self._labelled[start] = self._labelled.get(start, 0) + rows
+        if self.by_minute:
+            newest = now or frame["_time"].max()
+            assert isinstance(newest, datetime)
+            recent = frame.filter(pl.col("_time") >= newest - MINUTES_KEPT)
+            starts, slices = _starts(recent, "1m")
+            labels = label_slices(self.binning, recent["_score"], recent["_label"], slices, len(starts))
+            self._put_minutes(starts, labels)
+
+    @property
+    def by_minute(self) -> bool:
+        """Whether minutes are kept."""
+        return self._finest < HOUR
 
     def consolidate(self, now: datetime) -> None:
-        """Fold hours that no sliding window needs any more into their day."""
+        """Fold hours that no sliding window needs any more into their day, and drop such minutes."""
         for start in [hour for hour in self._hours if hour < floor(now - _HOURS_KEPT, DAY)]:
             self._fold(floor(start, DAY), self._hours.pop(start))
+        for start in [minute for minute in self._minutes if minute < now - MINUTES_KEPT]:
+            self._move(start, self._minutes.pop(start), -1)
 
     def forget(self, before: datetime) -> None:
         """Drop slices that end at or before the moment: no window reaches back that far."""
         self._days = {start: profile for start, profile in self._days.items() if start + DAY > before}
         self._hours = {start: profile for start, profile in self._hours.items() if start + HOUR > before}
+        self._revisions = {start: number for start, number in self._revisions.items() if start + DAY > before}
 
     def merge(self, window: Window) -> Profile:
-        """The window's profile; its ends must be whole hours, and whole days where hours were folded already."""
-        parts = [p for start, p in self._hours.items() if start in window]
-        parts += [p for start, p in self._days.items() if start in window]
-        return merge(self.binning, parts)
+        """The window's profile.
+
+        Its ends must be whole hours, and whole days where hours were folded already; whole minutes under a day, where
+        minutes are kept: such a window moves on from where it stood, at the cost of what enters and leaves it.
+        """
+        if self.by_minute and window.length < DAY:
+            return self._moved(window)
+        return merge(self.binning, [profile for _, profile in self._parts(window)])
+
+    def column(self, window: Window, slot: str) -> Ints:
+        """One part of the window's counters, such as `label:1`, without merging the rest; its ends as for `merge`."""
+        place = self.binning.slots[slot]
+        total = np.zeros(place.stop - place.start, np.int64)
+        for _, profile in self._parts(window):
+            total += profile.counts[place]
+        return total
 
     def by_day(self, window: Window) -> list[Profile]:
         """One profile a day that has rows, in order of time."""
         days: dict[datetime, list[Profile]] = {}
-        for start, profile in sorted((*self._hours.items(), *self._days.items()), key=lambda item: item[0]):
-            if start in window:
-                days.setdefault(floor(start, DAY), []).append(profile)
+        for start, profile in sorted(self._parts(window), key=lambda item: item[0]):
+            days.setdefault(floor(start, DAY), []).append(profile)
         return [merge(self.binning, parts) for parts in days.values()]
+
+    def labelled(self) -> int:
+        """Labelled rows so far."""
+        return sum(self._labelled.values())
+
+    def revision(self, window: Window) -> int:
+        """A number that changes when rows land in the window's hours."""
+        return sum(number for start, number in self._revisions.items() if start in window)
 
     def labelled_since(self, moment: datetime) -> int:
         """Labelled rows of the hours from the moment's own on; counted also where the slices are forgotten."""
         return sum(rows for start, rows in self._labelled.items() if start >= floor(moment, HOUR))
+
+    def _parts(self, window: Window) -> Iterator[tuple[datetime, Profile]]:
+        for parts in (self._hours, self._days):
+            yield from ((start, profile) for start, profile in parts.items() if start in window)
 
     def _put(self, start: datetime, profile: Profile) -> None:
         if floor(start, DAY) in self._days:
@@ -83,15 +152,84 @@ class Slices:
     def _fold(self, day: datetime, profile: Profile) -> None:
         self._days[day] = self._days[day] + profile if day in self._days else profile
 
+    def _put_minutes(self, starts: list[datetime], profiles: list[Profile]) -> None:
+        for start, profile in zip(starts, profiles, strict=True):
+            new = _Minute.of(profile)
+            self._minutes[start] = self._minutes[start] + new if start in self._minutes else new
+            self._move(start, new, 1)
 
-def _hours_of(frame: pl.DataFrame) -> tuple[list[datetime], Ints]:
-    hours = frame["_time"].dt.truncate("1h")
-    starts = hours.unique().sort()
-    slices = np.searchsorted(starts.to_physical().to_numpy(), hours.to_physical().to_numpy()).astype(np.int64)
+    def _move(self, start: datetime, minute: "_Minute", sign: int) -> None:
+        """What came to, or is dropped from, the minutes that moving windows hold."""
+        for moving in (moving for some in self._moving.values() for moving in some):
+            if start in moving.window:
+                moving.take(minute, sign)
+
+    def _moved(self, window: Window) -> Profile:
+        moving = self._nearest(window)
+        for minute in _minutes(moving.window.start, window.start):
+            if minute in self._minutes:
+                moving.take(self._minutes[minute], -1)
+        for minute in _minutes(moving.window.end, window.end):
+            if minute in self._minutes:
+                moving.take(self._minutes[minute], 1)
+        moving.window = window
+        inside = [self._minutes[m].sums for m in _minutes(window.start, window.end) if m in self._minutes]
+        sums: Floats = np.sum(inside, axis=0) if inside else empty(self.binning).sums
+        return Profile(self.binning, moving.rows, moving.counts.copy(), sums)
+
+    def _nearest(self, window: Window) -> "_Moving":
+        """The window of this length that last stood where fewest minutes have left since, or one that begins empty."""
+        some = self._moving.setdefault(window.length, [])
+        behind = [moving for moving in some if moving.window.start <= window.start < moving.window.end]
+        if behind:
+            return max(behind, key=lambda moving: moving.window.start)
+        some.append(_Moving(Window(window.start, window.start), empty(self.binning).counts, 0))
+        del some[:-_MOVING_KEPT]
+        return some[-1]
+
+
+@dataclass(frozen=True)
+class _Minute:
+    """A profile of few rows: only the counters that are not 0, at `places` of the flat vector."""
+
+    rows: int
+    places: Ints
+    counts: Ints
+    sums: Floats
+
+    @classmethod
+    def of(cls, profile: Profile) -> "_Minute":
+        places = np.flatnonzero(profile.counts)
+        return cls(profile.rows, places, profile.counts[places], profile.sums)
+
+    def __add__(self, other: "_Minute") -> "_Minute":
+        places, inverse = np.unique(np.concatenate([self.places, other.places]), return_inverse=True)
+        counts = np.bincount(inverse, np.concatenate([self.counts, other.counts])).astype(np.int64)
+        return _Minute(self.rows + other.rows, places, counts, self.sums + other.sums)
+
+
+@dataclass
+class _Moving:
+    """The counters of a window that moves with time; sums are not among them, since floats do not come off exactly."""
+
+    window: Window
+    counts: Ints
+    rows: int
+
+    def take(self, minute: _Minute, sign: int) -> None:
+        self.counts[minute.places] += sign * minute.counts
+        self.rows += sign * minute.rows
+
+
+def _minutes(start: datetime, end: datetime) -> Iterator[datetime]:
+    while start < end:
+        yield start
+        start += MINUTE
+
+
+def _starts(frame: pl.DataFrame, every: str) -> tuple[list[datetime], Ints]:
+    """The slices that the rows lie in, and which of them each row lies in."""
+    times = frame["_time"].dt.truncate(every)
+    starts = times.unique().sort()
+    slices = np.searchsorted(starts.to_physical().to_numpy(), times.to_physical().to_numpy()).astype(np.int64)
     return starts.to_list(), slices
-
-
-def sliding(now: datetime, length: timedelta) -> Window:
-    """The window of this length that ends now: up to a day it slides by the hour, a longer one by the day."""
-    end = floor(now, HOUR if length <= DAY else DAY)
-    return Window(end - length, end)

@@ -8,12 +8,12 @@ import polars as pl
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.detection.monitor import evaluate, window_lengths
+from drift_pipeline.detection.monitor import Monitor, window_lengths
 from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.detection.reference import Reference, freeze
 from drift_pipeline.detection.shape import Shape, shape_of
 from drift_pipeline.detection.verdict import FeatureFinding, Report
-from drift_pipeline.detection.windows import Slices, sliding
+from drift_pipeline.detection.windows import sliding
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.loop.state import Version
 from drift_pipeline.registry.backends import Registry
@@ -52,7 +52,8 @@ class Watch:
         scored = unseen.with_columns(champion.scores(unseen, spec))
         frame = lake.read("predictions", span, versions["predictions"])
         self.reference: Reference = freeze(frame, scored, spec, window_lengths(spec, step))
-        self._slices = Slices(self.reference.binning, armed_at)
+        self._monitor = Monitor(self.reference, spec, armed_at, step)
+        self._slices = self._monitor.slices
         self._observed_to = armed_at
         self._unlabelled = pl.DataFrame()
 
@@ -83,20 +84,20 @@ class Watch:
         landed = self._lake.read("predictions", window, pinned.get("predictions"))
         if not landed.is_empty():
             served = landed.filter(pl.col("_version") == self.champion.name)
-            self._slices.add(served)
+            self._slices.add(served, now)
             self._unlabelled = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")])
         self._count_labels(self._lake.read("outcomes", window, pinned.get("outcomes")), now)
         self._observed_to = now
         self._slices.consolidate(now)
         longest = window_lengths(self._spec, self._step)[-1]
         self._slices.forget(now - longest - 7 * DAY - self._spec.outcome.delay)
-        return evaluate(self.reference, self._slices, self._spec, now, self._step)
+        return self._monitor.evaluate(now)
 
     def _count_labels(self, outcomes: pl.DataFrame, now: datetime) -> None:
         if outcomes.is_empty() or self._unlabelled.is_empty():
             return
         known = outcomes.select("_id", "_label").unique("_id", keep="first", maintain_order=True)
-        self._slices.add_labels(self._unlabelled.join(known, on="_id", how="inner", maintain_order="left"))
+        self._slices.add_labels(self._unlabelled.join(known, on="_id", how="inner", maintain_order="left"), now)
         waiting = self._unlabelled.join(known, on="_id", how="anti", maintain_order="left")
         self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
 
@@ -122,7 +123,7 @@ class Watch:
 
     def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
         window = sliding(at, finding.window)
-        return shape_of(finding.name, self.reference.matched(window), self._slices.merge(window))
+        return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
 
 
 def _edges(spec: ModelSpec) -> dict[str, float | None]:

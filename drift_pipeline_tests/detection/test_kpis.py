@@ -57,7 +57,9 @@ def finding(name: str, psi: float, drift: bool | None, window: timedelta = DAY, 
 )
 def test_psi_says_what_its_findings_say(healthy: World, findings: list[tuple], verdict: Verdict, said: str) -> None:  # type: ignore[type-arg]
     told = [finding(*f) for f in findings]
-    result = kpis.evaluate(healthy.reference, healthy.again().slices, SPEC, healthy.armed_at, (DAY,), told)["psi"]
+    slices = healthy.again().slices
+    tick = kpis.Tick(healthy.reference, slices, SPEC, healthy.armed_at, (DAY,), {}, told, lambda _, __, make: make())
+    result = kpis.evaluate(tick)["psi"]
     assert (result.verdict, result.reason) == (verdict, said)
 
 
@@ -160,11 +162,10 @@ def test_a_baseline_without_both_classes_is_inconclusive(healthy: World, baselin
 def test_a_model_armed_at_noon_keeps_the_labels_of_its_first_day_when_its_hours_are_folded(healthy: World) -> None:
     frame = after(4)
     noon = healthy.armed_at + 12 * HOUR
-    world = healthy.again()
-    world.slices.armed_at = noon
+    world = replace(healthy, armed_at=noon)
     world.land(frame.filter(pl.col("_time") >= noon))
-    before = world.at(4 * DAY).kpis["auroc"]
-    world.slices.consolidate(world.armed_at + 20 * DAY)
+    before = world.at(3 * DAY + 12 * HOUR).kpis["auroc"]
+    world.slices.consolidate(healthy.armed_at + 20 * DAY)
     assert before.n == 3.5 * PER_DAY
     assert world.at(3 * DAY + 12 * HOUR).kpis["auroc"].n == before.n
 

@@ -122,9 +122,10 @@ def test_a_column_that_is_not_in_the_window_at_all_is_inconclusive(healthy: Worl
     assert (psi.verdict, psi.reason) == (Verdict.INCONCLUSIVE, "x: no usable value in the window")
 
 
-def test_levels_all_unknown_are_inconclusive(healthy: World) -> None:
-    psi = day(healthy, lambda frame: frame.with_columns(kind=pl.lit("?"))).kpis["psi"]
-    assert (psi.verdict, psi.reason) == (Verdict.INCONCLUSIVE, "kind: only levels that the reference does not know")
+def test_levels_all_unknown_are_drift_to_new_levels(healthy: World) -> None:
+    report = day(healthy, lambda frame: frame.with_columns(kind=pl.lit("?")))
+    found = finding(report, "kind")
+    assert (report.drifting, found.direction, found.distance) == (("kind",), "new levels", 1.0)
 
 
 def test_a_model_that_scores_nothing_is_inconclusive(healthy: World) -> None:
@@ -199,7 +200,7 @@ def test_windows_that_began_before_the_model_was_armed_are_not_judged(healthy: W
 
 
 def test_a_protected_column_is_compared_with_as_many_rows_as_the_reference_has(healthy: World) -> None:
-    whole = healthy.reference.matched(Window(healthy.armed_at, healthy.armed_at + WEEK))
+    whole = healthy.reference.matched(Window(healthy.armed_at, healthy.armed_at + WEEK)).profile
     assert whole.bins("group").sum() == whole.bins("kind").sum() == whole.rows == REFERENCE_DAYS * PER_DAY
     assert whole.bins("_score").sum() == whole.rows
 
@@ -222,6 +223,7 @@ def test_days_that_always_differed_are_no_drift() -> None:
         ("30d", DAY, [24, 168, 672]),
         ("3d", DAY, [24, 168]),
         ("60d", 2 * WEEK, [1344]),
+        ("30d", timedelta(minutes=1), [0.25, 1, 24, 168, 672]),
         ("30d", timedelta(hours=6), [24, 168, 672]),
     ],
 )

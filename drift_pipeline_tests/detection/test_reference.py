@@ -40,7 +40,7 @@ def test_a_window_is_compared_with_the_same_hours_of_the_week(
     reference: Reference, start_hours: int, hours: int, expected: list[int]
 ) -> None:
     start = START + start_hours * HOUR
-    matched = reference.matched(Window(start, start + hours * HOUR))
+    matched = reference.matched(Window(start, start + hours * HOUR)).profile
     hour_of_week = (FRAME["_time"].dt.weekday().cast(pl.Int64) - 1) * 24 + FRAME["_time"].dt.hour()
     assert matched.rows == hour_of_week.is_in(expected).sum() == len(expected) * 8 * PER_DAY / 24
     assert (matched.counts == sum(reference.by_hour[hour].counts for hour in expected)).all()
@@ -50,13 +50,13 @@ def test_a_window_is_compared_with_the_same_hours_of_the_week(
 def test_below_four_weeks_the_same_hours_of_the_day_are_compared() -> None:
     short = frozen(FRAME[: 20 * PER_DAY])
     assert len(short.by_hour) == 24
-    assert short.matched(Window(START, START + HOUR)).rows == 20 * PER_DAY / 24
-    assert short.matched(Window(START, START + DAY)).rows == 20 * PER_DAY
+    assert short.matched(Window(START, START + HOUR)).profile.rows == 20 * PER_DAY / 24
+    assert short.matched(Window(START, START + DAY)).profile.rows == 20 * PER_DAY
     assert short.provisional
 
 
 def test_every_row_is_counted_once_protected_columns_and_scores_included(reference: Reference) -> None:
-    whole = reference.matched(Window(START, START + WEEK))
+    whole = reference.matched(Window(START, START + WEEK)).profile
     for name in reference.binning.columns:
         assert whole.bins(name).sum() + whole.missing(name) == FRAME.height
     positives, totals = whole.group_decisions("group")
@@ -66,7 +66,7 @@ def test_every_row_is_counted_once_protected_columns_and_scores_included(referen
 
 def test_scores_are_those_of_the_scored_rows_alone() -> None:
     scored = FRAME[-2000:]
-    whole = freeze(FRAME, scored, SPEC, LENGTHS).matched(Window(START, START + WEEK))
+    whole = freeze(FRAME, scored, SPEC, LENGTHS).matched(Window(START, START + WEEK)).profile
     assert (whole.bins("_score").sum(), whole.bins("group").sum()) == (2000, FRAME.height)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drift_pipeline.clock import DAY, HOUR, WEEK, Window
+from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, Window
 from drift_pipeline.detection.binning import Binning, freeze_binning
 from drift_pipeline.detection.windows import Slices, floor, sliding
 from drift_pipeline.spec import ModelSpec
@@ -44,9 +44,17 @@ def binning() -> Binning:
 
 @pytest.mark.parametrize(
     ("length", "end"),
-    [(HOUR, "2026-01-09T13:00"), (DAY, "2026-01-09T13:00"), (2 * DAY, "2026-01-09"), (WEEK, "2026-01-09")],
+    [
+        (15 * MINUTE, "2026-01-09T13:59"),
+        (HOUR, "2026-01-09T13:59"),
+        (DAY, "2026-01-09T13:00"),
+        (2 * DAY, "2026-01-09"),
+        (WEEK, "2026-01-09"),
+    ],
 )
-def test_a_window_slides_by_the_hour_up_to_a_day_and_by_the_day_beyond(length: timedelta, end: str) -> None:
+def test_a_window_slides_by_the_minute_a_days_by_the_hour_and_a_longer_one_by_the_day(
+    length: timedelta, end: str
+) -> None:
     window = sliding(datetime(2026, 1, 9, 13, 59, 59, tzinfo=UTC), length)
     assert window.end == datetime.fromisoformat(end).replace(tzinfo=UTC)
     assert window.length == length
@@ -80,6 +88,35 @@ def test_consolidation_changes_no_window_that_is_asked_later(step_hours: int, le
             assert one.rows == other.rows
             assert (one.counts == other.counts).all()
             assert np.allclose(one.sums, other.sums, rtol=1e-12, atol=1e-9)
+
+
+@given(seed=st.integers(0, 10_000), lengths=st.sampled_from([(15, 60), (1, 7), (60, 15)]))
+@settings(deadline=None, max_examples=15)
+def test_a_window_that_moves_by_minutes_is_what_its_rows_make_anew(seed: int, lengths: tuple[int, ...]) -> None:
+    """Ticks at random, rows that come late, and labels: counters exactly, sums to 1e-12."""
+    rng = np.random.default_rng(seed)
+    frame = hours(0, 500)
+    binning = freeze_binning(frame, frame["_score"], SPEC)
+    slices, landed, now = Slices(binning, START, finest=MINUTE), [], START + HOUR
+    for _ in range(25):
+        now += int(rng.integers(1, 40)) * MINUTE
+        times = [now - float(rng.exponential(20)) * MINUTE for _ in range(int(rng.integers(0, 30)))]
+        new = rows(*sorted(time for time in times if time >= START))
+        new = new.with_columns(_label=pl.lit(1, pl.Int8), x=pl.col("x").cast(pl.Float64), _score=pl.lit(0.5))
+        slices.add(new, now)
+        slices.add_labels(new, now)
+        slices.consolidate(now)
+        landed.append(new.filter(pl.col("_time") >= now - 2 * HOUR))
+        for length in lengths:
+            for end in (now, now - 30 * MINUTE):
+                window = sliding(end, length * MINUTE)
+                inside = pl.concat(landed).filter(pl.col("_time").is_between(window.start, window.end, closed="left"))
+                fresh = Slices(binning, START)
+                fresh.add(inside)
+                fresh.add_labels(inside)
+                one, other = slices.merge(window), fresh.merge(Window(START, START + 400 * HOUR))
+                assert (one.rows, one.counts.tolist()) == (other.rows, other.counts.tolist())
+                assert np.allclose(one.sums, other.sums, rtol=1e-12, atol=1e-9)
 
 
 def test_a_late_row_lands_in_its_own_hour_or_in_its_folded_day(binning: Binning) -> None:

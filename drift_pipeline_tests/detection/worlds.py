@@ -1,7 +1,7 @@
 """Worlds of known behaviour for the monitor: a spec, its reference, and what is landed tick by tick."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.clock import DAY
-from drift_pipeline.detection.monitor import evaluate, window_lengths
+from drift_pipeline.detection.monitor import Monitor, window_lengths
 from drift_pipeline.detection.reference import Reference, freeze
 from drift_pipeline.detection.verdict import FeatureFinding, Report
 from drift_pipeline.detection.windows import Slices
@@ -56,22 +56,25 @@ class World:
     """A reference of whole days from START, and slices armed at its end."""
 
     reference: Reference
-    slices: Slices
     spec: ModelSpec
+    armed_at: datetime
     step: timedelta = DAY
+
+    def __post_init__(self) -> None:
+        self.monitor = Monitor(self.reference, self.spec, self.armed_at, self.step)
 
     @classmethod
     def on(cls, frame: pl.DataFrame, spec: ModelSpec = SPEC, step: timedelta = DAY) -> "World":
         reference = freeze(frame, frame, spec, window_lengths(spec, step))
-        return cls(reference, Slices(reference.binning, reference.span.end), spec, step)
+        return cls(reference, spec, reference.span.end, step)
 
     @property
-    def armed_at(self) -> datetime:
-        return self.slices.armed_at
+    def slices(self) -> Slices:
+        return self.monitor.slices
 
     def again(self) -> "World":
         """The same reference, nothing landed."""
-        return World(self.reference, Slices(self.reference.binning, self.armed_at), self.spec, self.step)
+        return replace(self)
 
     def land(self, frame: pl.DataFrame) -> "World":
         self.slices.add(frame)
@@ -79,7 +82,7 @@ class World:
         return self
 
     def at(self, after: timedelta) -> Report:
-        return evaluate(self.reference, self.slices, self.spec, self.armed_at + after, self.step)
+        return self.monitor.evaluate(self.armed_at + after)
 
     def daily(self, frame: pl.DataFrame) -> Iterator[Report]:
         """A report a day, as replay does it."""

@@ -85,13 +85,10 @@ def test_models_are_compared_from_fifty_labels_of_each_class(positives: int, ver
 @pytest.mark.parametrize("side", ["labels", "candidate_scores", "champion_scores"])
 def test_rows_that_one_side_does_not_know_are_left_out(side: str, odd: float) -> None:
     whole = labelled(1, 0.5, 1.0)
-    sides = {
-        name: np.asarray(getattr(whole, name), dtype=float)
-        for name in ("labels", "candidate_scores", "champion_scores")
-    }
-    more = {name: np.append(values, 0.0) for name, values in sides.items()}
-    more[side][-1] = odd
-    assert judge(Observations(600, 0, 600, None, **more), 20) == judge(whole, 20)
+    names = ("labels", "candidate_scores", "champion_scores")
+    sides = [np.append(np.asarray(getattr(whole, name), dtype=float), odd if name == side else 0.0) for name in names]
+    more = Observations(600, 0, 600, labels=sides[0], candidate_scores=sides[1], champion_scores=sides[2])
+    assert judge(more, 20) == judge(whole, 20)
 
 
 def test_missing_labels_block_nothing_and_are_said() -> None:

@@ -1,11 +1,9 @@
 """Hellinger distance of two sides' bin counts, with the sampling bias taken off: reported, not tested."""
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
-from drift_pipeline.detection.statistics.psi import paired_counts, psi_null_mean
+from drift_pipeline.detection.statistics.psi import Array, paired_counts
 
 
 def hellinger(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
@@ -24,7 +22,12 @@ def hellinger(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
         ValueError: a side has no rows, or the shapes differ.
     """
     counts = paired_counts(reference, current)
-    n, m = (float(side.sum()) for side in counts)
-    affinity = float(np.sqrt(counts[0] / n) @ np.sqrt(counts[1] / m))
-    bias = psi_null_mean(len(counts[0]), n, m) / 8
-    return math.sqrt(max(0.0, 1 - affinity - bias))
+    return float(hellinger_rows(*counts, np.asarray(len(counts[0]))))
+
+
+def hellinger_rows(reference: Array, current: Array, bins: npt.NDArray[np.int64]) -> Array:
+    """`hellinger` of many pairs of count vectors at once: shapes (W, B), over `bins` (W,) bins; returns (W,)."""
+    n, m = (side.sum(axis=-1) for side in (reference, current))
+    affinity = (np.sqrt(reference) * np.sqrt(current)).sum(axis=-1) / np.sqrt(n * m)
+    bias = (bins - 1) * (1 / n + 1 / m) / 8
+    return np.asarray(np.sqrt(np.maximum(0.0, 1 - affinity - bias)))

@@ -44,10 +44,22 @@ def ks_interval(reference: npt.ArrayLike, current: npt.ArrayLike, atom: npt.Arra
     atoms = np.asarray(atom, dtype=bool)
     if atoms.shape != counts[0].shape:
         raise ValueError(f"atom marks each of the {len(counts[0])} bins, not shape {atoms.shape}")
-    F, G = (np.concatenate(([0.0], np.cumsum(side) / side.sum())) for side in counts)
-    low = float(np.abs(F - G).max())
-    inside = np.maximum(F[1:] - G[:-1], G[1:] - F[:-1])[~atoms]
-    return KsInterval(low, float(inside.max(initial=low)))
+    F, G = (np.cumsum(side) / side.sum() for side in counts)
+    low, high = ks_interval_rows(F, G, atoms)
+    return KsInterval(float(low), float(high))
+
+
+def ks_interval_rows(F: Array, G: Array, atom: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """`ks_interval` of many pairs at once, from cumulated shares of shape (W, B) that end at 1; returns low, high (W,).
+
+    Rows of fewer bins are padded with bins that count as atoms: their share is 0.
+    """
+    low = np.abs(F - G).max(axis=-1)
+    inside = np.maximum(F[..., 0], G[..., 0])
+    inside = np.where(atom[..., 0], 0.0, inside)
+    between = np.maximum(F[..., 1:] - G[..., :-1], G[..., 1:] - F[..., :-1])
+    widest = np.where(atom[..., 1:], 0.0, between).max(axis=-1, initial=0.0)
+    return low, np.maximum(low, np.maximum(inside, widest))
 
 
 @overload
@@ -75,7 +87,11 @@ def ks_p_value(statistic: float | Array, n: float | Array, m: float | Array) -> 
     return p_value if isinstance(statistic, np.ndarray) else float(p_value)
 
 
-def ks_lower_bound(statistic: float, n: float, m: float, level: float = 0.99) -> float:
+@overload
+def ks_lower_bound(statistic: float, n: float, m: float, level: float = 0.99) -> float: ...
+@overload
+def ks_lower_bound(statistic: Array, n: Array, m: Array, level: float = 0.99) -> Array: ...
+def ks_lower_bound(statistic: float | Array, n: float | Array, m: float | Array, level: float = 0.99) -> float | Array:
     """One-sided lower confidence bound of the true sup |F - G|: max(0, D - sqrt(ln(2 / alpha) / 2 (1/n + 1/m))).
 
     Asymptotically valid for any F and G: the covariance of the limit process is dominated by that of the bridge of
@@ -90,7 +106,9 @@ def ks_lower_bound(statistic: float, n: float, m: float, level: float = 0.99) ->
         ValueError: a side without rows, or a level outside (0.5, 1).
     """
     require_rows(n, m)
-    return max(0.0, statistic - math.sqrt(math.log(2 / (1 - checked_level(level))) / 2 * (1 / n + 1 / m)))
+    error = np.sqrt(math.log(2 / (1 - checked_level(level))) / 2 * (1 / np.asarray(n) + 1 / np.asarray(m)))
+    bound = np.maximum(0.0, statistic - error)
+    return bound if isinstance(statistic, np.ndarray) else float(bound)
 
 
 def total_variation(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
@@ -103,7 +121,13 @@ def total_variation(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
         ValueError: a side has no rows, or the shapes differ.
     """
     first, second = paired_counts(reference, current)
-    return float(np.abs(first / first.sum() - second / second.sum()).sum() / 2)
+    return float(total_variation_rows(first, second))
+
+
+def total_variation_rows(reference: Array, current: Array) -> Array:
+    """`total_variation` of many pairs of count vectors at once: shapes (W, B), returns (W,); every side has rows."""
+    shares = (side / side.sum(axis=-1, keepdims=True) for side in (reference, current))
+    return np.asarray(np.abs(next(shares) - next(shares)).sum(axis=-1) / 2)
 
 
 def total_variation_lower_bound(
@@ -140,7 +164,15 @@ def total_variation_lower_bound(
     n = float(first.sum()) if n is None else n
     m = float(second.sum()) if m is None else m
     require_rows(n, m)
+    distance, bins = total_variation_rows(first, second), np.asarray(len(first))
+    return float(total_variation_lower_bound_rows(distance, bins, np.asarray(n), np.asarray(m), level))
+
+
+def total_variation_lower_bound_rows(
+    distance: Array, bins: npt.NDArray[np.int64], n: Array, m: Array, level: float = 0.99
+) -> Array:
+    """`total_variation_lower_bound` of many distances at once, over `bins` bins and effective sizes, each (W,)."""
     spread = 1 / n + 1 / m
-    bias = math.sqrt((len(first) - 1) * spread) / 2
-    error = math.sqrt(-math.log(1 - checked_level(level)) * spread / 2)
-    return max(0.0, total_variation(first, second) - bias - error)
+    bias = np.sqrt((bins - 1) * spread) / 2
+    error = np.sqrt(-math.log(1 - checked_level(level)) * spread / 2)
+    return np.asarray(np.maximum(0.0, distance - bias - error))

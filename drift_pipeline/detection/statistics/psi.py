@@ -8,7 +8,7 @@ Yurdakul and Naranjo, "Statistical properties of the population stability index"
 Validation 14(4), 2020.
 """
 
-import math
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 SMOOTHING = 0.5
+_NOTHING = 1e-300
 
 
 def paired_counts(
@@ -62,10 +63,24 @@ def psi(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
 def psi_rows(reference: npt.ArrayLike, current: npt.ArrayLike) -> Array:
     """PSI of many pairs of count vectors at once: shapes (W, B) or what broadcasts to it, returns (W,).
 
-    >>> psi_rows([[100, 100], [100, 100]], [[100, 100], [150, 50]]).round(4).tolist()
+    A bin that neither side of a row has is none of that row's, so rows of fewer bins may be padded with zeros. A side
+    without rows is not refused: its shares are the smoothing's.
+
+    >>> psi_rows([[100, 100, 0], [100, 100, 0]], [[100, 100, 0], [150, 50, 0]]).round(4).tolist()
     [0.0, 0.2716]
     """
-    return _divergence(*_smoothed(np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)))
+    p, q = _smoothed(reference, current, padded=True)
+    return _divergence(p, q)
+
+
+def occupied_bins(reference: npt.ArrayLike, current: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """How many bins (W,) of count vectors (W, B) at least one side has, and at least 1.
+
+    >>> occupied_bins([[5, 0, 0]], [[3, 2, 0]]).tolist()
+    [2]
+    """
+    some = np.asarray(reference) + np.asarray(current) > 0
+    return np.asarray(np.maximum(some.sum(axis=-1), 1), dtype=np.int64)
 
 
 def psi_null_mean(bins: int, n: float, m: float) -> float:
@@ -83,12 +98,16 @@ def psi_null_mean(bins: int, n: float, m: float) -> float:
     return (bins - 1) * (1 / n + 1 / m)
 
 
-def psi_p_value(value: float, bins: int, n: float, m: float, phi: float = 1.0) -> float:
+@overload
+def psi_p_value(value: float, bins: int, n: float, m: float, phi: float = 1.0) -> float: ...
+@overload
+def psi_p_value(value: Array, bins: npt.NDArray[np.int64], n: Array, m: Array, phi: Array) -> Array: ...
+def psi_p_value(value, bins, n, m, phi=1.0):  # type: ignore[no-untyped-def]
     """Share of same-distribution samples whose PSI is at least `value`: PSI / ((1/n + 1/m) phi) ~ chi2(B-1).
 
     Right from n >= 500 with at least 5 expected rows a bin; below, `psi_p_value_monte_carlo`. `phi` is the
     overdispersion of a dependent series: mean of PSI over its i.i.d. null mean, on healthy reference windows.
-    One bin gives 1.
+    One bin gives 1. Arrays (W,) are taken element by element.
 
     >>> round(psi_p_value(0.0173, bins=10, n=1000, m=50_000), 4)
     0.0493
@@ -98,10 +117,13 @@ def psi_p_value(value: float, bins: int, n: float, m: float, phi: float = 1.0) -
     """
     from scipy.special import gammaincc
 
-    if psi_null_mean(bins, n, m) == 0:
-        return 1.0
-    chi2 = max(value, 0.0) / ((1 / n + 1 / m) * _positive(phi))
-    return float(gammaincc((bins - 1) / 2, chi2 / 2))
+    require_rows(n, m)
+    if np.any(np.asarray(bins) < 1):
+        raise ValueError(f"PSI is over at least one bin, not {bins}")
+    freedom = np.asarray(bins, dtype=np.float64) - 1
+    chi2 = np.maximum(value, 0.0) / ((1 / n + 1 / m) * _positive(phi))
+    p_value = np.where(freedom > 0, gammaincc(np.maximum(freedom, 1) / 2, chi2 / 2), 1.0)
+    return p_value if isinstance(value, np.ndarray) else float(p_value)
 
 
 def psi_p_value_monte_carlo(value: float, reference: npt.ArrayLike, n: int, draws: int = 9999, seed: int = 0) -> float:
@@ -143,16 +165,32 @@ def psi_lower_bound(reference: npt.ArrayLike, current: npt.ArrayLike, level: flo
     Raises:
         ValueError: a side has no rows, the shapes differ, or a level outside (0.5, 1).
     """
+    counts = paired_counts(reference, current)
+    p, q = _smoothed(*counts)
+    n, m = (np.asarray(side.sum()) for side in counts)
+    return float(_lower_bounds(p, q, n, m, len(p), np.asarray(_positive(phi)), level))
+
+
+def psi_lower_bound_rows(reference: Array, current: Array, phi: Array, level: float = 0.99) -> Array:
+    """`psi_lower_bound` of many pairs of count vectors at once: shapes (W, B), phi (W,), returns (W,).
+
+    A bin that neither side of a row has is none of that row's. Every side must have rows.
+    """
+    p, q = _smoothed(reference, current, padded=True)
+    n, m = reference.sum(axis=-1), current.sum(axis=-1)
+    return _lower_bounds(p, q, n, m, occupied_bins(reference, current), phi, level)
+
+
+def _lower_bounds(
+    p: Array, q: Array, n: Array, m: Array, bins: int | npt.NDArray[np.int64], phi: Array, level: float
+) -> Array:
     from scipy.special import ndtri
 
-    counts = paired_counts(reference, current)
-    n, m = (float(side.sum()) for side in counts)
-    p, q = _smoothed(*counts)
     log_ratio = np.log(p / q)
     variance = _variance(p, log_ratio + 1 - q / p) / n + _variance(q, 1 - p / q - log_ratio) / m
-    bias = _positive(phi) * psi_null_mean(len(p), n, m)
-    error = float(ndtri(checked_level(level))) * math.sqrt(phi * variance)
-    return max(0.0, float(_divergence(p, q)) - bias - error)
+    divergence = ((p - q) * log_ratio).sum(axis=-1)
+    bias = phi * (bins - 1) * (1 / n + 1 / m)
+    return np.asarray(np.maximum(0.0, divergence - bias - float(ndtri(checked_level(level))) * np.sqrt(phi * variance)))
 
 
 def checked_level(level: float) -> float:
@@ -162,23 +200,25 @@ def checked_level(level: float) -> float:
     return level
 
 
-def _smoothed(reference: npt.ArrayLike, current: npt.ArrayLike) -> tuple[Array, Array]:
-    """Shares along the last axis, none of them 0."""
-    sides = (np.asarray(side) + SMOOTHING for side in (reference, current))
-    first, second = (side / side.sum(axis=-1, keepdims=True) for side in sides)
-    return first, second
+def _smoothed(reference: npt.ArrayLike, current: npt.ArrayLike, padded: bool = False) -> tuple[Array, Array]:
+    """Shares along the last axis, none of them 0; of `padded` counts a bin that neither side has weighs nothing."""
+    sides = np.asarray(reference, dtype=np.float64), np.asarray(current, dtype=np.float64)
+    some = sides[0] + sides[1] > 0 if padded else np.ones(sides[0].shape[-1:], dtype=bool)
+    first, second = (np.where(some, side + SMOOTHING, _NOTHING) for side in sides)
+    return first / first.sum(axis=-1, keepdims=True), second / second.sum(axis=-1, keepdims=True)
 
 
 def _divergence(p: Array, q: Array) -> Array:
     return np.asarray(((p - q) * np.log(p / q)).sum(axis=-1))
 
 
-def _variance(share: Array, values: Array) -> float:
-    """Variance of `values` under the distribution `share`; rounding cannot make it negative."""
-    return float(share @ (values - share @ values) ** 2)
+def _variance(share: Array, values: Array) -> Array:
+    """Variance of `values` under the distribution `share`, along the last axis; rounding cannot make it negative."""
+    mean = (share * values).sum(axis=-1, keepdims=True)
+    return np.asarray((share * (values - mean) ** 2).sum(axis=-1))
 
 
-def _positive(phi: float) -> float:
-    if not phi > 0:
+def _positive(phi: float | Array) -> float | Array:
+    if not np.all(np.asarray(phi) > 0):
         raise ValueError(f"overdispersion phi is above 0 (1 = independent rows), not {phi}")
     return phi

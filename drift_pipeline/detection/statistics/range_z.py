@@ -50,6 +50,11 @@ def range_excess(outside: int, rows: int, reference_outside: int, reference_rows
     return RangeExcess(share, reference_share, share - reference_share, p_value, outside)
 
 
+def may_breach(outside: int, rows: int, reference_outside: int, reference_rows: int) -> bool:
+    """Whether `is_breach` could be, before the costly p-value: enough rows outside, and enough more of them."""
+    return outside >= FEWEST_ROWS and outside / rows - reference_outside / reference_rows > SMALLEST_EXCESS
+
+
 def is_breach(excess: RangeExcess, level: float) -> bool:
     """Significant at `level`, from 3 rows on, and more than 0.1 percentage points above the reference.
 

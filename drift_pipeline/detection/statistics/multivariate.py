@@ -1,0 +1,231 @@
+"""Can a classifier tell reference rows from current ones? What no single feature shows: a changed dependence.
+
+Lopez-Paz and Oquab, "Revisiting classifier two-sample tests", ICLR 2017. Rabanser, Günnemann and Lipton, "Failing
+loudly: an empirical study of methods for detecting dataset shift", NeurIPS 2019. Winkler et al., "Multi-level block
+permutation", NeuroImage 123, 2015, on exchanging blocks where rows are not exchangeable.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from drift_pipeline.detection.statistics.psi import Array
+
+Kind = Literal["mean", "square", "product", "missing"]
+
+CLIP = 4.0
+RIDGE = 0.02
+STEPS = 512
+
+
+@dataclass(frozen=True)
+class Term:
+    """One input of the classifier: what of which columns; `coefficient` is per sd of the term, > 0 = more of it now."""
+
+    kind: Kind
+    columns: tuple[int, ...]
+    coefficient: float
+
+
+@dataclass(frozen=True)
+class DomainShift:
+    """auroc: 1/2 = the sides look alike. blocks: of the reference, of the current side. terms: largest coefficients.
+
+    smallest_p: the p-value cannot be lower, whatever the shift; from the draws and the labellings that there are.
+    """
+
+    auroc: float
+    p_value: float
+    smallest_p: float
+    blocks: tuple[int, int]
+    terms: tuple[Term, ...]
+
+
+def domain_shift(
+    reference: npt.ArrayLike,
+    current: npt.ArrayLike,
+    reference_blocks: npt.ArrayLike,
+    current_blocks: npt.ArrayLike,
+    *,
+    folds: int = 4,
+    draws: int = 500,
+    max_terms: int = 250,
+    top: int = 5,
+    seed: int = 0,
+) -> DomainShift:
+    """Out-of-fold AUROC of a domain classifier, and its p-value when whole blocks exchange their side.
+
+    The classifier is ridge least squares on standardised, clipped columns, their squares and pairwise products. Blocks
+    of each side are dealt to `folds` at random; a fold's rows are scored by the fit to the other folds, and the AUROC
+    is averaged over folds. For the null, blocks exchange their side within their fold; predictions are linear in the
+    labels, so all labellings are fitted at once. p = (1 + #{null >= auroc}) / (1 + draws).
+
+    Everything but the fit ignores the labels, standardising included (median and MAD of both sides together), so the
+    p-value is exact where blocks are exchangeable: blocks longer than the memory of the series, about equally many
+    rows in each, and both sides over the same hours of the day or week. A slow trend is no such null: it alarms.
+
+    It sees means, variances and pairwise dependence, and nothing of higher order; with more than `max_terms` terms
+    the products of the least correlated pairs are left out. Many terms on few blocks cost power, not validity.
+
+    Args:
+        reference: rows (n, d) of floats; a category is encoded before, as columns `codes[:, None] == levels`.
+        current: rows (m, d) of the same columns. What is not finite is missing: 0 after standardising, and a term of
+            its own for the column. A constant column is left out.
+        reference_blocks: (n,) which block of time a row is of; the same name on the other side is another block.
+        current_blocks: (m,).
+        folds: each needs two blocks of either side.
+        draws: labellings of the null.
+        max_terms: cap of the classifier's inputs; means, squares and missing always stay.
+        top: how many terms are named.
+        seed: of folds and draws.
+
+    >>> random = np.random.default_rng(0)
+    >>> before, now = random.normal(size=(2, 400, 3))
+    >>> now[:, 1] = 0.8 * now[:, 0] + 0.6 * now[:, 1]
+    >>> found = domain_shift(before, now, np.arange(400) // 20, np.arange(400) // 20)
+    >>> round(found.auroc, 2), round(found.p_value, 3), found.terms[0].kind, found.terms[0].columns
+    (0.76, 0.002, 'product', (0, 1))
+
+    Raises:
+        ValueError: fewer than two blocks a side and fold, or shapes that do not fit.
+    """
+    rows, block, sizes = _stacked(reference, current, reference_blocks, current_blocks, folds)
+    random = np.random.default_rng(seed)
+    fold_of_block = np.concatenate([random.permutation(np.arange(size) % folds) for size in sizes])
+    labels = _labellings(fold_of_block, sizes, draws, random)
+    values, names = _terms(rows, max_terms)
+    aurocs = _out_of_fold(values, block, fold_of_block, labels)
+    reached = int(np.count_nonzero(aurocs[1:] >= aurocs[0] - 1e-9))
+    coefficients = _fit(values.T @ values, values.T @ labels[block, :1], len(values))[1:, 0]
+    largest = np.argsort(-np.abs(coefficients), kind="stable")[:top]
+    return DomainShift(
+        auroc=float(aurocs[0]),
+        p_value=(1 + reached) / (1 + draws),
+        smallest_p=max(1 / (1 + draws), 1 / _labellings_there_are(fold_of_block, sizes)),
+        blocks=sizes,
+        terms=tuple(Term(names[index][0], names[index][1], float(coefficients[index])) for index in largest),
+    )
+
+
+def _stacked(
+    reference: npt.ArrayLike,
+    current: npt.ArrayLike,
+    reference_blocks: npt.ArrayLike,
+    current_blocks: npt.ArrayLike,
+    folds: int,
+) -> tuple[Array, npt.NDArray[np.intp], tuple[int, int]]:
+    """Rows of both sides, the block of each (the reference's are numbered first), and each side's number of blocks."""
+    sides = [np.asarray(side, dtype=np.float64) for side in (reference, current)]
+    blocks = [np.asarray(side) for side in (reference_blocks, current_blocks)]
+    if any(side.ndim != 2 for side in sides) or sides[0].shape[1] != sides[1].shape[1]:
+        raise ValueError(f"rows are (n, d) and (m, d), the same columns, not {[side.shape for side in sides]}")
+    if any(names.shape != side.shape[:1] for names, side in zip(blocks, sides, strict=True)):
+        raise ValueError(f"a row has one block: {[side.shape for side in sides]} and {[b.shape for b in blocks]}")
+    (_, first), (_, second) = (np.unique(names, return_inverse=True) for names in blocks)
+    sizes = (int(first.max(initial=-1)) + 1, int(second.max(initial=-1)) + 1)
+    if folds < 2 or min(sizes) < 2 * folds:
+        raise ValueError(f"{max(folds, 2)} folds need at least {2 * max(folds, 2)} blocks a side, not {sizes}")
+    return np.concatenate(sides), np.concatenate((first, second + sizes[0])), sizes
+
+
+def _labellings(
+    fold_of_block: npt.NDArray[np.intp], sizes: tuple[int, int], draws: int, random: np.random.Generator
+) -> Array:
+    """(blocks, 1 + draws) of -1 reference, +1 current: the true sides first, then exchanged within each fold."""
+    true = np.repeat([-1.0, 1.0], sizes)
+    labels = np.repeat(true[:, None], 1 + draws, axis=1)
+    for fold in range(int(fold_of_block.max()) + 1):
+        inside = fold_of_block == fold
+        labels[inside, 1:] = random.permuted(labels[inside, 1:], axis=0)
+    return labels
+
+
+def _labellings_there_are(fold_of_block: npt.NDArray[np.intp], sizes: tuple[int, int]) -> int:
+    sides = np.bincount(fold_of_block[: sizes[0]]), np.bincount(fold_of_block[sizes[0] :])
+    return math.prod(math.comb(int(a + b), int(a)) for a, b in zip(*sides, strict=True))
+
+
+def _terms(rows: Array, max_terms: int) -> tuple[Array, list[tuple[Kind, tuple[int, ...]]]]:
+    """Classifier inputs (n, 1 + T), an intercept first, each other one with mean 0 and sd 1; and what each is."""
+    z, missing = _standardised(rows)
+    d = z.shape[1]
+    left, right = np.triu_indices(d, k=1)
+    room = max(0, max_terms - 2 * d - int(missing.any(axis=0).sum()))
+    if len(left) > room:
+        scaled = _unit(z)
+        kept = np.sort(np.argsort(-np.abs(scaled.T @ scaled)[left, right], kind="stable")[:room])
+        left, right = left[kept], right[kept]
+    names: list[tuple[Kind, tuple[int, ...]]] = [("mean", (i,)) for i in range(d)]
+    names += [("square", (i,)) for i in range(d)]
+    names += [("product", (int(i), int(j))) for i, j in zip(left, right, strict=True)]
+    names += [("missing", (i,)) for i in range(d)]
+    values = _unit(np.hstack((z, z**2, z[:, left] * z[:, right], missing)))
+    told = np.flatnonzero(values.any(axis=0))
+    return np.hstack((np.ones((len(z), 1)), values[:, told])), [names[index] for index in told]
+
+
+def _standardised(rows: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """(x - median) / (1.4826 MAD), cut at +-4 and 0 where missing, (n, d); and what is missing, (n, d).
+
+    A column whose MAD is 0 (mostly one value) is divided by its mean absolute deviation.
+    """
+    missing = ~np.isfinite(rows)
+    z = np.zeros(rows.shape)
+    for column in range(rows.shape[1]):
+        there = ~missing[:, column]
+        values = np.clip(rows[there, column], -1e100, 1e100)
+        if not values.size:
+            continue
+        distance = values - np.median(values)
+        scale = 1.4826 * np.median(np.abs(distance)) or np.abs(distance).mean() or 1.0
+        z[there, column] = np.clip(distance / scale, -CLIP, CLIP)
+    return z, missing
+
+
+def _unit(values: Array) -> Array:
+    """Columns of mean 0 and sd 1; constant ones are 0 throughout."""
+    centred = values - np.mean(values, axis=0)
+    sd = centred.std(axis=0)
+    return np.asarray(np.where(sd > 1e-9, centred / np.where(sd > 1e-9, sd, 1.0), 0.0))
+
+
+def _out_of_fold(
+    values: Array, block: npt.NDArray[np.intp], fold_of_block: npt.NDArray[np.intp], labels: Array
+) -> Array:
+    """AUROC (draws,) of each labelling (blocks, draws), the mean over folds.
+
+    A block's rows share their label, so X'y is a sum over blocks: cheap for all labellings at once.
+    """
+    row_fold = fold_of_block[block]
+    order = np.argsort(block, kind="stable")
+    sums = np.add.reduceat(values[order], np.flatnonzero(np.diff(block[order], prepend=-1)), axis=0)
+    gram, total = values.T @ values, np.zeros(labels.shape[1])
+    folds = int(fold_of_block.max()) + 1
+    for fold in range(folds):
+        inside, blocks_out = row_fold == fold, fold_of_block != fold
+        X = values[inside]
+        weights = _fit(gram - X.T @ X, sums[blocks_out].T @ labels[blocks_out], len(values) - len(X))
+        total += _aurocs(weights.T.astype(np.float32) @ X.T.astype(np.float32), labels[block[inside]].T > 0)
+    return total / folds
+
+
+def _fit(gram: Array, moments: Array, n: int) -> Array:
+    """Ridge coefficients (1 + T, draws); the intercept, first, is not shrunk."""
+    penalty = np.full(len(gram), RIDGE * n)
+    penalty[0] = 0
+    return np.asarray(np.linalg.solve(gram + np.diag(penalty), moments))
+
+
+def _aurocs(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> Array:
+    """AUROC of each row of (draws, n), scores compared on a grid of 512 steps between their ends; equal = 1/2."""
+    low, high = scores.min(axis=1, keepdims=True), scores.max(axis=1, keepdims=True)
+    steps = ((scores - low) * ((STEPS - 1) / np.maximum(high - low, 1e-6))).astype(np.int64)
+    steps += STEPS * np.arange(len(scores))[:, None]
+    shape, size = (len(scores), STEPS), len(scores) * STEPS
+    p = np.bincount(steps[positive], minlength=size).reshape(shape)
+    n = np.bincount(steps.ravel(), minlength=size).reshape(shape) - p
+    ranked = (p * (np.cumsum(n, axis=1) - n / 2)).sum(axis=1)
+    return np.asarray(ranked / (p.sum(axis=1) * n.sum(axis=1)))

@@ -1,0 +1,1 @@
+"""Measurements that are run by hand: `python -m drift_pipeline_tests.benchmarks.detection`."""
