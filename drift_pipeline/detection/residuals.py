@@ -94,8 +94,10 @@ def _overdispersion(coarse: Ints) -> float:
     rest = coarse.sum(axis=0) - coarse
     n, m = coarse.sum(axis=1), rest.sum(axis=1)
     usable = (n >= LEAST_ROWS_A_DAY) & (m >= n)
-    if usable.sum() < LEAST_DAYS or coarse.shape[1] < 2:
+    if usable.sum() < LEAST_DAYS:
         return float("nan")
+    if coarse.shape[1] < 2:  # what never varied
+        return 1.0
     expected = (coarse.shape[1] - 1) * (1 / n[usable] + 1 / m[usable])
     return float((psi_rows(rest[usable], coarse[usable]) / expected).mean())
 

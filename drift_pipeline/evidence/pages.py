@@ -27,7 +27,11 @@ def render(template: str, card: "ModelCard") -> str:
     page.tests |= {"digest": _is_digest, "quantity": _is_number}
     groups = card.fields["quantitative.groups"].value or []
     axes = {name: Axis.of(groups, name) for name in (card.performance.kpi, "selection")}
-    drawn = {"axes": axes, "measure": card.performance, "decides": card.performance.kpi == "auroc"}
+    kpi, decides = card.performance.kpi, card.performance.kpi == "auroc"
+    figures = [f"{name}{end}" for name in (kpi, *(("selection",) if decides else ())) for end in ("", "_low", "_high")]
+    names = ["columns", "levels", "rows", *(["positives"] if decides else []), *figures, "note"]
+    columns = ["selection_rate" if name == "selection" else name for name in names]
+    drawn = {"axes": axes, "measure": card.performance, "decides": decides, "columns": columns}
     return page.get_template(template).render(card=card, fields=card.fields, **drawn)
 
 

@@ -36,6 +36,11 @@ SCHEDULE = {"trigger": "schedule"}
 OPERATOR = {"trigger": "operator"}
 FALLEN = {"kpis.auroc": "BREACH", "fall": 0.062}
 CRASHED = {"kpis.auroc": "BREACH", "fall": 0.1834}
+REGRESSION = {
+    **dict.fromkeys(("kpis.auroc", "kpis.demographic_parity"), "NOT_CONFIGURED"),
+    **{"performance": "mae", "fall_allowed": 0.1, "kpis.mae": "OK", "kpis.residuals": "OK"},
+}
+RISEN = {**REGRESSION, "kpis.mae": "BREACH", "fall": 0.134}
 COOLING = {"retrain.cooldown_left_hours": 14.61}
 ALL_BLOCKS = {
     "incident.fresh_rows": 40,
@@ -67,7 +72,7 @@ class Row:
             for part in path:
                 node = node[part]
             if value is Ellipsis:
-                del node[last]
+                node.pop(last, None)
             else:
                 node[last] = value
         return document
@@ -335,6 +340,31 @@ ROWS = [
             "waits for labels: 40 of 1000 rows",
         ],
     ),
+    # --- a regression is judged by its MAE, which rises by a share of what it was
+    Row("a MAE that rose retrains", RISEN, "retrain", ["mae BREACH: rose 13.40 %, allowed are 10.00 %"]),
+    Row(
+        "a MAE that rose by three times what is allowed passes the cooldown",
+        {**RISEN, **COOLING, "fall": 0.3},
+        "hotfix_retrain",
+        [
+            "mae BREACH: rose 30.00 %, allowed are 10.00 %",
+            "past the cooldown of 15 h: mae rose at least 3 times what is allowed",
+        ],
+    ),
+    Row(
+        "PSI retrains while MAE is not conclusively OK",
+        {**REGRESSION, "kpis.psi": "BREACH", "kpis.mae": "INCONCLUSIVE", "fall": None},
+        "retrain",
+        ["psi BREACH while mae is INCONCLUSIVE"],
+    ),
+    Row(
+        "PSI is suggested while MAE is OK",
+        {**REGRESSION, "kpis.psi": "BREACH"},
+        "suggest",
+        ["psi BREACH, but observed performance is conclusively OK"],
+    ),
+    Row("residuals that drift are suggested", {**REGRESSION, "kpis.residuals": "WARN"}, "suggest", ["residuals WARN"]),
+    Row("a performance without a verdict is undefined", {**REGRESSION, "kpis.mae": ...}, None),
     # --- facts that cannot be decided on
     *(
         Row(f"{key} missing is undefined", {**FALLEN, key: ...}, None)
@@ -346,6 +376,7 @@ ROWS = [
             "kpis",
             "kpis.auroc",
             "drifting_features",
+            "performance",
             "fall",
             "fall_allowed",
             "retrain",
@@ -375,6 +406,9 @@ ROWS = [
             ("drifting_features", [1]),
             ("drifting_features", {"0": "amount"}),
             ("fall", "0.06"),
+            ("performance", "accuracy"),
+            ("performance", "psi"),
+            ("performance", None),
         )
     ),
 ]

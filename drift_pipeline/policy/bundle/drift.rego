@@ -204,9 +204,13 @@ fall_known if {
 # The verdict of the KPI that the task is judged by; an AUROC falls by points, an MAE rises by a share of what it was.
 performance := input.kpis[input.performance]
 
-moved := {"auroc": "fell", "mae": "rose"}[input.performance]
+moves := {"auroc": "fell", "mae": "rose"}
 
-unit := {"auroc": " pp", "mae": " %"}[input.performance]
+units := {"auroc": " pp", "mae": " %"}
+
+moved := moves[input.performance]
+
+unit := units[input.performance]
 
 # Whole hundredths of a percentage point: what is compared is what is printed.
 basis_points(part) := round(part * 10000)
@@ -236,7 +240,7 @@ facts_usable if {
 	input.trigger in {"drift", "schedule", "operator"}
 	incident_usable
 	every kpi in kpi_names { input.kpis[kpi] in verdicts }
-	input.performance in {"auroc", "mae"}
+	is_string(moved)
 	performance in verdicts
 	every verdict in input.kpis { verdict in verdicts }
 	is_array(input.drifting_features)
