@@ -234,13 +234,16 @@ def _publish(work: Path, out: Path) -> None:
 class _bar:  # noqa: N801  # used as a function that is a context
     """A progress bar on stderr; it writes nothing where stderr is no terminal."""
 
+    def __init__(self, unit: str = "tick") -> None:
+        self._unit = unit
+
     def __enter__(self) -> Any:
         from tqdm import tqdm
 
-        self._bar: Any = tqdm(file=sys.stderr, unit="tick", dynamic_ncols=True, disable=None, leave=False)
+        self._bar: Any = tqdm(file=sys.stderr, unit=self._unit, dynamic_ncols=True, disable=None, leave=False)
         return self._show
 
-    def _show(self, done: int, total: int, words: str) -> None:
+    def _show(self, done: int, total: int | None, words: str) -> None:
         self._bar.total = total
         self._bar.set_postfix_str(words, refresh=False)
         self._bar.update(done - self._bar.n)
@@ -456,3 +459,44 @@ def diff(folders: tuple[Path, ...], html: Path | None, as_json: bool) -> int:
         write_page(sides, facts, html)
     click.echo(json.dumps(facts, indent=2) if as_json else diff_table(facts))
     return OK
+
+
+@drift.command()
+@click.argument("reference", type=click.Path(path_type=Path))
+@click.argument("current", type=click.Path(path_type=Path))
+@click.option("--spec", "spec_path", type=click.Path(path_type=Path), help="The model's YAML; else types are inferred.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the comparison as one page, too.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["warn", "breach"]),
+    default="breach",
+    show_default=True,
+    help="From which verdict on the command ends with 1.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def compare(
+    reference: Path, current: Path, spec_path: Path | None, html: Path | None, fail_on: str, as_json: bool
+) -> int:
+    """Compare table CURRENT with table REFERENCE: CSV, CSV.GZ or Parquet, a file, a folder or a Delta table.
+
+    WARN: a column drifts. BREACH: its PSI is above the threshold, too (0.2), or a KPI of the spec is breached. Ends
+    with 1 from --fail-on on, with 3 where too few rows or values can be judged. Tables may be larger than memory.
+    """
+    from drift_pipeline.detection.comparison import compare_files
+    from drift_pipeline.detection.verdict import Verdict
+    from drift_pipeline.replay.comparison import comparison_table, write_comparison
+    from drift_pipeline.spec import read_spec
+
+    spec = None if spec_path is None else read_spec(spec_path)
+    with _bar("row") as show:
+        found = compare_files(reference, current, spec, lambda rows, words: show(rows, None, words))
+    for column in found.read if spec is None and not as_json else ():
+        click.echo(f"{column.name}: {column.why}", err=True)
+    names = (str(reference), str(current))
+    if html is not None:
+        write_comparison(found, names, html)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else comparison_table(found, names))
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return INCONCLUSIVE
+    failing = {Verdict.BREACH} if fail_on == "breach" else {Verdict.BREACH, Verdict.WARN}
+    return NEGATIVE if found.verdict in failing else OK

@@ -118,9 +118,13 @@ def profile_slices(
     counts = np.zeros((number, binning.size), np.int64)
     sums = np.zeros((number, 2 * len(binning.numeric)))
     counted = frame.columns if columns is None else tuple(columns)
-    jobs = [partial(_count_column, binning, frame[n], n, slices, counts, sums) for n in binning.columns if n in counted]
-    if SCORE in frame.columns:
-        jobs += [partial(_count_decisions, binning, frame, name, slices, counts) for name in binning.protected]
+    jobs = [
+        partial(_count_numbers, binning, name, frame[name], slices, counts, sums)
+        if isinstance(bins, NumericBins)
+        else partial(_count_levels, binning, name, frame, slices, counts, name in counted)
+        for name, bins in binning.columns.items()
+        if name in counted or (name in binning.protected and SCORE in frame.columns)
+    ]
     if "_latency_ms" in frame.columns:
         jobs.append(partial(_count_latency, binning, frame["_latency_ms"], slices, counts))
     _do(jobs, frame.height)
@@ -154,26 +158,29 @@ def _do(jobs: Sequence[Callable[[], None]], rows: int) -> None:
             done.result()
 
 
-def _count_column(binning: Binning, values: pl.Series, name: str, slices: Ints, counts: Ints, sums: Floats) -> None:
-    bins, slot, number = binning.columns[name], binning.slots[name], len(counts)
-    if isinstance(bins, CategoricalBins):
-        counts[:, slot] = _table(slices, bins.index(values), number, bins.size)
-        return
-    position = 2 * binning.numeric.index(name)
-    found = count(bins.grid, _floats(values), slices, number, bins.mean, bins.sd, bins.z_threshold)
+def _count_numbers(binning: Binning, name: str, values: pl.Series, slices: Ints, counts: Ints, sums: Floats) -> None:
+    bins, slot, position = binning.columns[name], binning.slots[name], 2 * binning.numeric.index(name)
+    assert isinstance(bins, NumericBins)
+    found = count(bins.grid, _floats(values), slices, len(counts), bins.mean, bins.sd, bins.z_threshold)
     counts[:, slot], sums[:, position : position + 2] = found
     if values.null_count():  # a null was read as NaN
-        nulls = np.bincount(slices[values.is_null().to_numpy()], minlength=number)
+        nulls = np.bincount(slices[values.is_null().to_numpy()], minlength=len(counts))
         counts[:, slot.start + bins.bins] += nulls
         counts[:, slot.start + bins.bins + 1] -= nulls
 
 
-def _count_decisions(binning: Binning, frame: pl.DataFrame, name: str, slices: Ints, counts: Ints) -> None:
-    score = _floats(frame[SCORE])
-    known = np.isfinite(score)
-    pairs = 2 * binning.columns[name].index(frame[name]) + (score >= binning.decision_threshold)
-    table = _table(slices[known], pairs[known], len(counts), 2 * binning.columns[name].size)
-    counts[:, binning.slots[f"group:{name}"]] = table
+def _count_levels(binning: Binning, name: str, frame: pl.DataFrame, slices: Ints, counts: Ints, counted: bool) -> None:
+    """The levels, unless they are not `counted`, and of a protected column the decisions."""
+    bins = binning.columns[name]
+    index = bins.index(frame[name])
+    if counted:
+        counts[:, binning.slots[name]] = _table(slices, index, len(counts), bins.size)
+    if name in binning.protected and SCORE in frame.columns:
+        score = _floats(frame[SCORE])
+        known = np.isfinite(score)
+        pairs = 2 * index + (score >= binning.decision_threshold)
+        table = _table(slices[known], pairs[known], len(counts), 2 * bins.size)
+        counts[:, binning.slots[f"group:{name}"]] = table
 
 
 def _count_latency(binning: Binning, values: pl.Series, slices: Ints, counts: Ints) -> None:

@@ -21,7 +21,7 @@ _CSV, _PARQUET = (".csv", ".csv.gz"), ".parquet"
 
 @dataclass(frozen=True)
 class Named:
-    """What a file calls the score, the label (0 or 1, or a number; null where not known) and the latency; None = it has none."""
+    """What a file calls the score, the label (null where not known) and the latency; None = it has none."""
 
     score: str | None = None
     label: str | None = None
@@ -141,9 +141,11 @@ def _scans(paths: Sequence[Path]) -> Iterator[tuple[pl.LazyFrame, list[Path]]]:
 
 def _delta(table: Path) -> pl.LazyFrame:
     try:
-        return pl.scan_delta(str(table))
+        scan = pl.scan_delta(str(table))
+        scan.collect_schema()  # only now the log is opened
     except Exception as error:  # delta-rs has errors of its own, which only the lake may name
         raise InputError(f"{table}: cannot be read as a Delta table: {_first_line(error)}") from error
+    return scan
 
 
 def _runs(formats: list[str]) -> Iterator[tuple[int, int]]:

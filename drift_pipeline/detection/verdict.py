@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from drift_pipeline.clock import format_duration
+from drift_pipeline.clock import DAY, format_duration
 
 
 class Verdict(StrEnum):
@@ -79,6 +79,11 @@ class Report:
         """Names of drifting columns, the largest distance first."""
         found = sorted((f for f in self.features if f.drift), key=lambda f: -f.distance)
         return tuple(dict.fromkeys(f.name for f in found))
+
+    @property
+    def sudden(self) -> bool:
+        """Whether a column drifts in a window under a day: not to be waited out."""
+        return any(f.drift and f.window < DAY for f in self.features)
 
     @property
     def verdict(self) -> Verdict:

@@ -1,6 +1,6 @@
 """Slices of time: profiles by the minute, the hour and the day, and windows of any length as merges of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,6 +28,16 @@ def sliding(now: datetime, length: timedelta) -> Window:
     return Window(end - length, end)
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is stored of an hour since it was last stored, or of a whole day once it is folded; `labelled` by hour."""
+
+    start: datetime
+    length: timedelta
+    profile: Profile
+    labelled: tuple[int, ...]
+
+
 class Slices:
     """The profiles of one model version since monitoring of it began; a cache of the lake, rebuilt from it."""
 
@@ -45,6 +55,8 @@ class Slices:
         self._days: dict[datetime, Profile] = {}
         self._labelled: dict[datetime, int] = {}
         self._revisions: dict[datetime, int] = {}
+        self._new: dict[datetime, Part] = {}
+        self._folded: set[datetime] = set()
 
     def add(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
         """Count rows (`_time`, watched columns, `_score`, `_latency_ms`) in the hour of their event time.
@@ -53,16 +65,30 @@ class Slices:
         """
         if frame.is_empty():
             return
-        starts, slices = _starts(frame, "1h")
-        for start, profile in zip(starts, profile_slices(self.binning, frame, slices, len(starts)), strict=True):
-            self._put(start, profile)
-            self._revisions[start] = self._revisions.get(start, 0) + 1
+        recent = frame.clear()
         if self.by_minute:
             newest = now or frame["_time"].max()
             assert isinstance(newest, datetime)
-            recent = frame.filter(pl.col("_time") >= newest - MINUTES_KEPT)
-            starts, slices = _starts(recent, "1m")
-            self._put_minutes(starts, profile_slices(self.binning, recent, slices, len(starts)))
+            is_recent = pl.col("_time") >= newest - MINUTES_KEPT
+            recent, frame = frame.filter(is_recent), frame.filter(~is_recent)
+        for start, profile in self._profiles(frame, "1h"):
+            self._take(Part(start, HOUR, profile, (0,)))
+        for start, profile in self._profiles(recent, "1m"):
+            self._put_minute(start, profile)
+            self._take(Part(floor(start, HOUR), HOUR, profile, (0,)))
+
+    def _profiles(self, frame: pl.DataFrame, every: str) -> Iterator[tuple[datetime, Profile]]:
+        starts, slices = _starts(frame, every)
+        return zip(starts, profile_slices(self.binning, frame, slices, len(starts)), strict=True)
+
+    def add_minutes(self, frame: pl.DataFrame, labelled: pl.DataFrame) -> None:
+        """Count rows, and those with a `_label`, by the minute alone: their hours were restored."""
+        if self.by_minute and not frame.is_empty():
+            for start, profile in self._profiles(frame, "1m"):
+                self._put_minute(start, profile)
+        if self.by_minute and not labelled.is_empty():
+            for start, profile, _ in self._label_profiles(labelled, "1m"):
+                self._put_minute(start, profile)
 
     def add_labels(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
         """Count rows (`_time` of the prediction, `_score`, `_label`) whose label has come, in the hour of `_time`.
@@ -71,18 +97,18 @@ class Slices:
         """
         if frame.is_empty():
             return
-        starts, slices = _starts(frame, "1h")
-        profiles = label_slices(self.binning, frame["_score"], frame["_label"], slices, len(starts))
-        for start, profile, rows in zip(starts, profiles, np.bincount(slices).tolist(), strict=True):
-            self._put(start, profile)
-            self._labelled[start] = self._labelled.get(start, 0) + rows
+        for start, profile, rows in self._label_profiles(frame, "1h"):
+            self._take(Part(start, HOUR, profile, (rows,)))
         if self.by_minute:
             newest = now or frame["_time"].max()
             assert isinstance(newest, datetime)
-            recent = frame.filter(pl.col("_time") >= newest - MINUTES_KEPT)
-            starts, slices = _starts(recent, "1m")
-            labels = label_slices(self.binning, recent["_score"], recent["_label"], slices, len(starts))
-            self._put_minutes(starts, labels)
+            for start, profile, _ in self._label_profiles(frame.filter(pl.col("_time") >= newest - MINUTES_KEPT), "1m"):
+                self._put_minute(start, profile)
+
+    def _label_profiles(self, frame: pl.DataFrame, every: str) -> Iterator[tuple[datetime, Profile, int]]:
+        starts, slices = _starts(frame, every)
+        profiles = label_slices(self.binning, frame["_score"], frame["_label"], slices, len(starts))
+        return zip(starts, profiles, np.bincount(slices, minlength=len(starts)).tolist(), strict=True)
 
     @property
     def by_minute(self) -> bool:
@@ -93,6 +119,7 @@ class Slices:
         """Fold hours that no sliding window needs any more into their day, and drop such minutes."""
         for start in [hour for hour in self._hours if hour < floor(now - _HOURS_KEPT, DAY)]:
             self._fold(floor(start, DAY), self._hours.pop(start))
+            self._folded.add(floor(start, DAY))
         for start in [minute for minute in self._minutes if minute < now - MINUTES_KEPT]:
             self._move(start, self._minutes.pop(start), -1)
 
@@ -143,20 +170,51 @@ class Slices:
         for parts in (self._hours, self._days):
             yield from ((start, profile) for start, profile in parts.items() if start in window)
 
-    def _put(self, start: datetime, profile: Profile) -> None:
-        if floor(start, DAY) in self._days:
-            self._fold(floor(start, DAY), profile)
+    def new_parts(self) -> list[Part]:
+        """What is to be stored now: each hour's additions since the last call, and the days folded since then.
+
+        A day holds all of its hours so far, and takes their place.
+        """
+        days = [
+            Part(day, DAY, self._days[day], tuple(self._labelled.get(day + hour * HOUR, 0) for hour in range(24)))
+            for day in sorted(self._folded & self._days.keys())
+        ]
+        parts, self._new, self._folded = [*self._new.values(), *days], {}, set()
+        return parts
+
+    def restore(self, parts: Iterable[Part]) -> None:
+        """Count what was stored, as if its rows had just been added; by the hour, or where a day was folded by it."""
+        for part in parts:
+            self._count(part)
+
+    def _take(self, part: Part) -> None:
+        self._count(part)
+        before = self._new.get(part.start)
+        if before:
+            part = Part(part.start, HOUR, before.profile + part.profile, (before.labelled[0] + part.labelled[0],))
+        self._new[part.start] = part
+
+    def _count(self, part: Part) -> None:
+        day = floor(part.start, DAY)
+        if part.length == DAY or day in self._days:
+            self._fold(day, part.profile)
         else:
-            self._hours[start] = self._hours[start] + profile if start in self._hours else profile
+            hour = self._hours.get(part.start)
+            self._hours[part.start] = hour + part.profile if hour else part.profile
+        for hour_number, rows in enumerate(part.labelled):
+            start = part.start + hour_number * HOUR
+            if rows:
+                self._labelled[start] = self._labelled.get(start, 0) + rows
+        if part.profile.rows:
+            self._revisions[part.start] = self._revisions.get(part.start, 0) + 1
 
     def _fold(self, day: datetime, profile: Profile) -> None:
         self._days[day] = self._days[day] + profile if day in self._days else profile
 
-    def _put_minutes(self, starts: list[datetime], profiles: list[Profile]) -> None:
-        for start, profile in zip(starts, profiles, strict=True):
-            new = _Minute.of(profile)
-            self._minutes[start] = self._minutes[start] + new if start in self._minutes else new
-            self._move(start, new, 1)
+    def _put_minute(self, start: datetime, profile: Profile) -> None:
+        new = _Minute.of(profile)
+        self._minutes[start] = self._minutes[start] + new if start in self._minutes else new
+        self._move(start, new, 1)
 
     def _move(self, start: datetime, minute: "_Minute", sign: int) -> None:
         """What came to, or is dropped from, the minutes that moving windows hold."""

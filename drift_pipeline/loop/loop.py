@@ -178,6 +178,7 @@ class Loop:
             spec=self.spec,
             step=self._step,
         )
+        self._watch.restore(self.clock.now())
         self.retraining.resume()
         self.incident = Incident.from_json(self._ledger.get("incident"))
         rollout = self._ledger.find("rollout")

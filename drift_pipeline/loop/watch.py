@@ -6,14 +6,15 @@ from typing import Any
 
 import polars as pl
 
-from drift_pipeline.clock import DAY, Window
+from drift_pipeline.clock import DAY, HOUR, Window
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.monitor import Monitor, window_lengths
 from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.detection.reference import Reference, freeze
 from drift_pipeline.detection.shape import Shape, shape_of
+from drift_pipeline.detection.stored import decode, encode
 from drift_pipeline.detection.verdict import FeatureFinding, Report
-from drift_pipeline.detection.windows import sliding
+from drift_pipeline.detection.windows import MINUTES_KEPT, Part, floor, sliding
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.loop.state import Version
 from drift_pipeline.registry.backends import Registry
@@ -21,6 +22,18 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 
 MOST_SHAPES = 8
+
+
+_STORED: dict[str, pl.DataType | type[pl.DataType]] = {
+    "_id": pl.String,
+    "_time": pl.Datetime("us", "UTC"),
+    "_version": pl.String,
+    "binning": pl.String,
+    "cursor": pl.Datetime("us", "UTC"),
+    "hours": pl.Int64,
+    "labelled": pl.List(pl.Int64),
+    "profile": pl.Binary,
+}
 
 
 class Watch:
@@ -80,8 +93,14 @@ class Watch:
         Args:
             versions: Delta versions of `predictions` and `outcomes` to read; None = as they are now.
         """
-        window, pinned = Window(self._observed_to, now), versions or {}
-        landed = self._lake.read("predictions", window, pinned.get("predictions"))
+        for end in sorted({max(floor(now, HOUR), self._observed_to), now}):
+            self._count(Window(self._observed_to, end), versions or {})
+            if versions is None and end == floor(end, HOUR):
+                self._store(end)
+        return self._monitor.evaluate(now)
+
+    def _count(self, window: Window, pinned: Mapping[str, int]) -> None:
+        landed, now = self._lake.read("predictions", window, pinned.get("predictions")), window.end
         if not landed.is_empty():
             served = landed.filter(pl.col("_version") == self.champion.name)
             self._slices.add(served, now)
@@ -91,12 +110,60 @@ class Watch:
         self._slices.consolidate(now)
         longest = window_lengths(self._spec, self._step)[-1]
         self._slices.forget(now - longest - 7 * DAY - self._spec.outcome.delay)
-        return self._monitor.evaluate(now)
+
+    def _store(self, cursor: datetime) -> None:
+        """Keep the profiles of all that was read up to the cursor, a whole hour; once, however often it is told."""
+        digest = self.reference.binning.digest
+        rows = [
+            {
+                "_id": f"{self.champion.name} {part.start.isoformat()} {cursor.isoformat()} {part.length / HOUR:g}h",
+                "_time": part.start,
+                "_version": self.champion.name,
+                "binning": digest,
+                "cursor": cursor,
+                "hours": round(part.length / HOUR),
+                "labelled": list(part.labelled),
+                "profile": encode(part.profile),
+            }
+            for part in self._slices.new_parts()
+        ]
+        if rows:
+            self._lake.append("profiles", pl.DataFrame(rows, schema=_STORED), batch=int(cursor.timestamp() // 3600))
+
+    def restore(self, now: datetime) -> None:
+        """Take up the stored profiles of this champion and reference; what is newer is read at the next `observe`."""
+        stored = self._lake.read("profiles", Window(floor(self.armed_at, DAY), max(now, self.armed_at)))
+        if stored.is_empty():
+            return
+        ours = (pl.col("_version") == self.champion.name) & (pl.col("binning") == self.reference.binning.digest)
+        stored = stored.filter(ours & (pl.col("cursor") > self.armed_at))
+        if stored.is_empty():
+            return
+        self._slices.restore(map(self._part, _without_replaced(stored)))
+        self._observed_to = cursor = max(stored["cursor"].to_list())
+        self._take_up(Window(max(self.armed_at, cursor - 2 * self._spec.outcome.delay - 7 * DAY), cursor))
+
+    def _take_up(self, window: Window) -> None:
+        """Of rows that are in the restored hours: which still wait for a label, and the newest ones by the minute."""
+        rows = self._lake.read("predictions", window)
+        rows = rows if rows.is_empty() else rows.filter(pl.col("_version") == self.champion.name)
+        if rows.is_empty():
+            return
+        known = self._lake.read("outcomes", window)
+        labels = _first_labels(known) if known.height else pl.DataFrame(schema={"_id": pl.String, "_label": pl.Int8})
+        minutes = rows.filter(pl.col("_time") >= window.end - MINUTES_KEPT)
+        self._slices.add_minutes(minutes, minutes.join(labels, on="_id", how="inner", maintain_order="left"))
+        waiting = rows.select("_id", "_time", "_score")
+        self._unlabelled = waiting.join(labels, on="_id", how="anti", maintain_order="left")
+
+    def _part(self, row: Mapping[str, Any]) -> Part:
+        profile = decode(self.reference.binning, row["profile"])
+        return Part(row["_time"], row["hours"] * HOUR, profile, tuple(row["labelled"]))
 
     def _count_labels(self, outcomes: pl.DataFrame, now: datetime) -> None:
         if outcomes.is_empty() or self._unlabelled.is_empty():
             return
-        known = outcomes.select("_id", "_label").unique("_id", keep="first", maintain_order=True)
+        known = _first_labels(outcomes)
         self._slices.add_labels(self._unlabelled.join(known, on="_id", how="inner", maintain_order="left"), now)
         waiting = self._unlabelled.join(known, on="_id", how="anti", maintain_order="left")
         self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
@@ -124,6 +191,19 @@ class Watch:
     def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
         window = sliding(at, finding.window)
         return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
+
+
+def _first_labels(outcomes: pl.DataFrame) -> pl.DataFrame:
+    return outcomes.select("_id", "_label").unique("_id", keep="first", maintain_order=True)
+
+
+def _without_replaced(stored: pl.DataFrame) -> list[dict[str, Any]]:
+    """The parts that count: a day takes the place of all parts of it that were stored by then."""
+    folded = stored.filter(pl.col("hours") == 24).group_by(_day="_time").agg(pl.col("cursor").max().alias("_folded"))
+    beside = stored.with_columns(_day=pl.col("_time").dt.truncate("1d")).join(folded, on="_day", how="left")
+    is_day = (pl.col("hours") == 24) & (pl.col("cursor") == pl.col("_folded"))
+    counts = beside.filter(pl.col("_folded").is_null() | (pl.col("cursor") > pl.col("_folded")) | is_day)
+    return counts.sort("hours", "_time", descending=[True, False]).to_dicts()
 
 
 def _edges(spec: ModelSpec) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""The lake: append-only Delta tables `predictions`, `shadow` and `outcomes`, partitioned by UTC day.
+"""The lake: append-only Delta tables `predictions`, `shadow`, `outcomes` and `profiles`, partitioned by UTC day.
 
 A batch is named by its source and a growing number; one that was written already is not written again, so a
 producer may send it twice. Small batches wait in memory until `flush_rows` have come: readers see them at once,
@@ -18,8 +18,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 
-Table = Literal["predictions", "outcomes", "shadow"]
-_TIME: dict[Table, str] = {"predictions": "_time", "outcomes": "_observed_at", "shadow": "_time"}
+Table = Literal["predictions", "outcomes", "shadow", "profiles"]
+_TIME: dict[Table, str] = {"predictions": "_time", "outcomes": "_observed_at", "shadow": "_time", "profiles": "_time"}
 _CHECKPOINT_EVERY = 20  # commits; a log without checkpoints is read again whole at each append
 _ATTEMPTS = 5  # at one commit; each is lost only to another writer's
 
@@ -30,6 +30,7 @@ class Lake:
     `predictions`: `_id, _time, _version, _route, _score`, the spec's other columns and features.
     `shadow`: `_id, _time, _version, _score` of the model that did not answer, while a rollout mirrors traffic.
     `outcomes`: `_id, _observed_at, _label` (0 or 1, or a regression's number).
+    `profiles`: `_id, _time, _version`, and what `loop.watch` keeps of each hour, or whole day, of that version.
     """
 
     def __init__(self, root: Path, source: str = "capture", flush_rows: int = 1) -> None:

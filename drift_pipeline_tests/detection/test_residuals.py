@@ -1,4 +1,4 @@
-"""A regression's KPIs: MAE against its held-out baseline, residuals against the held-out ones, and when neither tells."""
+"""A regression's KPIs: MAE against its held-out baseline, residuals against the held-out ones."""
 
 from collections.abc import Iterator
 from datetime import timedelta
