@@ -118,14 +118,16 @@ def mae_kpi(
     name = "mae"
     if spec.kpis.mae is None:
         return KpiResult(name, Verdict.NOT_CONFIGURED, None, None, None, None, 0, "switched off in the spec")
-    limit, errors = spec.kpis.mae.rise, counts[binning.slots["errors"]]
+    limit = spec.kpis.mae.rise
+    if healthy is None or healthy.mae.rows < 2 or healthy.mae.value == 0:
+        reason = "the baseline has fewer than two labels, or no error at all"
+        return KpiResult(name, Verdict.INCONCLUSIVE, None, limit, None, length, 0, reason)
+    errors = counts[binning.slots["errors"]]
     labelled = int(errors[0])
 
     def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
         return KpiResult(name, verdict, value, limit, bound, length, labelled, reason)
 
-    if healthy is None or healthy.mae.rows < 2 or healthy.mae.value == 0:
-        return result(Verdict.INCONCLUSIVE, "the baseline has fewer than two labels, or no error at all")
     if lack := _lack(labelled, scored):
         return result(Verdict.INCONCLUSIVE, lack)
     now = mae_of(binning, errors)
@@ -149,15 +151,17 @@ def residuals_kpi(
     name = "residuals"
     if spec.kpis.residuals is None:
         return KpiResult(name, Verdict.NOT_CONFIGURED, None, None, None, None, 0, "switched off in the spec")
-    limit, bins = spec.kpis.residuals.threshold, _bins(binning)
+    limit = spec.kpis.residuals.threshold
+    if healthy is None or np.isnan(healthy.counts_phi):
+        reason = f"fewer than {LEAST_DAYS} held-out days tell how much residuals vary"
+        return KpiResult(name, Verdict.INCONCLUSIVE, None, limit, None, length, 0, reason)
+    bins = _bins(binning)
     current = counts[binning.slots["residual"]][: bins.bins]
     labelled = int(current.sum())
 
     def result(verdict: Verdict, reason: str, bound: float | None = None) -> KpiResult:
         return KpiResult(name, verdict, bound, limit, bound, length, labelled, reason)
 
-    if healthy is None or np.isnan(healthy.counts_phi):
-        return result(Verdict.INCONCLUSIVE, f"fewer than {LEAST_DAYS} held-out days tell how much residuals vary")
     phi = healthy.counts_phi if healthy.counts_phi >= IID_BELOW else 1.0
     if lack := _lack(int(labelled / phi), int(scored / phi)):
         return result(Verdict.INCONCLUSIVE, lack)
