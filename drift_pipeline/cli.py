@@ -333,21 +333,29 @@ def verify(home: Path | None, as_json: bool) -> int:
 @click.option("--days", type=click.IntRange(min=120), default=270, show_default=True)
 @click.option("--rows-per-day", type=click.IntRange(min=20), default=400, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--regression", is_flag=True, help="Minutes that deliveries take, in place of clicks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def sample(folder: Path, days: int, rows_per_day: int, seed: int, as_json: bool) -> int:
+def sample(folder: Path, days: int, rows_per_day: int, seed: int, regression: bool, as_json: bool) -> int:
     """Write a synthetic history to try things on: FOLDER/history.parquet and FOLDER/spec.yaml.
 
     Clicks on recommendations; three fifths in, what makes people click changes.
     """
-    from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, Drift, synthetic_history
+    from drift_pipeline.telemetry.synthetic import (
+        DELIVERY_SPEC,
+        SAMPLE_SPEC,
+        Drift,
+        delivery_history,
+        synthetic_history,
+    )
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not an empty folder; name a new one")
-    history = synthetic_history(days, rows_per_day, seed, drifts=(Drift("concept", day=days * 0.6),))
+    make, spec = (delivery_history, DELIVERY_SPEC) if regression else (synthetic_history, SAMPLE_SPEC)
+    history = make(days, rows_per_day, seed, drifts=(Drift("concept", day=days * 0.6),))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         history.write_parquet(folder / "history.parquet")
-        (folder / "spec.yaml").write_text(SAMPLE_SPEC, encoding="utf-8")
+        (folder / "spec.yaml").write_text(spec, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     files = {"history": str(folder / "history.parquet"), "spec": str(folder / "spec.yaml")}
