@@ -54,6 +54,7 @@ _OWN: dict[Task, tuple[tuple[str, str], ...]] = {
         ("outcome", "positive"),
         ("kpis", "auroc"),
         ("kpis", "demographic_parity"),
+        ("kpis", "estimated_auroc"),
     ),
     "regression": (("prediction", "value"), ("kpis", "mae"), ("kpis", "residuals")),
 }
@@ -120,10 +121,15 @@ class Ceiling(Part):
     threshold: float = Field(gt=0)
 
 
+class Level(Part):
+    level: float = Field(default=0.01, gt=0, lt=0.5)
+
+
 class Kpis(Part):
     """The KPI matrix; null switches a KPI off, which makes it NOT_CONFIGURED.
 
     `auroc` and `demographic_parity` are of classifications, `mae` and `residuals` of regressions.
+    `estimated_auroc` and `multivariate` are hints beside the matrix: they may warn, and are off unless given.
     """
 
     psi: Psi | None = Psi()
@@ -133,6 +139,8 @@ class Kpis(Part):
     demographic_parity: Drop | None = Drop(drop=0.03)
     mae: Rise | None = Rise(rise=0.1)
     residuals: Ceiling | None = Ceiling(threshold=0.05)
+    estimated_auroc: Drop | None = None
+    multivariate: Level | None = None
 
 
 class Span(Part):

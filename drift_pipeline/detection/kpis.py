@@ -11,6 +11,7 @@ import numpy as np
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window, format_duration
 from drift_pipeline.detection.binning import SCORE, Ints
 from drift_pipeline.detection.columns import Side
+from drift_pipeline.detection.hints import Samples, estimate_of, estimated, multivariate
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.reference import Reference
 from drift_pipeline.detection.residuals import mae_kpi, residuals_kpi
@@ -33,7 +34,7 @@ class Tick:
     """What the KPIs of one tick are taken from.
 
     `lengths`: of the windows, rising; `merged`: profiles of the windows under a day; `keep(name, key, make)`: what an
-    earlier tick made under the same key, else made now.
+    earlier tick made under the same key, else made now. `samples`: rows of reference days and of recent ones.
     """
 
     reference: Reference
@@ -44,6 +45,7 @@ class Tick:
     merged: Mapping[timedelta, Profile]
     findings: Sequence[FeatureFinding]
     keep: Callable[[str, object, Callable[[], Any]], Any]
+    samples: tuple[Samples, Samples] = ({}, {})
 
     def profile(self, window: Window) -> Profile:
         if window.length in self.merged:
@@ -54,8 +56,8 @@ class Tick:
 
 
 def evaluate(tick: Tick) -> dict[str, KpiResult]:
-    """Every KPI of the matrix, those that are not configured included."""
-    return {
+    """Every KPI of the matrix, those that are not configured included, and the hints that the spec asks for."""
+    found = {
         "psi": _psi(tick.spec, tick.findings),
         "range_z": _range_z(tick),
         "auroc": _auroc(tick),
@@ -63,6 +65,11 @@ def evaluate(tick: Tick) -> dict[str, KpiResult]:
         "demographic_parity": _parity(tick),
         **(_errors(tick) if tick.spec.task == "regression" else {}),
     }
+    if tick.spec.kpis.estimated_auroc is not None:
+        found["estimated_auroc"] = _estimated(tick, tick.spec.kpis.estimated_auroc.drop)
+    if tick.spec.kpis.multivariate is not None:
+        found["multivariate"] = _multivariate(tick, tick.spec.kpis.multivariate.level)
+    return found
 
 
 def _off(name: str, reason: str) -> KpiResult:
@@ -238,6 +245,43 @@ def _judged_errors(tick: Tick, window: Window, length: timedelta) -> tuple[KpiRe
         mae_kpi(binning, healthy, counts, scored, spec, length),
         residuals_kpi(binning, healthy, counts, scored, spec, length),
     )
+
+
+def _estimated(tick: Tick, drop: float) -> KpiResult:
+    """Of the last 24 h, whose labels need not have come; graded on the newest cohort whose labels have."""
+    window, slices = sliding(tick.now, DAY), tick.slices
+    key = (window, slices.labelled(), slices.revision(window))
+
+    def judged() -> KpiResult:
+        return estimated(tick.reference, _scored(slices, window), window, drop, _realised(tick))
+
+    found: KpiResult = tick.keep("estimated_auroc", key, judged)
+    return found
+
+
+def _scored(slices: Slices, window: Window) -> Ints:
+    return slices.column(window, SCORE)[: slices.binning.columns[SCORE].bins]
+
+
+def _realised(tick: Tick) -> tuple[float, float] | None:
+    """Estimated and realised AUROC of the last week, else the last day, of which the labels have come."""
+    for length in (WEEK, DAY):
+        window = sliding(tick.now - tick.spec.outcome.delay, length)
+        positives, negatives, scored = _labelled_scores(tick.slices, window)
+        mature = positives.sum() + negatives.sum() >= MATURE * scored
+        estimate = estimate_of(tick.reference, _scored(tick.slices, window))
+        if mature and min(positives.sum(), negatives.sum()) >= LEAST_OF_A_CLASS and estimate is not None:
+            return estimate, binned_auroc(positives, negatives).value
+    return None
+
+
+def _multivariate(tick: Tick, level: float) -> KpiResult:
+    before, after = tick.samples
+    key = (tuple(after), level)
+    found: KpiResult = tick.keep(
+        "multivariate", key, lambda: multivariate(tick.reference.binning, before, after, level)
+    )
+    return found
 
 
 def _latency(tick: Tick) -> KpiResult:

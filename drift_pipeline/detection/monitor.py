@@ -8,6 +8,7 @@ from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, Window
 from drift_pipeline.detection import kpis
 from drift_pipeline.detection.columns import Side
 from drift_pipeline.detection.compare import Sides
+from drift_pipeline.detection.hints import Samples
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.reference import LEAST_WINDOWS, YEAR, Reference
 from drift_pipeline.detection.thresholds import false_discovery_rate
@@ -44,8 +45,12 @@ class Monitor:
         self.slices = Slices(reference.binning, armed_at, finest=MINUTE if step < HOUR else HOUR)
         self._kept: dict[str, tuple[object, object]] = {}
 
-    def evaluate(self, now: datetime) -> Report:
-        """Everything that a tick has to say of the windows that end now."""
+    def evaluate(self, now: datetime, samples: tuple[Samples, Samples] = ({}, {})) -> Report:
+        """Everything that a tick has to say of the windows that end now.
+
+        Args:
+            samples: rows of reference days and of the last 14 days, where the spec asks for the multivariate check.
+        """
         lengths = window_lengths(self.spec, self.step)
         end = now if self.slices.by_minute else floor(now, HOUR)
         windows = [w for n in lengths if (w := sliding(end, n)).start >= self.slices.armed_at]
@@ -53,7 +58,9 @@ class Monitor:
         findings: list[FeatureFinding] = []
         for window in windows:
             findings += self._findings(window, merged)
-        tick = kpis.Tick(self.reference, self.slices, self.spec, end, lengths, merged, tuple(findings), self._keep)
+        tick = kpis.Tick(
+            self.reference, self.slices, self.spec, end, lengths, merged, tuple(findings), self._keep, samples
+        )
         return Report(now, kpis.evaluate(tick), tuple(findings), self.reference.provisional)
 
     def _findings(self, window: Window, merged: dict[timedelta, Profile]) -> list[FeatureFinding]:

@@ -13,7 +13,7 @@ from drift_pipeline.detection.binning import SCORE, Binning, Floats, Ints, Numer
 from drift_pipeline.detection.columns import Layout, Side
 from drift_pipeline.detection.compare import Null
 from drift_pipeline.detection.profile import Profile, label_slices, profile_slices
-from drift_pipeline.detection.residuals import HeldOut, held_out, known_residuals
+from drift_pipeline.detection.residuals import HeldOut, held_out_errors, known_residuals
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
 from drift_pipeline.detection.statistics.mae import Mae
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_rows
@@ -34,7 +34,9 @@ class Reference:
     by_hour: profiles per hour of week (168), or of day (24) below 4 weeks of reference; nulls: per window length, of
     the usable values; missing_nulls: of the share of rows without one; auroc: the held-out, time-forward baseline;
     auroc_phi: its overdispersion by day, at least 1; group_days: per protected column (positives, totals), each
-    (days, groups), of the scored rows; errors: in place of auroc, of a regression.
+    (days, groups), of the scored rows;
+    held_out: positives and negatives of the held-out rows per bin of the watched score, None where none has a label.
+    errors: in place of auroc, of a regression.
     """
 
     binning: Binning
@@ -46,6 +48,7 @@ class Reference:
     auroc: Auroc | None
     auroc_phi: float
     group_days: dict[str, tuple[Ints, Ints]]
+    held_out: tuple[Ints, Ints] | None = None
     errors: HeldOut | None = None
 
     @property
@@ -120,7 +123,8 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         held_out_auroc(binning, scored),
         _auroc_phi(scored) if residuals is None else 1.0,
         {name: _group_days(binning, scored, name) for name in binning.protected},
-        None if residuals is None else held_out(binning, scored),
+        None if residuals is not None else _held_out(binning, scored),
+        None if residuals is None else held_out_errors(binning, scored),
     )
 
 
@@ -131,6 +135,15 @@ def held_out_auroc(binning: Binning, scored: pl.DataFrame) -> Auroc | None:
         return None
     profile = label_slices(binning, known["_score"], known["_label"], np.zeros(known.height, np.int64), 1)[0]
     return binned_auroc(*profile.labelled_scores(), atom=binning.score_atom)
+
+
+def _held_out(binning: Binning, scored: pl.DataFrame) -> tuple[Ints, Ints] | None:
+    known = scored.filter(pl.col("_label").is_not_null() & pl.col("_score").is_finite())
+    bins = binning.columns[SCORE]
+    if known.is_empty():
+        return None
+    index, positive = bins.index(known["_score"]), known["_label"].to_numpy() == 1
+    return np.bincount(index[positive], minlength=bins.bins), np.bincount(index[~positive], minlength=bins.bins)
 
 
 def _auroc_phi(scored: pl.DataFrame) -> float:

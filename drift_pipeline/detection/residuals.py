@@ -57,7 +57,7 @@ def known_residuals(scored: pl.DataFrame) -> pl.DataFrame:
     return known.select("_time", (pl.col("_label") - pl.col("_score")).alias("_residual"))
 
 
-def held_out(binning: Binning, scored: pl.DataFrame) -> HeldOut | None:
+def held_out_errors(binning: Binning, scored: pl.DataFrame) -> HeldOut | None:
     """None where no row has a label."""
     known = known_residuals(scored)
     if known.is_empty():

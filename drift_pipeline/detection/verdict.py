@@ -18,6 +18,9 @@ class Verdict(StrEnum):
     NOT_CONFIGURED = "NOT_CONFIGURED"
 
 
+HINTS = ("estimated_auroc", "multivariate")  # KPIs that may warn and never say that all is well
+
+
 @dataclass(frozen=True)
 class FeatureFinding:
     """One watched column in one window.

@@ -1,13 +1,15 @@
 """One champion under watch: its frozen reference, and the profiles of what it has answered since it was armed."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
-from drift_pipeline.clock import DAY, HOUR, Window
+from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.detection.binning import Floats
+from drift_pipeline.detection.hints import SAMPLED_DAYS, Samples, sample_day
 from drift_pipeline.detection.monitor import Monitor, window_lengths
 from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.detection.reference import Reference, freeze
@@ -68,6 +70,8 @@ class Watch:
         self._monitor = Monitor(self.reference, spec, armed_at, step)
         self._slices = self._monitor.slices
         self._observed_to = armed_at
+        self._samples: dict[date, Floats] = {}
+        self._reference_samples = _days_sampled(self.reference, frame) if spec.kpis.multivariate else {}
         self._unlabelled = pl.DataFrame()
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +101,7 @@ class Watch:
             self._count(Window(self._observed_to, end), versions or {})
             if versions is None and end == floor(end, HOUR):
                 self._store(end)
-        return self._monitor.evaluate(now)
+        return self._monitor.evaluate(now, self._sampled(now, versions or {}))
 
     def _count(self, window: Window, pinned: Mapping[str, int]) -> None:
         landed, now = self._lake.read("predictions", window, pinned.get("predictions")), window.end
@@ -160,6 +164,20 @@ class Watch:
         profile = decode(self.reference.binning, row["profile"])
         return Part(row["_time"], row["hours"] * HOUR, profile, tuple(row["labelled"]))
 
+    def _sampled(self, now: datetime, pinned: Mapping[str, int]) -> tuple[Samples, Samples]:
+        """Samples of the last whole days, of which only those are read that no earlier tick has read."""
+        if self._spec.kpis.multivariate is None:
+            return {}, {}
+        end = floor(now, DAY)
+        days = [end - (back + 1) * DAY for back in reversed(range(SAMPLED_DAYS))]
+        kept, self._samples = self._samples, {}
+        for start in (day for day in days if day >= self.armed_at):
+            if start.date() not in kept:
+                frame = self._lake.read("predictions", Window(start, start + DAY), pinned.get("predictions"))
+                kept[start.date()] = sample_day(self.reference.binning, frame, start.date())
+            self._samples[start.date()] = kept[start.date()]
+        return self._reference_samples, {day: rows for day, rows in self._samples.items() if len(rows)}
+
     def _count_labels(self, outcomes: pl.DataFrame, now: datetime) -> None:
         if outcomes.is_empty() or self._unlabelled.is_empty():
             return
@@ -191,6 +209,13 @@ class Watch:
     def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
         window = sliding(at, finding.window)
         return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
+
+
+def _days_sampled(reference: Reference, frame: pl.DataFrame) -> dict[date, Floats]:
+    """Samples of the reference's newest four weeks, by day."""
+    newest = frame.filter(pl.col("_time") >= reference.span.end - 4 * WEEK)
+    days = newest.with_columns(_day=pl.col("_time").dt.date()).partition_by("_day", as_dict=True, include_key=False)
+    return {day: sample_day(reference.binning, rows, day) for (day,), rows in sorted(days.items())}
 
 
 def _first_labels(outcomes: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from drift_pipeline.clock import DAY
-from drift_pipeline.detection.verdict import KpiResult, Report, Verdict
+from drift_pipeline.detection.verdict import HINTS, KpiResult, Report, Verdict
 
 TICKS, OF_TICKS = 2, 3  # k of m
 WARN_OPENS_AFTER = DAY
@@ -167,8 +167,16 @@ def _while_open(before: Incident, seen: Incident, report: Report) -> tuple[Incid
 
 
 def _calm(incident: Incident, report: Report) -> bool | None:
-    """Whether what opened it is back within half the thresholds; None where it cannot be told."""
-    kpis = [report.kpis[name] for name in incident.kpis]
+    """Whether what opened it is back within half the thresholds; None where it cannot be told.
+
+    A hint keeps an incident open while it warns; that it warns no more proves nothing, so the rest has to be OK.
+    """
+    hints = [report.kpis[name].verdict for name in incident.kpis if name in HINTS and name in report.kpis]
+    kpis = [report.kpis[name] for name in incident.kpis if name not in HINTS]
+    if Verdict.WARN in hints:
+        return False
+    if hints and not kpis and report.verdict is not Verdict.OK:
+        return None
     told = [kpi for kpi in kpis if kpi.verdict is not Verdict.INCONCLUSIVE]
     if report.drifting or not all(kpi.verdict is Verdict.OK and _within_half(kpi) for kpi in told):
         return False

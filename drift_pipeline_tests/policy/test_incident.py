@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from drift_pipeline.clock import DAY, HOUR, WEEK
+from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK
 from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Report, Verdict
 from drift_pipeline.policy.incident import Change, Incident, step
 
@@ -61,6 +62,17 @@ def told(changes: Sequence[Change | None]) -> list[tuple[int, str]]:
 )
 def test_two_breaches_in_three_ticks_open_and_less_does_not(ticks: str, expected: list[tuple[int, str]]) -> None:
     assert told(play(ticks)[0]) == expected
+
+
+@pytest.mark.parametrize(("window", "opens"), [(15 * MINUTE, True), (HOUR, True), (DAY, False), (WEEK, False)])
+def test_drift_in_a_window_under_a_day_opens_in_two_of_three_ticks(window: timedelta, opens: bool) -> None:
+    incident, changes = Incident("sha256:0123456789abcdef"), []
+    for number, drifts in enumerate((True, False, True)):
+        at = START + number * MINUTE
+        found = replace(report(at, kpi(Verdict.WARN), drifting=["x"]).features[0], drift=drifts, window=window)
+        incident, change = step(incident, Report(at, {"psi": kpi(VERDICTS["W" if drifts else "o"])}, (found,), False))
+        changes.append(change)
+    assert told(changes) == ([(2, "OPENED")] if opens else [])
 
 
 @pytest.mark.parametrize(
@@ -204,3 +216,18 @@ def test_what_is_remembered_is_json() -> None:
     assert body["breaches"] == ["2026-01-05T01:00:00+00:00", None, "2026-01-05T03:00:00+00:00"]
     assert body["kpis"] == ["psi"]
     assert body["closed_at"] is None
+
+
+def test_a_hint_keeps_an_incident_open_while_it_warns_and_never_closes_it_alone() -> None:
+    def at(minute: int, hint: Verdict, rest: Verdict) -> Report:
+        told = kpi(hint, "estimated_auroc", value=-0.06, threshold=-0.05, window=MINUTE)
+        return report(START + minute * MINUTE, told, kpi(rest))
+
+    incident = Incident("sha256:ab", key="ab", open=True, kpis=("estimated_auroc",), windows_seconds=60)
+    ticks = [(Verdict.WARN, Verdict.OK)] * 5 + [(Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE)] * 5
+    for minute, (hint, rest) in enumerate(ticks):
+        incident, change = step(incident, at(minute, hint, rest))
+        assert change is None
+    for minute in range(10, 13):
+        incident, change = step(incident, at(minute, Verdict.INCONCLUSIVE, Verdict.OK))
+    assert change is Change.CLOSED

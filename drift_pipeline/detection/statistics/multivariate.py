@@ -36,7 +36,7 @@ class Term:
 class DomainShift:
     """auroc: 1/2 = the sides look alike. blocks: of the reference, of the current side. terms: largest coefficients.
 
-    smallest_p: the p-value cannot be lower, whatever the shift; from the draws and the labellings that there are.
+    smallest_p: about how low the p-value can be, whatever the shift; from the draws and the labellings that there are.
     """
 
     auroc: float
@@ -98,6 +98,8 @@ def domain_shift(
     random = np.random.default_rng(seed)
     fold_of_block = np.concatenate([random.permutation(np.arange(size) % folds) for size in sizes])
     labels = _labellings(fold_of_block, sizes, draws, random)
+    order = np.lexsort((block, fold_of_block[block]))  # folds and blocks without gaps: a fold is a slice
+    rows, block = rows[order], block[order]
     values, names = _terms(rows, max_terms)
     aurocs, weights = _fitted(values, block, fold_of_block, labels)
     reached = int(np.count_nonzero(aurocs[1:] >= aurocs[0] - 1e-9))
@@ -137,7 +139,7 @@ def _labellings(
     fold_of_block: npt.NDArray[np.intp], sizes: tuple[int, int], draws: int, random: np.random.Generator
 ) -> Floats:
     """(blocks, 1 + draws) of -1 reference, +1 current: the true sides first, then exchanged within each fold."""
-    true = np.repeat(np.float32([-1, 1]), sizes)
+    true = np.repeat(np.array([-1, 1], dtype=np.float32), sizes)
     labels = np.repeat(true[:, None], 1 + draws, axis=1)
     for fold in range(int(fold_of_block.max()) + 1):
         inside = fold_of_block == fold
@@ -146,60 +148,60 @@ def _labellings(
 
 
 def _labellings_there_are(fold_of_block: npt.NDArray[np.intp], sizes: tuple[int, int]) -> float:
-    """How many differ in their AUROC: with equally many blocks of both sides in each fold, swapping all changes none."""
+    """How many differ in AUROC: where each fold has equally many blocks of both sides, swapping all does not."""
     sides = np.bincount(fold_of_block[: sizes[0]]), np.bincount(fold_of_block[sizes[0] :])
     mirrored = 2 if np.array_equal(*sides) else 1
     return math.prod(math.comb(int(a + b), int(a)) for a, b in zip(*sides, strict=True)) / mirrored
 
 
 def _terms(rows: Array, max_terms: int) -> tuple[Floats, list[tuple[Kind, tuple[int, ...]]]]:
-    """Classifier inputs (n, 1 + T), an intercept first, each other one with mean 0 and sd 1; and what each is."""
+    """Classifier inputs (1 + T, n), an intercept first, each other one with mean 0 and sd 1; and what each is."""
     z, missing = _standardised(rows)
-    d = z.shape[1]
+    d = len(z)
     left, right = np.triu_indices(d, k=1)
-    lacking = np.flatnonzero(missing.any(axis=0))
+    lacking = np.flatnonzero(missing.any(axis=1))
     room = max(0, max_terms - 2 * d - len(lacking))
     if len(left) > room:
         scaled = _unit(z.copy())
-        kept = np.sort(np.argsort(-np.abs(scaled.T @ scaled)[left, right], kind="stable")[:room])
+        kept = np.sort(np.argsort(-np.abs(scaled @ scaled.T)[left, right], kind="stable")[:room])
         left, right = left[kept], right[kept]
     names: list[tuple[Kind, tuple[int, ...]]] = [("mean", (i,)) for i in range(d)]
     names += [("square", (i,)) for i in range(d)]
     names += [("product", (int(i), int(j))) for i, j in zip(left, right, strict=True)]
     names += [("missing", (int(i),)) for i in lacking]
-    one = np.ones((len(z), 1), dtype=np.float32)
-    values = np.hstack((one, _unit(np.hstack((z, z**2, z[:, left] * z[:, right], missing[:, lacking])))))
-    told = np.flatnonzero(values[:, 1:].any(axis=0))
+    values = np.ones((1 + len(names), z.shape[1]), dtype=np.float32)
+    np.concatenate((z, z**2, z[left] * z[right], missing[lacking]), out=values[1:])
+    told = np.flatnonzero(_unit(values[1:]).any(axis=1))
     if len(told) < len(names):
-        values = values[:, [0, *(told + 1)]]
+        values = values[[0, *(told + 1)]]
     return values, [names[index] for index in told]
 
 
 def _standardised(rows: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """(x - median) / (1.4826 MAD), cut at +-4 and 0 where missing, (n, d); and what is missing, (n, d).
+    """(x - median) / (1.4826 MAD) of the columns of (n, d), cut at +-4, 0 where missing, (d, n); and what is missing.
 
     Where the MAD is 0 (mostly one value) it is taken over the other values only.
     """
-    missing = ~np.isfinite(rows)
-    z = np.zeros(rows.shape, dtype=np.float32)
-    for column in range(rows.shape[1]):
-        there = ~missing[:, column]
-        values = np.clip(rows[there, column], -1e100, 1e100)
+    columns = np.ascontiguousarray(rows.T)
+    missing = ~np.isfinite(columns)
+    z = np.zeros(columns.shape, dtype=np.float32)
+    for into, column, absent in zip(z, columns, missing, strict=True):
+        values = np.clip(column[~absent], -1e100, 1e100)
         if not values.size:
             continue
         distance = values - np.median(values)
         away = np.abs(distance)
         scale = np.median(away) or (np.median(away[away > 0]) if away.any() else 1.0)
-        z[there, column] = np.clip(distance / (1.4826 * scale), -CLIP, CLIP)
+        into[~absent] = np.clip(distance / (1.4826 * scale), -CLIP, CLIP)
     return z, missing
 
 
 def _unit(values: Floats) -> Floats:
-    """`values`, changed in place: columns of mean 0 and sd 1; constant ones are 0 throughout."""
-    values -= values.mean(axis=0, dtype=np.float64).astype(np.float32)
-    sd = np.sqrt(np.einsum("ij,ij->j", values, values) / len(values))
+    """`values` (T, n), changed in place: each row of mean 0 and sd 1; constant ones are 0 throughout."""
+    values -= values.mean(axis=1, keepdims=True)
+    sd = np.sqrt(np.einsum("ij,ij->i", values, values) / values.shape[1])
     told = sd > 1e-5
-    values *= np.where(told, 1 / np.where(told, sd, 1), 0).astype(np.float32)
+    values *= np.where(told, 1 / np.where(told, sd, 1), 0).astype(np.float32)[:, None]
     return values
 
 
@@ -208,23 +210,24 @@ def _fitted(
 ) -> tuple[Array, Array]:
     """AUROC (draws,) of each labelling (blocks, draws), the mean over folds; and the first one's fit to all rows.
 
-    A block's rows share their label and the fit is linear: scores = X' (G + ridge)^-1 S y with S the sums over blocks,
+    A block's rows share their label and the fit is linear: scores = y' S (G + ridge)^-1 X with S the sums over blocks,
     so the factors are multiplied in the cheapest order, for all labellings at once.
     """
-    folds = int(fold_of_block.max()) + 1
-    order = np.argsort(block, kind="stable")
-    sums = np.add.reduceat(values[order], np.flatnonzero(np.diff(block[order], prepend=-1)), axis=0)
-    inside = [np.flatnonzero(fold_of_block[block] == fold) for fold in range(folds)]
-    parts = [values[rows] for rows in inside]
-    grams = [X.T @ X for X in parts]
-    gram = np.sum(grams, axis=0, dtype=np.float64)
-    total = np.zeros(labels.shape[1])
-    for fold, (rows, X) in enumerate(zip(inside, parts, strict=True)):
-        out = fold_of_block != fold
-        inverse = np.linalg.inv(_ridged(gram - grams[fold], len(values) - len(X))).astype(np.float32)
-        scores = np.linalg.multi_dot([labels[out].T, sums[out], inverse, X.T])
-        total += _aurocs(scores, labels[block[rows]].T > 0)
-    return total / folds, np.linalg.solve(_ridged(gram, len(values)), sums.T @ labels[:, 0])
+    starts = np.flatnonzero(np.diff(block, prepend=-1))
+    sums = np.empty((len(starts), len(values)), dtype=np.float32)
+    sums[block[starts]] = np.add.reduceat(values, starts, axis=1).T
+    ends = np.cumsum(np.bincount(fold_of_block[block]))
+    folds = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    positive = np.ascontiguousarray(labels.T > 0)
+    grams = [values[:, rows] @ values[:, rows].T for rows in folds]
+    gram, total = np.asarray(np.sum(grams, axis=0, dtype=np.float64)), np.zeros(labels.shape[1])
+    for fold, rows in enumerate(folds):
+        X, out = values[:, rows], fold_of_block != fold
+        per_block = np.linalg.solve(_ridged(gram - grams[fold], values.shape[1] - X.shape[1]), sums[out].T)
+        scores = np.linalg.multi_dot([labels[out].T, per_block.T.astype(np.float32), X])
+        total += _aurocs(scores, np.take(positive, block[rows], axis=1))
+    moments = (sums.T @ labels[:, 0]).astype(np.float64)
+    return total / len(folds), np.asarray(np.linalg.solve(_ridged(gram, values.shape[1]), moments), dtype=np.float64)
 
 
 def _ridged(gram: Array, n: int) -> Array:
@@ -235,17 +238,20 @@ def _ridged(gram: Array, n: int) -> Array:
 
 
 def _aurocs(scores: Floats, positive: npt.NDArray[np.bool_]) -> Array:
-    """AUROC of each row of (draws, n), scores compared on a grid of 256 steps between their ends; equal = 1/2."""
+    """AUROC of each row of (draws, n); a few rows at a time stay in the cache."""
+    parts = [slice(start, start + CHUNK) for start in range(0, len(scores), CHUNK)]
+    return np.concatenate([_aurocs_on_a_grid(scores[part], positive[part]) for part in parts])
+
+
+def _aurocs_on_a_grid(scores: Floats, positive: npt.NDArray[np.bool_]) -> Array:
+    """Scores compared on a grid of 256 steps between their ends; equal = 1/2.
+
+    Rounded to the nearest step, so that scores with their signs changed meet the same grid.
+    """
     low, high = scores.min(axis=1, keepdims=True), scores.max(axis=1, keepdims=True)
-    # rounded to the nearest, so that the grid of scores with their signs changed is the same
     steps = ((scores - low) * ((STEPS - 1) / np.maximum(high - low, 1e-6)) + 0.5).astype(np.int64)
-    steps = 2 * steps + positive
-    found = np.empty(len(scores))
-    for start in range(0, len(scores), CHUNK):  # so many draws' counts stay in the cache
-        some = steps[start : start + CHUNK]
-        places = (some + 2 * STEPS * np.arange(len(some))[:, None]).ravel()
-        counts = np.bincount(places, minlength=2 * STEPS * len(some)).reshape(len(some), STEPS, 2)
-        n, p = counts[..., 0], counts[..., 1]
-        ranked = (p * (np.cumsum(n, axis=1) - n / 2)).sum(axis=1)
-        found[start : start + CHUNK] = ranked / (p.sum(axis=1) * n.sum(axis=1))
-    return found
+    steps += STEPS * (positive + 2 * np.arange(len(scores))[:, None])
+    counts = np.bincount(steps.ravel(), minlength=2 * STEPS * len(scores)).reshape(len(scores), 2, STEPS)
+    n, p = counts[:, 0].astype(np.float32), counts[:, 1].astype(np.float32)
+    ranked = np.einsum("ij,ij->i", p, np.cumsum(n, axis=1) - n / 2, dtype=np.float64)
+    return np.asarray(ranked / (p.sum(axis=1) * n.sum(axis=1)))
