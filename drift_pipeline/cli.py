@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -115,7 +115,7 @@ def _where(summary: dict[str, Any], home: Path) -> str:
     version = summary["reigns"][-1]["version"] if summary["reigns"] else "v1"
     card = Path(shown, "evidence", summary["model"], version, "card.html")
     lines = [
-        f"AUROC, mean over months: {_number(auroc['loop'])}, and {_number(auroc['frozen'])} without the loop; "
+        f"AUROC, mean over months: {auroc['loop']:.3f}, and {auroc['frozen']:.3f} without the loop; "
         f"{summary['audit']['records']} audit records; {summary['wall_seconds']} s",
         f"  the history at a glance  {Path(shown, 'report.html')}",
         f"  the champion's card      {card}",
@@ -255,13 +255,17 @@ class _bar:  # noqa: N801  # used as a function that is a context
 
 
 def _told(summary: dict[str, Any], out: Path) -> str:
-    auroc, audit = summary["auroc"], summary["audit"]
+    from drift_pipeline.detection.performance import measured_by
+
+    measure, audit = measured_by(summary), summary["audit"]
+    told = summary[measure.kpi]
     lines = [
         f"{summary['model']}: {summary['rows']:,} rows, {summary['from'][:10]} to {summary['to'][:10]}, "
         f"{summary['evaluations']:,} ticks" + (", interrupted" if summary["partial"] else ""),
         *(f"note        {note}" for note in summary["notes"]),
-        f"AUROC       frozen {_number(auroc['frozen'])}, loop {_number(auroc['loop'])} (mean over months), "
-        f"worst month {_number(auroc['worst_month'], '+')} against frozen",
+        f"{measure.name:<11} frozen {_known(measure.shown, told['frozen'])}, "
+        f"loop {_known(measure.shown, told['loop'])} (mean over months), "
+        f"worst month {_known(measure.shown_gain, told['worst_month'])} against frozen",
         f"incidents   {summary['incidents']}, alerts {summary['alerts']}, decisions "
         + (", ".join(f"{action} {n}" for action, n in summary["decisions"].items()) or "none"),
         f"trainings   {len(summary['retrains'])}, of them {summary['rejected_candidates']} rejected; "
@@ -271,23 +275,26 @@ def _told(summary: dict[str, Any], out: Path) -> str:
         gate = "accepted" if retrain["accepted"] else "rejected"
         lines.append(
             f"  {retrain['at'][:10]}  {retrain['version']:<4} {retrain['cause']:<9} {gate}  "
-            f"AUROC on new rows {_number(retrain['auroc_before'])} -> {_number(retrain['auroc_after'])}"
+            f"{measure.name} on new rows {_known(measure.shown, retrain[f'{measure.kpi}_before'])} -> "
+            f"{_known(measure.shown, retrain[f'{measure.kpi}_after'])}"
         )
     lines.append(f"audit       {audit['records']} records, {'verified' if audit['verified'] else 'NOT VERIFIED'}")
     lines.append(f"written to  {out} in {summary['wall_seconds']} s; open report.html there")
     return "\n".join(lines)
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "unknown" if value is None else f"{value:{sign}.3f}"
+def _known(shown: Callable[[float], str], value: float | None) -> str:
+    return "unknown" if value is None else shown(value)
 
 
 def _exit_code(summary: dict[str, Any]) -> int:
+    from drift_pipeline.detection.performance import measured_by
+
     if summary["partial"]:
         return INTERRUPTED
     if not summary["audit"]["verified"]:
         return NEGATIVE
-    return INCONCLUSIVE if summary["auroc"]["loop"] is None else OK
+    return INCONCLUSIVE if summary[measured_by(summary).kpi]["loop"] is None else OK
 
 
 @drift.group()
@@ -326,21 +333,29 @@ def verify(home: Path | None, as_json: bool) -> int:
 @click.option("--days", type=click.IntRange(min=120), default=270, show_default=True)
 @click.option("--rows-per-day", type=click.IntRange(min=20), default=400, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--regression", is_flag=True, help="Minutes that deliveries take, in place of clicks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def sample(folder: Path, days: int, rows_per_day: int, seed: int, as_json: bool) -> int:
+def sample(folder: Path, days: int, rows_per_day: int, seed: int, regression: bool, as_json: bool) -> int:
     """Write a synthetic history to try things on: FOLDER/history.parquet and FOLDER/spec.yaml.
 
     Clicks on recommendations; three fifths in, what makes people click changes.
     """
-    from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, Drift, synthetic_history
+    from drift_pipeline.telemetry.synthetic import (
+        DELIVERY_SPEC,
+        SAMPLE_SPEC,
+        Drift,
+        delivery_history,
+        synthetic_history,
+    )
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not an empty folder; name a new one")
-    history = synthetic_history(days, rows_per_day, seed, drifts=(Drift("concept", day=days * 0.6),))
+    make, spec = (delivery_history, DELIVERY_SPEC) if regression else (synthetic_history, SAMPLE_SPEC)
+    history = make(days, rows_per_day, seed, drifts=(Drift("concept", day=days * 0.6),))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         history.write_parquet(folder / "history.parquet")
-        (folder / "spec.yaml").write_text(SAMPLE_SPEC, encoding="utf-8")
+        (folder / "spec.yaml").write_text(spec, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     files = {"history": str(folder / "history.parquet"), "spec": str(folder / "spec.yaml")}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -16,10 +16,13 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from drift_pipeline.clock import DAY, HOUR, format_duration, parse_duration
 from drift_pipeline.errors import SpecError
@@ -38,6 +41,23 @@ Duration = Annotated[
     Field(ge=timedelta()),
 ]
 Kind = Literal["numeric", "categorical"]
+Task = Literal["binary_classification", "regression"]
+TRAINERS: dict[Task, tuple[str, ...]] = {
+    "binary_classification": ("gradient_boosting", "logistic_regression"),
+    "regression": ("gradient_boosting", "ridge"),
+}
+# The keys that only one task has
+_OWN: dict[Task, tuple[tuple[str, str], ...]] = {
+    "binary_classification": (
+        ("prediction", "score"),
+        ("prediction", "threshold"),
+        ("outcome", "positive"),
+        ("kpis", "auroc"),
+        ("kpis", "demographic_parity"),
+        ("kpis", "estimated_auroc"),
+    ),
+    "regression": (("prediction", "value"), ("kpis", "mae"), ("kpis", "residuals")),
+}
 
 
 class Part(BaseModel):
@@ -57,14 +77,23 @@ class Columns(Part):
 
 
 class Prediction(Part):
-    """The column of recorded scores (may be absent in replay) and the score from which the decision is positive."""
+    """The column of what was predicted, which may be absent in replay.
+
+    A classification has `score`, a probability, and the score from which the decision is positive; a regression has
+    `value`.
+    """
 
     score: str | None = None
     threshold: float = Field(default=0.5, ge=0, le=1)
+    value: str | None = None
+
+    @property
+    def column(self) -> str | None:
+        return self.score or self.value
 
 
 class Outcome(Part):
-    """The label's column, its positive value, and how long after a prediction it is known."""
+    """The label's column, how long after a prediction it is known, and of a classification its positive value."""
 
     column: str
     positive: bool | int | str = 1
@@ -84,6 +113,10 @@ class Drop(Part):
     drop: float = Field(gt=0, lt=1)
 
 
+class Rise(Part):
+    rise: float = Field(gt=0)
+
+
 class Ceiling(Part):
     threshold: float = Field(gt=0)
 
@@ -95,6 +128,7 @@ class Level(Part):
 class Kpis(Part):
     """The KPI matrix; null switches a KPI off, which makes it NOT_CONFIGURED.
 
+    `auroc` and `demographic_parity` are of classifications, `mae` and `residuals` of regressions.
     `estimated_auroc` and `multivariate` are hints beside the matrix: they may warn, and are off unless given.
     """
 
@@ -103,6 +137,8 @@ class Kpis(Part):
     auroc: Drop | None = Drop(drop=0.05)
     latency_p95_ms: Ceiling | None = Ceiling(threshold=150)
     demographic_parity: Drop | None = Drop(drop=0.03)
+    mae: Rise | None = Rise(rise=0.1)
+    residuals: Ceiling | None = Ceiling(threshold=0.05)
     estimated_auroc: Drop | None = None
     multivariate: Level | None = None
 
@@ -151,14 +187,6 @@ class Retrain(Part):
             raise ValueError(f"{cron!r} is not a cron line of five fields, such as '0 3 1 * *'")
         return cron
 
-    @field_validator("trainer")
-    @classmethod
-    def _trainer(cls, trainer: str) -> str:
-        known = ("gradient_boosting", "logistic_regression")
-        if trainer not in known:
-            raise ValueError(f"there is no trainer {trainer!r}; there are: {', '.join(known)}")
-        return trainer
-
 
 class Rollout(Part):
     """How a new version is shipped; durations are the shortest time in a phase, `deadline` the longest.
@@ -193,12 +221,13 @@ class ModelSpec(Part):
 
     `since` is the first day that has a partition in Dagster.
 
-    `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean.
+    `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean. Keys of
+    another task are refused, its KPIs are None, and neither is written out.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)
     owner: str = Field(min_length=1)
-    task: Literal["binary_classification"]
+    task: Task
     columns: Columns = Columns()
     features: dict[str, Kind] = Field(min_length=1)
     prediction: Prediction = Prediction()
@@ -210,6 +239,42 @@ class ModelSpec(Part):
     risk: Risk = Risk()
     card: Card = Card()
     since: date = date(2026, 1, 1)
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task(cls, task: object) -> object:
+        if task in get_args(Task):
+            return task
+        works = " or ".join(map(repr, get_args(Task)))
+        several = "; several scores are several MonitoredModels: one a class, that class against the rest"
+        raise ValueError(f"{task!r} is not supported; what works: {works}{several if 'multi' in str(task) else ''}")
+
+    @model_validator(mode="after")
+    def _is_of_its_task(self) -> "ModelSpec":
+        problems = [
+            _problem((part, key), f"there is no {key} in a {self.task}: it belongs to the task {task}")
+            for task, part, key in self._foreign()
+            if key in (of := getattr(self, part)).model_fields_set and getattr(of, key) is not None
+        ]
+        if (trainer := self.retrain.trainer) not in (known := TRAINERS[self.task]):
+            message = f"there is no trainer {trainer!r}; there are: {', '.join(known)}"
+            problems.append(_problem(("retrain", "trainer"), message))
+        if problems:
+            raise ValidationError.from_exception_data("ModelSpec", problems)
+        off = {key: None for _, part, key in self._foreign() if part == "kpis"}
+        object.__setattr__(self, "kpis", self.kpis.model_copy(update=off))
+        return self
+
+    def _foreign(self) -> list[tuple[Task, str, str]]:
+        """The keys that other tasks have and this one has not."""
+        return [(task, *place) for task, places in _OWN.items() if task != self.task for place in places]
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = write(self)
+        for _, part, key in self._foreign():
+            document.get(part, {}).pop(key, None)
+        return document
 
     @model_validator(mode="after")
     def _columns_are_distinct(self) -> "ModelSpec":
@@ -226,6 +291,12 @@ class ModelSpec(Part):
     def watched(self) -> dict[str, Kind]:
         """Every column whose distribution is watched: features first, then protected ones that are no feature."""
         return {**self.features, **self.protected}
+
+
+def _problem(place: tuple[str, str], message: str) -> InitErrorDetails:
+    """An error at a place of the document, in the words of a ValueError."""
+    error = PydanticCustomError("value_error", "Value error, {message}", {"message": message})
+    return InitErrorDetails(type=error, loc=place, input=None)
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:

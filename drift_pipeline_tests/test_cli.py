@@ -12,6 +12,8 @@ import polars as pl
 import pytest
 
 from drift_pipeline import __version__
+from drift_pipeline.spec import read_spec
+from drift_pipeline.telemetry.history import read_history
 from drift_pipeline_tests.replay.worlds import SPEC, data, drift, history, replay, replayed
 
 COMMAND = [sys.executable, "-c", "from drift_pipeline.cli import main; main()"]
@@ -240,6 +242,13 @@ def test_a_sample_is_what_replay_reads(tmp_path: Path) -> None:
     ended = drift(*command, "--out", tmp_path / "out", "--to", "2026-04-10", "--json")
     assert ended.code == 0, ended.err
     assert ended.summary["rows"] == 95 * 40
+
+
+def test_a_sample_may_be_of_numbers(tmp_path: Path) -> None:
+    ended = drift("sample", tmp_path / "s", "--days", 120, "--rows-per-day", 20, "--regression")
+    assert ended.code == 0, ended.err
+    found = read_history(tmp_path / "s/history.parquet", read_spec(tmp_path / "s/spec.yaml"))
+    assert found.frame["_label"].n_unique() > 1000
 
 
 def test_a_sample_says_in_json_where_it_is(tmp_path: Path) -> None:

@@ -330,7 +330,7 @@ def test_a_window_without_labels_is_no_training_and_the_reason_is_audited(world:
 
 
 def test_a_reference_of_too_few_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"9,000 \(retrain.min_rows\) of both classes are needed"):
+    with pytest.raises(InputError, match=r"9,000 \(retrain.min_rows\) with both classes are needed"):
         World(tmp_path, worlds.spec(min_rows=9000))
 
 

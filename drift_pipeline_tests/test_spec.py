@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.errors import SpecError
-from drift_pipeline.spec import Ceiling, Drop, Kpis, ModelSpec, Psi, RangeZ, read_spec
+from drift_pipeline.spec import Ceiling, Drop, Kpis, ModelSpec, Psi, RangeZ, Rise, read_spec
 
 MINIMAL = """\
 name: fraud
@@ -49,6 +49,8 @@ def test_what_is_left_out_is_the_kpi_matrix(tmp_path: Path) -> None:
         auroc=Drop(drop=0.05),
         latency_p95_ms=Ceiling(threshold=150),
         demographic_parity=Drop(drop=0.03),
+        mae=None,
+        residuals=None,
     )
 
 
@@ -185,7 +187,7 @@ def test_the_line_is_right_in_nested_blocks_and_in_a_defs_yaml(tmp_path: Path) -
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
-    text = "name: Fraud Model\nowner: ''\ntask: regression\nfeatures: {}\noutcome: {}\n"
+    text = "name: Fraud Model\nowner: ''\ntask: multiclass\nfeatures: {}\noutcome: {}\n"
     lines = refusal(tmp_path, text).splitlines()
     assert [line.split(": ")[0:2] for line in lines] == [
         ["F:1", "name"],
@@ -194,7 +196,10 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ["F:4", "features"],
         ["F:5", "outcome.column"],
     ]
-    assert lines[2] == "F:3: task: 'regression' is not supported; what works: 'binary_classification'"
+    assert lines[2] == (
+        "F:3: task: 'multiclass' is not supported; what works: 'binary_classification' or 'regression'; "
+        "several scores are several MonitoredModels: one a class, that class against the rest"
+    )
 
 
 def test_a_required_key_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -244,6 +249,76 @@ def test_templates_are_refused_wherever_they_stand(tmp_path: Path, value: str) -
 
 def test_a_template_may_stand_in_a_comment(tmp_path: Path) -> None:
     assert spec(tmp_path, MINIMAL + "# no {{ templates }} here\n") == spec(tmp_path, MINIMAL)
+
+
+# regression
+
+REGRESSION = (
+    "name: minutes\nowner: ml@example.com\ntask: regression\nfeatures: {km: numeric}\n"
+    "outcome: {column: took, delay: 2h}\n"
+)
+
+
+def test_a_regression_has_kpis_of_its_own(tmp_path: Path) -> None:
+    found = spec(tmp_path, REGRESSION + "prediction: {value: promised}\nkpis: {mae: {rise: 0.2}}\n")
+    assert (found.kpis.mae, found.kpis.residuals) == (Rise(rise=0.2), Ceiling(threshold=0.05))
+    assert (found.kpis.auroc, found.kpis.demographic_parity) == (None, None)
+    assert (found.prediction.column, found.retrain.trainer) == ("promised", "gradient_boosting")
+    assert spec(tmp_path, REGRESSION).kpis.mae == Rise(rise=0.1)
+
+
+def test_neither_task_writes_the_other_s_keys(tmp_path: Path) -> None:
+    """So that what is recorded of a classification is what it was, and reads back."""
+    for text, own, foreign in ((REGRESSION, "mae", "auroc"), (MINIMAL, "auroc", "mae")):
+        found = spec(tmp_path, text)
+        document = found.model_dump(mode="json")
+        assert own in document["kpis"]
+        assert foreign not in document["kpis"]
+        assert spec(tmp_path, found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("base", "line", "message"),
+    [
+        (
+            REGRESSION,
+            "prediction: {score: s}",
+            "F:6: prediction.score: there is no score in a regression: it belongs to",
+        ),
+        (
+            REGRESSION,
+            "prediction: {threshold: 0.5}",
+            "F:6: prediction.threshold: there is no threshold in a regression",
+        ),
+        (REGRESSION, "kpis:\n  auroc: {drop: 0.1}", "F:7: kpis.auroc: there is no auroc in a regression"),
+        (REGRESSION, "kpis: {demographic_parity: {drop: 0.1}}", "F:6: kpis.demographic_parity: there is no"),
+        (REGRESSION, "kpis: {mae: {rise: 0.1, drop: 0.1}}", "F:6: kpis.mae.drop: unknown key; known here: rise"),
+        (
+            REGRESSION,
+            "retrain: {trainer: logistic_regression}",
+            "F:6: retrain.trainer: there is no trainer 'logistic_regression'; there are: gradient_boosting, ridge",
+        ),
+        (MINIMAL, "prediction: {value: v}", "F:9: prediction.value: there is no value in a binary_classification"),
+        (MINIMAL, "kpis: {mae: {rise: 0.1}}", "F:9: kpis.mae: there is no mae in a binary_classification"),
+        (MINIMAL, "kpis: {residuals: {threshold: 0.1}}", "F:9: kpis.residuals: there is no residuals in a binary"),
+        (MINIMAL, "retrain: {trainer: ridge}", "F:9: retrain.trainer: there is no trainer 'ridge'; there are: grad"),
+    ],
+)
+def test_keys_of_another_task_are_refused(tmp_path: Path, base: str, line: str, message: str) -> None:
+    assert refusal(tmp_path, base + line + "\n").startswith(message)
+
+
+def test_a_positive_value_is_refused_where_labels_are_numbers(tmp_path: Path) -> None:
+    text = REGRESSION.replace("delay: 2h", "positive: 1")
+    assert refusal(tmp_path, text).startswith("F:5: outcome.positive: there is no positive in a regression")
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multi_class_classification"])
+def test_several_scores_are_several_models(tmp_path: Path, task: str) -> None:
+    assert refusal(tmp_path, REGRESSION.replace("task: regression", f"task: {task}")) == (
+        f"F:3: task: '{task}' is not supported; what works: 'binary_classification' or 'regression'; "
+        "several scores are several MonitoredModels: one a class, that class against the rest"
+    )
 
 
 # --set

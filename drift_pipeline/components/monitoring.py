@@ -116,6 +116,8 @@ def _kpi_checks(spec: ModelSpec) -> list[dg.AssetCheckSpec]:
         "auroc": "The model ranks as well as on its held-out baseline.",
         "latency_p95_ms": "At most 5 % of the answers are slower than the threshold.",
         "demographic_parity": "The groups' rates of positive decisions are no further apart than in the reference.",
+        "mae": "The model errs as little as on its held-out baseline.",
+        "residuals": "Labels minus predictions are distributed as on held-out rows.",
     }
     key = [spec.name, "drift_report"]
     return [dg.AssetCheckSpec(name, asset=key, description=said[name]) for name in configured_kpis(spec)]

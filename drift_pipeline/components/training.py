@@ -12,6 +12,7 @@ import dagster as dg
 
 from drift_pipeline.components.home import backends, loop_of
 from drift_pipeline.components.tables import gates_table
+from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import verify_home
@@ -24,7 +25,7 @@ AUDIT = "audit_chain"
 
 def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
     """All five, unpartitioned: a training looks back over many days."""
-    owners, group = [spec.owner], spec.name
+    owners, group, kpi = [spec.owner], spec.name, performance_of(spec).kpi
 
     def key(name: str) -> dg.AssetKey:
         return dg.AssetKey([spec.name, name])
@@ -99,8 +100,8 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
             metadata={
                 "version": training.version,
                 "passed": training.accepted,
-                "auroc_champion": training.before or "unknown",
-                "auroc_candidate": training.after or "unknown",
+                f"{kpi}_champion": training.before or "unknown",
+                f"{kpi}_candidate": training.after or "unknown",
                 "gates": gates_table(record["results"]),
             },
             check_results=[_checked(result) for result in record["results"]],
@@ -163,7 +164,7 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
 def gate_names(spec: ModelSpec) -> list[str]:
     """The checks of `evaluation`; a check's name has letters, digits and underscores only."""
     parity = [f"parity_{column}" for column in spec.protected] if spec.kpis.demographic_parity else []
-    return ["auroc", *map(check_name, parity), "latency", "poison_floor"]
+    return [performance_of(spec).kpi, *map(check_name, parity), "latency", "poison_floor"]
 
 
 def check_name(gate: str) -> str:

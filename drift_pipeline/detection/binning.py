@@ -155,6 +155,8 @@ class Binning:
     Counters, one after the other: each watched column and the score; score bins x label (negatives, positives);
     each protected group x decision (no, yes); latency buckets. Sums: sum z, sum z^2 per numeric column, z clipped to
     +-10 sd, so that one absurd value cannot carry a mean.
+
+    A regression counts residual bins and errors, in units of `error_unit`, in place of score x label.
     """
 
     columns: dict[str, Bins]
@@ -163,12 +165,17 @@ class Binning:
     score_atom: Bools
     decision_threshold: float
     latency_cuts: Floats
+    residuals: NumericBins | None = None
+    error_unit: float = 1.0
 
     @cached_property
     def slots(self) -> dict[str, slice]:
         """Where each part stands in the flat vector of counters."""
         sizes = {name: bins.size for name, bins in self.columns.items()}
-        sizes["label:0"] = sizes["label:1"] = len(self.score_cuts) + 1
+        if self.residuals is None:
+            sizes["label:0"] = sizes["label:1"] = len(self.score_cuts) + 1
+        else:
+            sizes |= {"residual": self.residuals.size, "errors": 3}
         sizes |= {f"group:{name}": 2 * self.columns[name].size for name in self.protected}
         sizes["latency"] = len(self.latency_cuts) + 1
         ends = np.cumsum(list(sizes.values())).tolist()
@@ -198,16 +205,21 @@ class Binning:
                 sha.update("\0".join([*bins.levels, "", *sorted(bins.rare)]).encode())
         sha.update("\0".join(self.protected).encode() + self.score_cuts.tobytes() + self.latency_cuts.tobytes())
         sha.update(np.array([self.decision_threshold]).tobytes())
+        if self.residuals is not None:
+            sha.update(self.residuals.cuts.tobytes() + np.array([self.error_unit]).tobytes())
         return f"sha256:{sha.hexdigest()}"
 
 
-def freeze_binning(frame: pl.DataFrame, scores: pl.Series, spec: ModelSpec) -> Binning:
+def freeze_binning(
+    frame: pl.DataFrame, scores: pl.Series, spec: ModelSpec, residuals: pl.Series | None = None
+) -> Binning:
     """Freeze the bins on a reference.
 
     Args:
         frame: the reference rows with the spec's watched columns.
         scores: the model's scores on rows it was not trained on.
         spec: which columns are watched, and the thresholds that get an edge of their own.
+        residuals: of a regression, labels minus scores.
     """
     z = spec.kpis.range_z.threshold if spec.kpis.range_z else 4.0
     columns: dict[str, Bins] = {
@@ -224,4 +236,11 @@ def freeze_binning(frame: pl.DataFrame, scores: pl.Series, spec: ModelSpec) -> B
         fine.atom,
         spec.prediction.threshold,
         np.unique(np.append(LATENCY_CUTS, ceiling)),
+        *(() if residuals is None else (numeric_bins(residuals, z), _error_unit(residuals))),
     )
+
+
+def _error_unit(residuals: pl.Series) -> float:
+    """A thousandth of the mean absolute residual, or 1 where that says nothing."""
+    mean = float(residuals.abs().to_numpy().mean()) if len(residuals) else 0.0
+    return mean / 1000 if mean > 0 else 1.0

@@ -1,8 +1,9 @@
 """The KPI matrix: one function a KPI, from profiles to a verdict."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from drift_pipeline.detection.columns import Side
 from drift_pipeline.detection.hints import Samples, estimate_of, estimated, multivariate
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.reference import Reference
+from drift_pipeline.detection.residuals import mae_kpi, residuals_kpi
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
 from drift_pipeline.detection.statistics.latency import share_above
 from drift_pipeline.detection.statistics.parity import parity_change
@@ -61,6 +63,7 @@ def evaluate(tick: Tick) -> dict[str, KpiResult]:
         "auroc": _auroc(tick),
         "latency_p95_ms": _latency(tick),
         "demographic_parity": _parity(tick),
+        **(_errors(tick) if tick.spec.task == "regression" else {}),
     }
     if tick.spec.kpis.estimated_auroc is not None:
         found["estimated_auroc"] = _estimated(tick, tick.spec.kpis.estimated_auroc.drop)
@@ -71,6 +74,11 @@ def evaluate(tick: Tick) -> dict[str, KpiResult]:
 
 def _off(name: str, reason: str) -> KpiResult:
     return KpiResult(name, Verdict.NOT_CONFIGURED, None, None, None, None, 0, reason)
+
+
+def _why_off(spec: ModelSpec) -> str:
+    """Of a KPI that only classifications have."""
+    return "switched off in the spec" if spec.task == "binary_classification" else f"a {spec.task} has none"
 
 
 def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
@@ -152,27 +160,35 @@ def _too_few() -> str:
 def _auroc(tick: Tick) -> KpiResult:
     """Fall against the held-out baseline: estimate at least `drop`, and its upper bound not above 0."""
     if tick.spec.kpis.auroc is None:
-        return _off("auroc", "switched off in the spec")
+        return _off("auroc", _why_off(tick.spec))
     drop, baseline = tick.spec.kpis.auroc.drop, tick.reference.auroc
     if baseline is None or min(baseline.positives, baseline.negatives) < 2:
         reason = "the baseline has one class only, or one row of a class"
         return KpiResult("auroc", Verdict.INCONCLUSIVE, None, -drop, None, None, 0, reason)
-    quick = tick.slices.by_minute and tick.spec.outcome.delay <= MINUTES_KEPT - HOUR
-    lengths = [length for length in tick.lengths if length >= DAY or quick]
-    results = [_auroc_in(tick, baseline, drop, length) for length in lengths]
+    return _worst(
+        [
+            tick.keep(f"auroc {length}", key, partial(_judged_auroc, tick, baseline, drop, window, length))
+            for length, window, key in _labelled_windows(tick)
+        ]
+    )
+
+
+def _labelled_windows(tick: Tick) -> Iterator[tuple[timedelta, Window, object]]:
+    """Length, window and key to keep by, of predictions whose labels must have come: it ends a label's delay ago."""
+    slices = tick.slices
+    quick = slices.by_minute and tick.spec.outcome.delay <= MINUTES_KEPT - HOUR
+    for length in (length for length in tick.lengths if length >= DAY or quick):
+        end = sliding(tick.now - tick.spec.outcome.delay, length).end
+        window = Window(max(end - length, min(floor(slices.armed_at, DAY), end)), end)
+        yield length, window, (window, slices.labelled(), slices.revision(window))
+
+
+def _worst(results: Sequence[KpiResult]) -> KpiResult:
+    """The longest window's of the worst verdict; INCONCLUSIVE where none is conclusive."""
     for verdict in (Verdict.BREACH, Verdict.WARN, Verdict.OK):
         if found := [r for r in results if r.verdict == verdict]:
             return found[-1]
     return results[-1]
-
-
-def _auroc_in(tick: Tick, baseline: Auroc, drop: float, length: timedelta) -> KpiResult:
-    """Of the predictions whose labels must have come: the window ends a label's delay ago."""
-    slices, end = tick.slices, sliding(tick.now - tick.spec.outcome.delay, length).end
-    window = Window(max(end - length, min(floor(slices.armed_at, DAY), end)), end)
-    key = (window, slices.labelled(), slices.revision(window))
-    found: KpiResult = tick.keep(f"auroc {length}", key, lambda: _judged_auroc(tick, baseline, drop, window, length))
-    return found
 
 
 def _labelled_scores(slices: Slices, window: Window) -> tuple[Ints, Ints, int]:
@@ -210,6 +226,25 @@ def _judged_auroc(tick: Tick, baseline: Auroc, drop: float, window: Window, leng
     if delta <= -drop:
         return result(Verdict.BREACH if upper <= 0 else Verdict.WARN, words, delta, upper)
     return result(Verdict.OK, words, delta, upper)
+
+
+def _errors(tick: Tick) -> dict[str, KpiResult]:
+    """A regression's KPIs, in the windows that AUROC has."""
+    found = [
+        tick.keep(f"errors {length}", key, partial(_judged_errors, tick, window, length))
+        for length, window, key in _labelled_windows(tick)
+    ]
+    return {"mae": _worst([mae for mae, _ in found]), "residuals": _worst([residuals for _, residuals in found])}
+
+
+def _judged_errors(tick: Tick, window: Window, length: timedelta) -> tuple[KpiResult, KpiResult]:
+    binning, healthy, spec = tick.reference.binning, tick.reference.errors, tick.spec
+    counts = tick.slices.merge(window).counts
+    scored = int(counts[binning.slots[SCORE]][: binning.columns[SCORE].bins].sum())
+    return (
+        mae_kpi(binning, healthy, counts, scored, spec, length),
+        residuals_kpi(binning, healthy, counts, scored, spec, length),
+    )
 
 
 def _estimated(tick: Tick, drop: float) -> KpiResult:
@@ -271,7 +306,7 @@ def _parity(tick: Tick) -> KpiResult:
     """Fall of demographic parity of the worst protected column, over the last 28 days, in blocks of a day."""
     name = "demographic_parity"
     if tick.spec.kpis.demographic_parity is None:
-        return _off(name, "switched off in the spec")
+        return _off(name, _why_off(tick.spec))
     if not tick.spec.protected:
         return _off(name, "no protected column in the spec")
     window = sliding(tick.now, 4 * WEEK)

@@ -12,6 +12,7 @@ import polars as pl
 
 from drift_pipeline.detection.binning import SCORE, Binning, CategoricalBins, Floats, Ints, NumericBins
 from drift_pipeline.detection.kernel import KERNEL_ROWS, count
+from drift_pipeline.detection.residuals import count_residuals
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,17 @@ def profile_slices(
 
 
 def label_slices(binning: Binning, scores: pl.Series, labels: pl.Series, slices: Ints, number: int) -> list[Profile]:
-    """Profiles that hold only score x label: what is added to a slice when its labels come."""
+    """Profiles that hold only score x label, or a regression's residuals: what labels add to a slice when they come."""
     counts = np.zeros((number, binning.size), np.int64)
-    found = count(binning.score_grid, _floats(scores), 2 * slices + labels.to_numpy(), 2 * number)[0]
-    for label in (0, 1):
-        counts[:, binning.slots[f"label:{label}"]] = found[label::2, : len(binning.score_cuts) + 1]
+    if binning.residuals is None:
+        found = count(binning.score_grid, _floats(scores), 2 * slices + labels.to_numpy(), 2 * number)[0]
+        for label in (0, 1):
+            counts[:, binning.slots[f"label:{label}"]] = found[label::2, : len(binning.score_cuts) + 1]
+    else:
+        residuals = _floats(labels - scores)
+        known = np.isfinite(residuals)
+        found_residuals = count_residuals(binning, residuals[known], slices[known], number)
+        counts[:, binning.slots["residual"]], counts[:, binning.slots["errors"]] = found_residuals
     return [Profile(binning, 0, counts[i], np.zeros(2 * len(binning.numeric))) for i in range(number)]
 
 

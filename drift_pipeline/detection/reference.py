@@ -13,7 +13,9 @@ from drift_pipeline.detection.binning import SCORE, Binning, Floats, Ints, Numer
 from drift_pipeline.detection.columns import Layout, Side
 from drift_pipeline.detection.compare import Null
 from drift_pipeline.detection.profile import Profile, label_slices, profile_slices
+from drift_pipeline.detection.residuals import HeldOut, held_out_errors, known_residuals
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
+from drift_pipeline.detection.statistics.mae import Mae
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_rows
 from drift_pipeline.detection.thresholds import LEAST_ROWS
 from drift_pipeline.detection.windows import floor
@@ -34,6 +36,7 @@ class Reference:
     auroc_phi: its overdispersion by day, at least 1; group_days: per protected column (positives, totals), each
     (days, groups), of the scored rows;
     held_out: positives and negatives of the held-out rows per bin of the watched score, None where none has a label.
+    errors: in place of auroc, of a regression.
     """
 
     binning: Binning
@@ -46,6 +49,12 @@ class Reference:
     auroc_phi: float
     group_days: dict[str, tuple[Ints, Ints]]
     held_out: tuple[Ints, Ints] | None = None
+    errors: HeldOut | None = None
+
+    @property
+    def baseline(self) -> Auroc | Mae | None:
+        """The performance of the champion on rows it has not seen."""
+        return self.auroc or (self.errors.mae if self.errors else None)
 
     @property
     def provisional(self) -> bool:
@@ -93,7 +102,8 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         spec: the model.
         lengths: the window lengths whose empirical null is wanted: whole hours, or parts of which make an hour.
     """
-    binning = freeze_binning(frame, scored["_score"], spec)
+    residuals = known_residuals(scored)["_residual"] if spec.task == "regression" else None
+    binning = freeze_binning(frame, scored["_score"], spec, residuals)
     start = floor(frame["_time"][0], HOUR)
     span = Window(start, floor(frame["_time"][-1], HOUR) + HOUR)
     cycle = HOURS_A_WEEK if span.length >= 4 * WEEK else 24
@@ -111,16 +121,17 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         _nulls(coarse, span, lengths, cycle),
         _nulls(missing, span, lengths, cycle),
         held_out_auroc(binning, scored),
-        _auroc_phi(scored),
+        _auroc_phi(scored) if residuals is None else 1.0,
         {name: _group_days(binning, scored, name) for name in binning.protected},
-        _held_out(binning, scored),
+        None if residuals is not None else _held_out(binning, scored),
+        None if residuals is None else held_out_errors(binning, scored),
     )
 
 
 def held_out_auroc(binning: Binning, scored: pl.DataFrame) -> Auroc | None:
     """The baseline AUROC of rows the model has not seen; None where a class is missing."""
     known = scored.filter(pl.col("_label").is_not_null() & pl.col("_score").is_finite())
-    if known["_label"].n_unique() < 2:
+    if binning.residuals is not None or known["_label"].n_unique() < 2:
         return None
     profile = label_slices(binning, known["_score"], known["_label"], np.zeros(known.height, np.int64), 1)[0]
     return binned_auroc(*profile.labelled_scores(), atom=binning.score_atom)

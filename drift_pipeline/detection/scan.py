@@ -21,7 +21,7 @@ _CSV, _PARQUET = (".csv", ".csv.gz"), ".parquet"
 
 @dataclass(frozen=True)
 class Named:
-    """What a file calls the score, the label (0 or 1, null where not known) and the latency; None = it has none."""
+    """What a file calls the score, the label (null where not known) and the latency; None = it has none."""
 
     score: str | None = None
     label: str | None = None
@@ -45,7 +45,7 @@ def profile_files(
         progress: told after each batch how many rows were counted so far.
 
     Raises:
-        InputError: as for `read_batches`; or a label is neither 0, 1 nor missing.
+        InputError: as for `read_batches`; or a classification's label is neither 0, 1 nor missing.
     """
     columns: dict[str, Kind] = {
         name: "numeric" if isinstance(bins, NumericBins) else "categorical"
@@ -66,6 +66,8 @@ def _profile(binning: Binning, frame: pl.DataFrame) -> Profile:
     if SCORE not in frame.columns or LABEL not in frame.columns:
         return profile
     known = frame.select(SCORE, LABEL).filter(pl.col(LABEL).is_not_null())
+    if binning.residuals is not None:
+        return profile + label_slices(binning, known[SCORE], known[LABEL], one[: known.height], 1)[0]
     if not known[LABEL].is_in([0.0, 1.0]).all():
         odd = known.filter(~pl.col(LABEL).is_in([0.0, 1.0]))[LABEL][0]
         raise InputError(f"the label {odd!r} is neither 0 nor 1; write 1 for the positive outcome, 0 or nothing else")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from drift_pipeline.control.canonical import canonical, sha256
+from drift_pipeline.detection.performance import Performance, measured_by, performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.evidence.pages import render
@@ -24,6 +25,7 @@ __all__ = ["CardFacts", "Field", "ModelCard", "Section", "Source", "State", "gro
 
 MACHINE = "drift-pipeline"
 FIRST = "the first version: it was adopted, not proven against a champion"
+NO_DECISION = "a regression predicts a number and decides nothing"
 NO_PROTECTED = "the spec declares no protected column"
 
 
@@ -79,6 +81,11 @@ class ModelCard:
     @property
     def fields(self) -> dict[str, Field]:
         return {field.id: field for section in self.sections for field in section.fields}
+
+    @property
+    def performance(self) -> Performance:
+        """What its figures are measured by."""
+        return measured_by({id.removeprefix("quantitative."): field for id, field in self.fields.items()})
 
     @property
     def documents(self) -> dict[str, Source]:
@@ -164,7 +171,7 @@ class _Known:
 
     def __init__(self, facts: CardFacts, version: str) -> None:
         self.facts, self.spec, self.version = facts, facts.spec, version
-        self.declared_spec = self.spec.model_dump(mode="json")
+        self.declared_spec, self.measure = self.spec.model_dump(mode="json"), performance_of(self.spec).kpi
         model, digest = self.spec.name, facts.digest
         self._documents: dict[str, tuple[str, Mapping[str, Any] | None]] = {
             "spec": (f"spec:{model}", self.declared_spec),
@@ -207,6 +214,12 @@ class _Known:
 
     def lacking(self, id: str, why: str, source: Source) -> Field:
         return Field(id, None, State.MISSING, f"{why}; to be supplied by {self.spec.owner}", source, None)
+
+    def threshold(self, field: Field) -> Field:
+        """The field, unless the task decides nothing."""
+        if self.spec.task == "binary_classification":
+            return field
+        return Field(field.id, None, State.NOT_APPLICABLE, NO_DECISION, self.source("spec", "task"), MACHINE)
 
     def protected(self, field: Field) -> Field:
         """The field, unless there is no group to tell of."""
@@ -264,7 +277,7 @@ def _factors(known: _Known) -> list[Field]:
 
 def _metrics(known: _Known) -> list[Field]:
     return [
-        known.declared("metrics.decision_threshold", "prediction.threshold"),
+        known.threshold(known.declared("metrics.decision_threshold", "prediction.threshold")),
         known.declared("metrics.watched_in_production", "kpis"),
     ]
 
@@ -277,7 +290,7 @@ def _evaluation(known: _Known) -> list[Field]:
         known.auto("evaluation.unseen_from", "candidate#unseen_from", "reference#unseen_from"),
         *(
             known.auto(f"evaluation.reference_{name}", f"reference#{name}", unless=unarmed)
-            for name in ("from", "to", "rows", "labels", "auroc", "auroc_error")
+            for name in ("from", "to", "rows", "labels", known.measure, f"{known.measure}_error")
         ),
     ]
 
@@ -287,7 +300,7 @@ def _training(known: _Known) -> list[Field]:
         known.auto("training.rows", "manifest#rows"),
         known.auto("training.trained_from", "manifest#trained_from", "candidate#trained_from"),
         known.auto("training.trained_until", "candidate#unseen_from", "reference#unseen_from"),
-        known.auto("training.validation_auroc", "manifest#validation_auroc"),
+        known.auto(f"training.validation_{known.measure}", f"manifest#validation_{known.measure}"),
         known.declared("training.longest_window", "retrain.window"),
         known.declared("training.left_out", "retrain.exclude"),
         known.auto("training.cost", "candidate#cost", "manifest#cost"),
@@ -295,24 +308,25 @@ def _training(known: _Known) -> list[Field]:
 
 
 def _quantitative(known: _Known) -> list[Field]:
-    first = None if known.has("candidate") else FIRST
+    first, name = None if known.has("candidate") else FIRST, known.measure
     return [
-        known.auto("quantitative.auroc", "candidate#auroc.after", "reference#auroc", unless=first),
+        known.auto(f"quantitative.{name}", f"candidate#{name}.after", f"reference#{name}", unless=first),
         known.protected(known.auto("quantitative.groups", "candidate#groups", "reference#groups")),
     ]
 
 
 def _comparison(known: _Known) -> list[Field]:
-    first = None if known.has("candidate") else FIRST
+    first, name = None if known.has("candidate") else FIRST, known.measure
     fields = [
-        known.auto("comparison.champion_auroc", "candidate#auroc.before", unless=first),
-        known.auto("comparison.candidate_auroc", "candidate#auroc.after", unless=first),
+        known.auto(f"comparison.champion_{name}", f"candidate#{name}.before", unless=first),
+        known.auto(f"comparison.candidate_{name}", f"candidate#{name}.after", unless=first),
         known.auto("comparison.decision", "candidate#decision", unless=first),
     ]
     before, after = (field.value for field in fields[:2])
     if before is None or after is None:
         return fields
-    gain = known.counted("comparison.gain", after - before, known.source("candidate", "auroc"))
+    gained = performance_of(known.spec).gain(before, after)
+    gain = known.counted("comparison.gain", gained, known.source("candidate", name))
     return [*fields[:2], gain, fields[2]]
 
 
@@ -379,7 +393,7 @@ def _not_proven(facts: CardFacts, fields: Mapping[str, Field]) -> Iterator[str]:
         yield "They trust the recorded outcomes: wrong or missing labels make them wrong, and nobody would see it here."
     groups = fields["quantitative.groups"].value
     if groups:
-        yield from _not_proven_of_groups(groups)
+        yield from _not_proven_of_groups(groups, performance_of(facts.spec))
     elif groups is not None or fields["quantitative.groups"].state is not State.AUTO:
         yield "It holds no figure of any group: how the model treats people of different groups is not known from it."
     if fields["gates.passed"].value is None:
@@ -397,15 +411,17 @@ def _rows(block: Mapping[str, Any]) -> str:
     return f"{block['rows']:,}" if "rows" in block else "an unknown number of"
 
 
-def _not_proven_of_groups(groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    silent = sum(group.get("auroc_low") is None for group in groups)
-    shown = sum(group.get(name) is not None for group in groups for name in ("auroc_low", "selection_low"))
+def _not_proven_of_groups(groups: Sequence[Mapping[str, Any]], measure: Performance) -> Iterator[str]:
+    low = f"{measure.kpi}_low"
+    silent = sum(group.get(low) is None for group in groups)
+    shown = sum(group.get(name) is not None for group in groups for name in (low, "selection_low"))
     yield (
         f"The {shown} intervals of groups hold 95 % each, not together: about {shown * 0.05:.1f} miss by chance. "
         "They take rows as independent; people or days that come more than once make them too narrow."
     )
     if silent:
-        yield f"For {silent} of {len(groups)} groups the AUROC has no interval: no difference shown is no equality."
+        without = f"For {silent} of {len(groups)} groups the {measure.name} has no interval"
+        yield f"{without}: no difference shown is no equality."
     yield "A difference between groups is told, not its cause; groups that were not recorded are not looked at."
 
 

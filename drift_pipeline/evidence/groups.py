@@ -1,8 +1,10 @@
 """How a model does for each protected group and each pairwise intersection, with 95 % intervals.
 
+MAE: the mean's normal interval.
+
 AUROC: DeLong's standard error on the logit scale, so that no bound leaves (0, 1) (Pepe, "The statistical evaluation
 of medical tests for classification and prediction", 2003, section 5.2). Share of positive decisions: Wilson's score
-interval (JASA 22(158), 1927). Both take rows as independent.
+interval (JASA 22(158), 1927). All take rows as independent.
 """
 
 import math
@@ -15,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
+from drift_pipeline.detection.statistics.mae import mae_of_sums
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.gates import LEAST_OF_A_CLASS
 
@@ -31,10 +34,11 @@ def group_analysis(frame: pl.DataFrame, spec: ModelSpec) -> list[dict[str, Any]]
     An entry is `{columns, levels, rows, positives, auroc, auroc_low, auroc_high, selection_rate, selection_low,
     selection_high, note}`. AUROC is null below 50 rows of either label, a share below 30 rows; `note` says so. Where a
     group is separated without a fault its AUROC has no interval: DeLong's variance is 0 there, which is no certainty.
+    Of a regression an entry is `{columns, levels, rows, mae, mae_low, mae_high, note}`; MAE is null below 30 rows.
 
     Args:
-        frame: `_label` (0 or 1), `_score` and the protected columns; rows without a label or a finite score are left
-            out, and a missing level is a group of its own (null).
+        frame: `_label` (0 or 1, or a number), `_score` and the protected columns; rows without a label or a finite
+            score are left out, and a missing level is a group of its own (null).
     """
     names = list(spec.protected)
     known = frame.select(
@@ -42,9 +46,8 @@ def group_analysis(frame: pl.DataFrame, spec: ModelSpec) -> list[dict[str, Any]]
     )
     known = known.filter(pl.col("_label").is_not_null() & pl.col("_score").is_finite())
     groupings = [*((name,) for name in names), *combinations(names, 2)]
-    threshold = spec.prediction.threshold
     return [
-        {"columns": list(columns), "levels": list(levels), **_measured(part, threshold)}
+        {"columns": list(columns), "levels": list(levels), **_measured(part, spec)}
         for columns in groupings
         for levels, part in _parts(known, columns)
     ]
@@ -83,7 +86,22 @@ def _parts(rows: pl.DataFrame, columns: tuple[str, ...]) -> Iterator[tuple[Level
     yield from sorted(parts.items(), key=lambda part: [(level is None, level or "") for level in part[0]])
 
 
-def _measured(part: pl.DataFrame, threshold: float) -> dict[str, Any]:
+def _measured(part: pl.DataFrame, spec: ModelSpec) -> dict[str, Any]:
+    return _errors(part) if spec.task == "regression" else _ranks(part, spec.prediction.threshold)
+
+
+def _errors(part: pl.DataFrame) -> dict[str, Any]:
+    if part.height < LEAST_ROWS:
+        note = f"MAE wants {LEAST_ROWS} rows, here are {part.height}"
+        return {"rows": part.height, **dict.fromkeys(("mae", "mae_low", "mae_high")), "note": note}
+    errors = (part["_label"] - part["_score"]).abs().to_numpy()
+    found = mae_of_sums(part.height, float(errors.sum()), float(errors @ errors))
+    half = Z_95 * found.standard_error
+    ends = {"mae_low": max(found.value - half, 0.0), "mae_high": found.value + half}
+    return {"rows": part.height, "mae": found.value, **ends, "note": None}
+
+
+def _ranks(part: pl.DataFrame, threshold: float) -> dict[str, Any]:
     labels, scores = part["_label"].to_numpy().astype(bool), part["_score"].to_numpy()
     rows, positives = part.height, int(labels.sum())
     fewer, notes = min(positives, rows - positives), []

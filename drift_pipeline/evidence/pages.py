@@ -26,8 +26,13 @@ def render(template: str, card: "ModelCard") -> str:
     page.filters |= {"number": number, "md": _markdown, "place": _place, "words": _words}
     page.tests |= {"digest": _is_digest, "quantity": _is_number}
     groups = card.fields["quantitative.groups"].value or []
-    axes = {name: Axis.of(groups, name) for name in ("auroc", "selection")}
-    return page.get_template(template).render(card=card, fields=card.fields, axes=axes)
+    axes = {name: Axis.of(groups, name) for name in (card.performance.kpi, "selection")}
+    kpi, decides = card.performance.kpi, card.performance.kpi == "auroc"
+    figures = [f"{name}{end}" for name in (kpi, *(("selection",) if decides else ())) for end in ("", "_low", "_high")]
+    names = ["columns", "levels", "rows", *(["positives"] if decides else []), *figures, "note"]
+    columns = ["selection_rate" if name == "selection" else name for name in names]
+    drawn = {"axes": axes, "measure": card.performance, "decides": decides, "columns": columns}
+    return page.get_template(template).render(card=card, fields=card.fields, **drawn)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def _markdown(text: object) -> str:
 
 
 def _words(id: str) -> str:
-    return id.rpartition(".")[2].replace("_", " ").replace("auroc", "AUROC")
+    return id.rpartition(".")[2].replace("_", " ").replace("auroc", "AUROC").replace("mae", "MAE")
 
 
 def _place(source: "Source") -> str:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from drift_pipeline.control.store import AuditRecord
+from drift_pipeline.detection.performance import measured_by
 
 LONGEST = 240
 
@@ -109,7 +110,9 @@ def _adopted(record: AuditRecord, _: _Versions) -> _Said:
 
 def _frozen(record: AuditRecord, _: _Versions) -> _Said:
     said, version = record.details, str(record.details["version"])
-    held = "no AUROC held out" if said["auroc"] is None else f"AUROC {said['auroc']:.3f} held out"
+    measure = measured_by(said)
+    value = said[measure.kpi]
+    held = f"no {measure.name} held out" if value is None else f"{measure.told(value)} held out"
     words = f"{version} is watched from here on, against {said['rows']:,} rows and {held}"
     closes = f"; this ends incident {said['closes']}" if said.get("closes") else ""
     return Kind.MODEL, Tone.NEUTRAL, words + closes, version
@@ -163,13 +166,10 @@ def _trained(record: AuditRecord, _: _Versions) -> _Said:
 
 def _proven(record: AuditRecord, _: _Versions) -> _Said:
     said, version = record.details, str(record.details["version"])
-    before, after = (said["auroc"][side] for side in ("before", "after"))
-    gain = f"AUROC {_auroc(before)} -> {_auroc(after)} on {said['proven_on']['rows']:,} unseen rows"
+    measure = measured_by(said)
+    before, after = (said[measure.kpi][side] for side in ("before", "after"))
+    gain = f"{measure.moved(before, after)} on {said['proven_on']['rows']:,} unseen rows"
     return Kind.TRAINING, Tone.GOOD, f"{version} passed its gates: {gain}", version
-
-
-def _auroc(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"
 
 
 def _rejected(record: AuditRecord, _: _Versions) -> _Said:

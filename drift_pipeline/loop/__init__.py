@@ -10,7 +10,7 @@ what is remembered between two ticks and `ledger.py` where that is written, in o
 
 from drift_pipeline.loop.ledger import ALERTS
 from drift_pipeline.loop.loop import Backends, Loop, Trust
-from drift_pipeline.loop.state import RECORDED, Assignment, Training, Version, auroc_of
+from drift_pipeline.loop.state import RECORDED, Assignment, Training, Version
 from drift_pipeline.loop.watch import Watch, watch_at
 
 __all__ = [
@@ -23,6 +23,5 @@ __all__ = [
     "Trust",
     "Version",
     "Watch",
-    "auroc_of",
     "watch_at",
 ]

@@ -12,6 +12,7 @@ from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.clock import DAY, HOUR, Clock, Window
 from drift_pipeline.control.signing import PublicKey
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.detection.verdict import Report, Verdict
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.loop.ledger import ALERTS, Ledger
@@ -76,6 +77,7 @@ class Loop:
             progress: is told in words what takes long.
         """
         self.spec, self.plan = spec, Plan.of(spec)
+        self._performance = performance_of(spec)
         self._at, self._trust, self.clock = backends, trust, clock
         self._step = step
         self.candidate: Version | None = None
@@ -111,14 +113,14 @@ class Loop:
         The newest 20 % is the held-out baseline, and from then on the fixed trusted holdout.
 
         Raises:
-            InputError: too few labelled rows in the span, or one class only.
+            InputError: too few labelled rows in the span, or their labels are all the same.
         """
         now, versions = self.clock.now(), self._at.lake.versions()
         rows = self._labelled(span, now, versions)
         if rows.height < self.spec.retrain.min_rows or rows["_label"].n_unique() < 2:
             raise InputError(
                 f"{self.spec.name}: {rows.height:,} labelled rows from {span.start:%Y-%m-%d} to {span.end:%Y-%m-%d}, "
-                f"where {self.spec.retrain.min_rows:,} (retrain.min_rows) of both classes are needed: "
+                f"where {self.spec.retrain.min_rows:,} (retrain.min_rows) with {self._performance.needs} are needed: "
                 "give a longer --reference"
             )
         older, self.retraining.holdout = split_newest(rows, int(rows.height * HELD_OUT))
@@ -147,7 +149,7 @@ class Loop:
             "rows": watch.reference.rows,
             "from": span.start.isoformat(),
             "to": span.end.isoformat(),
-            "auroc": watch.reference.auroc.value if watch.reference.auroc else None,
+            self._performance.kpi: watch.reference.baseline.value if watch.reference.baseline else None,
             "binning": watch.reference.binning.digest,
             "closes": before.key if before.open else None,
         }
@@ -248,13 +250,14 @@ class Loop:
         return f"{self.spec.name}-{record.seq}", decision
 
     def _facts(self, trigger: Trigger, report: Report) -> Facts:
-        now, auroc, done = report.at, report.kpis["auroc"], self.retraining.done
+        now, performance, done = report.at, self._performance, self.retraining.done
         left = done.attempted + self.spec.retrain.cooldown - now if done.attempted else timedelta()
         kpis = {name: str(kpi.verdict) for name, kpi in report.kpis.items()}
-        drop = -auroc.value if auroc.value is not None else None
+        change = report.kpis[performance.kpi].value
+        fall = None if change is None else performance.fall(change)
         recovery = self._unrecovered(report)
         if recovery is not None and not self.incident.open:
-            kpis["auroc"], drop = str(Verdict.BREACH), recovery.target - self._watched().auroc_now(report)
+            kpis[performance.kpi], fall = str(Verdict.BREACH), self._short_of(recovery, report)
         return Facts(
             model=self.spec.name,
             now=now,
@@ -262,8 +265,9 @@ class Loop:
             incident=self._incident_facts(now, recovery),
             kpis=kpis,
             drifting_features=report.drifting,
-            auroc_drop=drop,
-            auroc_drop_allowed=self.spec.kpis.auroc.drop if self.spec.kpis.auroc else None,
+            performance=performance.kpi,
+            fall=fall,
+            fall_allowed=performance.allowed(self.spec),
             retrain=RetrainFacts(
                 running=done.attempted == now,
                 cooldown_left_hours=max(left / HOUR, 0.0),
@@ -288,11 +292,16 @@ class Loop:
         return IncidentFacts(key, opened, (now - onset) / HOUR, self._fresh_rows(onset), needed)
 
     def _unrecovered(self, report: Report) -> Recovery | None:
-        """The recovery that is still owed: none once the AUROC is back within the allowed drop of the target."""
-        recovery, kpi = self.retraining.done.recovery, self.spec.kpis.auroc
-        if recovery is None or kpi is None or recovery.target - self._watched().auroc_now(report) < kpi.drop:
+        """The recovery that is still owed: none once performance is back within the allowed fall from the target."""
+        recovery, allowed = self.retraining.done.recovery, self._performance.allowed(self.spec)
+        if recovery is None or allowed is None or self._short_of(recovery, report) < allowed:
             return None
         return recovery
+
+    def _short_of(self, recovery: Recovery, report: Report) -> float:
+        """The fall from what was lost to what there is now; 0 where that is not known."""
+        now = self._watched().performance_now(report)
+        return 0.0 if now is None else -self._performance.gain(recovery.target, now)
 
     def _fresh_rows(self, onset: datetime) -> int:
         """Labelled rows since the onset: counted by the watch, and read once for what came before it was armed."""
@@ -333,11 +342,11 @@ class Loop:
         onset = self.incident.onset if self.incident.open else owed.onset if owed else None
         if onset is None:
             return None
-        fresh, baseline = self._fresh_rows(onset), self._watched().reference.auroc
+        fresh, baseline = self._fresh_rows(onset), self._watched().reference.baseline
         needed = FRESH_FACTOR * fresh
         if owed is not None:
             return Cause(fresh, replace(owed, fresh_rows_needed=needed))
-        if baseline is None or report.kpis["auroc"].verdict is not Verdict.BREACH:
+        if baseline is None or report.kpis[self._performance.kpi].verdict is not Verdict.BREACH:
             return Cause(fresh, None)
         return Cause(fresh, Recovery(self.incident.key, baseline.value, onset, needed))
 
@@ -385,7 +394,8 @@ class Loop:
         if status is None or not status.active or candidate is None:
             return None
         approvals = count_valid(self._approvals(status.candidate))
-        seen = observe(self._at.lake, status, candidate.name, self._watched().champion.name, now)
+        champion = self._watched().champion.name
+        seen = observe(self._at.lake, status, candidate.name, champion, now, self._performance)
         moved, effects = advance(self.plan, status, seen, approvals, now)
         if moved == status:
             return None

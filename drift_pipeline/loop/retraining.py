@@ -13,10 +13,11 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.clock import Clock, Window
+from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.loop.ledger import Ledger
-from drift_pipeline.loop.state import Assignment, Recovery, Retrains, Training, Version, auroc_of
+from drift_pipeline.loop.state import Assignment, Recovery, Retrains, Training, Version
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.spec import ModelSpec
@@ -209,7 +210,7 @@ class Retraining:
             "params": trained.params,
             "rows": trained.rows,
             "trained_from": trained.start.isoformat(),
-            "validation_auroc": trained.validation_auroc,
+            f"validation_{performance_of(self._spec).kpi}": trained.validation,
             "features": dict(self._spec.features),
             "libraries": {library: version(library) for library in ("scikit-learn", "skops", "drift-pipeline")},
             **(facts or {}),
@@ -234,8 +235,8 @@ class Retraining:
             )
         record = self._ledger.get(f"candidate/{assignment.digest}")
         if record["passed"] is not None:
-            auroc = record["auroc"]
-            return Training(assignment.version, assignment.digest, record["passed"], auroc["before"], auroc["after"])
+            told = record[performance_of(self._spec).kpi]
+            return Training(assignment.version, assignment.digest, record["passed"], told["before"], told["after"])
         candidate = Version.load(record, self._registry)
         pipeline = candidate.pipeline
         if pipeline is None:
@@ -250,10 +251,11 @@ class Retraining:
 
     def _proven(self, candidate: Version, block: pl.DataFrame, gates: Gates, record: Mapping[str, Any]) -> Training:
         scored = block.with_columns(candidate.scores(block, self._spec))
-        before, after = (auroc_of(block["_label"], scored[side]) for side in ("_champion", "_score"))
+        performance = performance_of(self._spec)
+        before, after = (performance.of(block["_label"], scored[side]) for side in ("_champion", "_score"))
         rejected = 0 if gates.passed else self.done.rejected_in_a_row + 1
         self.done = replace(self.done, rejected_in_a_row=rejected)
-        said = {"auroc": {"before": before, "after": after}, **gates.to_json()}
+        said = {performance.kpi: {"before": before, "after": after}, **gates.to_json()}
         told = {name: record[name] for name in ("version", "decision", "data", "proven_on")}
         puts = {
             f"candidate/{candidate.digest}": {**record, **said, "groups": group_analysis(scored, self._spec)},

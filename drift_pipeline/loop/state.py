@@ -5,11 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.spec import ModelSpec
@@ -55,10 +52,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Recovery:
-    """A drift that no training made good yet: the candidate was rejected, or is still a `drop` below what was lost.
+    """A drift that no training made good yet: the candidate was rejected, or is still too far below what was lost.
 
     The rows of the changed world were few when it was trained, so the next training waits until there are four times
-    as many. `target` is the AUROC before the drift, `onset` when that began.
+    as many. `target` is the performance before the drift, `onset` when that began.
     """
 
     key: str
@@ -142,18 +139,11 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Training:
-    """What a retrain came to; `before` and `after` are the champion's and the candidate's AUROC on the gate's block."""
+    """What a retrain came to; `before` and `after` are the champion's and the candidate's performance on the gate's
+    block."""
 
     version: str
     digest: str
     accepted: bool
     before: float | None
     after: float | None
-
-
-def auroc_of(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
-    """AUROC of rows (n,); None where one class is missing."""
-    positive = np.asarray(labels).astype(bool)
-    if positive.all() or not positive.any():
-        return None
-    return paired_auroc_difference(positive, scores, scores).candidate

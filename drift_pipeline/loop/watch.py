@@ -11,6 +11,7 @@ from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.binning import Floats
 from drift_pipeline.detection.hints import SAMPLED_DAYS, Samples, sample_day
 from drift_pipeline.detection.monitor import Monitor, window_lengths
+from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.detection.reference import Reference, freeze
 from drift_pipeline.detection.shape import Shape, shape_of
 from drift_pipeline.detection.stored import decode, encode
@@ -75,16 +76,16 @@ class Watch:
 
     def to_json(self) -> dict[str, Any]:
         """What `watch_at` makes the same watch of again, and what a document says of its baseline."""
-        baseline = self.reference.auroc
+        baseline, performance = self.reference.baseline, performance_of(self._spec)
         return {
             **self.champion.to_json(),
             "from": self.span.start.isoformat(),
             "to": self.span.end.isoformat(),
             "at": self.armed_at.isoformat(),
             "rows": self.reference.rows,
-            "auroc": baseline.value if baseline else None,
-            "auroc_error": baseline.standard_error if baseline else None,
-            "labels": baseline.positives + baseline.negatives if baseline else 0,
+            performance.kpi: baseline.value if baseline else None,
+            f"{performance.kpi}_error": baseline.standard_error if baseline else None,
+            "labels": baseline.rows if baseline else 0,
             "binning": self.reference.binning.digest,
             "delta": dict(self.versions),
             "edges": _edges(self._spec),
@@ -189,10 +190,11 @@ class Watch:
         """Labelled rows of this watch from the moment on."""
         return self._slices.labelled_since(max(moment, self.armed_at))
 
-    def auroc_now(self, report: Report) -> float:
-        """The last estimate of the champion's AUROC: its newest window's, else its baseline."""
-        baseline = self.reference.auroc.value if self.reference.auroc else 0.5
-        return baseline + (report.kpis["auroc"].value or 0.0)
+    def performance_now(self, report: Report) -> float | None:
+        """The last estimate of the champion's performance: its newest window's, else its baseline, if it has one."""
+        performance, baseline = performance_of(self._spec), self.reference.baseline
+        change = report.kpis[performance.kpi].value or 0.0
+        return None if baseline is None else performance.after(baseline.value, change)
 
     def shapes(self, report: Report) -> list[tuple[FeatureFinding, Shape]]:
         """What drifts and how it is distributed beside the reference, the largest distance first.

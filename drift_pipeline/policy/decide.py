@@ -54,8 +54,9 @@ class Facts:
     """The policy's whole input.
 
     `kpis` has a verdict for each of psi, range_z, auroc, latency_p95_ms and demographic_parity; a KPI that
-    is switched off is NOT_CONFIGURED, never left out. `auroc_drop` is the baseline minus now as a share
-    (0.05 = 5 pp, positive = fell), None when it is not known.
+    is switched off is NOT_CONFIGURED, never left out. `performance` names the KPI that the task is judged by (auroc,
+    mae). `fall` is how far it fell, as a share: AUROC's baseline minus now (0.05 = 5 pp), or MAE's rise over the
+    baseline (0.1 = 10 %); positive = got worse, None when it is not known.
 
     Raises:
         ValueError: a NaN or infinite number (what is not known is None), or a time without a zone.
@@ -67,8 +68,9 @@ class Facts:
     incident: IncidentFacts | None
     kpis: Mapping[str, str]
     drifting_features: tuple[str, ...]
-    auroc_drop: float | None
-    auroc_drop_allowed: float | None
+    performance: str
+    fall: float | None
+    fall_allowed: float | None
     retrain: RetrainFacts
     rollout_active: bool
     paused: bool

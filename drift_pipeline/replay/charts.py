@@ -1,4 +1,4 @@
-"""The charts of a replay's pages: what happened when, AUROC by month, and one column beside its reference."""
+"""The charts of a replay's pages: what happened when, performance by month, and one column beside its reference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+from drift_pipeline.detection.performance import PERFORMANCE, Performance
 from drift_pipeline.replay.figures import (
     LETTER,
     Point,
@@ -245,7 +246,7 @@ def _strip(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
 
 @dataclass(frozen=True)
 class Line:
-    """One side's AUROC by month; None: too few labels in that month."""
+    """One side's performance by month; None: too few labels in that month."""
 
     name: str
     look: str
@@ -259,15 +260,16 @@ def by_month(
     reigns: Sequence[Span] = (),
     *,
     fill: bool = False,
+    measure: Performance = PERFORMANCE["binary_classification"],
     name: str = "months",
 ) -> str:
     """A line a side over the months' middles; promotions as upright lines with the version where there is room.
 
     Args:
-        fill: shade between the first two lines: where the second is above the first, it gained.
+        fill: shade between the first two lines: where the second is the better one, it gained.
     """
     top, bottom = 30.0, 226.0
-    svg, scale = Svg(WIDTH, bottom + 26, "AUROC by month", name), TimeScale(*span, LEFT, RIGHT - 60)
+    svg, scale = Svg(WIDTH, bottom + 26, f"{measure.name} by month", name), TimeScale(*span, LEFT, RIGHT - 60)
     known = [value for line in lines for value in line.values if value is not None]
     y = Scale.around(known, top, bottom)
     for tick in y.ticks(5) if known else ():
@@ -276,12 +278,12 @@ def by_month(
     _promotions(svg, scale, reigns, top, bottom)
     x = [scale.x(_middle(month, span)) for month in months]
     if fill and len(lines) > 1:
-        _gain(svg, x, y, lines[0], lines[1])
+        _gain(svg, x, y, *(lines[:2] if measure.higher_is_better else lines[1::-1]))
     for line in lines:
         _line(svg, x, y, line, months)
     _ends(svg, scale, x, y, lines)
     if not known:
-        svg.text((LEFT + RIGHT) / 2, 130, "no month had 100 labelled rows of both classes", "label", "middle")
+        svg.text((LEFT + RIGHT) / 2, 130, f"no month had 100 labelled rows with {measure.needs}", "label", "middle")
     for place, month in zip(x, months, strict=True):
         if all(value is None for value in (line.values[months.index(month)] for line in lines)):
             svg.add("path", "", f"{month}: too few labels", d=_cross(place, bottom - 7, 3.0), class_="mark unknown")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drift_pipeline.clock import DAY
+from drift_pipeline.detection.performance import Performance, measured_by
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import plain
 from drift_pipeline.files import write_whole
@@ -114,7 +115,7 @@ def _facts(side: Left, name: str) -> dict[str, Any]:
         "partial": said["partial"],
         "from": side.start.isoformat(),
         "to": said["to"],
-        "auroc": said["auroc"],
+        side.performance.kpi: said[side.performance.kpi],
         "incidents": said["incidents"],
         "first_incident": spans[0].opened.isoformat() if spans else None,
         "first_incident_days": round((spans[0].opened - side.start) / DAY, 2) if spans else None,
@@ -153,10 +154,16 @@ class Row:
     better: int = 0  # 1: more is better, -1: less is
 
 
-ROWS = (
-    Row("AUROC loop", "auroc.loop", "auroc", 1),
-    Row("AUROC frozen", "auroc.frozen", "auroc"),
-    Row("worst month against frozen", "auroc.worst_month", "gain", 1),
+def _performance_rows(measure: Performance) -> tuple[Row, ...]:
+    name, kpi, better = measure.name, measure.kpi, 1 if measure.higher_is_better else -1
+    return (
+        Row(f"{name} loop", f"{kpi}.loop", kpi, better),
+        Row(f"{name} frozen", f"{kpi}.frozen", kpi),
+        Row("worst month against frozen", f"{kpi}.worst_month", f"{kpi}_gain", 1),
+    )
+
+
+_ROWS = (
     Row("incidents", "incidents", "count"),
     Row("first incident", "first_incident", "moment"),
     Row("  days after the watch began", "first_incident_days", "number"),
@@ -177,10 +184,17 @@ ROWS = (
 )
 
 
+def rows_of(facts: Mapping[str, Any]) -> list[Row]:
+    """The lines of a comparison; causes and actions that nowhere occurred are left out."""
+    replays = facts["replays"]
+    return [row for row in (*_performance_rows(measured_by(replays[0])), *_ROWS) if _told(replays, row)]
+
+
 def diff_table(facts: Mapping[str, Any], width: int = 100) -> str:
     """The comparison as aligned text: one column a replay, no line longer than `width` while columns fit."""
     replays = facts["replays"]
-    first = max(len(label) for label in (*(row.label for row in ROWS), *(d["key"] for d in facts["differs"])))
+    told = rows_of(facts)
+    first = max(len(label) for label in (*(row.label for row in told), *(d["key"] for d in facts["differs"])))
     first = min(first, 40)
     room = max((width - first) // len(replays) - 2, 8)
     heads = [_cut(one["name"] + (" (partial)" if one["partial"] else ""), room, end=True) for one in replays]
@@ -192,7 +206,7 @@ def diff_table(facts: Mapping[str, Any], width: int = 100) -> str:
     if not facts["differs"]:
         lines.insert(1, "options and spec are the same")
     rows.append(("", [""] * len(heads)))
-    rows += [(row.label, [_cell(one, row) for one in replays]) for row in ROWS if _told(replays, row)]
+    rows += [(row.label, [_cell(one, row) for one in replays]) for row in told]
     wide = [max(len(cells[n]) for _, cells in rows) for n in range(len(heads))]
     for label, cells in rows:
         written = "".join(f"  {cell:>{wide[n]}}" for n, cell in enumerate(cells))
@@ -218,7 +232,6 @@ def _at(replay: Any, path: str) -> Any:
 
 
 def _told(replays: Iterable[Mapping[str, Any]], row: Row) -> bool:
-    """Causes and actions that nowhere occurred are left out."""
     return not row.path.startswith(("decisions.", "retrains.")) or any(_at(one, row.path) for one in replays)
 
 
@@ -228,14 +241,15 @@ def write_page(sides: Sequence[Left], facts: Mapping[str, Any], out: Path) -> No
 
 
 def diff_page(sides: Sequence[Left], facts: Mapping[str, Any]) -> str:
-    """The same facts as one page that stands alone, with AUROC by month and the incidents of all."""
+    """The same facts as one page that stands alone, with performance by month and the incidents of all."""
     span = min(side.start for side in sides), datetime.fromisoformat(facts["history"]["to"])
     names = [one["name"] for one in facts["replays"]]
     return render(
         "diff.html.j2",
         facts,
-        rows=[row for row in ROWS if _told(facts["replays"], row)],
-        best={row.path: _best(facts["replays"], row) for row in ROWS},
+        rows=(rows := rows_of(facts)),
+        best={row.path: _best(facts["replays"], row) for row in rows},
+        measure=measured_by(facts["replays"][0]),
         months_svg=_months(facts["replays"], span),
         incidents_svg=charts.incident_lanes(
             [(name, incidents(side.records)) for name, side in zip(names, sides, strict=True)], span
@@ -245,16 +259,17 @@ def diff_page(sides: Sequence[Left], facts: Mapping[str, Any]) -> str:
 
 def _months(replays: Sequence[Mapping[str, Any]], span: tuple[datetime, datetime]) -> str:
     """One line a replay; the frozen model as one grey line where it is the same in all, else left to the table."""
-    months = sorted({month["month"] for one in replays for month in one["auroc"]["by_month"]})
+    measure = measured_by(replays[0])
+    months = sorted({month["month"] for one in replays for month in one[measure.kpi]["by_month"]})
 
     def side(one: Mapping[str, Any], name: str) -> list[float | None]:
-        known = {month["month"]: month[name] for month in one["auroc"]["by_month"]}
+        known = {month["month"]: month[name] for month in one[measure.kpi]["by_month"]}
         return [known.get(month) for month in months]
 
     frozen = [side(one, "frozen") for one in replays]
     lines = [charts.Line("frozen", "frozen", frozen[0])] if all(values == frozen[0] for values in frozen) else []
     lines += [charts.Line(one["name"], f"side-{n % 8}", side(one, "loop")) for n, one in enumerate(replays)]
-    return charts.by_month(months, lines, span)
+    return charts.by_month(months, lines, span, measure=measure)
 
 
 def _best(replays: Sequence[Mapping[str, Any]], row: Row) -> list[int]:

@@ -11,12 +11,13 @@ from typing import Any
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import AuditRecord, ControlStore
+from drift_pipeline.detection.performance import PERFORMANCE, Performance, measured_by
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import plain
 
 SUMMARY, STORE, KPIS = "summary.json", "control.db", "kpis.parquet"
 _FORM = (
-    *("model", "rows", "history", "options", "spec", "from", "to", "evaluations", "auroc", "incidents", "decisions"),
+    *("model", "rows", "history", "options", "spec", "from", "to", "evaluations", "incidents", "decisions"),
     *("reigns", "retrains", "promotions", "rollbacks", "rejected_candidates", "alerts", "training_cpu_seconds"),
     *("audit", "wall_seconds", "partial"),
 )
@@ -52,6 +53,11 @@ class Left:
     findings: Mapping[str, Mapping[str, Any]]
 
     @property
+    def performance(self) -> Performance:
+        """What the summary's `auroc` or `mae` is measured by."""
+        return measured_by(self.summary)
+
+    @property
     def start(self) -> datetime:
         """When the watch began: the end of the reference span."""
         adopted = [record for record in self.records if record.event == "model.adopted"]
@@ -85,7 +91,10 @@ def read_summary(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{path}: is not the JSON of a replay's summary: {error}") from error
     if not isinstance(summary, dict):
         raise InputError(f"{path}: is not a replay's summary but a {type(summary).__name__}")
-    if absent := [name for name in _FORM if name not in summary]:
+    absent = [name for name in _FORM if name not in summary]
+    measures = [measure.kpi for measure in PERFORMANCE.values()]
+    absent += [] if set(measures) & set(summary) else [" or ".join(measures)]
+    if absent:
         raise InputError(f"{path}: is of an older form, without {', '.join(absent)}; replay the history again")
     return summary
 

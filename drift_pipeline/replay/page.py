@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from drift_pipeline.detection.performance import PERFORMANCE
+
 
 def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:
     """The page; text of others is escaped. Templates get `facts`, `fact(path, form)`, `moment` and the parts.
@@ -60,20 +62,22 @@ def look_up(facts: Any, path: str) -> Any:
 def shown(value: Any, form: str) -> str:
     """As a person reads it; `facts` has every digit.
 
-    >>> shown(0.73512, "auroc"), shown(-0.002, "gain"), shown(108000, "count"), shown(None, "auroc")
+    >>> shown(0.73512, "auroc"), shown(-0.002, "auroc_gain"), shown(108000, "count"), shown(None, "auroc")
     ('0.735', '-0.002', '108,000', 'unknown')
+    >>> shown(3.14159, "mae"), shown(0.12, "mae_gain")
+    ('3.142', '-12.0 %')
     """
     forms: dict[str, Callable[[Any], str]] = {
-        "auroc": lambda number: f"{number:.3f}",
-        "gain": lambda number: f"{number:+.3f}",
         "count": lambda number: f"{number:,}",
         "seconds": lambda number: f"{number:,.1f}",
         "number": lambda number: f"{number:.3g}",
         "moment": moment,
         "text": str,
     }
+    for measure in PERFORMANCE.values():
+        forms |= {measure.kpi: measure.shown, f"{measure.kpi}_gain": measure.shown_gain}
     if value is None:
-        return "unknown" if form in ("auroc", "gain") else "–"
+        return "unknown" if form.removesuffix("_gain") in {m.kpi for m in PERFORMANCE.values()} else "–"
     return forms[form](value)
 
 

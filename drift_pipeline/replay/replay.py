@@ -103,7 +103,7 @@ class Replay:
             InputError: the history ends before the reference span does, or a step is not above 0.
         """
         self._spec, self._settings, self._options = spec, settings, options
-        self._recorded = spec.prediction.score is not None
+        self._recorded = spec.prediction.column is not None
         self._frame = history.frame.rename({"_score": "_recorded"}, strict=False)
         self._notes = history.notes
         self._span = _reference_span(self._frame, spec, options)

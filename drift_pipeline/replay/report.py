@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from drift_pipeline.clock import DAY, format_duration
 from drift_pipeline.control.store import AuditRecord
+from drift_pipeline.detection.performance import Performance
 from drift_pipeline.evidence.timeline import failed_gates, plain, story
 from drift_pipeline.files import write_whole
 from drift_pipeline.replay import charts
@@ -52,7 +53,7 @@ def report_page(left: Left) -> str:
     kpis = [_kpi_facts(ticks, panel, thinned) for panel, thinned in zip(panels, told.panels, strict=True)]
     facts: dict[str, Any] = {
         "summary": left.summary,
-        "gain": _gain(left.summary),
+        "gain": _gain(left),
         "retrains": rows,
         "refused": [_refusal(record) for record in left.records if record.event == "training.refused"],
         "incidents": [{k: v for k, v in one.items() if k != "drawn"} for one in found],
@@ -60,13 +61,16 @@ def report_page(left: Left) -> str:
         "axis": _axis(left),
         "story": [{**asdict(said), "at": said.at.isoformat()} for said in story(left.records)],
     }
-    first, second = (charts.Line(side, side, _months(left.summary, side)) for side in ("frozen", "loop"))
-    names = [month["month"] for month in left.summary["auroc"]["by_month"]]
+    first, second = (charts.Line(side, side, _months(left, side)) for side in ("frozen", "loop"))
+    names = [month["month"] for month in left.summary[left.performance.kpi]["by_month"]]
     return render(
         "report.html.j2",
         facts,
         timeline_svg=charts.timeline(told),
-        months_svg=charts.by_month(names, (first, second), (left.start, left.end), told.reigns, fill=True),
+        months_svg=charts.by_month(
+            names, (first, second), (left.start, left.end), told.reigns, fill=True, measure=left.performance
+        ),
+        measure=left.performance,
         drawn={one["key"]: one["drawn"] for one in found},
         off=_not_configured(ticks),
         most_drawn=max((kpi["drawn"] for kpi in kpis), default=0),
@@ -88,14 +92,18 @@ def _axis(left: Left) -> dict[str, float]:
     return {"start": start, "end": max(end, start + 3_600_000), "left": scale.left, "right": scale.right}
 
 
-def _gain(summary: Mapping[str, Any]) -> float | None:
+def _gain(left: Left) -> float | None:
     """What the loop gained over the frozen model, over the months that both have."""
-    loop, frozen = summary["auroc"]["loop"], summary["auroc"]["frozen"]
-    return None if loop is None or frozen is None else round(loop - frozen, 6)
+    told = left.summary[left.performance.kpi]
+    return _gained(left.performance, told["frozen"], told["loop"])
 
 
-def _months(summary: Mapping[str, Any], side: str) -> list[float | None]:
-    return [month[side] for month in summary["auroc"]["by_month"]]
+def _gained(performance: Performance, before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else round(performance.gain(before, after), 6)
+
+
+def _months(left: Left, side: str) -> list[float | None]:
+    return [month[side] for month in left.summary[left.performance.kpi]["by_month"]]
 
 
 # what each retrain cost and gained
@@ -112,18 +120,20 @@ def retrain_rows(left: Left) -> list[dict[str, Any]]:
     last = {phase.note: phase for phase in phases(left.records)}
     reigned = {reign["version"]: reign for reign in left.summary["reigns"]}
     return [
-        _retrain_row(retrain, decisions[retrain["decision_id"]], proven[retrain["version"]])
+        _retrain_row(retrain, decisions[retrain["decision_id"]], proven[retrain["version"]], left.performance)
         | {"outcome": _outcome(retrain, last.get(retrain["version"])), "reign": reigned.get(retrain["version"])}
         for retrain in left.summary["retrains"]
     ]
 
 
-def _retrain_row(retrain: Mapping[str, Any], decision: AuditRecord, proof: AuditRecord) -> dict[str, Any]:
-    before, after = retrain["auroc_before"], retrain["auroc_after"]
+def _retrain_row(
+    retrain: Mapping[str, Any], decision: AuditRecord, proof: AuditRecord, performance: Performance
+) -> dict[str, Any]:
+    before, after = (retrain[f"{performance.kpi}_{side}"] for side in ("before", "after"))
     return {
         **retrain,
         "cost": {name: retrain["cost"].get(name) for name in ("rows", "trials", "cpu_seconds", "wall_seconds")},
-        "gain": None if before is None or after is None else round(after - before, 6),
+        "gain": _gained(performance, before, after),
         "action": decision.details["action"],
         "reasons": [plain(reason) for reason in decision.details["reasons"]],
         "incident": decision.details["incident"],
@@ -212,9 +222,11 @@ def why(finding: Mapping[str, Any]) -> str:
         return "No column had rows to compare with its reference."
     if all(column["drift"] is None for column in columns):
         return f"No claim about single columns could be made: {plain(columns[0]['reason'])}. These differ most:"
-    if any(name == "auroc" and kpi["verdict"] == "BREACH" for name, kpi in kpis.items()):
+    breached = {name for name, kpi in kpis.items() if kpi["verdict"] == "BREACH"}
+    if breached & {"auroc", "mae"}:
+        worse = "the scores rank worse" if "auroc" in breached else "the errors grew"
         return (
-            "Nothing in the inputs changed significantly, and still the scores rank worse: it is how the labels "
+            f"Nothing in the inputs changed significantly, and still {worse}: it is how the labels "
             "relate to the inputs that changed (concept drift). The columns that differ most, none of them enough:"
         )
     return "No column drifted: the KPI itself moved. The columns that differ most, none of them enough:"
@@ -245,6 +257,8 @@ def _about(name: str, kpis: Mapping[str, Any]) -> str:
         "auroc": "AUROC minus what this champion had on held-out rows",
         "latency_p95_ms": f"share of rows above {limit} ms",
         "demographic_parity": "parity between groups minus the reference's",
+        "mae": "rise of the MAE over what this champion had on held-out rows, as a share of it",
+        "residuals": "KS distance of labels minus predictions from held-out rows, at least",
     }.get(name, "")
 
 

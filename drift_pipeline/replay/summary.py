@@ -10,7 +10,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.control.audit import Verification
-from drift_pipeline.loop import auroc_of
+from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.spec import ModelSpec
 
 LEAST_ROWS_A_MONTH = 100
@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Retrain:
-    """One training: `auroc_before` is the champion's, `auroc_after` the candidate's, both on the gate's block.
+    """One training: `before` is the champion's performance, `after` the candidate's, both on the gate's block.
 
     `cost`: wall_seconds, cpu_seconds, rows and trials of the search and the fit.
     """
@@ -29,8 +29,8 @@ class Retrain:
     decision_id: str
     version: str
     accepted: bool
-    auroc_before: float | None
-    auroc_after: float | None
+    before: float | None
+    after: float | None
     cost: dict[str, float] = field(default_factory=dict)
 
 
@@ -69,11 +69,13 @@ class Facts:
 def summarise(facts: Facts) -> dict[str, Any]:
     """The document of `summary.json`.
 
-    A month has an AUROC with at least 100 labelled rows and both classes, else null; the means are over months that
-    have both. `frozen` are the recorded scores or the first model's, `loop` the scores as served. `reigns` are the
-    champions' times, with the AUROC of both sides on the same rows: what each promotion gained.
+    Under the name of the task's KPI, `auroc` or `mae`, stands that performance. A month has one with at least 100
+    labelled rows (and both classes), else null; the means are over months that have both sides. `frozen` are the
+    recorded scores or the first model's, `loop` the scores as served. `worst_month` is the smallest gain of the loop:
+    of AUROC in points, of MAE as a share of the frozen model's. `reigns` are the champions' times, with the performance
+    of both sides on the same rows: what each promotion gained.
     """
-    months = by_month(facts)
+    months, performance = by_month(facts), performance_of(facts.spec)
     counted = [m for m in months if m["frozen"] is not None and m["loop"] is not None]
     return {
         "model": facts.spec.name,
@@ -86,16 +88,16 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "notes": list(facts.notes),
         "evaluations": facts.evaluations,
         "conclusive": facts.conclusive,
-        "auroc": {
+        performance.kpi: {
             "frozen": _mean([m["frozen"] for m in counted]),
             "loop": _mean([m["loop"] for m in counted]),
-            "worst_month": min((round(m["loop"] - m["frozen"], 6) for m in counted), default=None),
+            "worst_month": min((round(performance.gain(m["frozen"], m["loop"]), 6) for m in counted), default=None),
             "by_month": months,
         },
         "incidents": facts.incidents,
         "decisions": facts.decisions,
         "reigns": reigns(facts),
-        "retrains": [{**asdict(retrain), "at": retrain.at.isoformat()} for retrain in facts.retrains],
+        "retrains": [_retrain(retrain, performance.kpi) for retrain in facts.retrains],
         "promotions": facts.promotions,
         "rollbacks": facts.rollbacks,
         "rejected_candidates": sum(not retrain.accepted for retrain in facts.retrains),
@@ -111,17 +113,23 @@ def summarise(facts: Facts) -> dict[str, Any]:
     }
 
 
+def _retrain(retrain: Retrain, kpi: str) -> dict[str, Any]:
+    """Of two sides `auroc_before` and `auroc_after`, or those of `mae`."""
+    said = {**asdict(retrain), "at": retrain.at.isoformat()}
+    return {(f"{kpi}_{name}" if name in ("before", "after") else name): value for name, value in said.items()}
+
+
 def by_month(facts: Facts) -> list[dict[str, Any]]:
-    """AUROC of both sides for each calendar month (UTC) that has a row."""
+    """Performance of both sides for each calendar month (UTC) that has a row."""
     frame = _labelled(facts).with_columns(month=pl.col("time").dt.strftime("%Y-%m"))
     months = []
     for (month,), rows in frame.group_by("month", maintain_order=True):
-        months.append({"month": month, "frozen": _auroc(rows, "frozen"), "loop": _auroc(rows, "loop")})
+        months.append({"month": month, **_sides(rows, facts)})
     return months
 
 
 def reigns(facts: Facts) -> list[dict[str, Any]]:
-    """From and to when each champion answered, its labelled rows, and the AUROC of both sides on them."""
+    """From and to when each champion answered, its labelled rows, and the performance of both sides on them."""
     frame, ends = _labelled(facts), [*(at for _, at in facts.served[1:]), facts.span.end]
     told: list[dict[str, Any]] = []
     if not facts.served:  # interrupted before there was a first model
@@ -129,7 +137,7 @@ def reigns(facts: Facts) -> list[dict[str, Any]]:
     for (version, start), end in zip(facts.served, ends, strict=True):
         rows = frame.filter(pl.col("time").is_between(start, end, closed="left"), pl.col("label").is_not_null())
         span = {"version": version, "from": start.isoformat(), "to": end.isoformat(), "rows": rows.height}
-        told.append({**span, "frozen": _auroc(rows, "frozen"), "loop": _auroc(rows, "loop")})
+        told.append({**span, **_sides(rows, facts)})
     return told
 
 
@@ -138,11 +146,15 @@ def _labelled(facts: Facts) -> pl.DataFrame:
     return pl.DataFrame({"time": facts.times, "label": facts.labels, **sides})
 
 
-def _auroc(rows: pl.DataFrame, side: str) -> float | None:
+def _sides(rows: pl.DataFrame, facts: Facts) -> dict[str, float | None]:
+    return {side: _performance(rows, side, facts.spec) for side in ("frozen", "loop")}
+
+
+def _performance(rows: pl.DataFrame, side: str, spec: ModelSpec) -> float | None:
     usable = rows.filter(pl.col("label").is_not_null(), pl.col(side).is_finite())
     if usable.height < LEAST_ROWS_A_MONTH:
         return None
-    found = auroc_of(usable["label"].to_numpy(), usable[side].to_numpy())
+    found = performance_of(spec).of(usable["label"].to_numpy(), usable[side].to_numpy())
     return None if found is None else round(found, 6)
 
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
+from drift_pipeline.detection.performance import PERFORMANCE, Performance
 from drift_pipeline.detection.statistics.latency import share_above
 
 
@@ -28,6 +28,7 @@ class Observations:
     `candidate_errors` counts those of `candidate_rows` whose score is missing or not finite. `latency` is the
     candidate's (rows above the threshold, rows measured), None when latency is not configured. `labels` and both
     scores (n,) are the rows that have a label and were scored by both models; rows with a NaN or None are left out.
+    `performance` is what they are compared by.
 
     Raises:
         ValueError: counts or lengths that cannot be.
@@ -40,6 +41,7 @@ class Observations:
     labels: npt.ArrayLike = field(default_factory=_none)
     candidate_scores: npt.ArrayLike = field(default_factory=_none)
     champion_scores: npt.ArrayLike = field(default_factory=_none)
+    performance: Performance = PERFORMANCE["binary_classification"]
 
     def __post_init__(self) -> None:
         above, measured = self.latency or (0, 0)
@@ -79,7 +81,7 @@ def judge(
         level: one-sided confidence that each failure wants.
         error_share: share of unusable scores that is still allowed.
         slow_share: share of rows above the latency threshold that is still allowed.
-        min_labels: rows of each class from which the models are compared.
+        min_labels: rows of each class, or half the rows of a regression, from which the models are compared.
     """
     worse, compared = _compare(observations, level, min_labels)
     failures = [
@@ -121,12 +123,12 @@ def _compare(observations: Observations, level: float, min_labels: int) -> tuple
     """The failure, if any, and what the comparison rests on."""
     sides = (observations.labels, observations.candidate_scores, observations.champion_scores)
     known = np.column_stack([np.asarray(side, dtype=np.float64) for side in sides])
-    positive, candidate, champion = known[np.isfinite(known).all(axis=1)].T
-    positives, negatives = np.count_nonzero(positive), np.count_nonzero(positive == 0)
-    classes = f"{positives} positive and {negatives} negative labels"
-    if min(positives, negatives) < min_labels:
-        return [], f"not compared by labels: {classes}, {min_labels} of each wanted"
-    found = paired_auroc_difference(positive, candidate, champion)
-    best = found.delta + NormalDist().inv_cdf(level) * found.standard_error
-    told = f"AUROC {found.candidate:.3f} against {found.champion:.3f} on {classes}: at best {best:+.3f}"
+    labels, candidate, champion = known[np.isfinite(known).all(axis=1)].T
+    performance, counted = observations.performance, observations.performance.counted(labels)
+    if not performance.enough(labels, min_labels):
+        return [], f"not compared by labels: {counted}, {performance.wanted(min_labels)} wanted"
+    found = performance.compare(labels, candidate, champion)
+    best = found.gain + NormalDist().inv_cdf(level) * found.standard_error
+    both = f"{performance.told(found.candidate)} against {performance.shown(found.champion)}"
+    told = f"{both} on {counted}: at best {performance.shown_gain(best)}"
     return ([told] if best < 0 else []), told

@@ -1,7 +1,8 @@
 """Reads a recorded history (CSV, CSV.GZ, Parquet; a file or a folder of them) and refuses what cannot be used.
 
 The lake's own columns start with an underscore, features keep their names:
-`_id, _time (UTC), _label (0, 1 or null), _score, _latency_ms, _entity, _version`.
+`_id, _time (UTC), _label (0, 1 or null; a number or null), _score, _latency_ms, _entity, _version`. A regression's
+predicted value is its `_score`.
 """
 
 import csv
@@ -72,13 +73,13 @@ def read_history(path: Path, spec: ModelSpec, timestamp: str | None = None, outc
         *(_feature(raw, name, kind).alias(name) for name, kind in spec.watched.items()),
     ]
     frame = raw.select(columns).sort("_time", maintain_order=True)
-    _refuse_one_class(frame, spec, outcomes or path)
+    _refuse_labels_that_tell_nothing(frame, spec, outcomes or path)
     return History(frame, tuple(notes))
 
 
 def _named(spec: ModelSpec) -> list[str]:
     columns = spec.columns
-    optional = (columns.prediction_id, columns.entity, columns.latency_ms, columns.version, spec.prediction.score)
+    optional = (columns.prediction_id, columns.entity, columns.latency_ms, columns.version, spec.prediction.column)
     return [name for name in optional if name is not None]
 
 
@@ -240,7 +241,9 @@ def _epoch(numbers: pl.Series) -> pl.Series:
 
 
 def _labels(raw: pl.DataFrame, spec: ModelSpec) -> pl.Series:
-    """1 where the outcome equals `outcome.positive`, 0 elsewhere, null where it is not known."""
+    """A regression's number; else 1 where the outcome equals `outcome.positive`, 0 elsewhere. Null: not known."""
+    if spec.task == "regression":
+        return _finite(raw, spec.outcome.column)
     given, positive = raw[spec.outcome.column], spec.outcome.positive
     if isinstance(positive, str):
         hit = _text(raw, spec.outcome.column) == positive
@@ -273,6 +276,12 @@ def _numbers(raw: pl.DataFrame, column: str, problem: str) -> pl.Series:
     return numbers
 
 
+def _finite(raw: pl.DataFrame, column: str) -> pl.Series:
+    numbers = _numbers(raw, column, "is not a number")
+    _refuse(raw, numbers.is_infinite().fill_null(value=False), column, "is not finite")
+    return numbers
+
+
 def _feature(raw: pl.DataFrame, name: str, kind: str) -> pl.Series:
     if kind == "categorical":
         return _text(raw, name)
@@ -281,6 +290,8 @@ def _feature(raw: pl.DataFrame, name: str, kind: str) -> pl.Series:
 
 def _facts(raw: pl.DataFrame, spec: ModelSpec) -> list[pl.Series]:
     facts = []
+    if spec.prediction.value is not None:
+        facts.append(_finite(raw, spec.prediction.value).alias("_score"))
     if spec.prediction.score is not None:
         score = _numbers(raw, spec.prediction.score, "is not a score")
         _refuse(
@@ -321,11 +332,20 @@ def _joined_labels(raw: pl.DataFrame, outcomes: Path, spec: ModelSpec) -> tuple[
     return joined["_label"], f"{outcomes}: {known.height - strangers:,} labels joined, {strangers:,} name no prediction"
 
 
-def _refuse_one_class(frame: pl.DataFrame, spec: ModelSpec, path: Path) -> None:
-    counts = frame["_label"].drop_nulls()
-    if counts.n_unique() < 2:
-        seen = "no label at all" if counts.is_empty() else f"only {'positive' if counts[0] else 'negative'} labels"
-        raise InputError(
-            f"{path}: column {spec.outcome.column!r} holds {seen}; both classes are needed "
-            f"(a label is positive where it equals outcome.positive = {spec.outcome.positive!r})"
-        )
+def _refuse_labels_that_tell_nothing(frame: pl.DataFrame, spec: ModelSpec, path: Path) -> None:
+    known = frame["_label"].drop_nulls()
+    if known.n_unique() > 1:
+        return
+    column = f"{path}: column {spec.outcome.column!r}"
+    if known.is_empty():
+        seen = "no label at all"
+    elif spec.task == "regression":
+        seen = f"only the value {known[0]:g}"
+    else:
+        seen = f"only {'positive' if known[0] else 'negative'} labels"
+    if spec.task == "regression":
+        raise InputError(f"{column} holds {seen}; numbers that differ are needed")
+    raise InputError(
+        f"{column} holds {seen}; both classes are needed "
+        f"(a label is positive where it equals outcome.positive = {spec.outcome.positive!r})"
+    )

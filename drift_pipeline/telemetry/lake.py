@@ -29,7 +29,7 @@ class Lake:
 
     `predictions`: `_id, _time, _version, _route, _score`, the spec's other columns and features.
     `shadow`: `_id, _time, _version, _score` of the model that did not answer, while a rollout mirrors traffic.
-    `outcomes`: `_id, _observed_at, _label` (0 or 1).
+    `outcomes`: `_id, _observed_at, _label` (0 or 1, or a regression's number).
     `profiles`: `_id, _time, _version`, and what `loop.watch` keeps of each hour, or whole day, of that version.
     """
 

@@ -82,9 +82,10 @@ def _expected(frame: pl.DataFrame, spec: ModelSpec, window: Window) -> list[_Exp
         of("_id", "is unique", "ExpectColumnValuesToBeUnique"),
         of("_time", "has no nulls", "ExpectColumnValuesToNotBeNull"),
         of("_time", "is inside the window", "ExpectColumnValuesToBeBetween", **inside),
-        of("_score", "is in 0..1", "ExpectColumnValuesToBeBetween", min_value=0, max_value=1),
-        some("_score"),
     ]
+    if spec.task == "binary_classification":
+        expected.append(of("_score", "is in 0..1", "ExpectColumnValuesToBeBetween", min_value=0, max_value=1))
+    expected.append(some("_score"))
     if "_latency_ms" in frame.columns:
         expected.append(of("_latency_ms", "is not negative", "ExpectColumnValuesToBeBetween", min_value=0))
     for column, kind in spec.watched.items():

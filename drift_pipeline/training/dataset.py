@@ -13,12 +13,13 @@ from drift_pipeline.telemetry.lake import Lake
 
 LEAST_BLOCK_ROWS, MOST_BLOCK_ROWS = 500, 20_000
 _DTYPES = {"numeric": pl.Float64, "categorical": pl.String}
+_LABELS = {"binary_classification": pl.Int8, "regression": pl.Float64}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled rows in order of time: the features, the protected columns, `_label` (Int8), `_time`, `_id` and
-    where the history had one, the score it recorded, `_recorded`.
+    """Labelled rows in order of time: the features, the protected columns, `_label` (Int8, or Float64 of a
+    regression), `_time`, `_id` and where the history had one, the score it recorded, `_recorded`.
 
     `versions` are the Delta versions of `predictions` and `outcomes` that the rows were read from: with the window,
     the exclusions and `known_at` they name the same rows again.
@@ -55,7 +56,7 @@ def training_dataset(lake: Lake, spec: ModelSpec, now: datetime, versions: Mappi
         raise InputError(f"{spec.name}: retrain.exclude leaves out all {rows.height:,} labelled rows")
     watched = [pl.col(name).cast(_DTYPES[kind]) for name, kind in spec.watched.items()]
     facts = [name for name in ("_time", "_id", "_recorded") if name in kept.columns]
-    return Dataset(kept.select(*watched, pl.col("_label").cast(pl.Int8), *facts), window, now, versions)
+    return Dataset(kept.select(*watched, pl.col("_label").cast(_LABELS[spec.task]), *facts), window, now, versions)
 
 
 def split_newest(frame: pl.DataFrame, rows: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
+from drift_pipeline.detection.performance import Performance, performance_of
+from drift_pipeline.detection.statistics.concordance import concordance
 from drift_pipeline.detection.statistics.parity import demographic_parity_difference, usable_groups
 from drift_pipeline.spec import Kind, ModelSpec
 from drift_pipeline.training.trainers import score
@@ -79,8 +80,12 @@ def prove(
         spec: the model.
         performance_fell: a fall is what the candidate was trained for, so being no worse is not enough.
     """
-    candidate = score(pipeline, block, spec.features)
-    results = [auroc_gate(block["_label"], candidate, block["_champion"], cause_is_performance=performance_fell)]
+    candidate, performance = score(pipeline, block, spec.features), performance_of(spec)
+    results = [
+        performance_gate(
+            performance, block["_label"], candidate, block["_champion"], cause_is_performance=performance_fell
+        )
+    ]
     if spec.kpis.demographic_parity is not None and spec.protected:
         sides = score(pipeline, newest, spec.features), newest["_champion"].to_numpy()
         now, before = (side >= spec.prediction.threshold for side in sides)
@@ -94,7 +99,8 @@ def prove(
     return Gates(tuple(results))
 
 
-def auroc_gate(
+def performance_gate(
+    performance: Performance,
     labels: npt.ArrayLike,
     candidate: npt.ArrayLike,
     champion: npt.ArrayLike | None,
@@ -103,28 +109,29 @@ def auroc_gate(
 ) -> GateResult:
     """Is the candidate no worse than the champion on rows that neither was trained on, and better where it must be?
 
-    Not inferior: delta - 1.64 se > -0.02. Where a fall of performance is the cause of the retrain, being no worse
-    than a model that fell helps nobody: then also delta - se > 0. Without a champion the candidate is compared with
-    chance: AUROC - 1.64 se > 0.5. se is DeLong's, paired. `labels` (n,) are true for positives, scores (n,).
+    A gain is of AUROC, or the share of the champion's MAE that is gone. Not inferior: gain - 1.64 se > -0.02. Where a
+    fall of performance is the cause of the retrain, being no worse than a model that fell helps nobody: then also
+    gain - se > 0. Without a champion the candidate is compared with a constant: gain - 1.64 se > 0. se is that of
+    paired rows. `labels` (n,) are true for positives, or numbers; scores (n,).
     """
-    positive, scores = np.asarray(labels).astype(bool), np.asarray(candidate, dtype=np.float64)
-    chance = np.zeros(positive.shape)  # one score for all rows: an AUROC of 0.5 without error
-    against = chance if champion is None else np.asarray(champion, dtype=np.float64)
-    if problem := _unanswerable(positive, scores, against):
-        return GateResult("auroc", Outcome.UNKNOWN, None, None, None, problem)
-    found = paired_auroc_difference(positive, scores, against)
-    delta, bound = found.delta, found.delta - Z_NOT_INFERIOR * found.standard_error
+    known, scores = np.asarray(labels, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
+    against = performance.ignorant(known) if champion is None else np.asarray(champion, dtype=np.float64)
+    name = performance.kpi
+    if problem := _unanswerable(performance, known, scores, against):
+        return GateResult(name, Outcome.UNKNOWN, None, None, None, problem)
+    found = performance.compare(known, scores, against)
+    gain, bound = found.gain, found.gain - Z_NOT_INFERIOR * found.standard_error
     if champion is None:
-        reason = f"first model: AUROC {found.candidate:.4f}, at least {bound + 0.5:.4f}, to be above chance"
-        return _judged("auroc", bound > 0, found.candidate, bound + 0.5, 0.5, reason)
-    told = f"AUROC {found.candidate:.4f} against the champion's {found.champion:.4f}"
+        reason = f"first model: {performance.told(found.candidate)}, to be better than a constant"
+        return _judged(name, bound > 0, gain, bound, 0.0, reason)
+    told = f"{performance.name} {found.candidate:.4f} against the champion's {found.champion:.4f}"
     if bound <= -INFERIOR_BY:
-        return _judged("auroc", False, delta, bound, -INFERIOR_BY, f"{told}: may be worse by more than {INFERIOR_BY:g}")
+        return _judged(name, False, gain, bound, -INFERIOR_BY, f"{told}: may be worse by more than {INFERIOR_BY:g}")
     if cause_is_performance:
-        better = delta - Z_BETTER * found.standard_error
+        better = gain - Z_BETTER * found.standard_error
         reason = f"{told}: performance fell, so it has to be better by {Z_BETTER:g} standard error"
-        return _judged("auroc", better > 0, delta, better, 0.0, reason)
-    return _judged("auroc", True, delta, bound, -INFERIOR_BY, f"{told}: not inferior")
+        return _judged(name, better > 0, gain, better, 0.0, reason)
+    return _judged(name, True, gain, bound, -INFERIOR_BY, f"{told}: not inferior")
 
 
 def parity_gate(
@@ -193,35 +200,36 @@ def latency_gate(
 
 
 def poison_floor(labels: npt.ArrayLike | None, scores: npt.ArrayLike | None) -> GateResult:
-    """AUROC on the fixed, trusted holdout: a floor against poisoned labels, never a bar against adapting.
+    """Concordance (of two classes: AUROC) on the fixed, trusted holdout: a floor against poisoned labels, never a bar
+    against adapting.
 
     The holdout is old by design, so a model that followed the world scores lower on it; only one that has turned
-    against it falls below 0.6. A complete inversion of the concept looks exactly like poisoned labels: no number can
-    tell the two apart, so a person has to decide, and the failed gate is how they are asked.
+    against it falls below 0.6, where a constant has 0.5. A regression is held to the order alone, not to its MAE: a
+    level or a scale that moved since is no poison. A complete inversion of the concept looks exactly like poisoned
+    labels: no number can tell the two apart, so a person has to decide, and the failed gate is how they are asked.
     """
-    positive = np.asarray([] if labels is None else labels).astype(bool)
+    known = np.asarray([] if labels is None else labels, dtype=np.float64)
     given = np.asarray([] if scores is None else scores, dtype=np.float64)
-    chance = np.zeros(positive.shape)
-    if problem := _unanswerable(positive, given, chance, least=1):
+    told = len(np.unique(known))
+    if told < 2 or given.shape != known.shape or not np.isfinite(given).all():
+        problem = "its labels are all the same" if told < 2 else "not every row has a finite score"
         return GateResult("poison_floor", Outcome.UNKNOWN, None, None, POISON_FLOOR, f"trusted holdout: {problem}")
-    auroc = paired_auroc_difference(positive, given, chance).candidate
-    reason = f"AUROC {auroc:.4f} on the trusted holdout"
-    if auroc < POISON_FLOOR:
+    found, word = concordance(known, given), "AUROC" if told == 2 else "concordance"
+    reason = f"{word} {found:.4f} on the trusted holdout"
+    if found < POISON_FLOOR:
         reason += ": poisoned labels or an inverted concept; a person has to decide"
-    return _judged("poison_floor", auroc >= POISON_FLOOR, auroc, None, POISON_FLOOR, reason)
+    return _judged("poison_floor", found >= POISON_FLOOR, found, None, POISON_FLOOR, reason)
 
 
 def _judged(name: str, passed: bool, value: float, bound: float | None, limit: float | None, reason: str) -> GateResult:
     return GateResult(name, Outcome.PASS if passed else Outcome.FAIL, value, bound, limit, reason)
 
 
-def _unanswerable(
-    positive: npt.NDArray[np.bool_], *scores: npt.NDArray[np.float64], least: int = LEAST_OF_A_CLASS
-) -> str | None:
-    """Why no AUROC can be told, or None."""
-    fewer = int(min(positive.sum(), (~positive).sum()))
-    if fewer < least:
-        return f"{fewer} labels of the rarer class, {least} are needed"
-    if not all(side.shape == positive.shape and np.isfinite(side).all() for side in scores):
+def _unanswerable(performance: Performance, labels: npt.NDArray[np.float64], *scores: npt.ArrayLike) -> str | None:
+    """Why no comparison can be told, or None."""
+    if not performance.enough(labels, LEAST_OF_A_CLASS):
+        return f"{performance.counted(labels)} are too few to tell"
+    sides = [np.asarray(side) for side in (labels, *scores)]
+    if not all(side.shape == labels.shape and np.isfinite(side).all() for side in sides):
         return "not every row has a finite score"
     return None

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
+from drift_pipeline.detection.performance import Performance, performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.training.trainers import Params, Trainer, fit, one_thread, score, table, trainer_of
+from drift_pipeline.training.trainers import Params, Trainer, fit, one_thread, predicted, score, table, trainer_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -37,10 +37,13 @@ START_MARGIN, START_Z = 0.05, 3.0
 
 @dataclass(frozen=True)
 class Found:
-    """The best of `trials` trials; rows before `start_row` of the searched frame are better left out."""
+    """The best of `trials` trials; rows before `start_row` of the searched frame are better left out.
+
+    `validation` is its mean AUROC or MAE over the folds.
+    """
 
     params: Params
-    validation_auroc: float
+    validation: float
     trials: int
     start_row: int
 
@@ -51,7 +54,7 @@ class Trained:
 
     pipeline: "Pipeline"
     params: Params
-    validation_auroc: float
+    validation: float
     rows: int
     trials: int
     start: datetime
@@ -62,9 +65,9 @@ class _Fold:
     """Prepared columns and labels: the older ones to fit on, the newer ones to judge on."""
 
     columns: Any
-    labels: npt.NDArray[np.int8]
+    labels: npt.NDArray[Any]
     newer_columns: Any
-    newer_labels: npt.NDArray[np.int8]
+    newer_labels: npt.NDArray[Any]
 
 
 def train(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, progress: Progress | None = None) -> Trained:
@@ -80,35 +83,36 @@ def train(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, progr
     found = search(frame, spec, seed, fresh, progress)
     rows = frame[found.start_row :]
     pipeline = _fitted(rows, found.params, spec, seed)
-    return Trained(pipeline, found.params, found.validation_auroc, rows.height, found.trials, rows["_time"][0])
+    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, rows["_time"][0])
 
 
 def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, progress: Progress | None = None) -> Found:
     """Find params and start row for rows (in order of time) with features and `_label`.
 
-    `spec.retrain.trials` trials maximise the mean AUROC over three expanding forward folds on the newest 45 % of the
-    newest 50,000 rows, each fitted on at most 8,000 rows evenly spaced over its past: on a real market's data the
-    models found so were as good as with all rows, for two thirds of the CPU. A fold that lacks a class on either side
-    is left out.
+    `spec.retrain.trials` trials maximise the mean AUROC, or minimise the mean MAE, over three expanding forward folds
+    on the newest 45 % of the newest 50,000 rows, each fitted on at most 8,000 rows evenly spaced over its past: on a
+    real market's data the models found so were as good as with all rows, for two thirds of the CPU. A fold that lacks a
+    class on either side, or has one label only, is left out.
 
     Args:
         progress: is called with (trials done, trials in all).
 
     Raises:
-        InputError: every fold lacks a class.
+        InputError: every fold lacks a class, or has one label only.
     """
-    trainer = trainer_of(spec)
+    trainer, performance = trainer_of(spec), performance_of(spec)
     with one_thread():
         folds = list(_folds(frame.tail(MOST_SEARCH_ROWS), trainer, spec, seed))
         if not folds:
             raise InputError(
-                f"{spec.name}: {frame.height:,} rows hold no fold with both classes to judge on; wait for more labels"
+                f"{spec.name}: {frame.height:,} rows hold no fold with {performance.needs} to judge on; "
+                "wait for more labels"
             )
-        study = _study(seed)
+        study = _study(seed, maximize=performance.higher_is_better)
         for done in range(spec.retrain.trials):
             trial = study.ask()
             model = trainer.build(trainer.suggest(trial), spec, seed)[-1]
-            study.tell(trial, float(np.mean([_auroc_of(model, fold) for fold in folds])))
+            study.tell(trial, float(np.mean([_validated(model, fold, performance) for fold in folds])))
             if progress is not None:
                 progress(done + 1, spec.retrain.trials)
     best = study.best_trial
@@ -121,17 +125,17 @@ def start_row(frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int, f
 
     Shorter windows are the newest 1/4, 1/16 and 1/64, and what is fresh. Decisively: fitted without the newest rows
     (half of the fresh ones, or 5 % of all where none is known to be fresh) and compared on them, the shorter window's
-    AUROC is more than 5 pp above the whole one's at three of DeLong's standard errors. Old rows are worth keeping in
-    any world but one whose concept was turned round, and a shorter window that wins by chance costs more than one that
-    is missed: hence the margin. Each fit sees at most 50,000 rows, evenly spaced over its window.
+    gain over the whole one is more than 5 % (points of AUROC, or of the MAE) at three standard errors. Old rows are
+    worth keeping in any world but one whose concept was turned round, and a shorter window that wins by chance costs
+    more than one that is missed: hence the margin. Each fit sees at most 50,000 rows, evenly spaced over its window.
     """
     newest = min(max(fresh // 2, LEAST_FRESH_ROWS) if fresh else max(500, frame.height // 20), 20_000)
     cut = frame.height - newest
     judged = frame[max(cut, 0) :]
-    labels = judged["_label"].to_numpy()
+    labels, performance = judged["_label"].to_numpy(), performance_of(spec)
     spans = [cut // part for part in SHORTER if cut // part >= LEAST_START_ROWS]
     spans += [fresh - newest] if LEAST_FRESH_ROWS <= fresh - newest < cut else []
-    if not spans or min(labels.sum(), (1 - labels).sum()) < 50:
+    if not spans or not performance.enough(labels, 50):
         return 0
 
     def scores(rows: pl.DataFrame) -> npt.NDArray[np.float64] | None:
@@ -146,8 +150,8 @@ def start_row(frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int, f
         shorter = scores(frame[cut - span : cut])
         if shorter is None:
             continue
-        found = paired_auroc_difference(labels, shorter, whole)
-        bound = found.delta - START_Z * found.standard_error
+        found = performance.compare(labels, shorter, whole)
+        bound = found.gain - START_Z * found.standard_error
         if bound > best:
             best, start = bound, cut - span
     return start
@@ -165,12 +169,9 @@ def _folds(frame: pl.DataFrame, trainer: Trainer, spec: ModelSpec, seed: int) ->
             yield _Fold(columns.fit_transform(X[older]), y[older], columns.transform(X[newer]), y[newer])
 
 
-def _auroc_of(model: Any, fold: _Fold) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(
-        roc_auc_score(fold.newer_labels, model.fit(fold.columns, fold.labels).predict_proba(fold.newer_columns)[:, 1])
-    )
+def _validated(model: Any, fold: _Fold, performance: Performance) -> float:
+    told = predicted(model.fit(fold.columns, fold.labels), fold.newer_columns)
+    return performance.compare(fold.newer_labels, told, told).candidate
 
 
 def _fitted(rows: pl.DataFrame, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":
@@ -181,7 +182,7 @@ def _both(labels: pl.Series) -> bool:
     return labels.n_unique() > 1
 
 
-def _study(seed: int) -> "Study":
+def _study(seed: int, *, maximize: bool) -> "Study":
     """In memory. Optuna says at INFO that it made one; its level is put back at once."""
     import optuna
 
@@ -189,6 +190,6 @@ def _study(seed: int) -> "Study":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-        return optuna.create_study(direction="maximize", sampler=sampler)
+        return optuna.create_study(direction="maximize" if maximize else "minimize", sampler=sampler)
     finally:
         optuna.logging.set_verbosity(level)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,10 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class GradientBoosting:
-    """Histogram gradient boosting of small trees. Small on purpose: on drifting data larger ones learnt the past."""
+    """Histogram gradient boosting of small trees. Small on purpose: on drifting data larger ones learnt the past.
+
+    A regression minimises the absolute error, which is what it is judged by.
+    """
 
     max_leaf_nodes: tuple[int, int] = (2, 8)
     learning_rate: Bounds = (0.03, 0.1)
@@ -59,16 +62,21 @@ class GradientBoosting:
         }
 
     def build(self, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":
-        from sklearn.ensemble import HistGradientBoostingClassifier
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
         from sklearn.preprocessing import OrdinalEncoder
 
         numeric, categorical = _by_kind(spec.features)
         levels = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=_MOST_LEVELS)
-        model = HistGradientBoostingClassifier(
-            **params,
-            categorical_features=list(range(len(categorical))) or None,  # the levels come first
-            early_stopping=False,
-            random_state=seed,
+        fixed = {
+            "categorical_features": list(range(len(categorical))) or None,  # the levels come first
+            "early_stopping": False,
+            "random_state": seed,
+        }
+        regression = spec.task == "regression"
+        model = (
+            HistGradientBoostingRegressor(loss="absolute_error", **params, **fixed)
+            if regression
+            else HistGradientBoostingClassifier(**params, **fixed)
         )
         return _pipeline([("levels", levels, categorical), ("numbers", _imputer(), numeric)], model)
 
@@ -85,19 +93,32 @@ class LogisticRegression:
 
     def build(self, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":
         from sklearn import linear_model
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-        numeric, categorical = _by_kind(spec.features)
-        levels = OneHotEncoder(
-            handle_unknown="ignore", min_frequency=self.least_level_rows, max_categories=_MOST_LEVELS
-        )
         model = linear_model.LogisticRegression(**params, max_iter=1000, random_state=seed)
-        numbers = make_pipeline(_imputer(), StandardScaler())
-        return _pipeline([("levels", levels, categorical), ("numbers", numbers, numeric)], model)
+        return _pipeline(_scaled(spec, self.least_level_rows), model)
 
 
-TRAINERS: Mapping[str, Trainer] = {"gradient_boosting": GradientBoosting(), "logistic_regression": LogisticRegression()}
+@dataclass(frozen=True)
+class Ridge:
+    """The regression's counterpart of `LogisticRegression`: least squares with the same columns."""
+
+    alpha: Bounds = (0.01, 1000)
+    least_level_rows: int = 20
+
+    def suggest(self, trial: "Trial") -> Params:
+        return {"alpha": trial.suggest_float("alpha", *self.alpha, log=True)}
+
+    def build(self, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":
+        from sklearn import linear_model
+
+        return _pipeline(_scaled(spec, self.least_level_rows), linear_model.Ridge(**params, random_state=seed))
+
+
+TRAINERS: Mapping[str, Trainer] = {
+    "gradient_boosting": GradientBoosting(),
+    "logistic_regression": LogisticRegression(),
+    "ridge": Ridge(),
+}
 
 
 def trainer_of(spec: ModelSpec) -> Trainer:
@@ -129,12 +150,19 @@ def fit(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, Kind])
 
 
 def score(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, Kind]) -> npt.NDArray[np.float64]:
-    """Probability of class 1 for each row (rows,), also with nulls and levels that training has not seen."""
+    """Probability of class 1, or a regression's value, for each row (rows,), also with nulls and levels that training
+    has not seen."""
     if frame.is_empty():
         return np.empty(0)
     rows = table(frame, features)
     with one_thread():
-        return np.asarray(pipeline.predict_proba(rows)[:, 1], dtype=np.float64)
+        return predicted(pipeline, rows)
+
+
+def predicted(model: Any, rows: Any) -> npt.NDArray[np.float64]:
+    """What a fitted classifier or regressor says of prepared rows (rows,)."""
+    told = model.predict_proba(rows)[:, 1] if hasattr(model, "predict_proba") else model.predict(rows)
+    return np.asarray(told, dtype=np.float64)
 
 
 @contextmanager
@@ -170,6 +198,16 @@ def _column(column: pl.Series, kind: Kind) -> "pd.Series[float] | pd.Series[str]
 def _by_kind(features: Mapping[str, Kind]) -> tuple[list[str], list[str]]:
     numeric = [name for name, kind in features.items() if kind == "numeric"]
     return numeric, [name for name in features if name not in numeric]
+
+
+def _scaled(spec: ModelSpec, least_level_rows: int) -> list[tuple[str, object, list[str]]]:
+    """Columns for a linear model: a column a level, and scaled numbers."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numeric, categorical = _by_kind(spec.features)
+    levels = OneHotEncoder(handle_unknown="ignore", min_frequency=least_level_rows, max_categories=_MOST_LEVELS)
+    return [("levels", levels, categorical), ("numbers", make_pipeline(_imputer(), StandardScaler()), numeric)]
 
 
 def _imputer() -> "TransformerMixin":

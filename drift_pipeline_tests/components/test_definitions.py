@@ -12,12 +12,17 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph  # not exported
 
 import drift_pipeline.defs
+from drift_pipeline.components.monitoring import monitoring_assets
 from drift_pipeline.components.partitions import days_of
+from drift_pipeline.components.training import training_assets
 from drift_pipeline.definitions import models_of
 from drift_pipeline.errors import InputError
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.synthetic import DELIVERY_SPEC
 from drift_pipeline_tests.components.worlds import ATTRIBUTES, MODEL, SPEC, write_model
 
 pytestmark = [  # what Dagster does to itself when it loads a folder of models
@@ -228,3 +233,14 @@ def test_dg_lists_the_component_with_the_first_line_of_its_docstring() -> None:
     (listed,) = (entry for entry in json.loads(found.stdout)["items"] if entry["key"].startswith("drift_pipeline."))
     assert listed["key"] == "drift_pipeline.components.MonitoredModel"
     assert listed["summary"].startswith("A model in production that is watched for drift")
+
+
+def test_a_regression_has_the_same_graph_with_checks_of_its_own() -> None:
+    regression = ModelSpec.model_validate(yaml.safe_load(DELIVERY_SPEC))
+    made = dg.Definitions(assets=[*monitoring_assets(regression), *training_assets(regression)])
+    found = made.resolve_asset_graph()
+    assert {key.path[-1] for key in found.get_all_asset_keys()} == set(EDGES)
+    checks = {check.name for check in found.asset_check_keys if check.asset_key.path[-1] == "drift_report"}
+    assert checks == {"psi", "range_z", "mae", "residuals"}
+    gates = {check.name for check in found.asset_check_keys if check.asset_key.path[-1] == "evaluation"}
+    assert gates == {"mae", "latency", "poison_floor"}

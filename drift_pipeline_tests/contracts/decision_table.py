@@ -18,8 +18,9 @@ PLAIN: dict[str, Any] = {
     },
     "kpis": dict.fromkeys(("psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity"), "OK"),
     "drifting_features": [],
-    "auroc_drop": 0.01,
-    "auroc_drop_allowed": 0.05,
+    "performance": "auroc",
+    "fall": 0.01,
+    "fall_allowed": 0.05,
     "retrain": {
         "running": False,
         "cooldown_left_hours": 0.0,
@@ -33,8 +34,13 @@ PLAIN: dict[str, Any] = {
 
 SCHEDULE = {"trigger": "schedule"}
 OPERATOR = {"trigger": "operator"}
-FALLEN = {"kpis.auroc": "BREACH", "auroc_drop": 0.062}
-CRASHED = {"kpis.auroc": "BREACH", "auroc_drop": 0.1834}
+FALLEN = {"kpis.auroc": "BREACH", "fall": 0.062}
+CRASHED = {"kpis.auroc": "BREACH", "fall": 0.1834}
+REGRESSION = {
+    **dict.fromkeys(("kpis.auroc", "kpis.demographic_parity"), "NOT_CONFIGURED"),
+    **{"performance": "mae", "fall_allowed": 0.1, "kpis.mae": "OK", "kpis.residuals": "OK"},
+}
+RISEN = {**REGRESSION, "kpis.mae": "BREACH", "fall": 0.134}
 COOLING = {"retrain.cooldown_left_hours": 14.61}
 ALL_BLOCKS = {
     "incident.fresh_rows": 40,
@@ -66,7 +72,7 @@ class Row:
             for part in path:
                 node = node[part]
             if value is Ellipsis:
-                del node[last]
+                node.pop(last, None)
             else:
                 node[last] = value
         return document
@@ -137,19 +143,19 @@ ROWS = [
     Row("a fall of auroc retrains", FALLEN, "retrain", [FELL]),
     Row(
         "a fall of unknown size retrains too",
-        {**FALLEN, "auroc_drop": None, "auroc_drop_allowed": None},
+        {**FALLEN, "fall": None, "fall_allowed": None},
         "retrain",
         ["auroc BREACH"],
     ),
     Row(
         "numbers are written alike: 9.779999999999999 is 9.78, 0.004 pp is 0.00",
-        {**FALLEN, "auroc_drop": 0.09783437167497736, "auroc_drop_allowed": 0.00004},
+        {**FALLEN, "fall": 0.09783437167497736, "fall_allowed": 0.00004},
         "retrain",
         ["auroc BREACH: fell 9.78 pp, allowed are 0.00 pp"],
     ),
     Row(
         "a breach without a fall is not explained by one",
-        {**FALLEN, "auroc_drop": -0.0937},
+        {**FALLEN, "fall": -0.0937},
         "retrain",
         ["auroc BREACH"],
     ),
@@ -161,13 +167,13 @@ ROWS = [
     ),
     Row(
         "covariate shift retrains while performance is undecided",
-        {"kpis.psi": "BREACH", "kpis.auroc": "INCONCLUSIVE", "auroc_drop": None},
+        {"kpis.psi": "BREACH", "kpis.auroc": "INCONCLUSIVE", "fall": None},
         "retrain",
         ["psi BREACH while auroc is INCONCLUSIVE"],
     ),
     Row(
         "covariate shift retrains while performance is unwatched",
-        {"kpis.range_z": "BREACH", "kpis.auroc": "NOT_CONFIGURED", "auroc_drop": None, "auroc_drop_allowed": None},
+        {"kpis.range_z": "BREACH", "kpis.auroc": "NOT_CONFIGURED", "fall": None, "fall_allowed": None},
         "retrain",
         ["range_z BREACH while auroc is NOT_CONFIGURED"],
     ),
@@ -215,7 +221,7 @@ ROWS = [
     Row("a calm world is ignored", {}, "ignore", ["nothing drifts any more"]),
     Row(
         "a calm world says what is undecided",
-        {"kpis.auroc": "INCONCLUSIVE", "kpis.latency_p95_ms": "NOT_CONFIGURED", "auroc_drop": None},
+        {"kpis.auroc": "INCONCLUSIVE", "kpis.latency_p95_ms": "NOT_CONFIGURED", "fall": None},
         "ignore",
         ["nothing drifts any more", "undecided: auroc is INCONCLUSIVE"],
     ),
@@ -278,7 +284,7 @@ ROWS = [
     ),
     Row(
         "three times is enough",
-        {**CRASHED, **COOLING, "auroc_drop": 0.15},
+        {**CRASHED, **COOLING, "fall": 0.15},
         "hotfix_retrain",
         [
             "auroc BREACH: fell 15.00 pp, allowed are 5.00 pp",
@@ -287,20 +293,20 @@ ROWS = [
     ),
     Row(
         "less than three times is not",
-        {**CRASHED, **COOLING, "auroc_drop": 0.1499},
+        {**CRASHED, **COOLING, "fall": 0.1499},
         "ignore",
         ["cooldown: 15 h left"],
     ),
     Row("a crash without a cooldown is an ordinary retrain", CRASHED, "retrain", [CRASH]),
     Row(
         "a crash of unknown size is none",
-        {**CRASHED, **COOLING, "auroc_drop": None},
+        {**CRASHED, **COOLING, "fall": None},
         "ignore",
         ["cooldown: 15 h left"],
     ),
     Row(
         "no crash without a breach",
-        {**COOLING, "auroc_drop": 0.3, "kpis.auroc": "INCONCLUSIVE", "kpis.demographic_parity": "BREACH"},
+        {**COOLING, "fall": 0.3, "kpis.auroc": "INCONCLUSIVE", "kpis.demographic_parity": "BREACH"},
         "ignore",
         ["cooldown: 15 h left"],
     ),
@@ -334,6 +340,31 @@ ROWS = [
             "waits for labels: 40 of 1000 rows",
         ],
     ),
+    # --- a regression is judged by its MAE, which rises by a share of what it was
+    Row("a MAE that rose retrains", RISEN, "retrain", ["mae BREACH: rose 13.40 %, allowed are 10.00 %"]),
+    Row(
+        "a MAE that rose by three times what is allowed passes the cooldown",
+        {**RISEN, **COOLING, "fall": 0.3},
+        "hotfix_retrain",
+        [
+            "mae BREACH: rose 30.00 %, allowed are 10.00 %",
+            "past the cooldown of 15 h: mae rose at least 3 times what is allowed",
+        ],
+    ),
+    Row(
+        "PSI retrains while MAE is not conclusively OK",
+        {**REGRESSION, "kpis.psi": "BREACH", "kpis.mae": "INCONCLUSIVE", "fall": None},
+        "retrain",
+        ["psi BREACH while mae is INCONCLUSIVE"],
+    ),
+    Row(
+        "PSI is suggested while MAE is OK",
+        {**REGRESSION, "kpis.psi": "BREACH"},
+        "suggest",
+        ["psi BREACH, but observed performance is conclusively OK"],
+    ),
+    Row("residuals that drift are suggested", {**REGRESSION, "kpis.residuals": "WARN"}, "suggest", ["residuals WARN"]),
+    Row("a performance without a verdict is undefined", {**REGRESSION, "kpis.mae": ...}, None),
     # --- facts that cannot be decided on
     *(
         Row(f"{key} missing is undefined", {**FALLEN, key: ...}, None)
@@ -345,8 +376,9 @@ ROWS = [
             "kpis",
             "kpis.auroc",
             "drifting_features",
-            "auroc_drop",
-            "auroc_drop_allowed",
+            "performance",
+            "fall",
+            "fall_allowed",
             "retrain",
             "retrain.running",
             "retrain.cooldown_left_hours",
@@ -373,7 +405,10 @@ ROWS = [
             ("drifting_features", "amount"),
             ("drifting_features", [1]),
             ("drifting_features", {"0": "amount"}),
-            ("auroc_drop", "0.06"),
+            ("fall", "0.06"),
+            ("performance", "accuracy"),
+            ("performance", "psi"),
+            ("performance", None),
         )
     ),
 ]

@@ -515,3 +515,20 @@ def test_the_interval_of_a_share_holds_it_95_times_in_100(rate: float, rows: int
     bounds = [share_interval(int(count), rows) for count in random.binomial(rows, rate, 2000)]
     held = sum(low <= rate <= high for _, low, high in bounds if low is not None and high is not None)
     assert 0.93 < held / 2000 <= 0.99
+
+
+# regression
+
+
+def test_a_regression_s_groups_have_an_mae_with_its_interval() -> None:
+    frame = block().with_columns(_label=pl.col("_label") * 3.0, _score=pl.col("_score") * 3)
+    entries = group_analysis(frame, spec(task="regression"))
+    for entry in entries:
+        assert not {"auroc", "positives", "selection_rate"} & set(entry)
+        if entry["rows"] < 30:
+            assert (entry["mae"], entry["note"]) == (None, f"MAE wants 30 rows, here are {entry['rows']}")
+        else:
+            assert entry["mae_low"] < entry["mae"] < entry["mae_high"]
+    women = frame.filter(pl.col("gender") == "f")
+    (entry,) = [entry for entry in entries if entry["levels"] == ["f"]]
+    assert entry["mae"] == pytest.approx((women["_label"] - women["_score"]).abs().mean())

@@ -29,8 +29,9 @@ FACTS = Facts(
     incident=INCIDENT,
     kpis=dict.fromkeys(("psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity"), "OK"),
     drifting_features=(),
-    auroc_drop=0.01,
-    auroc_drop_allowed=0.05,
+    performance="auroc",
+    fall=0.01,
+    fall_allowed=0.05,
     retrain=RetrainFacts(running=False, cooldown_left_hours=0.0, this_month=1, max_per_month=6, rejected_in_a_row=0),
     rollout_active=False,
     paused=False,
@@ -95,8 +96,8 @@ def test_the_probe_of_the_embedded_engine_has_the_facts_shape() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"auroc_drop": float("nan")},
-        {"auroc_drop": float("inf")},
+        {"fall": float("nan")},
+        {"fall": float("inf")},
         {"incident": replace(INCIDENT, age_hours=float("nan"))},
         {"now": datetime(2026, 3, 2)},  # noqa: DTZ001
         {"incident": replace(INCIDENT, opened_at=datetime(2026, 3, 2))},  # noqa: DTZ001
@@ -108,7 +109,7 @@ def test_facts_refuse_numbers_that_are_none_and_times_without_a_zone(wrong: dict
 
 
 def test_on_the_packaged_rules_a_fall_of_auroc_retrains_and_names_the_rules() -> None:
-    fallen = replace(FACTS, kpis={**FACTS.kpis, "auroc": "BREACH"}, auroc_drop=0.062)
+    fallen = replace(FACTS, kpis={**FACTS.kpis, "auroc": "BREACH"}, fall=0.062)
     with EmbeddedEngine() as engine:
         assert decide(fallen, engine) == Decision(
             Action.RETRAIN, ("auroc BREACH: fell 6.20 pp, allowed are 5.00 pp",), engine.digest

@@ -1,12 +1,14 @@
 """judge(): a failure wants proof, a pass wants rows, and the rest is inconclusive."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drift_pipeline.detection.performance import PERFORMANCE
 from drift_pipeline.rollout.verdict import Judgement, Observations, Verdict, judge
 
 PASS, FAIL, INCONCLUSIVE = Verdict
@@ -85,13 +87,10 @@ def test_models_are_compared_from_fifty_labels_of_each_class(positives: int, ver
 @pytest.mark.parametrize("side", ["labels", "candidate_scores", "champion_scores"])
 def test_rows_that_one_side_does_not_know_are_left_out(side: str, odd: float) -> None:
     whole = labelled(1, 0.5, 1.0)
-    sides = {
-        name: np.asarray(getattr(whole, name), dtype=float)
-        for name in ("labels", "candidate_scores", "champion_scores")
-    }
-    more = {name: np.append(values, 0.0) for name, values in sides.items()}
-    more[side][-1] = odd
-    assert judge(Observations(600, 0, 600, None, *more.values()), 20) == judge(whole, 20)
+    names = ("labels", "candidate_scores", "champion_scores")
+    sides = [np.append(np.asarray(getattr(whole, name), dtype=float), odd if name == side else 0.0) for name in names]
+    more = Observations(600, 0, 600, labels=sides[0], candidate_scores=sides[1], champion_scores=sides[2])
+    assert judge(more, 20) == judge(whole, 20)
 
 
 def test_missing_labels_block_nothing_and_are_said() -> None:
@@ -137,3 +136,29 @@ def test_counts_that_cannot_be_are_refused(
 def test_scores_without_their_labels_are_refused() -> None:
     with pytest.raises(ValueError, match="of one length"):
         Observations(2, 0, 2, labels=[1], candidate_scores=[0.1, 0.2], champion_scores=[0.1, 0.2])
+
+
+def numbers(seed: int, candidate_noise: float, champion_noise: float, rows: int = 600) -> Observations:
+    random = np.random.default_rng(seed)
+    labels = 30 + 5 * random.normal(size=rows)
+    sides = [labels + noise * random.normal(size=rows) for noise in (candidate_noise, champion_noise)]
+    measure = PERFORMANCE["regression"]
+    return Observations(
+        rows, 0, rows, labels=labels, candidate_scores=sides[0], champion_scores=sides[1], performance=measure
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_regression_that_errs_more_fails_and_one_that_errs_as_much_or_less_passes(seed: int) -> None:
+    worse = judge(numbers(seed, 3.0, 2.0), 20)
+    assert worse.verdict is FAIL
+    assert re.fullmatch(r"MAE [\d.]+ against [\d.]+ on 600 labels: at best \+\d+\.\d %", worse.reasons[0])
+    assert judge(numbers(seed, 2.0, 2.0), 20).verdict is PASS
+    assert judge(numbers(seed, 2.0, 3.0), 20).verdict is PASS
+
+
+def test_regressions_are_compared_from_a_hundred_labels() -> None:
+    few = judge(numbers(0, 9.0, 1.0, rows=99), 20)
+    assert few.verdict is PASS
+    assert few.reasons[1] == "not compared by labels: 99 labels, 100 wanted"
+    assert judge(numbers(0, 9.0, 1.0, rows=100), 20).verdict is FAIL

@@ -415,3 +415,39 @@ def test_outcomes_need_a_prediction_id(tmp_path: Path) -> None:
     assert refusal(path, small(), outcomes=path) == (
         "--outcomes needs columns.prediction_id in the spec: labels are joined by it"
     )
+
+
+# regression
+
+NUMBERS = small(task="regression", prediction={"value": "guess"})
+
+
+def numbers(tmp_path: Path, *lines: str) -> Path:
+    return csv(tmp_path, lines, "ts,x,guess,y")
+
+
+def test_a_regression_s_label_and_prediction_are_numbers(tmp_path: Path) -> None:
+    lines = ("2026-01-01,1,2.5,3", "2026-01-02,1,-40,-7.25", "2026-01-03,1,,")
+    frame = read_history(numbers(tmp_path, *lines), NUMBERS).frame
+    assert frame["_label"].to_list() == [3.0, -7.25, None]
+    assert frame["_score"].to_list() == [2.5, -40.0, None]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2026-01-02,1,2,late", "log.csv: line 3: column 'y': 'late' is not a number"),
+        ("2026-01-02,1,2,inf", "log.csv: line 3: column 'y': 'inf' is not finite"),
+        ("2026-01-02,1,-inf,2", "log.csv: line 3: column 'guess': '-inf' is not finite"),
+        ("2026-01-02,1,2,3", "column 'y' holds only the value 3; numbers that differ are needed"),
+    ],
+)
+def test_labels_that_no_regression_can_learn_are_refused(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        read_history(numbers(tmp_path, "2026-01-01,1,2,3", line), NUMBERS)
+    assert message in str(refused.value)
+
+
+def test_a_regression_without_any_label_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no label at all; numbers that differ are needed"):
+        read_history(numbers(tmp_path, "2026-01-01,1,2,"), NUMBERS)

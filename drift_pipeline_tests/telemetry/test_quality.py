@@ -186,3 +186,9 @@ def test_a_quality_passes_unless_an_expectation_fails() -> None:
     met = Expectation("exists", "x", True, "it is there")
     assert Quality(1, (met,)).passed
     assert Quality(1, (met, replace(met, passed=False))).failures == ("x exists: it is there",)
+
+
+def test_a_regression_predicts_any_number() -> None:
+    served = snapshot().with_columns(_score=pl.col("_score") * 1000 - 500)
+    assert check_snapshot(served, spec_of("x", "w", task="regression"), WINDOW).passed
+    assert not check_snapshot(served, spec_of("x", "w"), WINDOW).passed

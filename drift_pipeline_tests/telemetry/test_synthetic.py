@@ -15,10 +15,12 @@ from drift_pipeline.detection.statistics.psi import psi
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.history import read_history
 from drift_pipeline.telemetry.synthetic import (
+    DELIVERY_SPEC,
     SAMPLE_SPEC,
     START,
     Drift,
     DriftKind,
+    delivery_history,
     seasonal_history,
     stationary_history,
     synthetic_history,
@@ -191,3 +193,27 @@ def test_nonsense_is_refused() -> None:
         Drift("concept", 1, ramp_days=-1)
     with pytest.raises(ValueError, match="at least one day and one row a day, not 0 and 5"):
         synthetic_history(0, 5, seed=1)
+
+
+def test_deliveries_err_by_their_noise_until_their_rule_changes() -> None:
+    frame = delivery_history(60, 400, 0, drifts=(Drift("concept", day=30),))
+    errors = (frame["minutes"] - frame["promised_minutes"]).abs()
+    before, after = float(str(errors[:12_000].mean())), float(str(errors[12_000:].mean()))
+    assert before == pytest.approx(3.2, rel=0.03)
+    assert after > 1.5 * before
+    assert frame.equals(delivery_history(60, 400, 0, drifts=(Drift("concept", day=30),)))
+
+
+def test_longer_ways_alone_change_no_error() -> None:
+    frame = delivery_history(60, 400, 0, drifts=(Drift("covariate", day=30),))
+    errors = (frame["minutes"] - frame["promised_minutes"]).abs()
+    assert float(str(errors[12_000:].mean())) == pytest.approx(3.2, rel=0.05)
+    assert float(str(frame["distance_km"][12_000:].mean())) > 1.2 * float(str(frame["distance_km"][:12_000].mean()))
+
+
+def test_the_deliveries_spec_is_read_and_names_their_columns(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(DELIVERY_SPEC)
+    delivery_history(10, 50, 0).write_parquet(tmp_path / "history.parquet")
+    found = read_history(tmp_path / "history.parquet", read_spec(tmp_path / "spec.yaml"))
+    assert found.frame.height == 500
+    assert found.frame["_label"].dtype == pl.Float64

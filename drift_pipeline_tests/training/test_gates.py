@@ -8,18 +8,20 @@ import polars as pl
 import pytest
 
 from drift_pipeline.control.canonical import canonical, read_canonical
+from drift_pipeline.detection.performance import PERFORMANCE
 from drift_pipeline.training.gates import (
     GateResult,
     Gates,
     Outcome,
-    auroc_gate,
     latency_gate,
     parity_gate,
+    performance_gate,
     poison_floor,
 )
 from drift_pipeline.training.trainers import TRAINERS, fit
 from drift_pipeline_tests.training.worlds import history, spec
 
+AUROC, MAE = PERFORMANCE["binary_classification"], PERFORMANCE["regression"]
 Array = npt.NDArray[np.float64]
 PASS, FAIL, UNKNOWN = Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN
 
@@ -47,13 +49,13 @@ def test_a_better_model_passes_and_a_worse_one_fails(
 ) -> None:
     labels, signal, noise = _block(seed=seed)
     scores = [sign * signal + weight * noise for sign, weight in (candidate, champion)]
-    assert auroc_gate(labels, *scores, cause_is_performance=False).outcome is scheduled
-    assert auroc_gate(labels, *scores, cause_is_performance=True).outcome is after_a_fall
+    assert performance_gate(AUROC, labels, *scores, cause_is_performance=False).outcome is scheduled
+    assert performance_gate(AUROC, labels, *scores, cause_is_performance=True).outcome is after_a_fall
 
 
 def test_a_small_block_cannot_prove_that_a_noisy_model_is_no_worse() -> None:
     labels, _, noise = _block(rows=200)
-    found = auroc_gate(labels, noise, noise[::-1], cause_is_performance=False)
+    found = performance_gate(AUROC, labels, noise, noise[::-1], cause_is_performance=False)
     assert found.outcome is FAIL
     assert found.bound is not None
     assert found.bound < -0.02
@@ -61,26 +63,26 @@ def test_a_small_block_cannot_prove_that_a_noisy_model_is_no_worse() -> None:
 
 def test_a_first_model_is_above_chance_or_fails() -> None:
     labels, signal, noise = _block(rows=500)
-    good = auroc_gate(labels, signal, None, cause_is_performance=False)
-    assert (good.outcome, good.limit) == (PASS, 0.5)
+    good = performance_gate(AUROC, labels, signal, None, cause_is_performance=False)
+    assert (good.outcome, good.limit) == (PASS, 0.0)
     assert good.value is not None
     assert good.bound is not None
-    assert 0.5 < good.bound < good.value < 0.9
-    assert auroc_gate(labels, noise, None, cause_is_performance=False).outcome is FAIL
-    assert auroc_gate(labels, np.zeros(500), None, cause_is_performance=False).outcome is FAIL
+    assert 0 < good.bound < good.value < 0.4
+    assert performance_gate(AUROC, labels, noise, None, cause_is_performance=False).outcome is FAIL
+    assert performance_gate(AUROC, labels, np.zeros(500), None, cause_is_performance=False).outcome is FAIL
 
 
 def test_labels_that_cannot_tell_are_unknown() -> None:
     labels, signal, noise = _block()
     few = np.arange(2000) < 49
     enough = np.arange(2000) < 50
-    assert auroc_gate(few, signal, noise, cause_is_performance=False).outcome is UNKNOWN
-    assert auroc_gate(~few, signal, None, cause_is_performance=True).outcome is UNKNOWN
-    assert auroc_gate(enough, enough + 0.0, noise, cause_is_performance=True).outcome is PASS
-    assert auroc_gate([], [], [], cause_is_performance=False).outcome is UNKNOWN
+    assert performance_gate(AUROC, few, signal, noise, cause_is_performance=False).outcome is UNKNOWN
+    assert performance_gate(AUROC, ~few, signal, None, cause_is_performance=True).outcome is UNKNOWN
+    assert performance_gate(AUROC, enough, enough + 0.0, noise, cause_is_performance=True).outcome is PASS
+    assert performance_gate(AUROC, [], [], [], cause_is_performance=False).outcome is UNKNOWN
     for bad in (np.where(few, np.nan, signal), signal[1:]):
-        assert auroc_gate(labels, bad, noise, cause_is_performance=False).outcome is UNKNOWN
-        assert auroc_gate(labels, signal, bad, cause_is_performance=False).outcome is UNKNOWN
+        assert performance_gate(AUROC, labels, bad, noise, cause_is_performance=False).outcome is UNKNOWN
+        assert performance_gate(AUROC, labels, signal, bad, cause_is_performance=False).outcome is UNKNOWN
 
 
 def _decisions(**groups: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], pl.Series]:

@@ -21,7 +21,7 @@ def test_a_seed_gives_one_model_to_the_last_bit(trainer: str) -> None:
     first, second, other = (train(rows, model, seed) for seed in (1, 1, 2))
     scores = [score(found.pipeline, rows, model.features) for found in (first, second, other)]
     assert first.params == second.params
-    assert first.validation_auroc == second.validation_auroc
+    assert first.validation == second.validation
     assert (scores[0] == scores[1]).all()
     assert first.params != other.params
 
@@ -32,20 +32,20 @@ def test_what_was_found_is_told() -> None:
     found = train(rows, spec(trials=3), seed=0, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert (found.trials, found.rows, found.start) == (3, 1200, rows["_time"][0])
-    assert 0.7 < found.validation_auroc < 0.9
+    assert 0.7 < found.validation < 0.9
     assert set(found.params) == {"max_leaf_nodes", "learning_rate", "max_iter", "min_samples_leaf", "l2_regularization"}
 
 
 def test_the_best_of_the_trials_is_kept() -> None:
     rows = history(1500)
-    values = [search(rows, spec(trials=trials), seed=3).validation_auroc for trials in (1, 4, 12)]
+    values = [search(rows, spec(trials=trials), seed=3).validation for trials in (1, 4, 12)]
     assert values == sorted(values)
     assert values[0] < values[-1]
 
 
 def test_validation_looks_forward_not_back() -> None:
     """Shuffled folds would see both concepts on either side and call this learnable."""
-    assert search(history(2000, flipped_from=1100), spec(), seed=0).validation_auroc < 0.6
+    assert search(history(2000, flipped_from=1100), spec(), seed=0).validation < 0.6
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -75,7 +75,7 @@ def test_a_history_with_one_class_is_refused_and_a_fold_with_one_is_left_out() -
     with pytest.raises(InputError, match="no fold with both classes"):
         search(history(1000).with_columns(_label=pl.lit(0, dtype=pl.Int8)), spec(), seed=0)
     late = pl.when(pl.col("_id").cast(pl.Int64) < 800).then(0).otherwise("_label").cast(pl.Int8)
-    assert search(history(1000).with_columns(_label=late), spec(), seed=0).validation_auroc > 0.5
+    assert search(history(1000).with_columns(_label=late), spec(), seed=0).validation > 0.5
 
 
 def test_optuna_stays_quiet_and_keeps_its_level(

@@ -26,6 +26,10 @@ class Auroc:
     positives: int
     negatives: int
 
+    @property
+    def rows(self) -> int:
+        return self.positives + self.negatives
+
 
 @dataclass(frozen=True)
 class PairedDifference:

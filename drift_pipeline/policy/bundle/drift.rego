@@ -4,7 +4,7 @@
 # type leave `decision` undefined, which every engine reports as a refusal: nothing here has a default.
 #
 # It has to come out the same on OPA and on rego-cpp. Hence whole numbers are written by %v (OPA prints %d of
-# 5.0 as an error), fractions by points() (rego-cpp prints 9.78 as 9.779999999999999), strings of the input by
+# 5.0 as an error), fractions by share() (rego-cpp prints 9.78 as 9.779999999999999), strings of the input by
 # %s (rego-cpp quotes them in %v), strings that were put together by concat (rego-cpp breaks its answer on them
 # in sprintf), and shares are rounded before they are compared.
 package drift
@@ -80,7 +80,7 @@ why contains reason if {
 	some reason in suggestions
 }
 
-why contains sprintf("past the cooldown of %v h: auroc fell at least 3 times what is allowed", [hours_left]) if {
+why contains sprintf("past the cooldown of %v h: %s %s at least 3 times what is allowed", [hours_left, input.performance, moved]) if {
 	wanted == "hotfix_retrain"
 	input.trigger == "drift"
 }
@@ -99,23 +99,23 @@ why contains sprintf("undecided: %s is INCONCLUSIVE", [kpi]) if {
 
 # --- Causes to retrain: the performance that counts has fallen, or may have ---------------------
 
-causes contains concat("", ["auroc BREACH: fell ", points(input.auroc_drop), ", allowed are ", allowed]) if {
-	allowed := points(input.auroc_drop_allowed)
-	input.kpis.auroc == "BREACH"
+causes contains concat("", [input.performance, " BREACH: ", moved, " ", share(input.fall), ", allowed are ", allowed]) if {
+	allowed := share(input.fall_allowed)
+	performance == "BREACH"
 	fall_known
 }
 
-causes contains "auroc BREACH" if {
-	input.kpis.auroc == "BREACH"
+causes contains sprintf("%s BREACH", [input.performance]) if {
+	performance == "BREACH"
 	not fall_known
 }
 
 causes contains "demographic_parity BREACH" if input.kpis.demographic_parity == "BREACH"
 
-causes contains sprintf("%s BREACH while auroc is %s", [kpi, input.kpis.auroc]) if {
+causes contains sprintf("%s BREACH while %s is %s", [kpi, input.performance, performance]) if {
 	some kpi in {"psi", "range_z"}
 	input.kpis[kpi] == "BREACH"
-	input.kpis.auroc != "OK"
+	performance != "OK"
 }
 
 # --- What is worth a person's look, and no training ----------------------------------------------
@@ -123,12 +123,12 @@ causes contains sprintf("%s BREACH while auroc is %s", [kpi, input.kpis.auroc]) 
 suggestions contains sprintf("%s BREACH, but observed performance is conclusively OK", [kpi]) if {
 	some kpi in {"psi", "range_z"}
 	input.kpis[kpi] == "BREACH"
-	input.kpis.auroc == "OK"
+	performance == "OK"
 }
 
 suggestions contains sprintf("%s BREACH: retraining does not mend it", [kpi]) if {
 	some kpi, "BREACH" in input.kpis
-	not kpi in {"psi", "range_z", "auroc", "demographic_parity"}
+	not kpi in {"psi", "range_z", input.performance, "demographic_parity"}
 }
 
 suggestions contains sprintf("%s WARN", [kpi]) if some kpi, "WARN" in input.kpis
@@ -190,23 +190,34 @@ past_cooldown if {
 cooling if input.retrain.cooldown_left_hours > 0
 
 severe if {
-	input.kpis.auroc == "BREACH"
+	performance == "BREACH"
 	fall_known
-	basis_points(input.auroc_drop) >= 3 * basis_points(input.auroc_drop_allowed)
+	basis_points(input.fall) >= 3 * basis_points(input.fall_allowed)
 }
 
 fall_known if {
-	is_number(input.auroc_drop)
-	is_number(input.auroc_drop_allowed)
-	input.auroc_drop > 0
+	is_number(input.fall)
+	is_number(input.fall_allowed)
+	input.fall > 0
 }
 
-# Whole hundredths of a percentage point: what is compared is what is printed.
-basis_points(share) := round(share * 10000)
+# The verdict of the KPI that the task is judged by; an AUROC falls by points, an MAE rises by a share of what it was.
+performance := input.kpis[input.performance]
 
-points(share) := concat("", [sprintf("%v", [whole]), ".", substring(sprintf("%v", [100 + rest]), 1, 2), " pp"]) if {
-	rest := basis_points(share) % 100
-	whole := round((basis_points(share) - rest) / 100)
+moves := {"auroc": "fell", "mae": "rose"}
+
+units := {"auroc": " pp", "mae": " %"}
+
+moved := moves[input.performance]
+
+unit := units[input.performance]
+
+# Whole hundredths of a percentage point: what is compared is what is printed.
+basis_points(part) := round(part * 10000)
+
+share(part) := concat("", [sprintf("%v", [whole]), ".", substring(sprintf("%v", [100 + rest]), 1, 2), unit]) if {
+	rest := basis_points(part) % 100
+	whole := round((basis_points(part) - rest) / 100)
 }
 
 # Rounded up: a cooldown that holds never reads as 0 h.
@@ -229,11 +240,13 @@ facts_usable if {
 	input.trigger in {"drift", "schedule", "operator"}
 	incident_usable
 	every kpi in kpi_names { input.kpis[kpi] in verdicts }
+	is_string(moved)
+	performance in verdicts
 	every verdict in input.kpis { verdict in verdicts }
 	is_array(input.drifting_features)
 	every feature in input.drifting_features { is_string(feature) }
-	number_or_null(input.auroc_drop)
-	number_or_null(input.auroc_drop_allowed)
+	number_or_null(input.fall)
+	number_or_null(input.fall_allowed)
 	is_boolean(input.rollout_active)
 	is_boolean(input.paused)
 	is_boolean(input.retrain.running)

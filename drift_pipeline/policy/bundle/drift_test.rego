@@ -12,8 +12,9 @@ calm := {
 	"incident": {"fresh_rows": 2000, "fresh_rows_needed": 1000},
 	"kpis": {"psi": "OK", "range_z": "OK", "auroc": "OK", "latency_p95_ms": "OK", "demographic_parity": "OK"},
 	"drifting_features": [],
-	"auroc_drop": 0.2,
-	"auroc_drop_allowed": 0.05,
+	"performance": "auroc",
+	"fall": 0.2,
+	"fall_allowed": 0.05,
 	"retrain": {
 		"running": false,
 		"cooldown_left_hours": 0,

@@ -26,8 +26,9 @@ PROBE: Mapping[str, object] = {
     "incident": None,
     "kpis": dict.fromkeys(("psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity"), "OK"),
     "drifting_features": [],
-    "auroc_drop": None,
-    "auroc_drop_allowed": None,
+    "performance": "auroc",
+    "fall": None,
+    "fall_allowed": None,
     "retrain": {
         "running": False,
         "cooldown_left_hours": 0,
