@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from drift_pipeline.spec import Kpis
-from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, synthetic_history
+from drift_pipeline.telemetry.synthetic import DELIVERY_SPEC, SAMPLE_SPEC, delivery_history, synthetic_history
 from drift_pipeline_tests.replay.test_elec2 import ELEC2, with_the_market
 from drift_pipeline_tests.replay.worlds import Ended, drift
 
@@ -24,8 +24,16 @@ def test_a_healthy_history_keeps_its_thresholds(tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert max(map(len, ended.out.splitlines())) <= 100
     snippet = (tmp_path / "kpis.yaml").read_text()
-    assert snippet in ended.out
+    assert snippet.rstrip() in ended.out
     assert Kpis.model_validate(yaml.safe_load(snippet)["kpis"]) == Kpis()
+
+
+def test_a_regression_keeps_its_thresholds_too(tmp_path: Path) -> None:
+    delivery_history(42, 300, 0).write_parquet(tmp_path / "history.parquet")
+    (tmp_path / "spec.yaml").write_text(DELIVERY_SPEC)
+    ended = drift("calibrate", tmp_path / "history.parquet", "--spec", tmp_path / "spec.yaml", "--json")
+    kept = {one["key"]: one["proposed"] == one["current"] for one in ended.summary["proposals"]}
+    assert (kept["kpis.mae.rise"], kept["kpis.residuals.threshold"]) == (True, True)
 
 
 def test_json_tells_each_window_length(tmp_path: Path) -> None:

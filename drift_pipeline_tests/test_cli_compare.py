@@ -71,7 +71,7 @@ def test_json_is_one_document_on_stdout(tmp_path: Path) -> None:
     found = ended.summary
     assert ended.err == ""
     assert (found["verdict"], found["rows"]) == ("WARN", {"reference": 3000, "current": 3000})
-    assert list(found["features"])[0] == "x"
+    assert next(iter(found["features"])) == "x"
     assert set(found["features"]["x"]) >= {"type", "psi", "hellinger", "ks", "range_z", "missing", "verdict", "reason"}
     assert found["features"]["x"]["ks"]["low"] == found["features"]["x"]["ks"]["statistic"]
     assert found["features"]["kind"]["ks"] is None
@@ -100,7 +100,7 @@ def test_the_page_shows_its_facts_worst_first_and_asks_no_network(tmp_path: Path
     facts = {shown.path: shown.value for shown in page.shown}
     assert (facts["verdict"], facts["rows.current"]) == ("BREACH", 3000)
     assert facts["columns.0.psi"] == ended.summary["features"]["x"]["psi"]
-    assert "b" not in page.tags or "<b><b></b>" not in (tmp_path / "page.html").read_text()
+    assert "<b><b></b>" not in (tmp_path / "page.html").read_text(encoding="utf-8")  # a column's name is no markup
 
 
 def test_a_page_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
@@ -148,4 +148,4 @@ def test_the_json_has_no_number_that_json_does_not_know(tmp_path: Path) -> None:
     empty = BEFORE.with_columns(x=pl.lit(None, pl.Float64))
     for current in (SAME, empty, FAR[:5]):
         document = compare(tmp_path, BEFORE, current, "--json").out
-        json.loads(document, parse_constant=lambda name: pytest.fail(name))
+        json.loads(document, parse_constant=pytest.fail)

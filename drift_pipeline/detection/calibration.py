@@ -21,6 +21,7 @@ from drift_pipeline.detection.visible import visible_shift
 
 MONTH = 30 * DAY
 STRETCHES = 40
+_ALARMS = {"residuals": (Verdict.WARN,)}  # it never breaches
 Progress = Callable[[int, int, str], None]
 _BUDGET = {15 * MINUTE: 0.4, HOUR: 0.3, DAY: 0.2}
 _BUDGET_OF_A_LONGER = 0.05  # two of them
@@ -184,7 +185,7 @@ def _tell(
         if value is not None and result.verdict != Verdict.NOT_CONFIGURED:
             told = kpis.setdefault(name, Told())
             told.values.append(float(value))
-            told.breaches += result.verdict == Verdict.BREACH
+            told.breaches += result.verdict in _ALARMS.get(name, (Verdict.BREACH,))
 
 
 def _excess(pair: Pair) -> float | None:

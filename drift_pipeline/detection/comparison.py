@@ -1,6 +1,6 @@
 """Any two tables compared as the live loop compares a window with its reference; files larger than memory are read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from drift_pipeline.detection.binning import SCORE, Binning, freeze_binning
 from drift_pipeline.detection.columns import Side
 from drift_pipeline.detection.compare import Sides, independent
 from drift_pipeline.detection.kinds import Column, infer, types_of
-from drift_pipeline.detection.pair import NOW, auroc_of, parity, psi_window, window_kpis
+from drift_pipeline.detection.pair import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.reference import Reference
 from drift_pipeline.detection.scan import Named, profile_files, read_batches, sample_rows
@@ -23,7 +23,7 @@ from drift_pipeline.detection.shape import Shape, shape_of
 from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Verdict
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Columns, Kind, ModelSpec, Outcome, Prediction
+from drift_pipeline.spec import Columns, Kind, ModelSpec, Outcome, Task
 
 Progress = Callable[[int, str], None]
 INFERRED_ROWS = 20_000
@@ -104,7 +104,7 @@ def compare_files(
     for path in (reference, current):
         _first_rows(path, plan.spec.watched)
     progress(0, "drawing the reference's sample")
-    binning = freeze_binning(*_sample(reference, plan), plan.spec)
+    binning = _frozen(reference, plan)
     before, after = (_profiled(path, binning, plan.named, progress) for path in (reference, current))
     return _compared(binning, before, after, plan)
 
@@ -177,44 +177,60 @@ def _by_spec(spec: ModelSpec, common: Sequence[str], sides: tuple[Path, Path]) -
         raise InputError(f"no feature of {spec.name} is in both tables; common are {', '.join(common)}")
     score, label, latency = (
         name if name in common else None
-        for name in (spec.prediction.score, spec.outcome.column, spec.columns.latency_ms)
+        for name in (spec.prediction.column, spec.outcome.column, spec.columns.latency_ms)
     )
-    zero_or_one = not isinstance(spec.outcome.positive, str) and spec.outcome.positive == 1
-    named = Named(score, label if score and zero_or_one else None, latency)
+    named = Named(score, label if score and _readable_labels(spec) else None, latency)
+    prediction = spec.prediction.model_copy(update={} if score else {"score": None, "value": None})
     left = spec.model_copy(
         update={
             "features": features,
             "protected": {name: kind for name, kind in spec.protected.items() if name in common},
-            "prediction": Prediction(score=score, threshold=spec.prediction.threshold),
+            "prediction": prediction,
             "columns": Columns(latency_ms=latency),
         }
     )
     return _Plan(left, named, tuple(read), dict(_untold(spec, left, named, common)))
 
 
-def _untold(spec: ModelSpec, left: ModelSpec, named: Named, common: Sequence[str]) -> list[tuple[str, str]]:
+def _readable_labels(spec: ModelSpec) -> bool:
+    positive = spec.outcome.positive
+    return spec.task == "regression" or (not isinstance(positive, str) and positive == 1)
+
+
+_PERFORMANCE: Mapping[Task, tuple[str, ...]] = {"binary_classification": ("auroc",), "regression": ("mae", "residuals")}
+
+
+def _untold(spec: ModelSpec, left: ModelSpec, named: Named, common: Sequence[str]) -> Iterator[tuple[str, str]]:
     """KPIs that the spec asks for, of which a table lacks a column."""
-    lacking = "{} is not in both tables"
-    found = []
-    if spec.prediction.score is not None and named.score is None:
-        reason = lacking.format(f"the score {spec.prediction.score!r}")
-        found += [("auroc", reason), ("demographic_parity", reason)]
+    for name, reason in _lacking(spec, left, named, common):
+        if getattr(spec.kpis, name) is not None:
+            yield name, reason
+
+
+def _lacking(spec: ModelSpec, left: ModelSpec, named: Named, common: Sequence[str]) -> Iterator[tuple[str, str]]:
+    words, performance = "{} {!r} is not in both tables", _PERFORMANCE[spec.task]
+    if spec.prediction.column is not None and named.score is None:
+        for name in (*performance, "demographic_parity"):
+            yield name, words.format("the prediction", spec.prediction.column)
     elif spec.outcome.column not in common:
-        found.append(("auroc", lacking.format(f"the label {spec.outcome.column!r}")))
-    elif named.label is None and named.score is not None:
-        found.append(("auroc", f"labels are read as 0 and 1, not as {spec.outcome.positive!r}"))
+        yield from ((name, words.format("the label", spec.outcome.column)) for name in performance)
+    elif not _readable_labels(spec):
+        yield from ((name, f"labels are read as 0 and 1, not as {spec.outcome.positive!r}") for name in performance)
     if spec.columns.latency_ms is not None and named.latency_ms is None:
-        found.append(("latency_p95_ms", lacking.format(f"the latency {spec.columns.latency_ms!r}")))
+        yield "latency_p95_ms", words.format("the latency", spec.columns.latency_ms)
     if spec.protected and not left.protected:
-        found.append(("demographic_parity", lacking.format("the protected column")))
-    return [(name, reason) for name, reason in found if getattr(spec.kpis, name) is not None]
+        yield "demographic_parity", "no protected column is in both tables"
 
 
-def _sample(reference: Path, plan: _Plan) -> tuple[pl.DataFrame, pl.Series]:
-    score: dict[str, Kind] = {plan.named.score: "numeric"} if plan.named.score else {}
-    sample = sample_rows([reference], {**plan.spec.watched, **score})
-    none = pl.Series(SCORE, [], pl.Float64)
-    return sample, sample[plan.named.score] if plan.named.score else none
+def _frozen(reference: Path, plan: _Plan) -> Binning:
+    """Bins of a bounded sample of the reference."""
+    named: dict[str, Kind] = {name: "numeric" for name in (plan.named.score, plan.named.label) if name}
+    sample, none = sample_rows([reference], {**plan.spec.watched, **named}), pl.Series(SCORE, [], pl.Float64)
+    scores = sample[plan.named.score] if plan.named.score else none
+    if plan.spec.task != "regression":
+        return freeze_binning(sample, scores, plan.spec)
+    residuals = sample[plan.named.label] - scores if plan.named.label else none
+    return freeze_binning(sample, scores, plan.spec, residuals.filter(residuals.is_finite()))
 
 
 # the comparison
@@ -262,6 +278,7 @@ def _timeless_reference(binning: Binning, before: Profile, spec: ModelSpec, leng
         auroc_of(before),
         1.0,
         {name: (np.array([positives]), np.array([totals])) for name, (positives, totals) in groups.items()},
+        errors=errors_of(before),
     )
 
 
@@ -272,9 +289,9 @@ def _kpis(
     kpis = window_kpis(reference, after, spec, findings, length)
     if spec.kpis.demographic_parity and spec.protected:
         kpis["demographic_parity"] = parity(reference, after, spec)
-    if spec.prediction.score is None:
-        for name in ("auroc", "demographic_parity"):
-            kpis[name] = _without(kpis[name], Verdict.NOT_CONFIGURED, "no score is named")
+    if spec.prediction.column is None:
+        for name in (*_PERFORMANCE[spec.task], "demographic_parity"):
+            kpis[name] = _without(kpis[name], Verdict.NOT_CONFIGURED, "no prediction is named")
     for name, reason in plan.untold.items():
         kpis[name] = _without(kpis[name], Verdict.INCONCLUSIVE, reason)
     return kpis

@@ -13,7 +13,7 @@ from drift_pipeline.detection.binning import SCORE, Floats
 from drift_pipeline.detection.columns import Side
 from drift_pipeline.detection.compare import Null, Sides, independent
 from drift_pipeline.detection.monitor import compare
-from drift_pipeline.detection.pair import auroc_of
+from drift_pipeline.detection.pair import auroc_of, errors_of
 from drift_pipeline.detection.profile import Profile, empty, label_slices, profile_slices
 from drift_pipeline.detection.reference import LEAST_WINDOWS, Reference, freeze
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
@@ -108,13 +108,14 @@ class Healthy:
 
     def without(self, pair: Pair, null: Null, missing_null: Null) -> Reference:
         """The reference that a pair's window has: the rest, and what the other windows showed."""
-        length = pair.window.length
+        length, known = pair.window.length, self.reference.errors
         made = replace(
             self.reference,
             by_hour=[pair.rest],
             nulls={length: null},
             missing_nulls={length: missing_null},
             auroc=auroc_of(pair.rest),
+            errors=errors_of(pair.rest, known.mae_phi, known.counts_phi) if known else None,
         )
         made.__dict__["layout"] = self.reference.layout  # of the same bins: not made anew for each window
         return made

@@ -10,6 +10,7 @@ from drift_pipeline.detection import kpis
 from drift_pipeline.detection.binning import Ints
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.reference import Reference
+from drift_pipeline.detection.residuals import HeldOut, mae_of
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
 from drift_pipeline.detection.statistics.parity import parity_change
 from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Verdict
@@ -41,15 +42,14 @@ class OneProfile(Slices):
         return [self._profile]
 
     def labelled(self) -> int:
-        return int(sum(side.sum() for side in self._profile.labelled_scores()))
+        return self._profile.rows
 
 
 def window_kpis(
     reference: Reference, current: Profile, spec: ModelSpec, findings: list[FeatureFinding], length: timedelta
 ) -> dict[str, KpiResult]:
     """What the live KPIs say of a profile as a window of this length; demographic parity is not told of one profile."""
-    if length < DAY:  # labels of so few rows come too late to be judged by themselves
-        spec = spec.model_copy(update={"kpis": spec.kpis.model_copy(update={"auroc": None})})
+    spec = _told_of_one_profile(spec, length)
     slices = OneProfile(current, length)
     tick = kpis.Tick(
         reference, slices, spec, NOW, (length,), {length: current}, tuple(findings), lambda _name, _key, make: make()
@@ -57,18 +57,38 @@ def window_kpis(
     return {name: _timeless(found, length) for name, found in kpis.evaluate(tick).items()}
 
 
+def _told_of_one_profile(spec: ModelSpec, length: timedelta) -> ModelSpec:
+    """Without the hints, which want rows of many days; under a day, without what is judged by labels."""
+    off = {"estimated_auroc": None, "multivariate": None, **({"auroc": None} if length < DAY else {})}
+    task = "binary_classification" if length < DAY else spec.task
+    return spec.model_copy(update={"task": task, "kpis": spec.kpis.model_copy(update=off)})
+
+
 def _timeless(found: KpiResult, length: timedelta) -> KpiResult:
     """Without the words that are only true of a live window."""
-    reason = found.reason.replace(f" over {format_duration(length)}", "").replace("held out", "in the reference")
+    reason = found.reason.replace(f" over {format_duration(length)}", "")
+    reason = reason.replace("held out", "in the reference").replace(
+        "the held-out residuals", "the reference's residuals"
+    )
     return replace(found, window=None, reason=reason)
 
 
 def auroc_of(profile: Profile) -> Auroc | None:
     """Of the scores and labels counted in a profile; None where a class is missing."""
+    if profile.binning.residuals is not None:
+        return None
     positives, negatives = profile.labelled_scores()
     if not positives.sum() or not negatives.sum():
         return None
     return binned_auroc(positives, negatives, atom=profile.binning.score_atom)
+
+
+def errors_of(profile: Profile, mae_phi: float = 1.0, counts_phi: float = 1.0) -> HeldOut | None:
+    """Of a regression's residuals counted in a profile; None where no row has a label."""
+    bins, slots = profile.binning.residuals, profile.binning.slots
+    if bins is None or not (errors := profile.counts[slots["errors"]])[0]:
+        return None
+    return HeldOut(mae_of(profile.binning, errors), mae_phi, profile.counts[slots["residual"]][: bins.bins], counts_phi)
 
 
 def parity(reference: Reference, current: Profile, spec: ModelSpec) -> KpiResult:

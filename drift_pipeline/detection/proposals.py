@@ -131,7 +131,11 @@ def _proposals(healthy: Healthy, evidence: Sequence[Evidence], parity: Told) -> 
     if kpis.range_z:
         yield "kpis.range_z.threshold", _range(kpis.range_z.threshold, healthy, evidence)
     if kpis.auroc:
-        yield "kpis.auroc.drop", _auroc(kpis.auroc.drop, evidence)
+        yield "kpis.auroc.drop", _performance("kpis.auroc.drop", kpis.auroc.drop, evidence)
+    if kpis.mae:
+        yield "kpis.mae.rise", _performance("kpis.mae.rise", kpis.mae.rise, evidence)
+    if kpis.residuals:
+        yield "kpis.residuals.threshold", _residuals(kpis.residuals.threshold, evidence)
     if kpis.latency_p95_ms and healthy.spec.columns.latency_ms:
         yield "kpis.latency_p95_ms.threshold", _latency(kpis.latency_p95_ms.threshold, healthy, evidence)
     if kpis.demographic_parity and healthy.spec.protected:
@@ -204,20 +208,37 @@ def _quiet_range(threshold: float, healthy: Healthy, one: Evidence) -> tuple[flo
     return threshold, left
 
 
-def _auroc(drop: float, evidence: Sequence[Evidence]) -> Proposal | str:
-    told = [(one, one.kpis["auroc"]) for one in evidence if "auroc" in one.kpis and one.kpis["auroc"].values]
+def _performance(key: str, limit: float, evidence: Sequence[Evidence]) -> Proposal | str:
+    """A fall of AUROC or a rise of MAE, as the share that the spec's limit is."""
+    name = key.split(".")[1]
+    told = [(one, one.kpis[name]) for one in evidence if name in one.kpis and one.kpis[name].values]
     if not told:
-        return "no recorded score with labels, or too few labels a window"
+        return "no recorded prediction with labels, or too few labels a window"
     if not any(len(kpi.values) >= LEAST_WINDOWS for _, kpi in told):
         return _SHORT
+    worst = {one.length: -min(kpi.values) if name == "auroc" else max(kpi.values) for one, kpi in told}
     parts = [
-        f"{format_duration(one.length)}: sd {np.std(kpi.values):.3f}, worst {min(kpi.values):+.3f}" for one, kpi in told
+        f"{format_duration(one.length)}: sd {np.std(kpi.values):.3f}, worst {worst[one.length]:.3f}"
+        for one, kpi in told
     ]
-    loud = [(one, kpi) for one, kpi in told if too_often(one, kpi.breaches, len(kpi.values))]
-    fall = max((-min(kpi.values) for _, kpi in loud), default=0.0)
-    proposed = float(f"{np.floor(100 * fall + 1) / 100:.2f}") if loud else drop
-    proposed = max(proposed, drop)
-    return Proposal("kpis.auroc.drop", drop, proposed, "; ".join(parts), f"sees a fall of {100 * proposed:g} pp")
+    loud = [worst[one.length] for one, kpi in told if too_often(one, kpi.breaches, len(kpi.values))]
+    proposed = max(limit, np.floor(100 * max(loud) + 1) / 100) if loud else limit
+    words = f"{'fall' if name == 'auroc' else 'rise'} in healthy windows of {'; '.join(parts)}"
+    cost = f"sees a fall of {100 * proposed:g} pp" if name == "auroc" else f"sees a rise of {100 * proposed:g} %"
+    return Proposal(key, limit, float(f"{proposed:.2f}") if loud else limit, words, cost)
+
+
+def _residuals(threshold: float, evidence: Sequence[Evidence]) -> Proposal | str:
+    found = _longest(evidence, "residuals")
+    if found is None:
+        return _SHORT
+    one, told = found
+    highest = max(told.values)
+    proposed = round_up(highest) if too_often(one, told.breaches, len(told.values)) else threshold
+    words = (
+        f"in {len(told.values)} healthy windows of {format_duration(one.length)} at most {highest:.3f} (lower bound)"
+    )
+    return Proposal("kpis.residuals.threshold", threshold, proposed, words, f"sees a KS distance of {proposed:g}")
 
 
 def _latency(threshold: float, healthy: Healthy, evidence: Sequence[Evidence]) -> Proposal | str:

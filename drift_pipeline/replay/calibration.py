@@ -13,6 +13,11 @@ from drift_pipeline.replay.figures import shortened
 from drift_pipeline.spec import ModelSpec
 
 WIDTH, NAME, COLUMNS = 100, 22, 12
+_LEGEND = (
+    "p alone: any column by i.i.d. p-values with Benjamini-Hochberg, also in windows too small to be judged; i.i.d.: "
+    "the verdict with rows taken for independent; live: with the empirical null of the other windows; mute: columns "
+    "of which the live verdict makes no claim"
+)
 _HEAD = (
     f"{'window':<6} {'windows':>7} {'rows':>7}  {'p alone':>8} {'i.i.d.':>8} {'live':>8}  {'i.i.d.':>12} {'live':>12} "
     f"{'budget':>6} {'mute':>5}"
@@ -28,9 +33,7 @@ def calibration_table(found: Calibration, spec: ModelSpec) -> str:
         _HEAD,
         *(_window(one) for one in found.evidence),
         *(f"{format_duration(one.length)}: {one.silent}" for one in found.evidence if one.silent and one.before[1]),
-        "p alone: any column by i.i.d. p-values with Benjamini-Hochberg, also in windows too small to be judged;",
-        "i.i.d.: the verdict with rows taken for independent; live: with the empirical null of the other windows;",
-        "mute: columns of which the live verdict makes no claim",
+        *wrap(_LEGEND, WIDTH),
         "",
         *_phis(found),
         "",

@@ -13,6 +13,10 @@ from drift_pipeline.replay.figures import shortened
 from drift_pipeline.replay.page import render
 
 WIDTH, NAME, DRAWN = 100, 22, 60
+_LEGEND = (
+    "KS, TV: distance of the cdfs (numbers), share that moved (levels); p: of that, or of the missing share; beyond: "
+    "rows beyond the range threshold, over the reference's share; missing: share now"
+)
 _HEAD = (
     f"{'verdict':<12} {'column':<{NAME}} {'PSI':>7} {'Hell.':>6} {'KS, TV':>7} {'p':>8} {'beyond':>7} {'missing':>8}"
 )
@@ -29,8 +33,7 @@ def comparison_table(found: Comparison, names: tuple[str, str]) -> str:
         _HEAD,
         *(line for column in found.columns for line in _column(column)),
         "",
-        "KS, TV: distance of the cdfs (numbers), share that moved (levels); p: of that or of the missing share",
-        "beyond: rows beyond the range threshold, over the reference's share; missing: share now",
+        *wrap(_LEGEND, WIDTH),
         *(line for note in found.notes for line in wrap(f"note: {note}", WIDTH)),
     ]
     return "\n".join(line.rstrip() for line in lines)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -22,12 +23,12 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.detection.binning import Binning, NumericBins, freeze_binning
+from drift_pipeline.detection.columns import Layout, Side
+from drift_pipeline.detection.compare import Sides, independent
 from drift_pipeline.detection.profile import Profile
-from drift_pipeline.detection.scan import Named, profile_files, sample_rows
-from drift_pipeline.detection.statistics.hellinger import hellinger
-from drift_pipeline.detection.statistics.ks import ks_interval
-from drift_pipeline.detection.statistics.psi import psi
+from drift_pipeline.detection.scan import Named, Reread, profile_batches, profile_files, sample_batches, sample_rows
 from drift_pipeline.detection.stored import encode, merge_stored
+from drift_pipeline.detection.verdict import FeatureFinding
 from drift_pipeline.spec import ModelSpec
 
 NUMERIC = tuple(f"x{k}" for k in range(20))
@@ -91,15 +92,12 @@ def _files(folder: Path) -> list[Path]:
 # Measured: each takes the folder of both sides, prepares what is not timed and returns what is
 
 
-def _statistics(reference: Profile, current: Profile) -> dict[str, tuple[float, ...]]:
-    """PSI, Hellinger and (of numbers) KS of each column: the one place where statistics are evaluated."""
-    found: dict[str, tuple[float, ...]] = {}
-    for name, bins in reference.binning.columns.items():
-        sides = reference.coarse(name), current.coarse(name)
-        found[name] = psi(*sides), hellinger(*sides)
-        if isinstance(bins, NumericBins):
-            found[name] += (ks_interval(reference.bins(name), current.bins(name), bins.atom).low,)
-    return found
+def _statistics(reference: Profile, current: Profile) -> list[FeatureFinding]:
+    """All statistics and the verdict of each column, as the live loop has them: the one place that evaluates them."""
+    layout, names = Layout.of(reference.binning), tuple(reference.binning.columns)
+    before, after = (Side.of(layout, side) for side in (reference, current))
+    null = independent(names)
+    return Sides(before, after, timedelta(days=30), null=null, missing_null=null, rate=1e-3).findings()
 
 
 def _frozen(folder: Path) -> Binning:
@@ -115,8 +113,11 @@ def ours(folder: Path) -> Callable[[], object]:
 
 def rebuilt(folder: Path) -> Callable[[], object]:
     def run() -> object:
-        binning = _frozen(folder)
-        return _statistics(*(profile_files([folder / side], binning, NAMED) for side in ("reference", "current")))
+        reference = Reread([folder / "reference"], {**SPEC.watched, "_score": "numeric", "_label": "numeric"})
+        sample = sample_batches(reference)
+        binning = freeze_binning(sample, sample["_score"], SPEC)
+        before = profile_batches(reference, binning, NAMED)
+        return _statistics(before, profile_files([folder / "current"], binning, NAMED))
 
     return run
 

@@ -227,7 +227,7 @@ def test_a_short_history_says_what_it_cannot_tell() -> None:
     found = calibrate(History(calm(days=3, per_day=100), ()), SPEC, None, MINUTE)
     assert not found.conclusive
     assert found.proposals == ()
-    assert all("too short" in reason or "too few labels" in reason for reason in found.untold.values())
+    assert all("too short" in reason or "few labels" in reason for reason in found.untold.values())
 
 
 def test_the_reference_is_the_first_span_only() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
 from drift_pipeline.clock import DAY
 from drift_pipeline.detection.columns import Side
@@ -17,7 +18,7 @@ from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.detection.verdict import Verdict
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, Drift, synthetic_history
+from drift_pipeline.telemetry.synthetic import DELIVERY_SPEC, SAMPLE_SPEC, Drift, delivery_history, synthetic_history
 from drift_pipeline_tests.detection.worlds import spec_of
 
 
@@ -34,8 +35,6 @@ def compared(folder: Path, reference: pl.DataFrame, current: pl.DataFrame, spec:
 
 
 def sample_spec(**changes: object) -> ModelSpec:
-    import yaml
-
     return ModelSpec.model_validate({**yaml.safe_load(SAMPLE_SPEC), **changes})
 
 
@@ -135,17 +134,29 @@ def test_a_spec_tells_the_kpis_that_two_tables_can_tell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dropped", "kpi", "said"),
     [
-        ("score", "auroc", "the score 'score' is not in both tables"),
-        ("score", "demographic_parity", "the score 'score' is not in both tables"),
+        ("score", "auroc", "the prediction 'score' is not in both tables"),
+        ("score", "demographic_parity", "the prediction 'score' is not in both tables"),
         ("clicked", "auroc", "the label 'clicked' is not in both tables"),
         ("latency_ms", "latency_p95_ms", "the latency 'latency_ms' is not in both tables"),
-        ("age_band", "demographic_parity", "the protected column is not in both tables"),
+        ("age_band", "demographic_parity", "no protected column is in both tables"),
     ],
 )
 def test_what_a_table_lacks_is_inconclusive_with_its_reason(tmp_path: Path, dropped: str, kpi: str, said: str) -> None:
     first, second = synthetic_history(10, 200, 0), synthetic_history(10, 200, 1)
     found = compared(tmp_path, first, second.drop(dropped), sample_spec())
     assert (found.kpis[kpi].verdict, found.kpis[kpi].reason) == (Verdict.INCONCLUSIVE, said)
+
+
+def test_a_regression_tells_its_errors(tmp_path: Path) -> None:
+    spec = ModelSpec.model_validate(yaml.safe_load(DELIVERY_SPEC))
+    before = delivery_history(30, 200, 0)
+    worse = compared(tmp_path, before, delivery_history(30, 200, 1, drifts=(Drift("concept", day=0),)), spec)
+    assert [worse.kpis[name].verdict for name in ("mae", "residuals")] == [Verdict.BREACH, Verdict.WARN]
+    calm = compared(tmp_path, before, delivery_history(30, 200, 1), spec)
+    assert [calm.kpis[name].verdict for name in ("mae", "residuals")] == [Verdict.OK, Verdict.OK]
+    unlabelled = compared(tmp_path, before, before.drop("minutes"), spec)
+    assert unlabelled.kpis["mae"].reason == "the label 'minutes' is not in both tables"
+    assert "held" not in " ".join(kpi.reason for kpi in worse.kpis.values())
 
 
 def test_labels_that_are_texts_are_said_not_guessed(tmp_path: Path) -> None:

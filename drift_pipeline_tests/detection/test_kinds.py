@@ -70,7 +70,7 @@ def test_few_whole_numbers_that_a_side_writes_with_a_point_stay_numbers() -> Non
     ("values", "now"), [(FLOATS, ["low"] * N), (["low"] * N, FLOATS), ([True] * N, [1] * N), ([1] * N, TIMES)]
 )
 def test_columns_of_two_natures_are_refused_by_name(values: object, now: object) -> None:
-    with pytest.raises(InputError, match="column 'x' holds .* in the reference and .* now"):
+    with pytest.raises(InputError, match=r"column 'x' holds .* in the reference and .* now"):
         read(values, now)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drift_pipeline.detection.profile import Profile, label_slices, profile_slices
-from drift_pipeline.detection.scan import Named, profile_files, read_batches, sample_rows
+from drift_pipeline.detection.scan import Named, Reread, profile_files, read_batches, sample_batches, sample_rows
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Kind
 from drift_pipeline_tests.detection.test_profile import BINNING, rows, same
@@ -111,6 +111,62 @@ def test_a_sample_is_seeded_in_order_without_repeats_and_does_not_depend_on_the_
     assert sample_rows([tmp_path / "one"], KINDS, 3000).height == 3000
 
 
+@pytest.mark.parametrize("most_bytes", [1, 10_000_000])
+def test_batches_are_the_same_at_each_pass_and_read_once_where_they_fit(most_bytes: int, tmp_path: Path) -> None:
+    parquet(FRAME, tmp_path)
+    batches = Reread([tmp_path], KINDS, most_bytes)
+    first = sample_batches(batches, 500)
+    assert first.equals(sample_rows([tmp_path], KINDS, 500))
+    (tmp_path / "rows.parquet").unlink()
+    if most_bytes > 1:
+        assert sample_batches(batches, 500).equals(first)
+    else:
+        with pytest.raises(InputError, match="holds no"):
+            sample_batches(batches, 500)
+
+
+def test_a_pass_that_was_not_finished_holds_nothing(tmp_path: Path) -> None:
+    for number in range(3):
+        FRAME[number * 1000 : (number + 1) * 1000].write_parquet(tmp_path / f"{number}.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("drift_pipeline.detection.scan.read_batches.__defaults__", (1000,))
+        batches = Reread([tmp_path], KINDS)
+        next(iter(batches))
+        assert [sum(batch.height for batch in batches) for _ in range(2)] == [3000, 3000]
+
+
+@pytest.fixture
+def small_groups_are_huge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drift_pipeline.detection.scan.MOST_GROUP_ROWS", 900)
+    monkeypatch.setattr("drift_pipeline.detection.scan._FOOTER_READ_FROM_BYTES", 0)
+
+
+@pytest.mark.usefixtures("small_groups_are_huge")
+def test_a_huge_row_group_is_read_in_pieces_among_other_files_in_order(tmp_path: Path) -> None:
+    frame = FRAME.with_columns(pl.col("group").cast(pl.Categorical), spiky=pl.col("spiky").cast(pl.Int32))
+    for number, (start, end) in enumerate(((0, 500), (500, 2500), (2500, 3000))):
+        frame[start:end].write_parquet(tmp_path / f"{number}.parquet")
+    batches = list(read_batches([tmp_path], KINDS, 600))
+    assert max(batch.height for batch in batches) <= 600
+    found = pl.concat(batches)
+    assert found.equals(frame.select(list(KINDS)).with_columns(pl.col("spiky").cast(pl.Float64)))
+
+
+@pytest.mark.usefixtures("small_groups_are_huge")
+def test_a_file_of_other_types_beside_a_huge_one_is_named(tmp_path: Path) -> None:
+    FRAME.write_parquet(tmp_path / "a.parquet")
+    FRAME.with_columns(kind=pl.lit(1)).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet: column 'kind' is Int32, but String in a\.parquet"):
+        list(read_batches([tmp_path], KINDS))
+
+
+def test_an_error_that_is_not_of_the_table_is_not_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delta(FRAME, tmp_path)
+    monkeypatch.setattr(pl, "scan_delta", lambda _table: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        list(read_batches([tmp_path], KINDS))
+
+
 def test_every_row_is_as_likely_to_be_in_the_sample(tmp_path: Path) -> None:
     pl.DataFrame({"x": np.arange(400.0)}).write_parquet(tmp_path / "rows.parquet")
     hits = np.zeros(400)
@@ -175,6 +231,13 @@ def test_what_cannot_be_read_is_named(what: str, said: str, tmp_path: Path) -> N
     ):
         with pytest.raises(InputError, match=said):
             attempt()
+
+
+@pytest.mark.parametrize("write", [parquet, csv, delta])
+def test_without_a_row_there_is_an_empty_sample_and_an_empty_profile(write: Writer, tmp_path: Path) -> None:
+    write(FRAME[:0], tmp_path)
+    assert sample_rows([tmp_path], KINDS).schema.names() == list(KINDS)
+    assert profile_files([tmp_path], BINNING, NAMED).rows == 0
 
 
 def test_no_path_at_all_is_said() -> None:

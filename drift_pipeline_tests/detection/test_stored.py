@@ -76,3 +76,13 @@ def test_an_hour_of_25_columns_is_below_32_kb_at_any_traffic(rows: int) -> None:
     counts = rng.poisson(rows / 1000, size) + np.where(rng.random(size) < 0.004, rows // 20, 0)
     planes = Profile(BINNING, rows, counts, np.zeros(42))
     assert len(encode(planes)) <= 32_768
+
+
+def test_noise_is_kept_as_it_is_while_it_fits_and_all_else_packed() -> None:
+    """A lowest plane of noise takes its size; both planes of noise would not fit, so one of them is packed."""
+    rng = np.random.default_rng(0)
+    size = 20_000
+    flat, noisy = np.full(size, 3), rng.integers(0, 50, size)
+    for counts, least, most in ((flat, 0, 1000), (noisy, size, size + 1000), (noisy * 256 + noisy, size, 36_000)):
+        data = encode(Profile(BINNING, 1, counts, np.zeros(4)))
+        assert least <= len(data) <= most
