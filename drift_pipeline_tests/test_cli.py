@@ -102,7 +102,7 @@ def test_data_that_cannot_be_used_is_refused(tmp_path: Path, frame: object, said
     [
         (SPEC + "retrian: {trials: 1}\n", "unknown key; did you mean 'retrain'?"),
         (SPEC.replace("owner: ", "owner: '{{ env.OWNER }}' # "), ":2: '{{' found"),
-        (SPEC.replace("task: binary_classification", "task: regression"), ":3: task: 'regression' is not supported"),
+        (SPEC.replace("task: binary_classification", "task: multiclass"), ":3: task: 'multiclass' is not supported"),
         ("- a list\n", "a spec is a YAML mapping"),
     ],
 )
@@ -122,7 +122,7 @@ def test_an_unknown_key_is_told_with_its_line(tmp_path: Path) -> None:
         (("--set", "kpis.auroc.drop"), "write dotted.key=value"),
         (("--set", "retrain.trials=many"), "--set: retrain.trials: "),
         (("--reference", "200d"), "before the reference span does"),
-        (("--reference", "5d"), "1,000 (retrain.min_rows) of both classes are needed"),
+        (("--reference", "5d"), "1,000 (retrain.min_rows) with both classes are needed"),
         (("--reference", "0d"), "longer than nothing"),
         (("--step", "0h"), "longer than nothing"),
         (("--from", "2030-01-01"), "no row is left"),

@@ -294,14 +294,15 @@ class Loop:
     def _unrecovered(self, report: Report) -> Recovery | None:
         """The recovery that is still owed: none once performance is back within the allowed fall from the target."""
         recovery, allowed = self.retraining.done.recovery, self._performance.allowed(self.spec)
-        if recovery is None or allowed is None or self._short_of(recovery, report) < allowed:
+        if recovery is None or allowed is None:
             return None
-        return recovery
+        short = self._short_of(recovery, report)
+        return recovery if short is None or short >= allowed else None
 
-    def _short_of(self, recovery: Recovery, report: Report) -> float:
-        """The fall from what was lost to what there is now; 0 where that is not known."""
+    def _short_of(self, recovery: Recovery, report: Report) -> float | None:
+        """The fall from what was lost to what there is now; None where that is not known."""
         now = self._watched().performance_now(report)
-        return 0.0 if now is None else -self._performance.gain(recovery.target, now)
+        return None if now is None else -self._performance.gain(recovery.target, now)
 
     def _fresh_rows(self, onset: datetime) -> int:
         """Labelled rows since the onset: counted by the watch, and read once for what came before it was armed."""
