@@ -13,10 +13,10 @@ from drift_pipeline import loop as module
 from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
+from drift_pipeline.detection.monitor import Monitor
 from drift_pipeline.detection.verdict import KpiResult, Report, Verdict
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.loop import Backends, Loop, Training, Trust
-from drift_pipeline.loop import watch as watching
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -366,7 +366,7 @@ def test_each_time_that_nothing_can_be_judged_is_paged_also_after_an_incident(
         kpi = KpiResult("psi", next(verdicts), None, None, None, None, 0, "as told")
         return Report(world.clock.now(), {"psi": kpi}, (), provisional=False)
 
-    monkeypatch.setattr(watching.Monitor, "evaluate", judged)
+    monkeypatch.setattr(Monitor, "evaluate", judged)
     world.loop.incident = Incident(reference="sha256:ab", key="ab-20260101T0000")
     for _ in range(8):
         world.clock.advance_to(world.clock.now() + 18 * HOUR)

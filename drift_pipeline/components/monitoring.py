@@ -8,7 +8,7 @@ from drift_pipeline.clock import SystemClock
 from drift_pipeline.components.home import backends
 from drift_pipeline.components.partitions import days_of
 from drift_pipeline.components.tables import features_table, kpis_table
-from drift_pipeline.detection.verdict import KpiResult, Verdict
+from drift_pipeline.detection.verdict import HINTS, KpiResult, Verdict
 from drift_pipeline.loop.day import day_of, drift_of, snapshot
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -118,17 +118,19 @@ def _kpi_checks(spec: ModelSpec) -> list[dg.AssetCheckSpec]:
         "demographic_parity": "The groups' rates of positive decisions are no further apart than in the reference.",
         "mae": "The model errs as little as on its held-out baseline.",
         "residuals": "Labels minus predictions are distributed as on held-out rows.",
+        "estimated_auroc": "Before labels come: the scores tell of no fall. They could not tell of every one.",
+        "multivariate": "Recent days and the reference's are not told apart by pairs of columns.",
     }
     key = [spec.name, "drift_report"]
     return [dg.AssetCheckSpec(name, asset=key, description=said[name]) for name in configured_kpis(spec)]
 
 
 def _checked(kpi: KpiResult) -> dg.AssetCheckResult:
-    """A view of the verdict, never an authority. Missing evidence is no pass."""
+    """A view of the verdict, never an authority. Missing evidence is no pass; a hint has only its silence to show."""
     numbers = {"value": kpi.value, "threshold": kpi.threshold, "bound": kpi.bound, "n": kpi.n}
     told = {name: number for name, number in numbers.items() if number is not None}
     return dg.AssetCheckResult(
-        passed=kpi.verdict is Verdict.OK,
+        passed=kpi.verdict is not Verdict.WARN if kpi.name in HINTS else kpi.verdict is Verdict.OK,
         check_name=kpi.name,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{kpi.verdict}: {kpi.reason}",

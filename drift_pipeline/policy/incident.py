@@ -32,7 +32,8 @@ class Incident:
     """What is remembered between two ticks about one model on one reference.
 
     `key` is empty while there never was one; `breaches` has the last three ticks, conclusive or not: when each
-    breached or drifted within a day, or None; times are None where they do not apply. `onset` is the first tick of what opened it.
+    breached or drifted within a day, or None; times are None where they do not apply. `onset` is the first tick of
+    what opened it.
     """
 
     reference: str
@@ -77,10 +78,10 @@ def _moment(text: str | None) -> datetime | None:
 def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
     """Take one tick's report.
 
-    Opens on BREACH, or on drift in a window under a day, in 2 of 3 ticks, or on WARN that lasts 24 h. Closes when nothing is found at half the thresholds
-    for one whole window of what opened it and 3 conclusive ticks. INCONCLUSIVE neither opens nor closes; it is told
-    once after 24 h (of a monitor that never decided anything yet, after 28 days), also while an incident is open.
-    Re-opening within 24 h continues the incident.
+    Opens on BREACH, or on drift in a window under a day, in 2 of 3 ticks, or on WARN that lasts 24 h. Closes when
+    nothing is found at half the thresholds for one whole window of what opened it and 3 conclusive ticks. INCONCLUSIVE
+    neither opens nor closes; it is told once after 24 h (of a monitor that never decided anything yet, after 28 days),
+    also while an incident is open. Re-opening within 24 h continues the incident.
     """
     seen = _remember(incident, report)
     if seen.open:

@@ -259,6 +259,8 @@ def _about(name: str, kpis: Mapping[str, Any]) -> str:
         "demographic_parity": "parity between groups minus the reference's",
         "mae": "rise of the MAE over what this champion had on held-out rows, as a share of it",
         "residuals": "KS distance of labels minus predictions from held-out rows, at least",
+        "estimated_auroc": "AUROC read off the scores before labels come, minus the held-out one",
+        "multivariate": "AUROC of telling recent days from the reference's; 0.5 is alike",
     }.get(name, "")
 
 
