@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from drift_pipeline.detection.verdict import KpiResult, Verdict
 from drift_pipeline.loop.day import day_of
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline_tests.components.worlds import (
@@ -185,3 +186,18 @@ def test_a_kpi_that_is_switched_off_or_has_no_column_has_no_check() -> None:
         update={"features": {"device": "categorical"}, "columns": SPEC.columns.model_copy(update={"latency_ms": None})}
     )
     assert configured_kpis(categorical) == ["psi", "auroc", "demographic_parity"]
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "passes"),
+    [
+        ("estimated_auroc", Verdict.INCONCLUSIVE, True),
+        ("multivariate", Verdict.WARN, False),
+        ("auroc", Verdict.INCONCLUSIVE, False),
+        ("auroc", Verdict.OK, True),
+    ],
+)
+def test_a_hint_passes_unless_it_warns_and_a_kpi_only_when_it_is_ok(name: str, verdict: Verdict, passes: bool) -> None:
+    from drift_pipeline.components.monitoring import _checked
+
+    assert _checked(KpiResult(name, verdict, None, None, None, None, 0, "")).passed is passes
