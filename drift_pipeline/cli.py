@@ -485,10 +485,12 @@ def diff(folders: tuple[Path, ...], html: Path | None, as_json: bool) -> int:
 def compare(
     reference: Path, current: Path, spec_path: Path | None, html: Path | None, fail_on: str, as_json: bool
 ) -> int:
-    """Compare table CURRENT with table REFERENCE: CSV, CSV.GZ or Parquet, a file, a folder or a Delta table.
+    """Compare two tables, CURRENT with REFERENCE.
 
-    WARN: a column drifts. BREACH: its PSI is above the threshold, too (0.2), or a KPI of the spec is breached. Ends
-    with 1 from --fail-on on, with 3 where too few rows or values can be judged. Tables may be larger than memory.
+    A table is a CSV, CSV.GZ or Parquet file, a folder of them or a Delta table, and may be larger than memory.
+
+    WARN: a column drifts. BREACH: its PSI is above the threshold (0.2), too, or a KPI of the spec is breached. Ends
+    with 1 from --fail-on on, with 3 where too few rows or values can be judged.
     """
     from drift_pipeline.detection.comparison import compare_files
     from drift_pipeline.detection.verdict import Verdict
@@ -535,10 +537,11 @@ def calibrate(
     out: Path | None,
     as_json: bool,
 ) -> int:
-    """Measure false alarms on a model's own healthy history DATA, and propose thresholds with the evidence.
+    """Measure false alarms on a healthy history DATA.
 
-    Each window is judged against the rest of the history, as the live monitor would. Ends with 3 where the history is
-    too short or too thin for any window to be judged.
+    Proposes thresholds for the spec, with the evidence and with what they cost in detection. Each window is judged
+    against the rest of the history, as the live monitor would. Ends with 3 where the history is too short or too thin
+    for any window to be judged.
     """
     from drift_pipeline.detection.proposals import calibrate as measure
     from drift_pipeline.files import write_whole

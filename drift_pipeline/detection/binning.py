@@ -133,10 +133,14 @@ def _atoms(x: Floats, quantiles: Floats) -> Floats:
 
 
 def _deciles(counts: Ints) -> Ints:
-    """Group of each fine bin: a new group starts where the cumulative share has passed the next decile."""
+    """Group of each fine bin: a new group starts where the cumulative share has passed the next decile.
+
+    What lies below the reference's least value, where that is an atom, is a group of its own: nobody was there.
+    """
     below = np.concatenate([[0], np.cumsum(counts)[:-1]]) / max(counts.sum(), 1)
     group = np.floor(below * COARSE_BINS + 1e-9).astype(np.int64)
     group = np.clip(group, 0, COARSE_BINS - 1)
+    group[: int((counts > 0).argmax())] = -1
     return np.unique(group, return_inverse=True)[1].astype(np.int64)
 
 

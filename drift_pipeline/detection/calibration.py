@@ -221,10 +221,11 @@ def _episodes(
 
 
 def _look(healthy: Healthy, pair: Pair, varied: Varied) -> tuple[bool, bool]:
-    """Whether a window alarms, with rows taken for independent and, which is never oftener, with the empirical null."""
-    if not alarm(healthy.as_independent(pair).findings()):
-        return False, False
-    return True, bool(alarm(healthy.live(pair, *varied.nulls(pair.window))))
+    """Whether a window alarms, with rows taken for independent and with the empirical null."""
+    findings = healthy.as_independent(pair).findings()
+    if all(finding.p_value > false_discovery_rate(pair.window.length) for finding in findings):
+        return False, False  # a null only makes p-values larger, and above the rate none is rejected
+    return bool(alarm(findings)), bool(alarm(healthy.live(pair, *varied.nulls(pair.window))))
 
 
 def _silence(judged: list[list[FeatureFinding]], most_rows: int) -> str:

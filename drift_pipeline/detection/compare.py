@@ -26,7 +26,7 @@ from drift_pipeline.detection.statistics.moments import log_variance_ratio_p_val
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_lower_bound_rows, psi_p_value, psi_rows
 from drift_pipeline.detection.thresholds import IID_BELOW, LEAST_DISTANCE, LEAST_ROWS
-from drift_pipeline.detection.verdict import FeatureFinding
+from drift_pipeline.detection.verdict import FeatureFinding, told_p
 
 MISSING_DIRECTIONS = ("more missing", "fewer missing")
 
@@ -221,7 +221,7 @@ class Sides:
             return replace(finding, reason="within what healthy windows of the reference showed")
         known = not null.windows or null.windows * self.rate >= 1
         level = "" if known else f" (level extrapolated from {null.windows} healthy windows)"
-        return replace(finding, drift=True, reason=f"p = {finding.p_value:.1e}, distance {finding.distance:.3f}{level}")
+        return replace(finding, drift=True, reason=f"{told_p(finding.p_value)}, distance {finding.distance:.3f}{level}")
 
     def _seconded(self, finding: FeatureFinding, k: int) -> bool:
         """Numbers only: of levels, and of the missing share, chi2 is the one test there is."""

@@ -20,7 +20,7 @@ from drift_pipeline.detection.statistics.latency import share_above
 from drift_pipeline.detection.statistics.parity import parity_change
 from drift_pipeline.detection.statistics.range_z import is_breach, may_breach, range_excess
 from drift_pipeline.detection.thresholds import LEAST_ROWS, auroc_z, latency_level, range_level
-from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Verdict
+from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Verdict, told_p
 from drift_pipeline.detection.windows import MINUTES_KEPT, Slices, floor, sliding
 from drift_pipeline.spec import ModelSpec
 
@@ -141,7 +141,7 @@ def _range_z(tick: Tick) -> KpiResult:
     if not breaching:
         return KpiResult("range_z", Verdict.OK, 0.0, threshold, None, window.length, profile.rows, "no excess")
     excess, p_value, name = max(breaching)
-    reason = f"{name}: {excess:.2%} more rows than the reference beyond {threshold} sd, p = {p_value:.1e}"
+    reason = f"{name}: {excess:.2%} more rows than the reference beyond {threshold} sd, {told_p(p_value)}"
     return KpiResult("range_z", Verdict.BREACH, excess, threshold, None, window.length, profile.rows, reason)
 
 

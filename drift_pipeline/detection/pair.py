@@ -67,9 +67,7 @@ def _told_of_one_profile(spec: ModelSpec, length: timedelta) -> ModelSpec:
 def _timeless(found: KpiResult, length: timedelta) -> KpiResult:
     """Without the words that are only true of a live window."""
     reason = found.reason.replace(f" over {format_duration(length)}", "")
-    reason = reason.replace("held out", "in the reference").replace(
-        "the held-out residuals", "the reference's residuals"
-    )
+    reason = reason.replace("held out", "in the reference").replace("the held-out", "the reference's")
     return replace(found, window=None, reason=reason)
 
 

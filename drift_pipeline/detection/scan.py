@@ -145,7 +145,8 @@ class Reread:
         if self._held is not None:
             yield from self._held
             return
-        held, room = [], self.most_bytes
+        held: list[pl.DataFrame] = []
+        room: float = self.most_bytes
         for batch in read_batches(self.paths, self.columns):
             room -= batch.estimated_size()
             if room >= 0:

@@ -50,6 +50,15 @@ class FeatureFinding:
         return {**asdict(self), "window": format_duration(self.window)}
 
 
+def told_p(p_value: float) -> str:
+    """A p-value in words; below 1e-99 its digits tell nothing.
+
+    >>> told_p(0.00123), told_p(0.0)
+    ('p = 1.2e-03', 'p < 1e-99')
+    """
+    return f"p = {p_value:.1e}" if p_value >= 1e-99 else "p < 1e-99"
+
+
 @dataclass(frozen=True)
 class KpiResult:
     """One KPI at one tick: value against threshold, with the bound that decided and its reason."""

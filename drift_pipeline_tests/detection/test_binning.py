@@ -150,3 +150,9 @@ def test_a_reference_without_levels_knows_none() -> None:
     bins = categorical_bins(pl.Series("x", [None, None], dtype=pl.String))
     assert bins == CategoricalBins((), frozenset())
     assert bins.index(pl.Series(["a", None])).tolist() == [1, 2]
+
+
+def test_values_below_a_constant_reference_have_a_decile_group_of_their_own() -> None:
+    bins = numeric_bins(pl.Series([3.0] * 100), 4.0)
+    groups = bins.coarse[bins.index(pl.Series([2.0, 3.0, 4.0]))]
+    assert len(set(groups.tolist())) == 3
