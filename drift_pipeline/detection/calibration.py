@@ -251,8 +251,15 @@ def _shifts(healthy: Healthy, null: Null, pairs: Sequence[Pair], rate: float) ->
     judged = [pair for pair in pairs if pair.own.rows >= LEAST_ROWS]
     n, m = _median(pair.own.rows for pair in judged), _median(pair.rest.rows for pair in judged)
     layout = healthy.reference.layout
+    phi = dict(zip(layout.names, null.overdispersion(layout.names), strict=True))
     return {
-        name: visible_shift(null.phi[name], null.ceiling * null.scale[name], n, m, rate / len(layout.names))
+        name: visible_shift(
+            float("nan") if np.isnan(null.phi[name]) else phi[name],
+            null.ceiling * null.scale[name],
+            n,
+            m,
+            rate / len(layout.names),
+        )
         for name in layout.names[: layout.numeric]
         if name != SCORE
     }

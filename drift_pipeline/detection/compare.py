@@ -25,7 +25,7 @@ from drift_pipeline.detection.statistics.ks import (
 from drift_pipeline.detection.statistics.moments import log_variance_ratio_p_value, welch_p_value
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_lower_bound_rows, psi_p_value, psi_rows
-from drift_pipeline.detection.thresholds import IID_BELOW, LEAST_DISTANCE, LEAST_ROWS
+from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_ROWS, iid_below
 from drift_pipeline.detection.verdict import FeatureFinding, told_p
 
 MISSING_DIRECTIONS = ("more missing", "fewer missing")
@@ -48,7 +48,7 @@ class Null:
     def overdispersion(self, names: tuple[str, ...]) -> Floats:
         """phi (K,) where rows count as dependent, else 1."""
         phi = np.array([self.phi[name] for name in names])
-        return np.where(phi >= IID_BELOW, phi, 1.0)  # NaN gives 1
+        return np.where(phi >= iid_below(self.windows), phi, 1.0)  # NaN gives 1
 
 
 def independent(names: tuple[str, ...]) -> Null:
@@ -217,7 +217,7 @@ class Sides:
             return replace(finding, reason="significant, but neither PSI nor the moments second it")
         null = self.missing_null if of_missing else self.null
         statistic = psi_rows(self.before.usable[k], self.after.usable[k]) if of_missing else self.psi[k]
-        if null.phi[finding.name] >= IID_BELOW and statistic <= null.ceiling * null.scale[finding.name]:
+        if null.phi[finding.name] >= iid_below(null.windows) and statistic <= null.ceiling * null.scale[finding.name]:
             return replace(finding, reason="within what healthy windows of the reference showed")
         known = not null.windows or null.windows * self.rate >= 1
         level = "" if known else f" (level extrapolated from {null.windows} healthy windows)"

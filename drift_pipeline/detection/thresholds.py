@@ -10,7 +10,19 @@ from drift_pipeline.clock import DAY
 
 LEAST_ROWS = 200  # effective rows of a window, and of the reference's same hours
 LEAST_DISTANCE = 0.05  # a significant difference below it is real and does not matter
-IID_BELOW = 1.5  # phi under which rows count as independent
+IID_BELOW = 1.5  # phi under which rows count as independent, where few windows tell it
+
+
+def iid_below(windows: int) -> float:
+    """phi under which rows count as independent: 1 + 6 sd of its mean over so many independent windows, 1.1 to 1.5.
+
+    phi is a mean of chi2(9) / 9 for ten bins, with sd sqrt(2 / (9 windows)). A month's 15-minute windows tell 1.1 from
+    1, and day effects that small raise false alarms by the hundred: they last a day, and so does every window in it.
+
+    >>> iid_below(28), round(iid_below(90), 2), iid_below(2688)
+    (1.5, 1.3, 1.1)
+    """
+    return min(IID_BELOW, max(1.1, 1 + 6 * (2 / (9 * windows)) ** 0.5)) if windows else IID_BELOW
 
 
 def false_discovery_rate(window: timedelta) -> float:

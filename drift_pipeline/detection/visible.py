@@ -5,7 +5,7 @@ import numpy as np
 from drift_pipeline.detection.binning import Floats
 from drift_pipeline.detection.statistics.ks import ks_lower_bound, ks_p_value
 from drift_pipeline.detection.statistics.psi import psi
-from drift_pipeline.detection.thresholds import IID_BELOW, LEAST_DISTANCE, LEAST_ROWS
+from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_ROWS
 
 _SHIFTS = np.arange(2, 400, 2) / 100
 
@@ -13,19 +13,19 @@ _SHIFTS = np.arange(2, 400, 2) / 100
 def visible_shift(phi: float, ceiling: float, n: float, m: float, level: float) -> float | None:
     """The smallest shift in sd with a significant KS distance, its lower bound above 0.05, and PSI above the ceiling.
 
-    `phi` is the column's overdispersion, `ceiling` the largest PSI that healthy windows reach; n and m are rows.
+    `phi` is what the column's rows are divided by, 1 where they count as independent and NaN where it is not known;
+    `ceiling` the largest PSI that healthy windows reach, which binds where phi is above 1; n and m are rows.
     """
     if np.isnan(phi):
         return None
-    over = phi if phi >= IID_BELOW else 1.0
-    n, m = n / over, m / over
+    n, m = n / phi, m / phi
     if min(n, m) < LEAST_ROWS:
         return None
     distance = ks_of_shift(_SHIFTS)
     seen = (ks_p_value(distance, n, m) <= level) & (
         ks_lower_bound(distance, np.full_like(distance, n), np.full_like(distance, m)) > LEAST_DISTANCE
     )
-    if over > 1:
+    if phi > 1:
         seen &= np.array([psi_of_shift(shift) for shift in _SHIFTS]) > ceiling
     return float(_SHIFTS[seen.argmax()]) if seen.any() else None
 

@@ -20,6 +20,7 @@ The window is what the loop does by the day: 720 stored hourly profiles merged, 
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -231,7 +232,8 @@ OTHERS: dict[str, tuple[tuple[str, ...], str]] = {
         """
 import duckdb
 before, after = (f"read_parquet('{folder}/{side}/*.parquet')" for side in ("reference", "current"))
-quantiles = ", ".join(f"approx_quantile({n}, [i / 1000 for i in range(1, 1000)])" for n in numeric)
+ranks = [i / 1000 for i in range(1, 1000)]
+quantiles = ", ".join(f"approx_quantile({n}, {ranks})" for n in numeric)
 edges = duckdb.sql(f"select {quantiles} from (select * from {before} limit 200000)").fetchone()
 wanted = [f"histogram({n}, {sorted(set(e))})" for n, e in zip(numeric, edges)] + [f"histogram({n})" for n in levels]
 query = f"select {', '.join(wanted)} from {after}"
@@ -246,7 +248,7 @@ def run(): whylogs.log(pd.concat([pd.read_parquet(f) for f in files('current')],
 """,
     ),
     "NannyML univariate": (
-        ("nannyml", "setuptools<81"),
+        ("nannyml", "statsmodels", "setuptools<81"),
         """
 import pandas as pd, nannyml
 def run():
@@ -333,7 +335,10 @@ def _figure(found: subprocess.CompletedProcess[str]) -> Figure:
 
 
 def _last(text: str) -> str:
-    return text.strip().splitlines()[-1][:100] if text.strip() else "no message"
+    """The line that names the error, else the last one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit): ", line)]
+    return (named or lines)[-1][:100].replace("|", "/")
 
 
 def figures(folder: Path, warm: Path, rows: int, options: argparse.Namespace) -> dict[str, Figure]:

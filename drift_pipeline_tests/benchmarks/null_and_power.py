@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import polars as pl
@@ -155,14 +155,19 @@ def lower_bound(hits: int, n: int, level: float = 0.95) -> float:
     return 1 - upper_bound(n - hits, n, level)
 
 
+@lru_cache(REFERENCES)
+def drawn(seed: int, features: int, number: int) -> Reference:
+    return Reference.draw(np.random.default_rng([seed, features, number]), features)
+
+
 def shares(
     seed: int, features: int, n: int, windows: int, *, shift: float = 0.0, moved: int = 0, rate: float = LOOSE
 ) -> Shares:
     """Windows of n rows in which `moved` features, others in each window, are shifted; over many references."""
     rng = np.random.default_rng([seed, features, n, int(100 * shift)])
-    found, references = Shares(), min(REFERENCES, max(1, windows // 50))
-    for part in np.array_split(np.arange(windows), references):
-        reference = Reference.draw(rng, features)
+    found, number = Shares(), min(REFERENCES, max(1, windows // 50))
+    for place, part in enumerate(np.array_split(np.arange(windows), number)):
+        reference = drawn(seed, features, place)
         elsewhere = {name: reference.probabilities(name, shift) for name in reference.shapes} if moved else {}
         for _ in part:
             chosen = [str(name) for name in rng.choice(list(reference.shapes), moved, replace=False)]
