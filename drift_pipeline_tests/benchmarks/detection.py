@@ -234,14 +234,14 @@ import duckdb
 before, after = (f"read_parquet('{folder}/{side}/*.parquet')" for side in ("reference", "current"))
 ranks = [i / 1000 for i in range(1, 1000)]
 quantiles = ", ".join(f"approx_quantile({n}, {ranks})" for n in numeric)
-edges = duckdb.sql(f"select {quantiles} from (select * from {before} limit 200000)").fetchone()
-wanted = [f"histogram({n}, {sorted(set(e))})" for n, e in zip(numeric, edges)] + [f"histogram({n})" for n in levels]
+edges = duckdb.execute(f"select {quantiles} from (select * from {before} limit 200000)").fetchone()
+wanted = [f"histogram({n}, {sorted(set(e))})" for n, e in zip(numeric, edges)] + [f'histogram("{n}")' for n in levels]
 query = f"select {', '.join(wanted)} from {after}"
-def run(): duckdb.sql(query).fetchone()
+def run(): duckdb.execute(query).fetchone()
 """,
     ),
     "whylogs profile": (
-        ("whylogs", "pandas<2.3", "pyarrow", "numpy<2", "setuptools<81"),
+        ("whylogs", "pandas<2.3", "pyarrow<18", "numpy<2", "setuptools<81"),
         """
 import pandas as pd, whylogs
 def run(): whylogs.log(pd.concat([pd.read_parquet(f) for f in files('current')], ignore_index=True)).view()
