@@ -543,7 +543,7 @@ def calibrate(
     against the rest of the history, as the live monitor would. Ends with 3 where the history is too short or too thin
     for any window to be judged.
     """
-    from drift_pipeline.detection.proposals import calibrate as measure
+    from drift_pipeline.detection.calibration.proposals import calibrate as measure
     from drift_pipeline.files import write_whole
     from drift_pipeline.replay.calibration import calibration_table, snippet
     from drift_pipeline.spec import read_spec

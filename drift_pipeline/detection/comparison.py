@@ -13,13 +13,13 @@ from drift_pipeline.clock import Window
 from drift_pipeline.detection import scan
 from drift_pipeline.detection.binning import SCORE, Binning, freeze_binning
 from drift_pipeline.detection.columns import Side
-from drift_pipeline.detection.compare import Sides, independent
 from drift_pipeline.detection.kinds import Column, infer, types_of
 from drift_pipeline.detection.pair import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.reference import Reference
 from drift_pipeline.detection.scan import Named, profile_files, read_batches, sample_rows
 from drift_pipeline.detection.shape import Shape, shape_of
+from drift_pipeline.detection.sides import Sides, independent
 from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Verdict
 from drift_pipeline.errors import InputError

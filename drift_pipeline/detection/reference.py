@@ -11,9 +11,9 @@ import polars as pl
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.detection.binning import SCORE, Binning, Floats, Ints, NumericBins, freeze_binning
 from drift_pipeline.detection.columns import Layout, Side
-from drift_pipeline.detection.compare import Null
 from drift_pipeline.detection.profile import Profile, label_slices, profile_slices
 from drift_pipeline.detection.residuals import HeldOut, held_out_errors, known_residuals
+from drift_pipeline.detection.sides import Null
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
 from drift_pipeline.detection.statistics.mae import Mae
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_rows

@@ -39,9 +39,9 @@ import polars as pl
 
 from drift_pipeline.detection.binning import Binning, NumericBins, freeze_binning
 from drift_pipeline.detection.columns import Layout, Side
-from drift_pipeline.detection.compare import Sides, independent
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.scan import Named, Reread, profile_batches, profile_files, sample_batches, sample_rows
+from drift_pipeline.detection.sides import Sides, independent
 from drift_pipeline.detection.stored import encode, merge_stored
 from drift_pipeline.detection.verdict import FeatureFinding
 from drift_pipeline.spec import ModelSpec

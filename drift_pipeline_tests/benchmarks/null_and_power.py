@@ -4,7 +4,7 @@
 multinomial a column over the frozen bins with the exact probabilities of the shifted distribution: what rows would
 give, since KS, PSI, chi2 and total variation see counts only. Mean and variance, which are votes, see each row at
 its bin's mean (of about 1000 bins: 0.02 % of the variance is left out), on both sides alike.
-The verdicts come from `compare.Sides`.
+The verdicts come from `detection.sides`.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import polars as pl
 from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.detection.binning import SCORE, Binning, CategoricalBins, Floats, Ints, NumericBins, freeze_binning
 from drift_pipeline.detection.columns import Layout, Side
-from drift_pipeline.detection.compare import Sides, independent
 from drift_pipeline.detection.kernel import MOMENT_CLIP
 from drift_pipeline.detection.profile import Profile, profile_slices
+from drift_pipeline.detection.sides import Sides, independent
 from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.detection.verdict import FeatureFinding
 from drift_pipeline_tests.benchmarks.traffic import LEVEL_NAMES, Shape, below, column, level_shares, names, spec_of

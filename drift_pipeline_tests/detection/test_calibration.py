@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK
-from drift_pipeline.detection.calibration import budget, measure
-from drift_pipeline.detection.healthy import MOST_WINDOWS, Healthy, Varied, drawn
+from drift_pipeline.detection.calibration.alarms import budget, measure
+from drift_pipeline.detection.calibration.healthy import MOST_WINDOWS, Healthy, Varied, drawn
+from drift_pipeline.detection.calibration.proposals import calibrate, round_up, too_often
+from drift_pipeline.detection.calibration.visible import shift_of_psi, visible_shift
 from drift_pipeline.detection.monitor import window_lengths
-from drift_pipeline.detection.proposals import calibrate, round_up, too_often
-from drift_pipeline.detection.visible import shift_of_psi, visible_shift
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Kpis, ModelSpec
 from drift_pipeline.telemetry.history import History

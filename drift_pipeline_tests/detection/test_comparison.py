@@ -9,11 +9,11 @@ import yaml
 
 from drift_pipeline.clock import DAY
 from drift_pipeline.detection.columns import Side
-from drift_pipeline.detection.compare import Sides, independent
 from drift_pipeline.detection.comparison import Comparison, compare_files
 from drift_pipeline.detection.pair import psi_window
 from drift_pipeline.detection.profile import profile_slices
 from drift_pipeline.detection.reference import Reference, freeze
+from drift_pipeline.detection.sides import Sides, independent
 from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.detection.verdict import Verdict
 from drift_pipeline.errors import InputError

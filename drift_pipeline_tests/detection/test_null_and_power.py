@@ -12,8 +12,8 @@ import pytest
 from drift_pipeline.clock import DAY, HOUR, MINUTE
 from drift_pipeline.detection.binning import freeze_binning
 from drift_pipeline.detection.columns import Layout, Side
-from drift_pipeline.detection.compare import Sides, independent
 from drift_pipeline.detection.profile import profile_slices
+from drift_pipeline.detection.sides import Sides, independent
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.thresholds import LEAST_ROWS
 from drift_pipeline.detection.verdict import FeatureFinding, Verdict

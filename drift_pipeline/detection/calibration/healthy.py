@@ -11,11 +11,11 @@ import polars as pl
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
 from drift_pipeline.detection.binning import SCORE, Floats
 from drift_pipeline.detection.columns import Side
-from drift_pipeline.detection.compare import Null, Sides, independent
 from drift_pipeline.detection.monitor import compare
 from drift_pipeline.detection.pair import auroc_of, errors_of
 from drift_pipeline.detection.profile import Profile, empty, label_slices, profile_slices
 from drift_pipeline.detection.reference import LEAST_WINDOWS, Reference, freeze
+from drift_pipeline.detection.sides import Null, Sides, independent
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_rows
 from drift_pipeline.detection.thresholds import LEAST_ROWS, false_discovery_rate
