@@ -18,7 +18,7 @@ from drift_pipeline.telemetry.history import MISSING
 LABEL, LATENCY = "_label", "_latency_ms"
 BATCH_ROWS = 200_000
 SAMPLE_ROWS = 200_000
-HELD_BYTES = 400_000_000  # decoded: a million rows of 25 columns and more
+HELD_BYTES = 300_000_000  # decoded: a million rows of 25 columns
 MOST_GROUP_ROWS = 500_000  # in a row group that Polars may decode whole
 _FOOTER_READ_FROM_BYTES = 1_000_000  # a smaller file is taken to hold no row group that large
 _CSV, _PARQUET = (".csv", ".csv.gz"), ".parquet"

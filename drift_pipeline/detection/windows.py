@@ -54,7 +54,7 @@ class Slices:
         self._hours: dict[datetime, Profile] = {}
         self._days: dict[datetime, Profile] = {}
         self._labelled: dict[datetime, int] = {}
-        self._revisions: dict[datetime, int] = {}
+        self._revisions: dict[timedelta, dict[datetime, int]] = {HOUR: {}, DAY: {}}
         self._new: dict[datetime, Part] = {}
         self._folded: set[datetime] = set()
 
@@ -127,7 +127,8 @@ class Slices:
         """Drop slices that end at or before the moment: no window reaches back that far."""
         self._days = {start: profile for start, profile in self._days.items() if start + DAY > before}
         self._hours = {start: profile for start, profile in self._hours.items() if start + HOUR > before}
-        self._revisions = {start: number for start, number in self._revisions.items() if start + DAY > before}
+        for unit, numbers in self._revisions.items():
+            self._revisions[unit] = {start: number for start, number in numbers.items() if start + DAY > before}
 
     def merge(self, window: Window) -> Profile:
         """The window's profile.
@@ -159,8 +160,13 @@ class Slices:
         return sum(self._labelled.values())
 
     def revision(self, window: Window) -> int:
-        """A number that changes when rows land in the window's hours."""
-        return sum(number for start, number in self._revisions.items() if start in window)
+        """A number that changes when rows land in the window's hours, or where it is longer than a day in its days."""
+        unit, total = HOUR if window.length <= DAY else DAY, 0
+        start = floor(window.start, unit)
+        while start < window.end:
+            total += self._revisions[unit].get(start, 0)
+            start += unit
+        return total
 
     def labelled_since(self, moment: datetime) -> int:
         """Labelled rows of the hours from the moment's own on; counted also where the slices are forgotten."""
@@ -206,7 +212,9 @@ class Slices:
             if rows:
                 self._labelled[start] = self._labelled.get(start, 0) + rows
         if part.profile.rows:
-            self._revisions[part.start] = self._revisions.get(part.start, 0) + 1
+            for unit, numbers in self._revisions.items():
+                start = floor(part.start, unit)
+                numbers[start] = numbers.get(start, 0) + 1
 
     def _fold(self, day: datetime, profile: Profile) -> None:
         self._days[day] = self._days[day] + profile if day in self._days else profile

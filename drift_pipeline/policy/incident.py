@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from drift_pipeline.clock import DAY
+from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.detection.verdict import HINTS, KpiResult, Report, Verdict
 
 TICKS, OF_TICKS = 2, 3  # k of m
 WARN_OPENS_AFTER = DAY
 CALM_TICKS = 3
+LEAST_CALM = HOUR  # a 15-minute window is calm by chance often enough to open and close by turns
 REOPENS_WITHIN = DAY
 UNDECIDED_PAGES_AFTER = DAY
 FIRST_DECIDED_WITHIN = 28 * DAY  # a monitor just armed fills its windows first
@@ -79,9 +80,9 @@ def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
     """Take one tick's report.
 
     Opens on BREACH, or on drift in a window under a day, in 2 of 3 ticks, or on WARN that lasts 24 h. Closes when
-    nothing is found at half the thresholds for one whole window of what opened it and 3 conclusive ticks. INCONCLUSIVE
-    neither opens nor closes; it is told once after 24 h (of a monitor that never decided anything yet, after 28 days),
-    also while an incident is open. Re-opening within 24 h continues the incident.
+    nothing is found at half the thresholds for one whole window of what opened it, an hour at least, and 3 conclusive
+    ticks. INCONCLUSIVE neither opens nor closes; it is told once after 24 h (of a monitor that never decided anything
+    yet, after 28 days), also while an incident is open. Re-opening within 24 h continues the incident.
     """
     seen = _remember(incident, report)
     if seen.open:
@@ -161,7 +162,8 @@ def _while_open(before: Incident, seen: Incident, report: Report) -> tuple[Incid
         return replace(joined, calm_since=None, calm_ticks=0), None
     calm_since = joined.calm_since or report.at
     ticks = joined.calm_ticks + 1
-    if ticks >= CALM_TICKS and report.at - calm_since >= timedelta(seconds=joined.windows_seconds):
+    calm_for = max(LEAST_CALM, timedelta(seconds=joined.windows_seconds))
+    if ticks >= CALM_TICKS and report.at - calm_since >= calm_for:
         closed = replace(joined, open=False, closed_at=report.at, breaches=(), warn_since=None)
         return replace(closed, kpis=(), features=(), windows_seconds=0, calm_since=None, calm_ticks=0), Change.CLOSED
     return replace(joined, calm_since=calm_since, calm_ticks=ticks), None
