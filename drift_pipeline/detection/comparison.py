@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from drift_pipeline.detection.kinds import Column, infer, types_of
 from drift_pipeline.detection.pair import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
 from drift_pipeline.detection.profile import Profile
 from drift_pipeline.detection.reference import Reference
-from drift_pipeline.detection.scan import Named, profile_files, read_batches, sample_rows
+from drift_pipeline.detection.scan import Named, Reread, profile_batches, read_batches, sample_batches, sample_rows
 from drift_pipeline.detection.shape import Shape, shape_of
 from drift_pipeline.detection.sides import Sides, independent
 from drift_pipeline.detection.thresholds import false_discovery_rate
@@ -104,13 +105,18 @@ def compare_files(
     for path in (reference, current):
         _first_rows(path, plan.spec.watched)
     progress(0, "drawing the reference's sample")
-    binning = _frozen(reference, plan)
-    before, after = (_profiled(path, binning, plan.named, progress) for path in (reference, current))
+    columns: dict[str, Kind] = {**plan.spec.watched, **dict.fromkeys(plan.named.present, "numeric")}
+    twice = Reread([reference], columns)  # a small reference is decoded once
+    binning = _frozen(twice, plan)
+    before, after = (
+        profile_batches(batches, binning, plan.named, partial(_told, progress, f"reading {path.name}"))
+        for path, batches in ((reference, twice), (current, read_batches([current], columns)))
+    )
     return _compared(binning, before, after, plan)
 
 
-def _profiled(path: Path, binning: Binning, named: Named, progress: Progress) -> Profile:
-    return profile_files([path], binning, named, lambda rows: progress(rows, f"reading {path.name}"))
+def _told(progress: Progress, words: str, rows: int) -> None:
+    progress(rows, words)
 
 
 # what is to be compared
@@ -222,10 +228,9 @@ def _lacking(spec: ModelSpec, left: ModelSpec, named: Named, common: Sequence[st
         yield "demographic_parity", "no protected column is in both tables"
 
 
-def _frozen(reference: Path, plan: _Plan) -> Binning:
+def _frozen(reference: Reread, plan: _Plan) -> Binning:
     """Bins of a bounded sample of the reference."""
-    named: dict[str, Kind] = {name: "numeric" for name in (plan.named.score, plan.named.label) if name}
-    sample, none = sample_rows([reference], {**plan.spec.watched, **named}), pl.Series(SCORE, [], pl.Float64)
+    sample, none = sample_batches(reference), pl.Series(SCORE, [], pl.Float64)
     scores = sample[plan.named.score] if plan.named.score else none
     if plan.spec.task != "regression":
         return freeze_binning(sample, scores, plan.spec)

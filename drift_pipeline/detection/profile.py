@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from drift_pipeline.detection.binning import SCORE, Binning, CategoricalBins, Floats, Ints, NumericBins
+from drift_pipeline.detection.binning import SCORE, Binning, Floats, Ints, NumericBins
 from drift_pipeline.detection.kernel import KERNEL_ROWS, count
 from drift_pipeline.detection.residuals import count_residuals
 
@@ -37,22 +37,6 @@ class Profile:
         slot = self.binning.slots[name]
         return self.counts[slot][: self.binning.columns[name].bins]
 
-    def coarse(self, name: str) -> Ints:
-        """Counts that PSI is taken on: deciles, or levels and rare."""
-        bins = self.binning.columns[name]
-        counts = self.bins(name)
-        if isinstance(bins, CategoricalBins):
-            return counts
-        return np.bincount(bins.coarse, weights=counts).astype(np.int64)
-
-    def missing(self, name: str) -> int:
-        """Rows without a usable value: missing, and for numbers also not finite."""
-        bins = self.binning.columns[name]
-        counters = self.counts[self.binning.slots[name]]
-        if isinstance(bins, NumericBins):
-            return int(counters[bins.bins] + counters[bins.bins + 1])
-        return int(counters[bins.bins + 1])
-
     def unseen(self, name: str) -> int:
         """Rows whose level the reference did not know (0 for numbers)."""
         bins = self.binning.columns[name]
@@ -62,15 +46,6 @@ class Profile:
         """Rows farther than the range threshold from the reference mean."""
         bins = self.binning.columns[name]
         return int(self.counts[self.binning.slots[name]][bins.bins + 2]) if isinstance(bins, NumericBins) else 0
-
-    def moments(self, name: str) -> tuple[float, float]:
-        """Mean and variance in reference sd (clipped to +-10); (nan, nan) without rows."""
-        position = self.binning.numeric.index(name)
-        n = int(self.bins(name).sum())
-        if n == 0:
-            return float("nan"), float("nan")
-        mean = self.sums[2 * position] / n
-        return float(mean), float(max(self.sums[2 * position + 1] / n - mean**2, 0.0))
 
     def labelled_scores(self) -> tuple[Ints, Ints]:
         """Positives and negatives per score bin."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from drift_pipeline.detection.binning import SCORE, Binning, freeze_binning
+from drift_pipeline.detection.columns import Layout, Side
 from drift_pipeline.detection.profile import Profile, empty, label_slices, merge, profile_slices
 from drift_pipeline.detection.statistics.auroc import binned_auroc
 from drift_pipeline.spec import ModelSpec
@@ -88,34 +89,43 @@ def test_strangers_refuse_to_merge_and_equal_bins_of_another_freeze_do_not() -> 
             merge(BINNING, [stranger])
 
 
+def side(profile: Profile) -> Side:
+    return Side.of(Layout.of(profile.binning), profile)
+
+
+def lacking(profile: Profile, name: str) -> int:
+    """Rows without a usable value."""
+    beside = side(profile)
+    return int(beside.lacking[beside.layout.position[name]])
+
+
 def test_every_row_is_in_one_counter_of_each_column() -> None:
     profile = one(BINNING, CURRENT)
     for name in BINNING.columns:
-        assert profile.bins(name).sum() + profile.missing(name) + profile.unseen(name) == 400
-        assert profile.coarse(name).sum() == profile.bins(name).sum()
-    assert profile.missing("x") == CURRENT["x"].null_count() > 0
+        usable = side(profile).rows[side(profile).layout.position[name]]
+        assert profile.bins(name).sum() + profile.unseen(name) == usable == 400 - lacking(profile, name)
+    assert lacking(profile, "x") == CURRENT["x"].null_count() > 0
 
 
 def test_moments_are_those_of_the_values_in_reference_sd() -> None:
     bins = BINNING.columns["x"]
     z = bins.standardised(CURRENT["x"].drop_nulls())  # type: ignore[union-attr]
-    mean, variance = one(BINNING, CURRENT).moments("x")
-    assert (mean, variance) == pytest.approx((z.mean(), z.var()), abs=1e-12)
-    assert np.isnan(empty(BINNING).moments("x")).all()
+    beside = side(one(BINNING, CURRENT))
+    assert beside.moments[beside.layout.position["x"]].tolist() == pytest.approx([z.mean(), z.var()], abs=1e-12)
 
 
 def test_one_absurd_value_cannot_carry_a_mean_and_is_counted_as_beyond() -> None:
     frame = CURRENT.with_columns(x=pl.Series([1e308, *([0.0] * 399)]))
     profile = one(BINNING, frame)
-    assert abs(profile.moments("x")[0]) < 0.2
+    assert abs(side(profile).moments[side(profile).layout.position["x"]][0]) < 0.2
     assert profile.beyond("x") == 1
-    assert profile.missing("x") == 0
+    assert lacking(profile, "x") == 0
 
 
 def test_infinities_are_no_usable_values() -> None:
     frame = CURRENT.with_columns(x=pl.Series([np.inf, -np.inf, np.nan, None, *([0.0] * 396)]))
     profile = one(BINNING, frame)
-    assert (profile.missing("x"), profile.beyond("x"), int(profile.bins("x").sum())) == (4, 0, 396)
+    assert (lacking(profile, "x"), profile.beyond("x"), int(profile.bins("x").sum())) == (4, 0, 396)
 
 
 @pytest.mark.parametrize("digits", [1, 3, 12])

@@ -56,9 +56,9 @@ def test_below_four_weeks_the_same_hours_of_the_day_are_compared() -> None:
 
 
 def test_every_row_is_counted_once_protected_columns_and_scores_included(reference: Reference) -> None:
-    whole = reference.matched(Window(START, START + WEEK)).profile
-    for name in reference.binning.columns:
-        assert whole.bins(name).sum() + whole.missing(name) == FRAME.height
+    side = reference.matched(Window(START, START + WEEK))
+    whole = side.profile
+    assert side.usable.sum(axis=1).tolist() == [FRAME.height] * len(side.layout.names)
     positives, totals = whole.group_decisions("group")
     assert totals.sum() == FRAME.height
     assert positives.sum() == (FRAME["_score"] >= 0.5).sum()

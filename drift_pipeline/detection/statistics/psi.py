@@ -83,21 +83,6 @@ def occupied_bins(reference: npt.ArrayLike, current: npt.ArrayLike) -> npt.NDArr
     return np.asarray(np.maximum(some.sum(axis=-1), 1), dtype=np.int64)
 
 
-def psi_null_mean(bins: int, n: float, m: float) -> float:
-    """Expected PSI of two samples of n and m rows from one distribution over `bins` bins: (B-1)(1/n + 1/m).
-
-    >>> round(psi_null_mean(10, 1000, 50_000), 5)
-    0.00918
-
-    Raises:
-        ValueError: no bin, or a side without rows.
-    """
-    if bins < 1:
-        raise ValueError(f"PSI is over at least one bin, not {bins}")
-    require_rows(n, m)
-    return (bins - 1) * (1 / n + 1 / m)
-
-
 @overload
 def psi_p_value(value: float, bins: int, n: float, m: float, phi: float = 1.0) -> float: ...
 @overload
