@@ -9,9 +9,9 @@ from drift_pipeline.detection import kpis
 from drift_pipeline.detection.columns import Side
 from drift_pipeline.detection.hints import Samples
 from drift_pipeline.detection.profile import Profile
-from drift_pipeline.detection.reference import LEAST_WINDOWS, YEAR, Reference
+from drift_pipeline.detection.reference import YEAR, Reference
 from drift_pipeline.detection.sides import Sides
-from drift_pipeline.detection.thresholds import false_discovery_rate
+from drift_pipeline.detection.thresholds import LEAST_WINDOWS, false_discovery_rate
 from drift_pipeline.detection.verdict import FeatureFinding, Report
 from drift_pipeline.detection.windows import Slices, floor, sliding
 from drift_pipeline.spec import ModelSpec

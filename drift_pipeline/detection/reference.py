@@ -9,21 +9,19 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window
-from drift_pipeline.detection.binning import SCORE, Binning, Floats, Ints, NumericBins, freeze_binning
+from drift_pipeline.detection.binning import SCORE, Binning, Ints, NumericBins, freeze_binning
 from drift_pipeline.detection.columns import Layout, Side
 from drift_pipeline.detection.profile import Profile, label_slices, profile_slices
 from drift_pipeline.detection.residuals import HeldOut, held_out_errors, known_residuals
-from drift_pipeline.detection.sides import Null
+from drift_pipeline.detection.sides import Distances, Null, null_of
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
 from drift_pipeline.detection.statistics.mae import Mae
-from drift_pipeline.detection.statistics.psi import occupied_bins, psi_rows
 from drift_pipeline.detection.thresholds import LEAST_ROWS
 from drift_pipeline.detection.windows import floor
 from drift_pipeline.spec import ModelSpec
 
 HOURS_A_WEEK = 168
 _SIDES_KEPT = 6
-LEAST_WINDOWS = 5
 YEAR = 365 * DAY
 
 
@@ -180,22 +178,11 @@ def _group_days(binning: Binning, scored: pl.DataFrame, name: str) -> tuple[Ints
 
 
 def _nulls(counts: dict[str, Ints], span: Window, lengths: tuple[timedelta, ...], cycle: int) -> dict[timedelta, Null]:
-    return {length: _null(counts, span, length, cycle) for length in lengths}
-
-
-def _null(by_unit: dict[str, Ints], span: Window, length: timedelta, cycle: int) -> Null:
-    """Of counts (units of the span, bins) per column. A column that never varied has phi 1."""
-    phi, scale, highest, windows = {}, {}, 0.0, 0
-    for name, counts in by_unit.items():
-        values, expected = _leave_one_out(counts, span, length, cycle)
-        known = len(values) >= LEAST_WINDOWS
-        windows = max(windows, len(values) if name != SCORE else 0)
-        ratio = np.divide(values, expected, out=np.ones_like(values), where=expected > 0)
-        phi[name] = float(ratio.mean()) if known else float("nan")
-        scale[name] = float(max(values.mean(), expected.mean())) if len(values) else float("nan")
-        if known and scale[name] > 0:
-            highest = max(highest, float(values.max()) / scale[name])
-    return Null(windows, phi, scale, highest)
+    """Of counts (units of the span, bins) per column."""
+    return {
+        length: null_of({name: _leave_one_out(by_unit, span, length, cycle) for name, by_unit in counts.items()})
+        for length in lengths
+    }
 
 
 def _counts_by_unit(
@@ -220,8 +207,8 @@ def _table(place: Ints, column: Ints, units: int, width: int) -> Ints:
     return np.bincount(place * width + column, minlength=units * width).reshape(units, width)
 
 
-def _leave_one_out(counts: Ints, span: Window, length: timedelta, cycle: int) -> tuple[Floats, Floats]:
-    """PSI of each healthy window against the matched rest of the reference, and its i.i.d. expectation.
+def _leave_one_out(counts: Ints, span: Window, length: timedelta, cycle: int) -> Distances:
+    """PSI of each healthy window against the matched rest of the reference.
 
     Windows are laid end to end, back from the end of the span; those below 200 rows, or whose rest is smaller than
     they are, do not count. Bins that the whole reference leaves empty are no bins: of one bin both are 0.
@@ -231,7 +218,7 @@ def _leave_one_out(counts: Ints, span: Window, length: timedelta, cycle: int) ->
     units = int(length / HOUR * per_hour)
     number = len(counts) // units
     if number < 2 or not counts.size:
-        return np.empty(0), np.empty(0)
+        return Distances.of(counts[:0], counts[:0])
     first = len(counts) - number * units
     windows = counts[first:].reshape(number, units, -1).sum(axis=1)
     if length >= WEEK:
@@ -242,8 +229,7 @@ def _leave_one_out(counts: Ints, span: Window, length: timedelta, cycle: int) ->
         rest = _same_hours(hours, span, touched, cycle) - windows
     n, m = windows.sum(axis=1), rest.sum(axis=1)
     usable = (n >= LEAST_ROWS) & (m >= n)
-    windows, rest, n, m = windows[usable], rest[usable], n[usable], m[usable]
-    return psi_rows(rest, windows), (occupied_bins(rest, windows) - 1) * (1 / n + 1 / m)
+    return Distances.of(rest[usable], windows[usable])
 
 
 def _same_hours(hours: Ints, span: Window, touched: Ints, cycle: int) -> Ints:

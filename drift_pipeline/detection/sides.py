@@ -5,14 +5,14 @@ replay, `drift compare` and `drift calibrate` all come here.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 
 import numpy as np
 
-from drift_pipeline.detection.binning import Bools, Floats, Ints
+from drift_pipeline.detection.binning import SCORE, Bools, Floats, Ints
 from drift_pipeline.detection.columns import Side
 from drift_pipeline.detection.statistics.hellinger import hellinger_rows
 from drift_pipeline.detection.statistics.ks import (
@@ -25,7 +25,7 @@ from drift_pipeline.detection.statistics.ks import (
 from drift_pipeline.detection.statistics.moments import log_variance_ratio_p_value, welch_p_value
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_lower_bound_rows, psi_p_value, psi_rows
-from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_ROWS, iid_below
+from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_ROWS, LEAST_WINDOWS, iid_below
 from drift_pipeline.detection.verdict import FeatureFinding, told_p
 
 MISSING_DIRECTIONS = ("more missing", "fewer missing")
@@ -35,25 +35,66 @@ MISSING_DIRECTIONS = ("more missing", "fewer missing")
 class Null:
     """How far healthy windows of one length are from the rest of the reference (leave one out).
 
-    phi: per column, mean PSI over its i.i.d. expectation (1 = independent rows, NaN = not known); scale: the mean PSI
-    itself; ceiling: the largest PSI of any column in any healthy window, in units of that column's own scale;
-    windows: how many there were.
+    phi: per column, mean PSI over its i.i.d. expectation (1 = independent rows, NaN = not known); least_p: the smallest
+    chi2 tail of a healthy window's PSI, phi taken off, in any column; windows: how many there were.
     """
 
     windows: int
     phi: dict[str, float]
-    scale: dict[str, float]
-    ceiling: float
+    least_p: float
 
     def overdispersion(self, names: tuple[str, ...]) -> Floats:
         """phi (K,) where rows count as dependent, else 1."""
         phi = np.array([self.phi[name] for name in names])
         return np.where(phi >= iid_below(self.windows), phi, 1.0)  # NaN gives 1
 
+    def exceeds(self, name: str, before: Floats, after: Floats) -> bool:
+        """Whether counts (B,) are further apart than any healthy window; of independent rows the p-values suffice."""
+        phi = self.phi[name]
+        if not phi >= iid_below(self.windows):
+            return True
+        bins, m, n = int(occupied_bins(before, after)), float(before.sum()), float(after.sum())
+        return psi_p_value(float(psi_rows(before, after)), bins, n, m, phi) < self.least_p
+
 
 def independent(names: tuple[str, ...]) -> Null:
     """The null of rows that are taken for independent: what there is to assume where no time tells more."""
-    return Null(0, dict.fromkeys(names, 1.0), dict.fromkeys(names, 0.0), 0.0)
+    return Null(0, dict.fromkeys(names, 1.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """PSI of W healthy windows from the rest, over `bins` bins, of `n` rows against `m`; each (W,)."""
+
+    psi: Floats
+    bins: Ints
+    n: Floats
+    m: Floats
+
+    @classmethod
+    def of(cls, rest: Ints | Floats, windows: Ints | Floats) -> "Distances":
+        """Of counts (W, B); every side has rows."""
+        n, m = windows.sum(axis=1) + 0.0, rest.sum(axis=1) + 0.0
+        return cls(psi_rows(rest, windows), occupied_bins(rest, windows), n, m)
+
+    def phi(self) -> float:
+        """NaN below five windows; a column that never varied has 1."""
+        if len(self.psi) < LEAST_WINDOWS:
+            return math.nan
+        expected = (self.bins - 1) * (1 / self.n + 1 / self.m)
+        return float(np.divide(self.psi, expected, out=np.ones_like(self.psi), where=expected > 0).mean())
+
+    def least_p(self, phi: float) -> float:
+        if math.isnan(phi):
+            return 1.0
+        return float(psi_p_value(self.psi, self.bins, self.n, self.m, np.full_like(self.psi, max(phi, 1.0))).min())
+
+
+def null_of(healthy: Mapping[str, Distances]) -> Null:
+    """The empirical null, of each column's healthy windows."""
+    phi = {name: told.phi() for name, told in healthy.items()}
+    least_p = min((told.least_p(phi[name]) for name, told in healthy.items()), default=1.0)
+    return Null(max((len(told.psi) for name, told in healthy.items() if name != SCORE), default=0), phi, least_p)
 
 
 @dataclass(frozen=True)
@@ -216,8 +257,10 @@ class Sides:
         if not of_missing and k < self.before.layout.numeric and not self._seconded(finding, k):
             return replace(finding, reason="significant, but neither PSI nor the moments second it")
         null = self.missing_null if of_missing else self.null
-        statistic = psi_rows(self.before.usable[k], self.after.usable[k]) if of_missing else self.psi[k]
-        if null.phi[finding.name] >= iid_below(null.windows) and statistic <= null.ceiling * null.scale[finding.name]:
+        before, after = (
+            (self.before.usable[k], self.after.usable[k]) if of_missing else (self._filled[0][k], self._filled[1][k])
+        )
+        if not null.exceeds(finding.name, before, after):
             return replace(finding, reason="within what healthy windows of the reference showed")
         known = not null.windows or null.windows * self.rate >= 1
         level = "" if known else f" (level extrapolated from {null.windows} healthy windows)"

@@ -9,6 +9,7 @@ from datetime import timedelta
 from drift_pipeline.clock import DAY
 
 LEAST_ROWS = 200  # effective rows of a window, and of the reference's same hours
+LEAST_WINDOWS = 5  # healthy windows that tell how much a column varies
 LEAST_DISTANCE = 0.05  # a significant difference below it is real and does not matter
 IID_BELOW = 1.5  # phi under which rows count as independent, where few windows tell it
 

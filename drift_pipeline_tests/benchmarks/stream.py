@@ -215,7 +215,7 @@ def show(label: str, tally: Tally) -> None:
 
 
 def show_levels(label: str, tally: Tally) -> None:
-    print(f"\n{label}: episodes a month were the false discovery rate q (before PSI, moments and the ceiling vote)")
+    print(f"\n{label}: episodes a month were the false discovery rate q (before PSI, moments and healthy windows vote)")
     print("| window | " + " | ".join(f"{level:.0e}" for level in LEVELS) + " |\n|---|" + "---|" * len(LEVELS))
     for window, adjusted in sorted(tally.adjusted.items()):
         counts = [episodes_at(adjusted, level) / tally.months for level in LEVELS]
@@ -257,7 +257,7 @@ def overdispersion(reference: Reference) -> Iterator[str]:
     for length, null in reference.nulls.items():
         found = np.array([phi for phi in null.phi.values() if not np.isnan(phi)])
         if len(found):
-            yield f"{format_duration(length)} {found.min():.1f}-{found.max():.1f} (ceiling {null.ceiling:.1f})"
+            yield f"{format_duration(length)} {found.min():.1f}-{found.max():.1f} (least p {null.least_p:.0e})"
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Evidence:
             "n_effective": {
                 name: None if np.isnan(value) else self.rows / max(value, 1.0) for name, value in worst_first(self.phi)
             },
-            "ceiling": self.null.ceiling,
+            "least_p": self.null.least_p,
             "shift_seen_sd": self.shifts,
             "kpis": {name: told.to_json() for name, told in self.kpis.items()},
         }
@@ -255,7 +255,7 @@ def _shifts(healthy: Healthy, null: Null, pairs: Sequence[Pair], rate: float) ->
     return {
         name: visible_shift(
             float("nan") if np.isnan(null.phi[name]) else phi[name],
-            null.ceiling * null.scale[name],
+            null.least_p,
             n,
             m,
             rate / len(layout.names),

@@ -9,16 +9,16 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
-from drift_pipeline.detection.binning import SCORE, Floats
+from drift_pipeline.detection.binning import SCORE, Floats, Ints
 from drift_pipeline.detection.columns import Side
 from drift_pipeline.detection.monitor import compare
 from drift_pipeline.detection.pair import auroc_of, errors_of
 from drift_pipeline.detection.profile import Profile, empty, label_slices, profile_slices
-from drift_pipeline.detection.reference import LEAST_WINDOWS, Reference, freeze
-from drift_pipeline.detection.sides import Null, Sides, independent
+from drift_pipeline.detection.reference import Reference, freeze
+from drift_pipeline.detection.sides import Distances, Null, Sides, independent, null_of
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_rows
-from drift_pipeline.detection.thresholds import LEAST_ROWS, false_discovery_rate
+from drift_pipeline.detection.thresholds import LEAST_ROWS, LEAST_WINDOWS, false_discovery_rate
 from drift_pipeline.detection.verdict import FeatureFinding
 from drift_pipeline.spec import ModelSpec
 
@@ -126,56 +126,50 @@ class Healthy:
 
 
 @dataclass
-class Distances:
-    """PSI of each healthy window (W, K) and its i.i.d. expectation; rows (W, K, 2) of the rest and of the window."""
+class Table:
+    """PSI of each healthy window and column (W, K), and its bins; rows (W, K, 2) of the rest and of the window."""
 
     windows: list[Window]
     names: tuple[str, ...]
     psi: Floats
-    expected: Floats
+    bins: Ints
     rows: Floats
 
     @classmethod
-    def of(cls, names: tuple[str, ...], windows: list[Window]) -> "Distances":
+    def of(cls, names: tuple[str, ...], windows: list[Window]) -> "Table":
         shape = (len(windows), len(names))
-        return cls(windows, names, np.zeros(shape), np.zeros(shape), np.zeros((*shape, 2)))
+        return cls(windows, names, np.zeros(shape), np.ones(shape, np.int64), np.zeros((*shape, 2)))
 
     def put(self, number: int, before: Floats, after: Floats) -> None:
         """Of one window, counts (K, B) of the rest and of the window itself."""
         m, n = before.sum(axis=1), after.sum(axis=1)
         self.rows[number] = np.stack([m, n], axis=1)
         self.psi[number] = psi_rows(before, after)
-        self.expected[number] = (occupied_bins(before, after) - 1) * (1 / np.maximum(n, 1) + 1 / np.maximum(m, 1))
+        self.bins[number] = occupied_bins(before, after)
 
     def null(self, window: Window | None = None, least: int = LEAST_ROWS) -> Null:
         """The empirical null as a reference freezes it, of the windows that do not overlap this one."""
         usable = (self.rows[:, :, 1] >= least) & (self.rows[:, :, 0] >= self.rows[:, :, 1])
         kept = np.array([window is None or w.end <= window.start or w.start >= window.end for w in self.windows], bool)
-        phi, scale, highest, number = {}, {}, 0.0, 0
+        told = {}
         for k, name in enumerate(self.names):
             chosen = usable[:, k] & kept
-            values, expected = self.psi[chosen, k], self.expected[chosen, k]
-            known = len(values) >= LEAST_WINDOWS
-            number = max(number, len(values) if name != SCORE else 0)
-            ratio = np.divide(values, expected, out=np.ones_like(values), where=expected > 0)
-            phi[name] = float(ratio.mean()) if known else float("nan")
-            scale[name] = float(max(values.mean(), expected.mean())) if len(values) else float("nan")
-            if known and scale[name] > 0:
-                highest = max(highest, float(values.max()) / scale[name])
-        return Null(number, phi, scale, highest)
+            m, n = self.rows[chosen, k].T
+            told[name] = Distances(self.psi[chosen, k], self.bins[chosen, k], n, m)
+        return null_of(told)
 
 
 @dataclass
 class Varied:
     """How far the healthy windows of one length are from the rest: of values, and of the share of rows without one."""
 
-    values: Distances
-    missing: Distances
+    values: Table
+    missing: Table
 
     @classmethod
     def of(cls, names: tuple[str, ...], pairs: list[Pair]) -> "Varied":
         windows = [pair.window for pair in pairs]
-        return cls(Distances.of(names, windows), Distances.of(names, windows))
+        return cls(Table.of(names, windows), Table.of(names, windows))
 
     def put(self, number: int, sides: Sides) -> None:
         self.values.put(number, sides.before.coarse, sides.after.coarse)

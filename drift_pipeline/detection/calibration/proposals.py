@@ -13,9 +13,8 @@ from drift_pipeline.detection.calibration.alarms import MONTH, Evidence, Progres
 from drift_pipeline.detection.calibration.healthy import Healthy
 from drift_pipeline.detection.calibration.visible import shift_of_psi
 from drift_pipeline.detection.monitor import window_lengths
-from drift_pipeline.detection.reference import LEAST_WINDOWS
 from drift_pipeline.detection.statistics.parity import parity_change
-from drift_pipeline.detection.thresholds import LEAST_ROWS
+from drift_pipeline.detection.thresholds import LEAST_ROWS, LEAST_WINDOWS
 from drift_pipeline.detection.windows import floor
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec, RangeZ

@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from drift_pipeline.detection.binning import Floats
+from drift_pipeline.detection.binning import COARSE_BINS, Floats
 from drift_pipeline.detection.statistics.ks import ks_lower_bound, ks_p_value
-from drift_pipeline.detection.statistics.psi import psi
+from drift_pipeline.detection.statistics.psi import psi, psi_p_value
 from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_ROWS
 
 _SHIFTS = np.arange(2, 400, 2) / 100
 
 
-def visible_shift(phi: float, ceiling: float, n: float, m: float, level: float) -> float | None:
-    """The smallest shift in sd with a significant KS distance, its lower bound above 0.05, and PSI above the ceiling.
+def visible_shift(phi: float, least_p: float, n: float, m: float, level: float) -> float | None:
+    """The smallest shift in sd with a significant KS distance, its lower bound above 0.05, and PSI beyond healthy ones.
 
     `phi` is what the column's rows are divided by, 1 where they count as independent and NaN where it is not known;
-    `ceiling` the largest PSI that healthy windows reach, which binds where phi is above 1; n and m are rows.
+    `least_p` the smallest tail of PSI that healthy windows reach, which binds where phi is above 1; n and m are rows.
     """
     if np.isnan(phi):
         return None
@@ -26,7 +26,8 @@ def visible_shift(phi: float, ceiling: float, n: float, m: float, level: float) 
         ks_lower_bound(distance, np.full_like(distance, n), np.full_like(distance, m)) > LEAST_DISTANCE
     )
     if phi > 1:
-        seen &= np.array([psi_of_shift(shift) for shift in _SHIFTS]) > ceiling
+        told = [psi_p_value(psi_of_shift(shift), COARSE_BINS, n, m) for shift in _SHIFTS]
+        seen &= np.array(told) < least_p
     return float(_SHIFTS[seen.argmax()]) if seen.any() else None
 
 
