@@ -25,7 +25,7 @@ from drift_pipeline.detection.statistics.ks import (
 from drift_pipeline.detection.statistics.moments import log_variance_ratio_p_value, welch_p_value
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_lower_bound_rows, psi_p_value, psi_rows
-from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_ROWS, LEAST_WINDOWS, iid_below
+from drift_pipeline.detection.thresholds import FARTHER, LEAST_DISTANCE, LEAST_ROWS, LEAST_WINDOWS, iid_below
 from drift_pipeline.detection.verdict import FeatureFinding, told_p
 
 MISSING_DIRECTIONS = ("more missing", "fewer missing")
@@ -49,12 +49,15 @@ class Null:
         return np.where(phi >= iid_below(self.windows), phi, 1.0)  # NaN gives 1
 
     def exceeds(self, name: str, before: Floats, after: Floats) -> bool:
-        """Whether counts (B,) are further apart than any healthy window; of independent rows the p-values suffice."""
+        """Whether counts (B,) are half as far again apart as any healthy window; of independent rows p-values suffice.
+
+        A chi2 tail falls about exponentially, so that 1.5 times the distance is the tail to the power of 1.5.
+        """
         phi = self.phi[name]
         if not phi >= iid_below(self.windows):
             return True
         bins, m, n = int(occupied_bins(before, after)), float(before.sum()), float(after.sum())
-        return psi_p_value(float(psi_rows(before, after)), bins, n, m, phi) < self.least_p
+        return bool(psi_p_value(float(psi_rows(before, after)), bins, n, m, phi) < self.least_p**FARTHER)
 
 
 def independent(names: tuple[str, ...]) -> Null:

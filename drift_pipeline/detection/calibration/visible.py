@@ -5,7 +5,7 @@ import numpy as np
 from drift_pipeline.detection.binning import COARSE_BINS, Floats
 from drift_pipeline.detection.statistics.ks import ks_lower_bound, ks_p_value
 from drift_pipeline.detection.statistics.psi import psi, psi_p_value
-from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_ROWS
+from drift_pipeline.detection.thresholds import FARTHER, LEAST_DISTANCE, LEAST_ROWS
 
 _SHIFTS = np.arange(2, 400, 2) / 100
 
@@ -27,7 +27,7 @@ def visible_shift(phi: float, least_p: float, n: float, m: float, level: float) 
     )
     if phi > 1:
         told = [psi_p_value(psi_of_shift(shift), COARSE_BINS, n, m) for shift in _SHIFTS]
-        seen &= np.array(told) < least_p
+        seen &= np.array(told) < least_p**FARTHER
     return float(_SHIFTS[seen.argmax()]) if seen.any() else None
 
 
