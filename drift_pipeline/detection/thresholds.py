@@ -1,4 +1,4 @@
-"""Levels of a single look, chosen so that a healthy model has at most one false incident a month.
+"""Levels of a single look, which aim at no more than one false incident of a healthy model a month.
 
 The budget of .4 / .3 / .2 / .1 false incidents a month for 15-minute, 1-hour, 24-hour and longer windows gives, with
 2 of 3 ticks, a false discovery rate of 1e-4 below a day and 1e-3 from a day on.
