@@ -17,7 +17,7 @@ from drift_pipeline.telemetry.history import MISSING
 
 LABEL, LATENCY = "_label", "_latency_ms"
 BATCH_ROWS = 200_000
-SAMPLE_ROWS = 200_000
+SAMPLE_ROWS = 100_000
 HELD_BYTES = 300_000_000  # decoded: a million rows of 25 columns
 MOST_GROUP_ROWS = 500_000  # in a row group that Polars may decode whole
 _FOOTER_READ_FROM_BYTES = 1_000_000  # a smaller file is taken to hold no row group that large
@@ -70,7 +70,7 @@ def profile_batches(
     """One profile of all rows of the batches; the rest as for `profile_files`."""
     total = empty(binning)
     for batch in batches:
-        total += _profile(binning, batch.rename(named.present))
+        total += _profile(binning, batch.rechunk().rename(named.present))  # many small files are many small chunks
         if progress:
             progress(total.rows)
     return total
@@ -97,8 +97,8 @@ def sample_rows(
     """A uniform sample without replacement, in the order of the files; all rows where there are no more.
 
     Bins frozen on it know its levels only: one that it missed, of a reference with more than `rows` rows, counts as
-    unseen in the reference and in every window. Such a level is rare (one that 1 row in 40,000 has is missed by less
-    than 1 % of the samples of 200,000), and unseen is a bin of both sides, so that it makes no drift by itself.
+    unseen in the reference and in every window. Such a level is rare (one that 1 row in 20,000 has is missed by less
+    than 1 % of the samples of 100,000), and unseen is a bin of both sides, so that it makes no drift by itself.
 
     Raises:
         InputError: as for `read_batches`.
@@ -147,7 +147,8 @@ class Reread:
             return
         held: list[pl.DataFrame] = []
         room: float = self.most_bytes
-        for batch in read_batches(self.paths, self.columns):
+        for chunked in read_batches(self.paths, self.columns):
+            batch = chunked.rechunk()
             room -= batch.estimated_size()
             if room >= 0:
                 held.append(batch)
