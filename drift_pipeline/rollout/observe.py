@@ -1,20 +1,36 @@
 """What the lake holds of a rollout's phase: the candidate's rows, mirrored or answered, beside the champion's."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
+import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.detection.performance import Performance
+from drift_pipeline.detection.statistics.ks import ks_interval
 from drift_pipeline.rollout.plan import Phase, Status
-from drift_pipeline.rollout.verdict import Observations
+from drift_pipeline.rollout.verdict import Decisions, Observations
+from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
+
+_NO_OUTCOMES = pl.DataFrame(schema={"_id": pl.String, "_label": pl.Float64})
 
 
 def observe(
-    lake: Lake, status: Status, candidate: str, champion: str, now: datetime, performance: Performance
+    lake: Lake,
+    status: Status,
+    candidate: str,
+    champion: str,
+    now: datetime,
+    performance: Performance,
+    spec: ModelSpec | None = None,
 ) -> Observations:
-    """Facts since `status.evidence_since`; `candidate` and `champion` are the versions' names in the lake."""
+    """Facts since `status.evidence_since`; `candidate` and `champion` are the versions' names in the lake.
+
+    A mirrored row has no latency: it is known of a canary only. Without a spec nobody asks for latency and decisions.
+    """
     window = Window(status.evidence_since, max(status.evidence_since, now))
     served, mirrored = lake.read("predictions", window), lake.read("shadow", window)
     if served.is_empty() or mirrored.is_empty():
@@ -22,18 +38,85 @@ def observe(
     both = pl.concat([served.select("_id", "_version", "_score"), mirrored.select("_id", "_version", "_score")])
     by_candidate = both.filter(pl.col("_version") == candidate)
     by_champion = both.filter(pl.col("_version") == champion)
-    rows = served.filter(pl.col("_version") == candidate) if status.phase is Phase.CANARY else by_candidate
+    canary = status.phase is Phase.CANARY
+    rows = served.filter(pl.col("_version") == candidate) if canary else by_candidate
     known = lake.read("outcomes", window)
-    if known.is_empty():
-        known = pl.DataFrame(schema={"_id": pl.String, "_label": pl.Float64})
-    known = known.select("_id", "_label")
-    pairs = by_candidate.join(by_champion, on="_id", suffix="_champion").join(known, on="_id").sort("_id")
+    known = (_NO_OUTCOMES if known.is_empty() else known).select("_id", "_label")
+    scored = by_candidate.join(by_champion, on="_id", suffix="_champion").sort("_id")
+    pairs = scored.join(known, on="_id").sort("_id")
+    usable = scored.filter(pl.col("_score").is_finite() & pl.col("_score_champion").is_finite())
+    latencies = {name: _latency(served, name, spec) if canary else None for name in (candidate, champion)}
     return Observations(
         candidate_rows=rows.height,
-        candidate_errors=rows.height - int(rows["_score"].is_finite().sum()),
+        candidate_errors=_errors(rows),
         champion_rows=by_champion.height,
+        latency=latencies[candidate],
         labels=pairs["_label"].to_numpy(),
         candidate_scores=pairs["_score"].to_numpy(),
         champion_scores=pairs["_score_champion"].to_numpy(),
         performance=performance,
+        champion_errors=_errors(by_champion),
+        champion_latency=latencies[champion],
+        score_shift=_score_shift(usable),
+        **_decided(usable, served, spec),
     )
+
+
+def _errors(rows: pl.DataFrame) -> int:
+    return rows.height - int(rows["_score"].is_finite().sum())
+
+
+def _latency(served: pl.DataFrame, version: str, spec: ModelSpec | None) -> tuple[int, int] | None:
+    """(rows above the spec's threshold, rows measured) of a version; None where the spec does not ask."""
+    if spec is None or spec.columns.latency_ms is None or spec.kpis.latency_p95_ms is None:
+        return None
+    if "_latency_ms" not in served.columns:
+        return 0, 0
+    measured = served.filter((pl.col("_version") == version) & pl.col("_latency_ms").is_finite())["_latency_ms"]
+    return int((measured > spec.kpis.latency_p95_ms.threshold).sum()), len(measured)
+
+
+def _score_shift(scored: pl.DataFrame) -> float | None:
+    """The exact KS distance: every value is a bin of its own."""
+    if scored.is_empty():
+        return None
+    sides = [scored[name].to_numpy() for name in ("_score", "_score_champion")]
+    values, place = np.unique(np.concatenate(sides), return_inverse=True)
+    first, second = (np.bincount(part, minlength=len(values)) for part in np.split(place, 2))
+    return ks_interval(first, second, atom=np.ones(len(values), dtype=np.bool_)).low
+
+
+def _decided(scored: pl.DataFrame, served: pl.DataFrame, spec: ModelSpec | None) -> Mapping[str, Any]:
+    """`agreement` and `parity` of the rows that both models scored; nothing where they do not decide."""
+    if spec is None or spec.task != "binary_classification" or scored.is_empty():
+        return {}
+    columns = [name for name in spec.protected if name in served.columns]
+    positive = [(pl.col(name) >= spec.prediction.threshold).alias(name) for name in ("_score", "_score_champion")]
+    rows = scored.with_columns(positive).join(served.select("_id", *columns), on="_id")
+    by_column = {column: _by_group(rows, column) for column in columns}
+    agreement = {"all": (int((rows["_score"] == rows["_score_champion"]).sum()), rows.height)}
+    for column, groups in by_column.items():
+        for level, n, alike in groups.select(column, "_rows", "_alike").iter_rows():
+            agreement[f"{column}={level}"] = alike, n
+    drop = spec.kpis.demographic_parity
+    parity = {column: _decisions(groups, drop.drop) for column, groups in by_column.items()} if drop else {}
+    return {"agreement": agreement, "parity": parity}
+
+
+def _by_group(rows: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Counts by level; a row without a level is of no group. No column of a spec starts with an underscore."""
+    mine, other = pl.col("_score"), pl.col("_score_champion")
+    counts = {
+        "_rows": pl.len(),
+        "_alike": (mine == other).sum(),
+        "_candidate": mine.sum(),
+        "_champion": other.sum(),
+        "_both": (mine & other).sum(),
+    }
+    return rows.drop_nulls(column).group_by(column).agg(**counts).sort(column)
+
+
+def _decisions(groups: pl.DataFrame, allowed: float) -> Decisions:
+    counted = ("_rows", "_candidate", "_champion", "_both")
+    rows, candidate, champion, both = (tuple(groups[name].to_list()) for name in counted)
+    return Decisions(rows, candidate, champion, both, allowed)

@@ -1,14 +1,16 @@
 """What the facts of one phase say about the candidate: pass, fail, or not enough to tell."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from drift_pipeline.detection.performance import PERFORMANCE, Performance
-from drift_pipeline.detection.statistics.latency import share_above
+from drift_pipeline.detection.statistics.sequential import mean_radius, parity_widening, share_excess, share_lower_bound
+
+_QUESTIONS = 4  # usable scores, answers in time, performance, parity: each may fail a good candidate once in four
 
 
 class Verdict(StrEnum):
@@ -21,14 +23,32 @@ def _none() -> npt.NDArray[np.float64]:
     return np.empty(0)
 
 
+@dataclass(frozen=True)
+class Decisions:
+    """Rows that both models decided, by group of a protected column: how many, and the positives among them.
+
+    `both` are the rows that both decide positively. `allowed` is how much wider the candidate's gap may be.
+    """
+
+    rows: tuple[int, ...]
+    candidate: tuple[int, ...]
+    champion: tuple[int, ...]
+    both: tuple[int, ...]
+    allowed: float
+
+
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Facts since `Status.evidence_since`.
+    """Facts since `Status.evidence_since`. What is left out was not measured, or nobody asks for it.
 
     `candidate_errors` counts those of `candidate_rows` whose score is missing or not finite. `latency` is the
     candidate's (rows above the threshold, rows measured), None when latency is not configured. `labels` and both
     scores (n,) are the rows that have a label and were scored by both models; rows with a NaN or None are left out.
-    `performance` is what they are compared by.
+    `performance` is what they are compared by. `champion_errors` and `champion_latency` are of the same period, so that
+    what troubles both is not blamed on one.
+
+    Of all rows that both scored: `agreement` is (rows decided alike, rows) by slice, which is "all" or "column=level";
+    `score_shift` is the Kolmogorov-Smirnov distance of their scores; `parity` the decisions by protected column.
 
     Raises:
         ValueError: counts or lengths that cannot be.
@@ -42,10 +62,20 @@ class Observations:
     candidate_scores: npt.ArrayLike = field(default_factory=_none)
     champion_scores: npt.ArrayLike = field(default_factory=_none)
     performance: Performance = PERFORMANCE["binary_classification"]
+    champion_errors: int = 0
+    champion_latency: tuple[int, int] | None = None
+    agreement: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    score_shift: float | None = None
+    parity: Mapping[str, Decisions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        above, measured = self.latency or (0, 0)
-        parts = ((self.candidate_errors, self.candidate_rows), (above, measured), (0, self.champion_rows))
+        parts = (
+            (self.candidate_errors, self.candidate_rows),
+            (self.champion_errors, self.champion_rows),
+            self.latency or (0, 0),
+            self.champion_latency or (0, 0),
+            *self.agreement.values(),
+        )
         if any(not 0 <= part <= whole for part, whole in parts):
             raise ValueError(f"no part is larger than its whole, and no count below 0: {parts}")
         lengths = {np.shape(side) for side in (self.labels, self.candidate_scores, self.champion_scores)}
@@ -72,63 +102,107 @@ def judge(
 ) -> Judgement:
     """A failure wants proof at `level`; a pass wants `min_samples` rows (and latencies, if configured) and no failure.
 
-    Missing labels block nothing, for they may come later than the phase lasts. Each look is a test of its own: a
-    candidate exactly at a limit fails one look in a hundred, so a long phase is stricter than a short one.
+    The proof holds at every look: a candidate exactly at all limits fails with probability 1 - level at most, however
+    long the evidence grows and however often it is looked at. Each of four questions has a quarter of that: unusable
+    scores, slow answers, a worse performance, a wider parity gap. A gap's quarter is shared by the protected columns.
+    A canary's evidence begins anew, so a whole rollout has twice 1 - level.
+
+    Missing labels block nothing, for they may come later than the phase lasts. A new model is allowed to differ: how
+    far it agrees with the champion is told, and decides nothing.
 
     Args:
         observations: the facts of the phase.
-        min_samples: rows of the candidate below which nothing passes.
-        level: one-sided confidence that each failure wants.
+        min_samples: rows of the candidate below which nothing passes, and of the champion's latencies below which they
+            are no baseline.
+        level: confidence that a failure wants.
         error_share: share of unusable scores that is still allowed.
         slow_share: share of rows above the latency threshold that is still allowed.
         min_labels: rows of each class, or half the rows of a regression, from which the models are compared.
     """
-    worse, compared = _compare(observations, level, min_labels)
-    failures = [
-        *_errors(observations, min_samples, level, error_share),
-        *_slow(observations, level, slow_share),
-        *worse,
-    ]
-    if failures:
-        return Judgement(Verdict.FAIL, tuple(failures))
-    rows, latency = observations.candidate_rows, observations.latency
-    missing = [f"{rows} of {min_samples} rows"] if rows < min_samples else []
-    if latency is not None and latency[1] < min_samples:
-        missing.append(f"{latency[1]} of {min_samples} latencies")
-    if missing:
-        return Judgement(Verdict.INCONCLUSIVE, tuple(missing))
-    held = f"{rows} rows, {observations.candidate_errors} without a score, beside {observations.champion_rows}"
-    return Judgement(Verdict.PASS, (f"{held} of the champion", compared))
+    alpha = (1 - level) / _QUESTIONS
+    answers = (
+        _scored(observations, min_samples, alpha, error_share),
+        _in_time(observations, min_samples, alpha, slow_share),
+        _as_good(observations, alpha, min_labels),
+        _as_fair(observations, alpha),
+        Judgement(Verdict.PASS, _likeness(observations)),
+    )
+    verdict = next(v for v in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS) if v in {a.verdict for a in answers})
+    return Judgement(verdict, tuple(r for answer in answers if answer.verdict is verdict for r in answer.reasons))
 
 
-def _errors(observations: Observations, min_samples: int, level: float, allowed: float) -> list[str]:
+def _scored(observations: Observations, min_samples: int, alpha: float, allowed: float) -> Judgement:
+    """A candidate that never has a usable score fails with `min_samples` rows, even where they prove nothing yet."""
     errors, rows = observations.candidate_errors, observations.candidate_rows
-    if not errors:
-        return []
-    bound = round(share_above(errors, rows, level).lower_bound, 12)  # of 1 in 1 it is 1 - level, which proves nothing
-    if bound <= allowed and not (errors == rows >= min_samples):
-        return []
-    return [f"{errors} of {rows} rows without a usable score: at least {bound:.1%}, {allowed:.0%} allowed"]
+    bound = float(share_lower_bound(errors, rows, alpha))
+    beside = f"beside {observations.champion_rows} of the champion"
+    if observations.champion_errors:
+        beside += f", {observations.champion_errors} of those without"
+    if bound > allowed or errors == rows >= min_samples:
+        told = f"{errors} of {rows} rows without a usable score: at least {bound:.1%}, {allowed:.0%} allowed"
+        return Judgement(Verdict.FAIL, (f"{told}, {beside}" if observations.champion_errors else told,))
+    if rows < min_samples:
+        return Judgement(Verdict.INCONCLUSIVE, (f"{rows} of {min_samples} rows",))
+    return Judgement(Verdict.PASS, (f"{rows} rows, {errors} without a score, {beside}",))
 
 
-def _slow(observations: Observations, level: float, allowed: float) -> list[str]:
-    above, rows = observations.latency or (0, 0)
-    bound = share_above(above, rows, level).lower_bound if rows else 0.0
+def _in_time(observations: Observations, min_samples: int, alpha: float, allowed: float) -> Judgement:
+    """Too slow, and slower than the champion was meanwhile: both are proven at alpha, so together they are."""
+    if observations.latency is None:
+        return Judgement(Verdict.PASS, ())
+    (above, rows), baseline = observations.latency, observations.champion_latency or (0, 0)
+    bound = float(share_lower_bound(above, rows, alpha))
+    told = f"{above} of {rows} rows slower than the threshold: at least {bound:.1%}, {allowed:.0%} allowed"
+    beside = f"the champion's were {baseline[0]} of {baseline[1]}"
+    known = baseline[1] >= min_samples
+    if bound > allowed and not (known and share_excess((above, rows), baseline, alpha) <= 0):
+        return Judgement(Verdict.FAIL, (f"{told}; {beside}" if known else told,))
+    if rows < min_samples:
+        return Judgement(Verdict.INCONCLUSIVE, (f"{rows} of {min_samples} latencies",))
     if bound <= allowed:
-        return []
-    return [f"{above} of {rows} rows slower than the threshold: at least {bound:.1%}, {allowed:.0%} allowed"]
+        return Judgement(Verdict.PASS, ())
+    if baseline[0] <= allowed * baseline[1]:
+        return Judgement(Verdict.INCONCLUSIVE, (f"{told}; {beside}, and that it is slower is not proven yet",))
+    return Judgement(Verdict.PASS, (f"{told}; {beside}, so it is not the candidate's doing",))
 
 
-def _compare(observations: Observations, level: float, min_labels: int) -> tuple[list[str], str]:
-    """The failure, if any, and what the comparison rests on."""
+def _as_good(observations: Observations, alpha: float, min_labels: int) -> Judgement:
     sides = (observations.labels, observations.candidate_scores, observations.champion_scores)
     known = np.column_stack([np.asarray(side, dtype=np.float64) for side in sides])
     labels, candidate, champion = known[np.isfinite(known).all(axis=1)].T
     performance, counted = observations.performance, observations.performance.counted(labels)
     if not performance.enough(labels, min_labels):
-        return [], f"not compared by labels: {counted}, {performance.wanted(min_labels)} wanted"
+        return Judgement(Verdict.PASS, (f"not compared by labels: {counted}, {performance.wanted(min_labels)} wanted",))
     found = performance.compare(labels, candidate, champion)
-    best = found.gain + NormalDist().inv_cdf(level) * found.standard_error
+    best = found.gain + float(mean_radius(found.standard_error, len(labels), alpha))
     both = f"{performance.told(found.candidate)} against {performance.shown(found.champion)}"
     told = f"{both} on {counted}: at best {performance.shown_gain(best)}"
-    return ([told] if best < 0 else []), told
+    return Judgement(Verdict.FAIL if best < 0 else Verdict.PASS, (told,))
+
+
+def _as_fair(observations: Observations, alpha: float) -> Judgement:
+    wider, told = [], []
+    for column, of in observations.parity.items():
+        each = alpha / len(observations.parity)
+        found = parity_widening(of.rows, of.candidate, of.champion, of.both, each)
+        if found is None:
+            told.append(f"parity by {column} not compared: two groups need 100 rows and 10 of each decision")
+            continue
+        both = f"parity gap by {column} {found.candidate:.3f} against {found.champion:.3f} on {found.rows} rows"
+        told.append(f"{both}: wider by at least {max(found.lower_bound, 0.0):.3f}, {of.allowed:.3g} allowed")
+        wider += told[-1:] if found.lower_bound > of.allowed else []
+    return Judgement(Verdict.FAIL, tuple(wider)) if wider else Judgement(Verdict.PASS, tuple(told))
+
+
+def _likeness(observations: Observations) -> tuple[str, ...]:
+    """How far the models agree over all, and in the slice where they do least."""
+    told = []
+    shares = {slice_: alike / rows for slice_, (alike, rows) in observations.agreement.items() if rows}
+    if shares:
+        least = min(shares, key=lambda slice_: shares[slice_])
+        slices = ("all",) if least == "all" or "all" not in shares else ("all", least)
+        each = (f"{shares[s]:.1%} of {observations.agreement[s][1]} rows ({s})" for s in slices)
+        told.append(f"decides as the champion in {', '.join(each)}")
+    if observations.score_shift is not None:
+        told.append(f"scores shifted by {observations.score_shift:.3f} (KS)")
+    return tuple(told)

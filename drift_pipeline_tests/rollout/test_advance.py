@@ -114,7 +114,7 @@ def test_the_table_of_steps(
         (A, "pass", 1, 10, "awaiting_approval: 1 of 2 approvals at the deadline of 10h"),
         (C, "pass", 1, 1, "canary: approval no longer valid: 1 of 2"),
         (C, "unreachable", 2, 10, "canary: the metrics are unreachable at the deadline of 10h"),
-        (C, "fail", 2, 1, "canary: 50 of 100 rows without a usable score: at least 38.1%, 1% allowed"),
+        (C, "fail", 2, 1, "canary: 50 of 100 rows without a usable score: at least 31.3%, 1% allowed"),
         (S, "pass", 2, 1, "100 rows, 0 without a score, beside 900 of the champion; not compared by labels: "),
     ],
 )
