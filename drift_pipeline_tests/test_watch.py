@@ -13,10 +13,11 @@ from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
 from drift_pipeline.detection.binning import Binning, Floats
 from drift_pipeline.detection.hints import sample_day
 from drift_pipeline.detection.verdict import Report, Verdict
+from drift_pipeline.errors import ConflictError
 from drift_pipeline.loop.state import RECORDED, Version
-from drift_pipeline.loop.watch import Watch
+from drift_pipeline.loop.watch import Watch, new_watch
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.lake import Lake, Table
+from drift_pipeline.telemetry.lake import Cursor, Lake, Table
 from drift_pipeline.telemetry.synthetic import START
 from drift_pipeline_tests.detection.worlds import rows, spec_of
 
@@ -26,32 +27,64 @@ SPEC = spec_of("x", "w", categorical=("kind",), outcome={"column": "y", "delay":
 
 @dataclass
 class Lived:
-    """A lake that has lived for some hours after the reference, with labels that come 20 minutes late."""
+    """A lake that lives on after the reference: rows land as time passes, labels 20 minutes after them."""
 
     lake: Lake
     spec: ModelSpec
     armed_at: datetime
+    frame: pl.DataFrame
+    batch: int = 1
+
+    def land(self, until: datetime) -> None:
+        """What came since the last call."""
+        served, known = _served(self.frame), _known(self.frame)
+        for table, frame, time in (("predictions", served, "_time"), ("outcomes", known, "_observed_at")):
+            new = frame.filter(pl.col(time).is_between(self.landed_to[table], until, closed="left"))
+            self.lake.append(table, new, self.batch)
+            self.landed_to[table] = until
+        self.batch += 1
+
+    def __post_init__(self) -> None:
+        self.landed_to: dict[Table, datetime] = dict.fromkeys(("predictions", "outcomes"), self.armed_at)
+        champion = Version(RECORDED, RECORDED, START, START, None)
+        span = Window(START, self.armed_at)
+        self.kept = {
+            step: new_watch(champion, span, self.armed_at, lake=self.lake, spec=self.spec, step=step)
+            for step in (MINUTE, HOUR, DAY)
+        }
 
     def watch(self, step: timedelta) -> Watch:
-        span = Window(START, self.armed_at)
-        champion = Version(RECORDED, RECORDED, span.start, span.start, None)
-        return Watch(champion, span, self.armed_at, self.lake.versions(), lake=self.lake, spec=self.spec, step=step)
+        """As another process would make it, before it restores anything."""
+        first, landed = self.kept[step], {"predictions": Cursor(0), "outcomes": Cursor(0)}
+        return Watch(
+            *(first.champion, first.reference, first.span, self.armed_at, landed, first.versions),
+            lake=Lake(self.lake.root),
+            spec=self.spec,
+            step=step,
+        )
 
 
-def land(lake: Lake, frame: pl.DataFrame, batch: int) -> None:
-    frame = frame.with_columns(
-        _id=pl.lit(f"{batch}-") + pl.int_range(pl.len()).cast(pl.String), _version=pl.lit(RECORDED)
-    )
-    lake.append("predictions", frame.drop("_label").with_columns(_recorded=pl.col("_score")), batch)
-    known = frame.select("_id", "_label", _observed_at=pl.col("_time") + 20 * MINUTE)
-    lake.append("outcomes", known, batch)
+def _served(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.drop("_label").with_columns(_recorded=pl.col("_score"))
+
+
+def _known(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select("_id", "_label", _observed_at=pl.col("_time") + 20 * MINUTE)
+
+
+def numbered(frame: pl.DataFrame, prefix: str) -> pl.DataFrame:
+    ids = pl.lit(f"{prefix}-") + pl.int_range(pl.len()).cast(pl.String)
+    return frame.with_columns(_id=ids, _version=pl.lit(RECORDED), _route=pl.lit("stable"))
 
 
 @pytest.fixture
 def lived(tmp_path: Path) -> Iterator[Lived]:
     lake, rng = Lake(tmp_path / "lake"), np.random.default_rng(0)
-    land(lake, rows(rng, REFERENCE_DAYS, 24 * AN_HOUR), 0)
-    yield Lived(lake, SPEC, START + REFERENCE_DAYS * DAY)
+    before = numbered(rows(rng, REFERENCE_DAYS, 24 * AN_HOUR), "before")
+    lake.append("predictions", _served(before), 0)
+    lake.append("outcomes", _known(before), 0)
+    after = numbered(rows(np.random.default_rng(1), 9, 24 * AN_HOUR, REFERENCE_DAYS), "after")
+    yield Lived(lake, SPEC, START + REFERENCE_DAYS * DAY, after)
     lake.close()
 
 
@@ -61,61 +94,119 @@ def told(report: Report) -> tuple[list[object], list[object]]:
 
 @pytest.mark.parametrize("step", [MINUTE, HOUR])
 def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Lived, step: timedelta) -> None:
-    land(lived.lake, rows(np.random.default_rng(1), 4, 24 * AN_HOUR, REFERENCE_DAYS), 1)
-    steady = lived.watch(step)
+    steady = lived.kept[step]
     for hours in (25.0, 60.0, 70.5, 71.2):
+        lived.land(lived.armed_at + hours * HOUR)
         steady.observe(lived.armed_at + hours * HOUR)
     for hours in (71.5, 71.75, 73.1, 90.0):
         now = lived.armed_at + hours * HOUR
+        lived.land(now)
         again = lived.watch(step)
         again.restore(now)
-        assert told(again.observe(now)) == told(steady.observe(now))
+        assert told(again.observe(now, keep=False)) == told(steady.observe(now))
         assert again.labelled_since(now - 5 * HOUR) == steady.labelled_since(now - 5 * HOUR) > 0
 
 
+def test_rows_and_labels_count_once_however_late_they_land_and_in_the_hour_of_their_event(lived: Lived) -> None:
+    """Half the rows land in order; of the other half each lands up to three hours late, some before their label."""
+    prompt, late = lived.kept[HOUR], lived.watch(HOUR)
+    other = Lake(lived.lake.root, source="late")
+    for hours in range(1, 30):
+        now = lived.armed_at + hours * HOUR
+        lived.land(now)
+        prompt.observe(now)
+    rng, frame = np.random.default_rng(2), lived.frame.filter(pl.col("_time") < lived.armed_at + 26 * HOUR)
+    again = numbered(frame, "again").with_columns(_lag=pl.Series(rng.integers(0, 180, frame.height)))
+    for hours in range(30, 34):
+        part, now = again.filter(pl.col("_lag") // 60 == hours - 30).drop("_lag"), lived.armed_at + hours * HOUR
+        other.append("outcomes", _known(part).with_columns(_observed_at=pl.lit(now)), hours)
+        late.observe(now, keep=False)
+        other.append("predictions", _served(part), hours)
+        late.observe(now, keep=False)
+    expected = lived.frame.filter(pl.col("_time") < lived.armed_at + 29 * HOUR).height + frame.height
+    assert late.rows_counted() == expected
+    for hours in (3, 10, 25):
+        since = lived.armed_at + hours * HOUR
+        labelled = [f.filter(pl.col("_time") >= since).height for f in (frame, lived.frame)]
+        waiting = lived.frame.filter(pl.col("_time") >= lived.armed_at + 28 * HOUR + 40 * MINUTE).height
+        assert late.labelled_since(since) == sum(labelled) - waiting
+
+
 def test_what_is_stored_is_not_read_again(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
-    land(lived.lake, rows(np.random.default_rng(1), 2, 24 * AN_HOUR, REFERENCE_DAYS), 1)
-    lived.watch(HOUR).observe(lived.armed_at + 40 * HOUR)
-    again, starts, before = lived.watch(HOUR), [], Lake.read
+    watch = lived.kept[HOUR]
+    for hours in (40, 41):
+        lived.land(lived.armed_at + hours * HOUR)
+        watch.observe(lived.armed_at + hours * HOUR)
+    again, told, before = lived.watch(HOUR), [], Lake.landed
     again.restore(lived.armed_at + 41 * HOUR)
 
-    def read(lake: Lake, table: Table, window: Window, version: int | None = None) -> pl.DataFrame:
-        starts.append(window.start)
-        return before(lake, table, window, version)
+    def landed(lake: Lake, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
+        told.append(before(lake, table, since))
+        return told[-1]
 
-    monkeypatch.setattr(Lake, "read", read)
-    again.observe(lived.armed_at + 41 * HOUR)
-    assert set(starts) == {lived.armed_at + 40 * HOUR}
+    monkeypatch.setattr(Lake, "landed", landed)
+    again.observe(lived.armed_at + 41 * HOUR, keep=False)
+    earliest = min(frame["_time"].min() for frame, _ in told if "_time" in frame.columns)
+    assert earliest >= lived.armed_at + 40 * HOUR
 
 
-def test_an_hour_is_stored_once_however_many_watches_tell_it_and_a_day_takes_its_hours_place(lived: Lived) -> None:
-    land(lived.lake, rows(np.random.default_rng(1), 4, 24 * AN_HOUR, REFERENCE_DAYS), 1)
-    for _ in range(2):
-        watch = lived.watch(HOUR)
-        for hours in range(1, 97):
-            watch.observe(lived.armed_at + hours * HOUR)
+def test_two_who_store_one_hour_do_not_both_go_on(lived: Lived) -> None:
+    first, second = lived.kept[HOUR], lived.watch(HOUR)
+    for watch in (first, second):
+        watch.restore(lived.armed_at)
+    lived.land(lived.armed_at + 5 * HOUR)
+    first.observe(lived.armed_at + 5 * HOUR)
+    second.observe(lived.armed_at + 5 * HOUR)
+    lived.land(lived.armed_at + 6 * HOUR)
+    first.observe(lived.armed_at + 6 * HOUR)
+    with pytest.raises(ConflictError, match="another process stored this hour's profiles"):
+        second.observe(lived.armed_at + 6 * HOUR)
+    second = lived.watch(HOUR)
+    second.restore(lived.armed_at + 6 * HOUR)
+    assert told(second.observe(lived.armed_at + 6 * HOUR)) == told(first.observe(lived.armed_at + 6 * HOUR))
+
+
+def test_an_hour_is_stored_once_and_a_day_takes_its_hours_place(lived: Lived) -> None:
+    watch = lived.kept[HOUR]
+    for hours in range(1, 98):
+        lived.land(lived.armed_at + hours * HOUR)
+        watch.observe(lived.armed_at + hours * HOUR)
     stored = lived.lake.read("profiles", Window(lived.armed_at, lived.armed_at + 10 * DAY))
     assert stored["_id"].is_unique().all()
     assert stored.filter(pl.col("hours") == 24)["_time"].to_list() == [lived.armed_at, lived.armed_at + DAY]
     assert max(map(len, stored["profile"].to_list())) <= 32 * 1024
     again = lived.watch(HOUR)
-    again.restore(lived.armed_at + 96 * HOUR)
+    again.restore(lived.armed_at + 97 * HOUR)
+    again.observe(lived.armed_at + 97 * HOUR, keep=False)
     assert again.labelled_since(lived.armed_at) == watch.labelled_since(lived.armed_at)
+
+
+def test_rows_of_a_maintenance_judge_nothing(lived: Lived) -> None:
+    watch, left_out = lived.kept[HOUR], Window(lived.armed_at + 2 * HOUR, lived.armed_at + 4 * HOUR)
+    now = lived.armed_at + 6 * HOUR
+    lived.land(now)
+    watch.observe(now, left_out)
+    outside = pl.col("_time") < now
+    inside = pl.col("_time").is_between(left_out.start, left_out.end, closed="left")
+    assert watch.rows_counted() == lived.frame.filter(outside & ~inside).height
 
 
 def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
     lived: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    land(lived.lake, rows(np.random.default_rng(1), 9, 24 * AN_HOUR, REFERENCE_DAYS), 1)
     told = spec_of("x", "w", categorical=("kind",), kpis={"multivariate": {}}, outcome={"column": "y", "delay": "20m"})
-    watch, sampled = replace(lived, spec=told).watch(DAY), []
+    world, sampled = replace(lived, spec=told), []
+    watch = world.kept[DAY]
 
     def sample(binning: Binning, frame: pl.DataFrame, day: date) -> Floats:
         sampled.append(day)
         return sample_day(binning, frame, day)
 
     monkeypatch.setattr("drift_pipeline.loop.watch.sample_day", sample)
-    verdicts = [watch.observe(lived.armed_at + day * DAY).kpis["multivariate"] for day in range(1, 10)]
-    assert sampled == [(lived.armed_at + day * DAY).date() for day in range(9)]
+    verdicts = []
+    for day in range(1, 10):
+        world.land(lived.armed_at + day * DAY)
+        verdicts.append(watch.observe(lived.armed_at + day * DAY).kpis["multivariate"])
+    assert sampled[-9:] == [(lived.armed_at + day * DAY).date() for day in range(9)]
     assert [kpi.value is not None for kpi in verdicts] == [False] * 7 + [True] * 2
     assert {kpi.verdict for kpi in verdicts} == {Verdict.INCONCLUSIVE}

@@ -1,82 +1,22 @@
-"""The `drift` command: parse, call one service, print the result, end with an exit code.
-
-0 ok, 1 negative result, 2 bad input or usage, 3 inconclusive, 130 interrupted.
-"""
+"""Commands on recorded histories: nothing of them touches a live model."""
 
 import json
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from drift_pipeline import __version__
-from drift_pipeline.clock import SystemClock, parse_duration
-from drift_pipeline.errors import DriftError, InputError
-
-OK, NEGATIVE, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
+from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, Duration, Moment, bar
+from drift_pipeline.clock import SystemClock
+from drift_pipeline.errors import InputError
 
 
-class _Duration(click.ParamType[timedelta]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _Moment(click.ParamType[datetime]):
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a time; write ISO 8601 such as 2026-01-31 or 2026-01-31T12:00Z", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: every expected error is one message on stderr and an exit code."""
-    try:
-        code = drift.main(args=arguments, prog_name="drift", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as help_text:
-        click.echo(help_text.format_message())
-        code = OK
-    except click.ClickException as error:
-        error.show()
-        code = BAD_INPUT
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        code = INTERRUPTED
-    except DriftError as error:
-        click.echo(f"drift: {error}", err=True)
-        code = error.exit_code
-    except OSError as error:  # a disk that is full, a folder that went away
-        click.echo(f"drift: {error}", err=True)
-        code = NEGATIVE
-    sys.exit(code if isinstance(code, int) else OK)
-
-
-@click.group()
-@click.version_option(__version__)
-def drift() -> None:
-    """Watch machine-learning models for drift, retrain them, ship them safely and prove it."""
-
-
-@drift.command()
+@click.command()
 @click.option("--home", type=click.Path(path_type=Path), help="A new or empty folder; else DRIFT_HOME, or drift_home.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace what the last demo left there.")
@@ -88,13 +28,14 @@ def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
 
     Ends with 0 only if each act ended as it should. It leaves a home to look at, to verify and to open in Dagster.
     """
+    from drift_pipeline.evidence.approve import PACKAGED_MODELS
     from drift_pipeline.replay.demo import run_demo, start_of
     from drift_pipeline.settings import Settings
     from drift_pipeline.spec import read_spec
 
     home = (home or Settings().home).absolute()
     _refuse_out(home, overwrite, "--home")
-    spec = read_spec(Path(__file__).with_name("defs") / "recommendation_v3" / "defs.yaml")
+    spec = read_spec(PACKAGED_MODELS / "recommendation_v3" / "defs.yaml")
     start = start_of(SystemClock().now())
     with _work_folder(home, "--home") as work:
         summary, acts = run_demo(spec, work, start, seed, lambda line: click.echo(line, err=as_json))
@@ -125,16 +66,16 @@ def _where(summary: dict[str, Any], home: Path) -> str:
     return "\n".join(lines)
 
 
-@drift.command()
+@click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder for the results.")
 @click.option("--timestamp", help="The time column, where the spec names none.")
 @click.option("--outcomes", type=click.Path(path_type=Path), help="Labels by prediction id, in a file of their own.")
-@click.option("--reference", type=_Duration(), default="90d", show_default=True, help="The first training span.")
-@click.option("--step", type=_Duration(), default="1d", show_default=True, help="Time between two ticks.")
-@click.option("--from", "start", type=_Moment(), help="Leave out what is older.")
-@click.option("--to", "end", type=_Moment(), help="Leave out what is newer.")
+@click.option("--reference", type=Duration(), default="90d", show_default=True, help="The first training span.")
+@click.option("--step", type=Duration(), default="1d", show_default=True, help="Time between two ticks.")
+@click.option("--from", "start", type=Moment(), help="Leave out what is older.")
+@click.option("--to", "end", type=Moment(), help="Leave out what is newer.")
 @click.option("--triggers", type=click.Choice(["drift", "schedule", "both"]), default="both", show_default=True)
 @click.option("--policy", type=click.Path(path_type=Path), help="A folder of Rego rules in place of the packaged ones.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
@@ -171,7 +112,7 @@ def replay(  # one parameter an option
     history = between(read_history(data, spec, timestamp, outcomes), start, end)
     options = Options(reference, step, triggers, seed, policy)
     with _work_folder(out) as work:
-        with _bar() as progress, Replay(history, spec, Settings(home=work, database=""), options, progress) as running:
+        with bar() as progress, Replay(history, spec, Settings(home=work, database=""), options, progress) as running:
             summary = summarise(running.run())
         _write_summary(work, summary)
         _publish(work, out)
@@ -231,29 +172,6 @@ def _publish(work: Path, out: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
-class _bar:  # noqa: N801  # used as a function that is a context
-    """A progress bar on stderr; it writes nothing where stderr is no terminal."""
-
-    def __init__(self, unit: str = "tick") -> None:
-        self._unit = unit
-
-    def __enter__(self) -> Any:
-        from tqdm import tqdm
-
-        self._bar: Any = tqdm(file=sys.stderr, unit=self._unit, dynamic_ncols=True, disable=None, leave=False)
-        return self._show
-
-    def _show(self, done: int, total: int | None, words: str) -> None:
-        self._bar.total = total
-        self._bar.set_postfix_str(words, refresh=False)
-        self._bar.update(done - self._bar.n)
-        if words:
-            self._bar.refresh()
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-
 def _told(summary: dict[str, Any], out: Path) -> str:
     from drift_pipeline.detection.performance import measured_by
 
@@ -297,38 +215,7 @@ def _exit_code(summary: dict[str, Any]) -> int:
     return INCONCLUSIVE if summary[measured_by(summary).kpi]["loop"] is None else OK
 
 
-@drift.group()
-def audit() -> None:
-    """Evidence of what was done, by whom and why."""
-
-
-@audit.command()
-@click.option("--home", type=click.Path(path_type=Path), help="A home or a replay's folder; else DRIFT_HOME.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify(home: Path | None, as_json: bool) -> int:
-    """Check the audit chain, its signed checkpoint, and that every artefact it names is there and unchanged.
-
-    It cannot detect what somebody did who holds both the signing key and the storage, back to the last checkpoint
-    that was copied out of their reach, nor records that were cut or rewritten after that checkpoint.
-    """
-    from drift_pipeline.evidence.verification import verify_home
-    from drift_pipeline.settings import Settings
-
-    settings = Settings() if home is None else Settings(home=home, database="")
-    found = verify_home(settings, SystemClock())
-    document = {"ok": found.ok, "records": found.records, "head": found.head, "covered_by_checkpoint": found.covered}
-    document |= {"first_bad": found.first_bad, "reason": found.reason}
-    if as_json:
-        click.echo(json.dumps(document, indent=2))
-    elif found.ok:
-        click.echo(f"{settings.home}: {found.records} records verified, {found.covered} of them under a checkpoint")
-    else:
-        where = f"record {found.first_bad}" if found.first_bad is not None else "checkpoint"
-        click.echo(f"{settings.home}: NOT VERIFIED: {where}: {found.reason}")
-    return OK if found.ok else NEGATIVE
-
-
-@drift.command()
+@click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--days", type=click.IntRange(min=120), default=270, show_default=True)
 @click.option("--rows-per-day", type=click.IntRange(min=20), default=400, show_default=True)
@@ -366,91 +253,7 @@ def sample(folder: Path, days: int, rows_per_day: int, seed: int, regression: bo
     return OK
 
 
-@drift.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--label", required=True, metavar="NAME", help="Whose key it is, as approvals will show it.")
-@click.option("--home", type=click.Path(path_type=Path), help="Copy the public half there: its approvals then count.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def key(file: Path, label: str, home: Path | None, as_json: bool) -> int:
-    """Make an ed25519 key pair to approve with: FILE, which stays private, and its .pub.json.
-
-    Whoever can write to the keys/ folder of a home decides who may approve there.
-    """
-    from drift_pipeline.control.signing import public_path
-    from drift_pipeline.evidence.approve import make_key
-    from drift_pipeline.settings import Settings
-
-    signer, copy = make_key(file, label, None if home is None else Settings(home=home, database=""))
-    public = public_path(file)
-    if as_json:
-        files = {"private": str(file), "public": str(public), "trusted_by": copy and str(copy)}
-        click.echo(json.dumps({"key_id": signer.key_id, "label": label, **files}, indent=2))
-        return OK
-    click.echo(f"key id      {signer.key_id} ({label})\nprivate     {file} (keep it to yourself)\npublic      {public}")
-    click.echo(
-        f"trusted by  {copy}" if copy else f"its approvals count in a home whose keys/ folder holds {public.name}"
-    )
-    return OK
-
-
-@drift.command()
-@click.argument("model")
-@click.argument("version")
-@click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Your private key (drift key).")
-@click.option("--reason", required=True, help="Why; it stands on the model's card.")
-@click.option("--expires", type=_Duration(), default="14d", show_default=True, help="How long the approval holds.")
-@click.option("--environment", help="Where the version may run; else DRIFT_ENVIRONMENT, or production.")
-@click.option("--home", type=click.Path(path_type=Path), help="A home or a replay's folder; else DRIFT_HOME.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def approve(
-    model: str,
-    version: str,
-    key_file: Path,
-    reason: str,
-    expires: timedelta,
-    environment: str | None,
-    home: Path | None,
-    as_json: bool,
-) -> int:
-    """Sign your approval of VERSION of MODEL (v3, or sha256:...) and file it in the home's GitOps folder.
-
-    Refused, with nothing filed, when a gate did not pass, when the stored bytes changed, or when the approval would
-    not count: an unknown key, the trainer's own, a replay's outside of a replay.
-    """
-    from drift_pipeline.control.signing import Signer
-    from drift_pipeline.evidence.approve import approve as give
-    from drift_pipeline.rollout.approval import Refusal
-    from drift_pipeline.settings import Settings
-
-    if environment == "":
-        raise InputError("--environment: is empty; name where the version may run, such as production")
-    given: dict[str, Any] = ({} if home is None else {"home": home, "database": ""}) | (
-        {} if environment is None else {"environment": environment}
-    )
-    settings = Settings(**given)
-    found = give(settings, Signer.load(key_file), model, version, reason, expires, SystemClock())
-    if isinstance(found, Refusal):
-        told = f"{model} {version}: NOT APPROVED for {settings.environment}: {found.reason}"
-        click.echo(json.dumps({"approved": False, "reason": found.reason}, indent=2) if as_json else told)
-        return NEGATIVE
-    if as_json:
-        document = {"approved": True, "model": model, "environment": settings.environment, **asdict(found)}
-        click.echo(json.dumps(document, indent=2, default=str))
-        return OK
-    wanted = (
-        f"of {found.wanted} approvals valid now" if found.wanted else "valid now (no spec here says how many it wants)"
-    )
-    click.echo(
-        f"{model} {found.version}: approved for {settings.environment} by {found.approver} "
-        f"until {found.expires:%Y-%m-%d %H:%M} UTC"
-    )
-    click.echo(f"approvals   {found.valid} {wanted}\nfiled in    {found.path}")
-    for other in found.refused:
-        click.echo(f"refused     {other}")
-    return OK
-
-
-@drift.command()
+@click.command()
 @click.argument("folders", nargs=-1, metavar="DIR1 DIR2 ...", type=click.Path(path_type=Path))
 @click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the comparison as one page, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
@@ -469,7 +272,7 @@ def diff(folders: tuple[Path, ...], html: Path | None, as_json: bool) -> int:
     return OK
 
 
-@drift.command()
+@click.command()
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("current", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", type=click.Path(path_type=Path), help="The model's YAML; else types are inferred.")
@@ -498,7 +301,7 @@ def compare(
     from drift_pipeline.spec import read_spec
 
     spec = None if spec_path is None else read_spec(spec_path)
-    with _bar("row") as show:
+    with bar("row") as show:
         found = compare_files(reference, current, spec, lambda rows, words: show(rows, None, words))
     for column in found.read if spec is None and not as_json else ():
         click.echo(f"{column.name}: {column.why}", err=True)
@@ -512,15 +315,15 @@ def compare(
     return NEGATIVE if found.verdict in failing else OK
 
 
-@drift.command()
+@click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
 @click.option("--timestamp", help="The time column, where the spec names none.")
 @click.option("--outcomes", type=click.Path(path_type=Path), help="Labels by prediction id, in a file of their own.")
 @click.option(
-    "--reference", type=_Duration(), help="Only the first span, such as 90d; else all of it counts as healthy."
+    "--reference", type=Duration(), help="Only the first span, such as 90d; else all of it counts as healthy."
 )
-@click.option("--step", type=_Duration(), default="1m", show_default=True, help="Time between two ticks when live.")
+@click.option("--step", type=Duration(), default="1m", show_default=True, help="Time between two ticks when live.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: kpis.auroc.drop=0.03")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the proposed thresholds there, too."
@@ -551,9 +354,12 @@ def calibrate(
 
     spec = read_spec(spec_path, overrides)
     history = read_history(data, spec, timestamp, outcomes)
-    with _bar("window") as progress:
+    with bar("window") as progress:
         found = measure(history, spec, reference, step, progress)
     if out is not None:
         write_whole(out, snippet(found, spec))
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else calibration_table(found, spec))
     return OK if found.conclusive else INCONCLUSIVE
+
+
+COMMANDS = (demo, replay, diff, compare, calibrate, sample)

@@ -1,4 +1,4 @@
-"""The control store's three tables: state, audit chain, outbox. `seq` names the audit record a row came with."""
+"""The control store's tables: state, audit chain, outbox, memory. `seq` names the audit record a row came with."""
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
@@ -14,6 +14,15 @@ state = Table(
     Column("body", Text, nullable=False),
     Column("generation", _Counter, nullable=False),
     Column("seq", _Counter, nullable=False),
+)
+
+# What a tick remembers for the next one: counters and the heartbeat, which are no transition and are not audited.
+memory = Table(
+    "memory",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("generation", _Counter, nullable=False),
 )
 
 # The body is the canonical JSON of the whole record without its hash: what is stored is what was hashed.

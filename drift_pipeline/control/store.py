@@ -12,7 +12,7 @@ from sqlalchemy import exc
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.audit import GENESIS, AuditRecord, Entry, read_record, seal, timestamp
 from drift_pipeline.control.canonical import canonical, read_canonical
-from drift_pipeline.control.schema import audit, metadata, outbox, state
+from drift_pipeline.control.schema import audit, memory, metadata, outbox, state
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError, UnavailableError
 
 __all__ = ["AuditRecord", "ControlStore", "Entry", "Message", "Put", "Record"]
@@ -73,10 +73,19 @@ class ControlStore:
             self.close()
             raise
 
-    def commit(self, entry: Entry, puts: Sequence[Put] = (), messages: Sequence[Message] = ()) -> AuditRecord:
+    def commit(
+        self,
+        entry: Entry,
+        puts: Sequence[Put] = (),
+        messages: Sequence[Message] = (),
+        memory: Put | None = None,
+    ) -> AuditRecord:
         """Change state; there is no other way, so there is no transition without its audit record.
 
         Durable when it returns; whatever happens before that, all of it is written or nothing.
+
+        Args:
+            memory: what `remember` would write, in the same transaction.
 
         Raises:
             ConflictError: an expected generation does not fit. Nothing is written: read again, decide again.
@@ -90,9 +99,27 @@ class ControlStore:
                 _put(connection, put, body, record.seq)
             for message, body in enqueued:
                 _enqueue(connection, message, body, record.seq)
+            if memory is not None:
+                _remember(connection, memory)
             values = {"seq": record.seq, "body": record.body().decode(), "hash": record.hash}
             connection.execute(sa.insert(audit).values(values))
         return record
+
+    def remember(self, memory: Put) -> None:
+        """Write what is no transition: a tick's counters and heartbeat. `kind` is not used.
+
+        Raises:
+            ConflictError: the expected generation does not fit: somebody else was here in the meantime.
+        """
+        with self._transaction(write=True) as connection:
+            _remember(connection, memory)
+
+    def recall(self, key: str) -> Record | None:
+        """What was remembered under the key."""
+        query = sa.select(memory).where(memory.c.key == key)
+        with self._transaction() as connection:
+            row = connection.execute(query).one_or_none()
+        return Record("", row.key, read_canonical(row.body), row.generation) if row else None
 
     def get(self, kind: str, key: str) -> Record | None:
         query = sa.select(state).where(state.c.kind == kind, state.c.key == key)
@@ -231,6 +258,20 @@ def _put(connection: sa.Connection, put: Put, body: str, seq: int) -> None:
         connection.execute(sa.update(state).where(here).values(values))
     else:
         connection.execute(sa.insert(state).values(kind=put.kind, key=put.key, **values))
+
+
+def _remember(connection: sa.Connection, put: Put) -> None:
+    """One statement for the change, so that it holds without a lock of its own."""
+    body, generation = _json(put.body), put.expected + 1
+    if put.expected:
+        here = (memory.c.key == put.key) & (memory.c.generation == put.expected)
+        done = connection.execute(sa.update(memory).where(here).values(body=body, generation=generation)).rowcount
+    else:
+        done = connection.execute(sa.select(memory.c.key).where(memory.c.key == put.key)).first() is None
+        if done:
+            connection.execute(sa.insert(memory).values(key=put.key, body=body, generation=generation))
+    if not done:
+        raise ConflictError(f"{put.key}: somebody else ticked meanwhile, past generation {put.expected}: read it again")
 
 
 def _enqueue(connection: sa.Connection, message: Message, body: str, seq: int) -> None:

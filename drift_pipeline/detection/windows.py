@@ -155,6 +155,10 @@ class Slices:
             days.setdefault(floor(start, DAY), []).append(profile)
         return [merge(self.binning, parts) for parts in days.values()]
 
+    def rows(self) -> int:
+        """Rows in the hours and days that are kept."""
+        return sum(profile.rows for parts in (self._hours, self._days) for profile in parts.values())
+
     def labelled(self) -> int:
         """Labelled rows so far."""
         return sum(self._labelled.values())

@@ -3,13 +3,15 @@
 ```
 observe -> decide -> retrain (pin, fit, prove) -> release -> advance -> (new reference) -> observe
 ```
-`loop.py` ties the steps; `watch.py` is one champion under watch, `retraining.py` how the next one is made, `state.py`
-what is remembered between two ticks and `ledger.py` where that is written, in one transaction with its audit record.
-`home.py` opens a loop on what lies below one home, `day.py` looks at one day in retrospect and changes nothing.
+`loop.py` ties the steps; `watch.py` is one champion under watch, `retraining.py` how the next one is made and
+`releasing.py` how it is shipped; `state.py` is what is remembered between two ticks and `ledger.py` where that is
+written, in one transaction with its audit record. `operating.py` is what people may do. `home.py` opens loops on what
+lies below one home, `routes.py` says who answers, `day.py` looks at one day in retrospect and changes nothing.
 """
 
-from drift_pipeline.loop.ledger import ALERTS
-from drift_pipeline.loop.loop import Backends, Loop, Trust
+from drift_pipeline.alerts.outbox import ALERTS
+from drift_pipeline.loop.loop import Backends, Loop, Ticked
+from drift_pipeline.loop.releasing import Trust
 from drift_pipeline.loop.state import RECORDED, Assignment, Training, Version
 from drift_pipeline.loop.watch import Watch, watch_at
 
@@ -19,6 +21,7 @@ __all__ = [
     "Assignment",
     "Backends",
     "Loop",
+    "Ticked",
     "Training",
     "Trust",
     "Version",

@@ -62,7 +62,7 @@ def drift_of(
         IntegrityError: the reference cannot be made again as it was.
     """
     watch = watch_at(day.end, lake=at.lake, store=at.store, registry=at.registry, spec=spec, step=DAY)
-    report = watch.observe(day.end, versions)
+    report = watch.look_back(day.end, versions or {})
     reference = at.lake.read("predictions", watch.span, watch.versions["predictions"])
     current = at.lake.read("predictions", day, versions["predictions"] if versions else None)
     html = settings.drift_reports / spec.name / f"{day.start:%Y-%m-%d}.html"

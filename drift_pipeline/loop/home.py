@@ -1,54 +1,105 @@
-"""A loop on what lies below one home: the backends that the settings name, opened and closed together."""
+"""The loops of what lies below one home: the backends that the settings name, opened and closed together."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
+from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
-from drift_pipeline.clock import DAY, Clock
+from drift_pipeline.clock import MINUTE, Clock
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError
-from drift_pipeline.evidence.approve import read_keys
+from drift_pipeline.evidence.approve import PACKAGED_MODELS, read_keys
 from drift_pipeline.evidence.verification import keep_policy
-from drift_pipeline.loop.loop import Backends, Loop, Trust
-from drift_pipeline.policy.engines import read_bundle
+from drift_pipeline.loop.loop import Backends, Loop
+from drift_pipeline.loop.releasing import Trust
+from drift_pipeline.policy.engines import PolicyEngine, read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
+from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
-from drift_pipeline.spec import ModelSpec
+from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.lake import Lake
 
 
+@dataclass(frozen=True)
+class Home:
+    """What the models of one home share."""
+
+    settings: Settings
+    clock: Clock
+    store: ControlStore
+    registry: Registry
+    policy: PolicyEngine
+    alerts: Channel
+
+    def backends(self, spec: ModelSpec) -> Backends:
+        """What one model's loop works on."""
+        lake = Lake(self.settings.lake / spec.name, source="loop")
+        return Backends(lake, self.store, self.registry, self.policy, self.alerts)
+
+    def loop(
+        self, spec: ModelSpec, *, step: timedelta = MINUTE, progress: Callable[[str], None] = lambda _: None
+    ) -> Loop:
+        """One model's loop, not resumed yet. The rules that decide are filed first."""
+        settings = self.settings
+        keep_policy(settings, read_bundle())
+        approvers = read_keys(settings.keys)
+        trust = Trust(settings.gitops, settings.environment, approvers, _trainer(settings).key_id)
+        return Loop(spec, self.backends(spec), trust, self.clock, step=step, seed=0, progress=progress)
+
+    def resumed(
+        self, spec: ModelSpec, *, step: timedelta = MINUTE, progress: Callable[[str], None] = lambda _: None
+    ) -> Loop:
+        """One model's loop, where the control store says it stood."""
+        loop = self.loop(spec, step=step, progress=progress)
+        loop.resume()
+        return loop
+
+
 @contextmanager
-def opened(settings: Settings, clock: Clock) -> Iterator[Backends]:
-    """The backends of a home. Raises InputError where there is none."""
-    if not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(f"{settings.home.absolute()}: no control store here; run `drift demo`, or name a DRIFT_HOME")
+def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[Home]:
+    """The backends of a home; InputError where there is none, unless a `new` one may be made."""
+    if not new and not settings.database and not (settings.home / "control.db").is_file():
+        raise InputError(
+            f"{settings.home.absolute()}: no control store here; run drift demo or drift adopt, or name a DRIFT_HOME"
+        )
+    settings.home.mkdir(parents=True, exist_ok=True)
     store = ControlStore(settings.database_url, clock)
     try:
         with EmbeddedEngine() as engine:
-            lake, registry = Lake(settings.lake), LocalRegistry(settings.registry)
-            yield Backends(lake, store, registry, engine, LogChannel(settings.alerts))
+            registry = LocalRegistry(settings.registry)
+            yield Home(settings, clock, store, registry, engine, LogChannel(settings.alerts))
     finally:
         store.close()
 
 
-def resumed(
-    settings: Settings,
-    backends: Backends,
-    spec: ModelSpec,
-    clock: Clock,
-    *,
-    step: timedelta = DAY,
-    progress: Callable[[str], None] = lambda _: None,
-) -> Loop:
-    """One model's loop, where the control store says it stood. The rules that decide are filed first."""
-    keep_policy(settings, read_bundle())
-    trust = Trust(settings.gitops, settings.environment, read_keys(settings.keys), _trainer(settings).key_id)
-    loop = Loop(spec, backends, trust, clock, step=step, seed=0, progress=progress)
-    loop.resume()
-    return loop
+def models_of(settings: Settings) -> dict[str, ModelSpec]:
+    """The specs of DRIFT_MODELS, or the packaged ones, by name.
+
+    Raises:
+        InputError: there is none, two have one name, or one is wrong.
+    """
+    folder = settings.models or PACKAGED_MODELS
+    specs: dict[str, ModelSpec] = {}
+    for path in sorted(folder.glob("*/defs.yaml")):
+        spec = read_spec(path)
+        if spec.name in specs:
+            raise InputError(f"{path}: the model {spec.name} is declared twice below {folder}; give each its own name")
+        specs[spec.name] = spec
+    if not specs:
+        raise InputError(f"{folder.absolute()}: no NAME/defs.yaml here; `dg scaffold defs` writes one")
+    return specs
+
+
+def model_of(settings: Settings, name: str) -> ModelSpec:
+    """The spec of one model. Raises InputError where there is none of the name."""
+    specs = models_of(settings)
+    if name not in specs:
+        raise InputError(f"there is no model {name!r}; there are: {', '.join(specs)} (DRIFT_MODELS names the folder)")
+    return specs[name]
 
 
 def _trainer(settings: Settings) -> Signer:

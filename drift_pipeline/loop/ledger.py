@@ -3,23 +3,28 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import ConflictError, InputError
 from drift_pipeline.spec import ModelSpec
-
-ALERTS = "alerts"
 
 
 class Ledger:
-    """State is named `kind`, or `kind/rest of the key` where a model has several of a kind."""
+    """State is named `kind`, or `kind/rest of the key` where a model has several of a kind.
+
+    What was read is what a change is based on: `commit` raises ConflictError where somebody else changed it since.
+    """
 
     def __init__(self, spec: ModelSpec, store: ControlStore, clock: Clock) -> None:
         self._spec, self._store, self._clock = spec, store, clock
+        self._read: dict[str, int] = {}
+        self._ticked = 0
 
     def find(self, name: str) -> Mapping[str, Any] | None:
         """State of this model; None where it was never written."""
         record = self._store.get(*self._place(name))
+        self._read[name] = record.generation if record else 0
         return record.body if record else None
 
     def get(self, name: str) -> Mapping[str, Any]:
@@ -28,6 +33,13 @@ class Ledger:
         if found is None:
             raise InputError(f"{self._spec.name}: the control store holds no {name}; adopt the model first")
         return found
+
+    def all(self, kind: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """All of a kind of which a model has several, as (name, body), by name."""
+        found = self._store.find(kind, f"{self._spec.name}/")
+        names = [(f"{kind}/{record.key.removeprefix(f'{self._spec.name}/')}", record) for record in found]
+        self._read |= {name: record.generation for name, record in names}
+        return [(name, record.body) for name, record in names]
 
     def commit(
         self,
@@ -39,15 +51,45 @@ class Ledger:
         messages: Sequence[Message] = (),
         actor: str = "loop",
         policy_digest: str | None = None,
+        memory: Mapping[str, Any] | None = None,
     ) -> AuditRecord:
-        """State, audit record and messages in one transaction."""
+        """State, audit record, messages and what the tick remembers, in one transaction.
+
+        Raises:
+            ConflictError: state that was read, or the tick, has moved on since. Nothing is written: read it again.
+        """
         changed = []
         for name, body in (puts or {}).items():
-            kind, key = self._place(name)
-            before = self._store.get(kind, key)
-            changed.append(Put(kind, key, body, before.generation if before else 0))
+            if name not in self._read:
+                self.find(name)
+            changed.append(Put(*self._place(name), body, self._read[name]))
         entry = Entry(actor, str(event), self._spec.name, digests or {}, details, policy_digest)
-        return self._store.commit(entry, changed, messages)
+        remembered = None if memory is None else Put("", self._spec.name, memory, self._ticked)
+        try:
+            record = self._store.commit(entry, changed, messages, remembered)
+        except ConflictError:
+            self._read.clear()
+            raise
+        for name in puts or {}:
+            self._read[name] += 1
+        self._ticked += memory is not None
+        return record
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """What the next tick goes on from. Raises ConflictError where another process ticked since it was recalled."""
+        self._store.remember(Put("", self._spec.name, memory, self._ticked))
+        self._ticked += 1
+
+    def recall(self) -> Mapping[str, Any] | None:
+        """What the last tick remembered, of whichever process it was; None before the first."""
+        record = self._store.recall(self._spec.name)
+        self._ticked = record.generation if record else 0
+        return record.body if record else None
+
+    def moved_on(self) -> bool:
+        """Whether another process ticked since this one last remembered or recalled."""
+        record = self._store.recall(self._spec.name)
+        return (record.generation if record else 0) != self._ticked
 
     def alert(self, key: str, what: str, why: str) -> Message:
         """One page an incident and one a rolled-back rollout: the id says what it is about."""

@@ -1,32 +1,30 @@
 """The steps of one model's loop, each of which changes state in one transaction with its audit record."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from drift_pipeline.alerts.channels import Channel
+from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import DAY, HOUR, Clock, Window
-from drift_pipeline.control.signing import PublicKey
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.detection.verdict import Report, Verdict
-from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
-from drift_pipeline.loop.ledger import ALERTS, Ledger
+from drift_pipeline.errors import ConflictError, DriftError, InputError
+from drift_pipeline.loop.ledger import Ledger
+from drift_pipeline.loop.releasing import Releasing, Trust
 from drift_pipeline.loop.retraining import Cause, Retraining
 from drift_pipeline.loop.state import RECORDED, Assignment, Recovery, Retrains, Training, Version
-from drift_pipeline.loop.watch import Watch, watch_at
+from drift_pipeline.loop.watch import Watch, keep_reference, new_watch, watch_anew, watch_at, watch_of
 from drift_pipeline.policy.decide import Action, Decision, Facts, IncidentFacts, RetrainFacts, Trigger, decide
 from drift_pipeline.policy.engines import PolicyEngine
 from drift_pipeline.policy.incident import Change, Incident, step
 from drift_pipeline.registry.backends import Registry
-from drift_pipeline.rollout.advance import Effect, Page, Promote, advance, start
-from drift_pipeline.rollout.approval import Refusal, count_valid, read_approvals, verify_approval
-from drift_pipeline.rollout.observe import observe
-from drift_pipeline.rollout.plan import Plan, Status
+from drift_pipeline.registry.bundle import load_pipeline
+from drift_pipeline.rollout.plan import Status
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.training.dataset import split_newest
@@ -34,6 +32,22 @@ from drift_pipeline.training.dataset import split_newest
 MONTH = 30 * DAY
 FRESH_FACTOR = 4  # how many times the fresh rows a version that did not recover is trained again on
 HELD_OUT = 0.2  # of the reference span, the newest: the first baseline and the fixed trusted holdout
+LEASE = timedelta(hours=6)  # of a retrain; a run that takes longer, or died, may be taken over
+NORMAL, HOTFIX = "normal", "hotfix"
+WANTED, RUNNING = "wanted", "running"
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """What a tick of one model came to."""
+
+    model: str
+    verdict: Verdict
+    incident: str
+    decisions: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+    released: str | None = None
+    moved: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,16 +59,6 @@ class Backends:
     registry: Registry
     policy: PolicyEngine
     alerts: Channel
-
-
-@dataclass(frozen=True)
-class Trust:
-    """Whose approvals count: the GitOps folder they are filed in, the environment, and the keys."""
-
-    gitops: Path
-    environment: str
-    approvers: Mapping[str, PublicKey]
-    trainer_key_id: str
 
 
 class Loop:
@@ -76,18 +80,16 @@ class Loop:
             step: time between two ticks.
             progress: is told in words what takes long.
         """
-        self.spec, self.plan = spec, Plan.of(spec)
+        self.spec = spec
         self._performance = performance_of(spec)
-        self._at, self._trust, self.clock = backends, trust, clock
-        self._step = step
-        self.candidate: Version | None = None
-        self.rollout: Status | None = None
+        self._at, self.clock, self._step = backends, clock, step
         self.incident = Incident(reference="")
         self._watch: Watch | None = None
-        self._ledger = Ledger(spec, backends.store, clock)
+        self.ledger = Ledger(spec, backends.store, clock)
+        self.releasing = Releasing(spec, self.ledger, backends.lake, backends.registry, clock, trust)
         self.retraining = Retraining(
             spec,
-            self._ledger,
+            self.ledger,
             backends.lake,
             backends.registry,
             clock,
@@ -96,25 +98,41 @@ class Loop:
             progress=progress,
         )
         self._fresh_before: tuple[tuple[datetime, datetime] | None, int] = None, 0
-        self._decided: tuple[str, str, Action] | None = None
-        self._heard: set[str] = set()
+        self._decided: tuple[str, ...] | None = None
+        self._seen: dict[str, Any] = {}
 
     @property
     def champion(self) -> Version | None:
         """The version that answers; None before a model is adopted."""
         return self._watch.champion if self._watch else None
 
+    @property
+    def rollout(self) -> Status | None:
+        """Where the last rollout stands."""
+        return self.releasing.status
+
+    @property
+    def candidate(self) -> Version | None:
+        """The version that is rolled out, while a rollout is under way."""
+        return self.releasing.candidate
+
     # adopt
 
-    def adopt(self, span: Window, recorded: bool) -> None:
+    def adopt(self, span: Window, recorded: bool, given: tuple[bytes, str] | None = None) -> None:
         """Freeze the first reference on `span` and make its model version 1.
 
         Recorded scores serve until the first retrain; without them a model is trained on the older 80 % of the span.
         The newest 20 % is the held-out baseline, and from then on the fixed trusted holdout.
 
+        Args:
+            recorded: the span's rows have `_recorded` scores, and the model that made them answers on.
+            given: a skops pipeline that answers from now on, and where it came from; nothing is trained.
+
         Raises:
-            InputError: too few labelled rows in the span, or their labels are all the same.
+            InputError: too few labelled rows in the span, or their labels are all the same; or adopted already.
         """
+        if self.ledger.find("model") is not None:
+            raise InputError(f"{self.spec.name}: is adopted already; a new version comes by drift retrain")
         now, versions = self.clock.now(), self._at.lake.versions()
         rows = self._labelled(span, now, versions)
         if rows.height < self.spec.retrain.min_rows or rows["_label"].n_unique() < 2:
@@ -123,26 +141,50 @@ class Loop:
                 f"where {self.spec.retrain.min_rows:,} (retrain.min_rows) with {self._performance.needs} are needed: "
                 "give a longer --reference"
             )
-        older, self.retraining.holdout = split_newest(rows, int(rows.height * HELD_OUT))
-        unseen_from = self.retraining.holdout["_time"][0]
-        self.retraining.done = Retrains(versions=1)
+        older, holdout = split_newest(rows, int(rows.height * HELD_OUT))
+        unseen_from = holdout["_time"][0]
         held = {"from": unseen_from.isoformat(), "to": span.end.isoformat(), "at": now.isoformat(), "delta": versions}
-        puts: dict[str, Mapping[str, Any]] = {"holdout": held, "retrains": self.retraining.done.to_json()}
+        puts: dict[str, Mapping[str, Any]] = {"holdout": held, "retrains": Retrains(versions=1).to_json()}
+        told: dict[str, Any] = {"version": "v1", "rows": older.height}
+        digests: dict[str, str] = {}
         if recorded:
             champion = Version(RECORDED, RECORDED, span.start, span.start, None)
             told = {"version": RECORDED, "rollback": "hand back: only its scores are known"}
-            self._ledger.commit("model.adopted", told, puts=puts)
+        elif given is not None:
+            digest = self.retraining.given(*given)
+            champion = Version(digest, "v1", span.start, unseen_from, load_pipeline(given[0]))
+            told, digests = {**told, "origin": given[1]}, {"bundle": digest}
         else:
             digest, trained = self.retraining.first(older)
             champion = Version(digest, "v1", trained.start, unseen_from, trained.pipeline)
-            self._ledger.commit("model.adopted", {"version": "v1", "rows": older.height}, {"bundle": digest}, puts=puts)
+            digests = {"bundle": digest}
+        puts["model"] = {**champion.to_json(), "previous": None}
+        self.ledger.commit("model.adopted", told, digests, puts=puts)
         self._arm(champion, span)
 
     def _arm(self, champion: Version, span: Window) -> None:
         """Watch this champion from now on, against a reference frozen on the world it knows."""
-        now, versions = self.clock.now(), self._at.lake.versions()
-        watch = Watch(champion, span, now, versions, lake=self._at.lake, spec=self.spec, step=self._step)
-        self._watch = watch
+        now = self.clock.now()
+        watch = new_watch(champion, span, now, lake=self._at.lake, spec=self.spec, step=self._step)
+        self._armed("reference.frozen", watch, keep_reference(watch, self._at.registry, self.spec))
+
+    def _arm_again(self, champion: Version, body: Mapping[str, Any]) -> None:
+        """Watch a former champion from now on, against the reference that was frozen with it."""
+        before = watch_of(body, lake=self._at.lake, registry=self._at.registry, spec=self.spec, step=self._step)
+        watch = watch_anew(
+            champion,
+            before.reference,
+            before.span,
+            self.clock.now(),
+            before.versions,
+            lake=self._at.lake,
+            spec=self.spec,
+            step=self._step,
+        )
+        self._armed("reference.rearmed", watch, body["bundle"])
+
+    def _armed(self, event: str, watch: Watch, bundle: str) -> None:
+        self._watch, champion, span = watch, watch.champion, watch.span
         before, self.incident = self.incident, Incident(reference=watch.reference.binning.digest)
         details = {
             "version": champion.name,
@@ -153,21 +195,20 @@ class Loop:
             "binning": watch.reference.binning.digest,
             "closes": before.key if before.open else None,
         }
-        puts = {
-            "model": champion.to_json(),
-            "incident": self.incident.to_json(),
-            f"reference/{champion.name}": watch.to_json(),
-        }
-        self._ledger.commit("reference.frozen", details, puts=puts)
+        name = f"reference/{champion.name}"
+        if self.ledger.find(name) is not None:
+            name += f"@{watch.armed_at:%Y%m%dT%H%M%S}"
+        self.ledger.find("incident")  # whatever it was, it was of another reference
+        puts = {"incident": self.incident.to_json(), name: watch.to_json(bundle)}
+        self.ledger.recall()
+        self.ledger.commit(event, details, {"reference": bundle}, puts=puts, memory=self._memory(watch.armed_at))
 
     def resume(self) -> None:
         """Take up where the control store says the loop stood; the next `observe` reads what landed meanwhile.
 
-        Ticks that counted towards an incident, and had not opened one, count from anew.
-
         Raises:
             InputError: this model was never adopted.
-            IntegrityError: the lake or the registry holds other bytes than the store's digests say.
+            IntegrityError: the registry holds other bytes than the store's digests say.
         """
         at = self._at
         self._watch = watch_at(
@@ -179,29 +220,103 @@ class Loop:
             step=self._step,
         )
         self._watch.restore(self.clock.now())
-        self.retraining.resume()
-        self.incident = Incident.from_json(self._ledger.get("incident"))
-        rollout = self._ledger.find("rollout")
-        self.rollout = Status.from_json(rollout) if rollout else None
-        if self.rollout is not None and self.rollout.active:
-            self.candidate = Version.load(self._ledger.get(f"candidate/{self.rollout.candidate}"), at.registry)
+        self._recall()
+        self.take_up_champion()
+
+    def catch_up(self) -> None:
+        """Take up what other processes did since this one last ticked: their ticks, a promotion, a rollback."""
+        if self._watch is None:
+            self.resume()
+            return
+        if self.ledger.moved_on():
+            self._recall()
+        self.take_up_champion()
+
+    def _recall(self) -> None:
+        memory = self.ledger.recall()
+        self.incident = Incident.from_json(memory["incident"] if memory else self.ledger.get("incident"))
+        self._decided = tuple(memory["decided"]) if memory and memory["decided"] else None
+        self._seen = dict(memory["seen"]) if memory else {}
+
+    def _memory(self, at: datetime) -> dict[str, Any]:
+        """What the next tick, of whichever process, goes on from; and what `drift status` shows."""
+        decided = list(self._decided) if self._decided else None
+        return {"at": at.isoformat(), "incident": self.incident.to_json(), "decided": decided, "seen": self._seen}
+
+    def tick(self, *, inline: bool) -> Ticked:
+        """Once through the loop. Safe to repeat, and beside another process: the one that is slower is told.
+
+        Args:
+            inline: also what takes long or is due by the calendar, which an orchestrator would do in runs of its own.
+
+        Raises:
+            ConflictError: another process ticked or moved this model meanwhile; the next tick takes that up.
+        """
+        self.catch_up()
+        report, maintained = self.observe(), self.maintenance()
+        at_rest = maintained is not None and self.clock.now() in maintained
+        decided = [] if at_rest else [self.decide(Trigger.DRIFT, report)]
+        if inline and not at_rest:
+            decided.append(self.decide_schedule(report))
+        trained = [self.train(body["decision"]) for body in self.wanted()] if inline else []
+        released = self.release_proven() if inline and not at_rest else None
+        moved = self.advance()
+        return Ticked(
+            self.spec.name,
+            report.verdict,
+            self.incident.key if self.incident.open else "",
+            tuple(f"{found[0]} {found[1].action}" for found in decided if found),
+            tuple(training.version for training in trained if training),
+            released,
+            str(moved.phase) if moved else None,
+        )
 
     # observe
 
     def observe(self) -> Report:
-        """Profile what landed since the last tick, judge every KPI, and carry the incident on."""
-        report = self._watched().observe(self.clock.now())
-        self._carry_incident(report)
+        """Profile what landed since the last tick, judge every KPI, and carry the incident on.
+
+        Raises:
+            ConflictError: another process ticked meanwhile, and its tick counts; nothing is changed by this one.
+        """
+        now = self.clock.now()
+        maintained = self.maintenance()
+        try:
+            report = self._watched().observe(now, maintained)
+        except ConflictError:
+            self._watch = None
+            raise
+        self._seen = _summary(report, self._watched())
+        if maintained is not None and now in maintained:
+            self.incident = replace(self.incident, breaches=(), warn_since=None)
+            self.ledger.remember(self._memory(now))
+        else:
+            self._carry_incident(report)
         return report
 
     def look(self) -> Report:
         """What `observe` would say, without taking it as a tick of the incident."""
-        return self._watched().observe(self.clock.now())
+        return self._watched().observe(self.clock.now(), self.maintenance(), keep=False)
+
+    def maintenance(self) -> Window | None:
+        """The span that an operator announced, from its beginning on; its rows judge nothing, and nothing is done."""
+        found = self.ledger.find("maintenance")
+        return Window(*(datetime.fromisoformat(found[end]) for end in ("from", "to"))) if found else None
+
+    def _snoozed(self) -> bool:
+        found = self.ledger.find("snooze")
+        return found is not None and self.clock.now() < datetime.fromisoformat(found["until"])
+
+    def paused(self) -> bool:
+        """Whether an operator holds retraining and promotion."""
+        found = self.ledger.find("pause")
+        return bool(found and found["on"])
 
     def _carry_incident(self, report: Report) -> None:
         before = self.incident
         self.incident, change = step(before, report)
         if change is None:
+            self.ledger.remember(self._memory(report.at))
             return
         undecided_key = f"undecided-{report.at:%Y%m%dT%H%M}"  # its own: the incident before it has paged already
         key = undecided_key if change is Change.UNDECIDED else self.incident.key
@@ -211,11 +326,12 @@ class Loop:
         if change in (Change.OPENED, Change.REOPENED, Change.JOINED):
             puts[f"finding/{key}"] = self._finding(key, report, kpis)
         alerts = []
-        if change in (Change.OPENED, Change.UNDECIDED):
+        if change in (Change.OPENED, Change.UNDECIDED) and not self._snoozed():
             found = [f"{name} {k['verdict']}: {k['reason']}" for name, k in kpis.items()]
             undecided = [f"{n}: {k.reason}" for n, k in report.kpis.items() if k.verdict is Verdict.INCONCLUSIVE]
-            alerts.append(self._ledger.alert(key, change, "; ".join(found or undecided)))
-        self._ledger.commit(change, details, puts=puts, messages=alerts)
+            alerts.append(self.ledger.alert(key, change, "; ".join(found or undecided)))
+        self.ledger.find("incident")
+        self.ledger.commit(change, details, puts=puts, messages=alerts, memory=self._memory(report.at))
 
     def _finding(self, key: str, report: Report, kpis: Mapping[str, Any]) -> dict[str, Any]:
         """Why the incident is open, with the distributions that a person wants to see."""
@@ -224,10 +340,22 @@ class Loop:
 
     # decide
 
-    def decide(self, trigger: Trigger, report: Report) -> tuple[str, Decision] | None:
+    def decide(
+        self,
+        trigger: Trigger,
+        report: Report,
+        *,
+        actor: str = "policy",
+        reason: str = "",
+        also: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> tuple[str, Decision] | None:
         """Ask the policy; None where there is nothing to ask, or where the answer is what it was at the last tick.
 
-        Returns the decision's id, under which the audit has it, and the decision.
+        Returns the decision's id and the decision. One to retrain is noted as wanted until a run has come of it.
+
+        Args:
+            actor: who asked, and why, where it was a person.
+            also: state to put with it.
         """
         if trigger is Trigger.DRIFT and not self.incident.open and not self._unrecovered(report):
             return None
@@ -235,19 +363,59 @@ class Loop:
         decision = decide(facts, self._at.policy)
         drifted = facts.incident.key if facts.incident else ""
         subject = drifted if trigger is Trigger.DRIFT else f"{trigger}-{report.at:%Y%m%dT%H%M}"
-        said = (trigger, subject, decision.action)
-        if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN) and said == self._decided:
+        said = (str(trigger), subject, str(decision.action))
+        trains = decision.action in (Action.RETRAIN, Action.HOTFIX_RETRAIN)
+        if not trains and said == self._decided:
             return None
-        self._decided = said
+        made = self.ledger.find("decisions")
+        count = (made["count"] if made else 0) + 1
+        decision_id = f"{self.spec.name}-{count}"
         told = {
+            "decision": decision_id,
             "action": str(decision.action),
             "trigger": str(trigger),
             "incident": facts.incident.key if facts.incident else None,
             "reasons": list(decision.reasons),
             "facts": facts.to_json(),
+            **({"reason": reason} if reason else {}),
         }
-        record = self._ledger.commit("decision.made", told, actor="policy", policy_digest=decision.policy_digest)
-        return f"{self.spec.name}-{record.seq}", decision
+        puts: dict[str, Mapping[str, Any]] = {"decisions": {"count": count}, **(also or {})}
+        if trains:
+            puts[f"retrain/{decision_id}"] = {
+                "decision": decision_id,
+                "lane": HOTFIX if decision.action is Action.HOTFIX_RETRAIN else NORMAL,
+                "incident": told["incident"] or subject,
+                "status": WANTED,
+                "at": report.at.isoformat(),
+                "digest": None,
+                "lease": None,
+            }
+        self._decided = said
+        self.ledger.commit(
+            "decision.made",
+            told,
+            puts=puts,
+            actor=actor,
+            policy_digest=decision.policy_digest,
+            memory=self._memory(report.at),
+        )
+        return decision_id, decision
+
+    def decide_schedule(self, report: Report) -> tuple[str, Decision] | None:
+        """Ask for the retrain that the spec's calendar says is due; once for each time it is due, whoever asks."""
+        due, armed = self._due(), self._watched().armed_at
+        found = self.ledger.find("scheduled")
+        if due <= (datetime.fromisoformat(found["due"]) if found else armed):
+            return None
+        return self.decide(Trigger.SCHEDULE, report, also={"scheduled": {"due": due.isoformat()}})
+
+    def _due(self) -> datetime:
+        from croniter import croniter
+
+        due: datetime = croniter(self.spec.retrain.cron, self.clock.now() + timedelta(microseconds=1)).get_prev(
+            datetime
+        )
+        return due
 
     def _facts(self, trigger: Trigger, report: Report) -> Facts:
         now, performance, done = report.at, self._performance, self.retraining.done
@@ -269,14 +437,14 @@ class Loop:
             fall=fall,
             fall_allowed=performance.allowed(self.spec),
             retrain=RetrainFacts(
-                running=done.attempted == now,
+                running=done.attempted == now or self._training_runs(trigger, now),
                 cooldown_left_hours=max(left / HOUR, 0.0),
                 this_month=sum(at > now - MONTH for at in done.at),
                 max_per_month=self.spec.retrain.max_per_month,
                 rejected_in_a_row=done.rejected_in_a_row,
             ),
-            rollout_active=self.rollout is not None and self.rollout.active,
-            paused=False,
+            rollout_active=self.releasing.active is not None,
+            paused=self.paused(),
         )
 
     def _incident_facts(self, now: datetime, recovery: Recovery | None) -> IncidentFacts | None:
@@ -320,6 +488,55 @@ class Loop:
 
     # retrain
 
+    def wanted(self) -> list[Mapping[str, Any]]:
+        """Decisions to retrain that no run has come of yet, or whose run has let its lease run out; oldest first."""
+        now = self.clock.now()
+        return [body for _, body in self.ledger.all("retrain") if body["status"] == WANTED or _abandoned(body, now)]
+
+    def _training_runs(self, trigger: Trigger, now: datetime) -> bool:
+        """Whether one is wanted or under way in the lane of the trigger: a hotfix does not wait for a long retrain."""
+        lane = HOTFIX if trigger is Trigger.HOTFIX else None
+        return any(
+            (body["status"] == WANTED or (body["status"] == RUNNING and not _abandoned(body, now)))
+            and lane in (None, body["lane"])
+            for _, body in self.ledger.all("retrain")
+        )
+
+    def claim(self, decision_id: str) -> bool:
+        """Take a wanted retrain for this process, for as long as the lease; False where it is taken or done.
+
+        Raises:
+            ConflictError: somebody else was faster.
+        """
+        name, now = f"retrain/{decision_id}", self.clock.now()
+        body = self.ledger.get(name)
+        if body["status"] != WANTED and not _abandoned(body, now):
+            return False
+        taken = {**body, "status": RUNNING, "lease": (now + LEASE).isoformat()}
+        self.ledger.commit("training.claimed", {"decision": decision_id, "lane": body["lane"]}, puts={name: taken})
+        return True
+
+    def train(self, decision_id: str) -> Training | None:
+        """A wanted retrain from claim to gates; None where another process has it, or its rows were too few."""
+        if not self.claim(decision_id):
+            return None
+        try:
+            return self.retrain(decision_id, self.look())
+        except ConflictError:
+            raise
+        except DriftError as error:
+            self.give_up(decision_id, str(error))
+            return None
+
+    def give_up(self, decision_id: str, why: str) -> None:
+        """A run failed: what it was for is not wanted any more, and everybody may know why."""
+        name = f"retrain/{decision_id}"
+        body = self.ledger.get(name)
+        if body["status"] in (WANTED, RUNNING):
+            put = {name: {**body, "status": "failed", "lease": None}}
+            alert = self.ledger.alert(decision_id, "training.failed", why)
+            self.ledger.commit("training.failed", {"decision": decision_id, "because": why}, puts=put, messages=[alert])
+
     def retrain(self, decision_id: str, report: Report) -> Training | None:
         """Train a candidate and prove it against the champion on rows that neither was trained on.
 
@@ -353,120 +570,87 @@ class Loop:
 
     def candidate_record(self, digest: str) -> Mapping[str, Any]:
         """What the control store holds of a candidate: its data, cost, gates. Raises InputError for a stranger."""
-        return self._ledger.get(f"candidate/{digest}")
+        return self.ledger.get(f"candidate/{digest}")
 
     # release and advance
 
-    def register(self, digest: str) -> Version:
-        """Name a candidate as one that may be shipped, if the control store has the record that its gates passed.
+    def release(self, digest: str, actor: str = "loop") -> bool:
+        """Begin the rollout of a candidate whose gates passed; False where one is under way already."""
+        of = [(name, body) for name, body in self.ledger.all("retrain") if body["digest"] == digest]
+        also = {name: {**body, "status": "released"} for name, body in of}
+        return self.releasing.begin(digest, self._watched().champion.digest, actor=actor, also=also)
 
-        Raises:
-            IntegrityError: there is no such record, or the bundle's bytes do not fit.
+    def proven(self) -> list[Mapping[str, Any]]:
+        """Trainings that passed their gates and that nobody released yet, the newest first."""
+        return [body for _, body in reversed(self.ledger.all("retrain")) if body["status"] == "proven"]
+
+    def release_proven(self) -> str | None:
+        """Begin the rollout of the newest proven candidate, unless one is under way; its digest, None where none is.
+
+        One that was proven against another champion than today's is outdated, and says so.
         """
-        record = self._ledger.find(f"candidate/{digest}")
-        if record is None or record["passed"] is not True:
-            raise IntegrityError(
-                f"{self.spec.name}: no record says that the gates of {digest} passed; it is not released"
-            )
-        candidate = Version.load(record, self._at.registry)
-        if self._ledger.find(f"registered/{candidate.name}") is None:
-            puts = {f"registered/{candidate.name}": candidate.to_json()}
-            self._ledger.commit("model.registered", {"version": candidate.name}, {"bundle": digest}, puts=puts)
-        return candidate
-
-    def release(self, digest: str) -> bool:
-        """Begin the rollout of a candidate whose gates passed; False where one is under way already.
-
-        Raises:
-            IntegrityError: the control store has no record that its gates passed, or the bundle's bytes do not fit.
-        """
-        candidate = self.register(digest)
-        if self.rollout is not None and self.rollout.active:
-            return False
-        self.candidate = candidate
-        rollout_id, champion = f"{self.spec.name}-{candidate.name}", self._watched().champion
-        status, effects = start(rollout_id, self.spec.name, digest, champion.digest, self.clock.now())
-        self._move(status, effects)
-        return True
+        if self.paused() or self.releasing.active is not None:
+            return None
+        for body in self.proven():
+            if self.ledger.get(f"training/{body['decision']}")["champion"] == self._watched().champion.digest:
+                return str(body["digest"]) if self.release(str(body["digest"])) else None
+            told = {"decision": body["decision"], "because": "it was proven against another champion than today's"}
+            put = {f"retrain/{body['decision']}": {**body, "status": "outdated"}}
+            self.ledger.commit("candidate.outdated", told, {"bundle": str(body["digest"])}, puts=put)
+        return None
 
     def advance(self) -> Status | None:
-        """Take the rollout one step, if the facts and the approvals allow it; None where none is under way."""
-        status, candidate, now = self.rollout, self.candidate, self.clock.now()
-        if status is None or not status.active or candidate is None:
-            return None
-        approvals = count_valid(self._approvals(status.candidate))
-        champion = self._watched().champion.name
-        seen = observe(self._at.lake, status, candidate.name, champion, now, self._performance)
-        moved, effects = advance(self.plan, status, seen, approvals, now)
-        if moved == status:
-            return None
-        self._move(moved, effects)
-        if any(isinstance(effect, Promote) for effect in effects):
-            self._promote(candidate)
-        if not moved.active:
-            self.candidate = None
+        """Take the rollout one step, if the facts and the approvals allow it; None where nothing moved."""
+        moved = self.releasing.advance(self._watched().champion, held=self.paused())
+        if moved is not None:
+            self.take_up_champion()
         return moved
 
-    def _move(self, status: Status, effects: Sequence[Effect]) -> None:
-        self.rollout = status
-        what, pages = f"rollout.{status.phase}", [effect for effect in effects if isinstance(effect, Page)]
-        alerts = [self._ledger.alert(status.rollout_id, what, page.reason) for page in pages]
-        told = {
-            **status.to_json(),
-            "effects": [f"{type(e).__name__} {' '.join(map(str, asdict(e).values()))}" for e in effects],
-        }
-        digests = {"candidate": status.candidate} | (
-            {} if status.champion == RECORDED else {"champion": status.champion}
-        )
-        puts = {"rollout": status.to_json()}
-        if self.candidate is not None and any(isinstance(effect, Promote) for effect in effects):
-            puts["model"] = self.candidate.to_json()
-        self._ledger.commit(what, told, digests, puts=puts, messages=alerts)
+    def take_up_champion(self) -> None:
+        """Watch the version that answers, where another one does by now: promoted, or rolled back to."""
+        model = self.ledger.get("model")
+        if model["digest"] == self._watched().champion.digest:
+            return
+        champion = Version.load(model, self._at.registry)
+        before = self._newest_reference(champion)
+        if before is not None:
+            self._arm_again(champion, before)
+            return
+        promoted = self.ledger.find("promoted")
+        if promoted is None or promoted["digest"] != champion.digest:  # else it was told, and the arming died
+            details = {"version": champion.name, "from": self._watched().champion.name}
+            puts = {"promoted": {"digest": champion.digest}}
+            self.ledger.commit("model.promoted", details, {"bundle": champion.digest}, puts=puts)
+        self._arm(champion, Window(champion.trained_from, self.clock.now()))
 
-    def _promote(self, candidate: Version) -> None:
-        """The candidate is the champion now; what it has not been trained on becomes its baseline."""
-        details = {"version": candidate.name, "from": self._watched().champion.name}
-        self._ledger.commit("model.promoted", details, {"bundle": candidate.digest})
-        self._arm(candidate, Window(candidate.trained_from, self.clock.now()))
-
-    def _approvals(self, digest: str) -> list[Any]:
-        """What the filed approvals come to; a refusal is audited once."""
-        trust, outcomes = self._trust, []
-        for envelope in read_approvals(trust.gitops, self.spec.name, digest):
-            outcome = verify_approval(
-                envelope,
-                keys=trust.approvers,
-                model=self.spec.name,
-                digest=digest,
-                environment=trust.environment,
-                trainer_key_id=trust.trainer_key_id,
-                now=self.clock.now(),
-            )
-            outcomes.append(outcome)
-            told = f"{digest} {outcome.reason if isinstance(outcome, Refusal) else outcome.approver}"
-            if told not in self._heard:
-                self._heard.add(told)
-                event = "approval.refused" if isinstance(outcome, Refusal) else "approval.accepted"
-                who = {} if isinstance(outcome, Refusal) else {"approver": outcome.approver, "label": outcome.label}
-                self._ledger.commit(event, {"reason": outcome.reason, **who}, {"bundle": digest})
-        return outcomes
+    def _newest_reference(self, champion: Version) -> Mapping[str, Any] | None:
+        bodies = [body for _, body in self.ledger.all("reference") if body["digest"] == champion.digest]
+        return max(bodies, key=lambda body: datetime.fromisoformat(body["at"]), default=None)
 
     # what every step ends with
 
     def deliver(self) -> int:
-        """Drive the outbox: an alert that the channel does not take stays and is tried again; returns how many went."""
-        sent = 0
-        for message in self._at.store.pending(topic=ALERTS):
-            try:
-                self._at.alerts.send(message)
-            except UnavailableError as error:
-                self._at.store.failed(message.id, str(error))
-                break
-            self._at.store.delivered(message.id)
-            sent += 1
-        return sent
+        """Drive the outbox; returns how many alerts went."""
+        return deliver(self._at.store, self._at.alerts)
 
     def _watched(self) -> Watch:
         if self._watch is None:
             raise InputError(f"{self.spec.name}: no model is watched; adopt it first")
         return self._watch
+
+
+def _abandoned(body: Mapping[str, Any], now: datetime) -> bool:
+    """A run that neither ended nor renewed its lease."""
+    return body["status"] == RUNNING and now >= datetime.fromisoformat(body["lease"])
+
+
+def _summary(report: Report, watch: Watch) -> dict[str, Any]:
+    """What the last tick saw, for people who ask how things stand."""
+    kpis = {name: kpi.to_json() for name, kpi in report.kpis.items()}
+    shown = ("verdict", "value", "threshold", "bound", "n", "reason")
+    return {
+        "verdict": str(report.verdict),
+        "champion": watch.champion.name,
+        "kpis": {name: {key: kpi[key] for key in shown} for name, kpi in kpis.items()},
+        "drifting": list(report.drifting[:10]),
+    }

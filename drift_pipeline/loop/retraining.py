@@ -39,7 +39,7 @@ class Cause:
 
 
 class Retraining:
-    """One model's trainings. `done` is what they came to so far, `holdout` the fixed, trusted rows with `_label`."""
+    """One model's trainings; what they came to is read from the control store whenever it is asked for."""
 
     def __init__(
         self,
@@ -53,47 +53,69 @@ class Retraining:
         seed: int,
         progress: Callable[[str], None],
     ) -> None:
-        self.done, self.holdout = Retrains(), pl.DataFrame()
         self._spec, self._ledger, self._lake, self._registry, self._clock = spec, ledger, lake, registry, clock
         self._trainer, self._seed, self._progress = trainer_key_id, seed, progress
         self._read: tuple[Assignment, Dataset] | None = None
+        self._holdout: pl.DataFrame | None = None
+
+    @property
+    def done(self) -> Retrains:
+        """What the trainings came to so far, of whichever process they were."""
+        found = self._ledger.find("retrains")
+        return Retrains.from_json(found) if found else Retrains()
+
+    @property
+    def holdout(self) -> pl.DataFrame:
+        """The fixed, trusted rows with `_label`, in the Delta versions of the day the model was adopted."""
+        if self._holdout is None:
+            held = self._ledger.get("holdout")
+            window = Window(datetime.fromisoformat(held["from"]), datetime.fromisoformat(held["to"]))
+            self._holdout = self._lake.labelled(
+                window, as_of=datetime.fromisoformat(held["at"]), delay=self._spec.outcome.delay, versions=held["delta"]
+            )
+        return self._holdout
 
     def first(self, rows: pl.DataFrame) -> tuple[str, Trained]:
         """Model version 1, trained on rows (n,) in order of time; returns its bundle's digest."""
         trained = self._train(rows, "v1")
         return self._register(trained, "v1"), trained
 
-    def resume(self) -> None:
-        """Read `done` and the holdout again."""
-        self.done = Retrains.from_json(self._ledger.get("retrains"))
-        held = self._ledger.get("holdout")
-        window = Window(datetime.fromisoformat(held["from"]), datetime.fromisoformat(held["to"]))
-        self.holdout = self._lake.labelled(
-            window, as_of=datetime.fromisoformat(held["at"]), delay=self._spec.outcome.delay, versions=held["delta"]
-        )
+    def given(self, pipeline: bytes, origin: str) -> str:
+        """Model version 1, a pipeline as skops wrote it that was trained elsewhere; returns its bundle's digest."""
+        fields = {
+            "model": self._spec.name,
+            "version": "v1",
+            "created_at": self._clock.now().isoformat(),
+            "trainer": "given",
+            "origin": origin,
+            "features": dict(self._spec.features),
+        }
+        return self._registry.put(fields, {"model.skops": pipeline}).digest
 
-    def pinned(self) -> Assignment:
-        """What was pinned or trained last. Raises InputError where nothing ever was."""
-        found = self._ledger.find("training")
+    def pinned(self, decision_id: str | None = None) -> Assignment:
+        """What was pinned or trained for a decision, or last. Raises InputError where nothing ever was."""
+        found = self._ledger.find(f"training/{decision_id}" if decision_id else "training")
         if found is None:
             raise InputError(f"{self._spec.name}: no dataset is pinned yet; materialise training_dataset first")
         return Assignment.from_json(found)
 
-    def proven(self) -> str:
-        """The digest of what was trained last. Raises InputError where it is not trained yet."""
-        pinned = self.pinned()
+    def proven(self, decision_id: str | None = None) -> str:
+        """The digest of what was trained for a decision, or last. Raises InputError where it is not trained yet."""
+        pinned = self.pinned(decision_id)
         if pinned.digest is None:
             raise InputError(f"{self._spec.name}: {pinned.version} is not trained; materialise candidate_model first")
         return pinned.digest
 
     def pin(self, decision_id: str, champion: Version, cause: Cause | None) -> Assignment | None:
         """Fix the rows that are to train and to prove the next candidate; None where they are too few."""
+        if again := self._ledger.find(f"training/{decision_id}"):
+            return Assignment.from_json(again)
         now = self._clock.now()
-        self.done = replace(self.done, attempted=now)
+        done = replace(self.done, attempted=now)
         try:
             dataset = training_dataset(self._lake, self._spec, now)
         except InputError as error:
-            self._refused(decision_id, str(error))
+            self._refused(decision_id, str(error), done)
             return None
         frame = dataset.frame
         unseen = frame.filter(pl.col("_time") >= champion.unseen_from).height
@@ -101,16 +123,16 @@ class Retraining:
         size = min(block_rows(fresh, frame.height), unseen)
         if size < LEAST_BLOCK or frame.height - size < self._spec.retrain.min_rows:
             why = f"{frame.height:,} labelled rows, {unseen:,} of them unseen by {champion.name}, are too few"
-            self._refused(decision_id, why)
+            self._refused(decision_id, why, done)
             return None
         block = self._block(frame, split_newest(frame, size)[1]["_time"][0], champion)
         if 2 * block.height < size:
             why = f"{champion.name} scored only {block.height:,} of the newest {size:,} rows"
-            self._refused(decision_id, why)
+            self._refused(decision_id, why, done)
             return None
-        self.done = self.done.began(now)
+        done = done.began(now)
         assignment = Assignment(
-            version=f"v{self.done.versions}",
+            version=f"v{done.versions}",
             decision=decision_id,
             champion=champion.digest,
             known_at=now,
@@ -127,13 +149,25 @@ class Retraining:
         self._ledger.commit(
             "training.started",
             {**told, **dataset.versions},
-            puts={"training": assignment.to_json(), "retrains": self.done.to_json()},
+            puts={**self._training(assignment), "retrains": done.to_json()},
         )
         return assignment
 
-    def _refused(self, decision_id: str, why: str) -> None:
-        told = {"decision": decision_id, "because": why}
-        self._ledger.commit("training.refused", told, puts={"retrains": self.done.to_json()})
+    def _training(self, assignment: Assignment) -> dict[str, Mapping[str, Any]]:
+        """Under its decision, and as the last one."""
+        self._ledger.find("training")  # the last one is replaced, whichever it was
+        return {f"training/{assignment.decision}": assignment.to_json(), "training": assignment.to_json()}
+
+    def _refused(self, decision_id: str, why: str, done: Retrains) -> None:
+        """Nothing comes of the decision, and everybody may know."""
+        puts = {"retrains": done.to_json(), **self.ended(decision_id, "refused")}
+        self._ledger.commit("training.refused", {"decision": decision_id, "because": why}, puts=puts)
+
+    def ended(self, decision_id: str, outcome: str, digest: str | None = None) -> dict[str, Mapping[str, Any]]:
+        """State to put with the last step of what a decision asked for; none for a decision that was not noted."""
+        name = f"retrain/{decision_id}"
+        wanted = self._ledger.find(name)
+        return {name: {**wanted, "status": outcome, "digest": digest, "lease": None}} if wanted else {}
 
     def _block(self, frame: pl.DataFrame, since: datetime, champion: Version) -> pl.DataFrame:
         """The rows that prove, with `_champion`: those from `since` on that the champion could score."""
@@ -166,7 +200,7 @@ class Retraining:
         try:
             trained = self._train(older, assignment.version, assignment.fresh)
         except InputError as error:
-            self._refused(assignment.decision, str(error))
+            self._refused(assignment.decision, str(error), self.done)
             return None
         wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
         cost = {"wall_seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
@@ -180,8 +214,9 @@ class Retraining:
             "proven_on": {"from": assignment.block_from.isoformat(), "rows": assignment.block_rows},
         }
         digest = self._register(trained, assignment.version, facts)
+        retrains = self.done
         if assignment.recovery is not None:
-            self.done = replace(self.done, recovery=assignment.recovery)
+            retrains = replace(retrains, recovery=assignment.recovery)
         done = replace(assignment, digest=digest)
         made = Version(digest, assignment.version, trained.start, assignment.block_from, None)
         record = {
@@ -192,7 +227,7 @@ class Retraining:
             "cost": {**cost, "rows": trained.rows, "trials": trained.trials},
         }
         told = {"version": assignment.version, "decision": assignment.decision, "rows": trained.rows}
-        puts = {f"candidate/{digest}": record, "training": done.to_json(), "retrains": self.done.to_json()}
+        puts = {f"candidate/{digest}": record, **self._training(done), "retrains": retrains.to_json()}
         self._ledger.commit("candidate.trained", told, {"bundle": digest}, puts=puts)
         return done
 
@@ -247,19 +282,22 @@ class Retraining:
         newest = newest.with_columns(champion.scores(newest, self._spec).alias("_champion"))
         fell = assignment.recovery is not None
         gates = prove(pipeline, block, newest, self.holdout, self._spec, performance_fell=fell)
-        return self._proven(candidate, block, gates, record)
+        return self._proven(assignment.decision, candidate, block, gates, record)
 
-    def _proven(self, candidate: Version, block: pl.DataFrame, gates: Gates, record: Mapping[str, Any]) -> Training:
+    def _proven(
+        self, decision_id: str, candidate: Version, block: pl.DataFrame, gates: Gates, record: Mapping[str, Any]
+    ) -> Training:
         scored = block.with_columns(candidate.scores(block, self._spec))
         performance = performance_of(self._spec)
         before, after = (performance.of(block["_label"], scored[side]) for side in ("_champion", "_score"))
-        rejected = 0 if gates.passed else self.done.rejected_in_a_row + 1
-        self.done = replace(self.done, rejected_in_a_row=rejected)
+        retrains = self.done
+        rejected = 0 if gates.passed else retrains.rejected_in_a_row + 1
         said = {performance.kpi: {"before": before, "after": after}, **gates.to_json()}
         told = {name: record[name] for name in ("version", "decision", "data", "proven_on")}
         puts = {
             f"candidate/{candidate.digest}": {**record, **said, "groups": group_analysis(scored, self._spec)},
-            "retrains": self.done.to_json(),
+            "retrains": replace(retrains, rejected_in_a_row=rejected).to_json(),
+            **self.ended(decision_id, "proven" if gates.passed else "rejected", candidate.digest),
         }
         event = "candidate.proven" if gates.passed else "candidate.rejected"
         poisoned = [

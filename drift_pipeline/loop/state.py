@@ -44,9 +44,11 @@ class Version:
         return cls(digest, document["version"], times[0], times[1], pipeline)
 
     def scores(self, frame: pl.DataFrame, spec: ModelSpec) -> pl.Series:
-        """Scores `_score` of rows (n,); a recorded model's are those that came with the history, in `_recorded`."""
+        """Scores `_score` of rows (n,); a recorded model's are those that came with the history, in `_recorded`, or
+        that it told of while it was served elsewhere."""
         if self.pipeline is None:
-            return frame["_recorded"].alias("_score")
+            told = [name for name in ("_recorded", "_score") if name in frame.columns]
+            return frame.select(pl.coalesce(told).alias("_score"))["_score"]
         return pl.Series("_score", score(self.pipeline, frame, spec.features))
 
 

@@ -1,14 +1,16 @@
 """One champion under watch: its frozen reference, and the profiles of what it has answered since it was armed."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.binning import Floats
+from drift_pipeline.detection.frozen import decode_reference, encode_reference
 from drift_pipeline.detection.hints import SAMPLED_DAYS, Samples, sample_day
 from drift_pipeline.detection.monitor import Monitor, window_lengths
 from drift_pipeline.detection.performance import performance_of
@@ -17,21 +19,25 @@ from drift_pipeline.detection.shape import Shape, shape_of
 from drift_pipeline.detection.stored import decode, encode
 from drift_pipeline.detection.verdict import FeatureFinding, Report
 from drift_pipeline.detection.windows import MINUTES_KEPT, Part, floor, sliding
-from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.errors import ConflictError, InputError
 from drift_pipeline.loop.state import Version
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.lake import Cursor, Lake
 
 MOST_SHAPES = 8
+EXTERNAL = "external"  # the route of what a producer says its own model answered
+REFERENCE_FILE = "reference.bin"
 
-
+_CURSOR = pl.Struct({"version": pl.Int64, "batch": pl.Int64, "source": pl.String})
 _STORED: dict[str, pl.DataType | type[pl.DataType]] = {
     "_id": pl.String,
     "_time": pl.Datetime("us", "UTC"),
     "_version": pl.String,
     "binning": pl.String,
     "cursor": pl.Datetime("us", "UTC"),
+    "predictions": _CURSOR,
+    "outcomes": _CURSOR,
     "hours": pl.Int64,
     "labelled": pl.List(pl.Int64),
     "profile": pl.Binary,
@@ -39,43 +45,46 @@ _STORED: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 class Watch:
-    """Everything is read from the lake: a watch that is made again catches up at its first `observe`."""
+    """Counts what lands in the order in which it lands, so that no row is missed or counted twice, however late it is.
+
+    All it counts is in the lake: a watch that is made again takes up the stored profiles, and what landed since.
+    """
 
     def __init__(
         self,
         champion: Version,
+        reference: Reference,
         span: Window,
         armed_at: datetime,
+        landed: Mapping[str, Cursor],
         versions: Mapping[str, int],
         *,
         lake: Lake,
         spec: ModelSpec,
         step: timedelta,
     ) -> None:
-        """Freeze the reference on `span`: its rows, and of those that the champion has not seen, scores and labels.
-
+        """
         Args:
-            armed_at: since when this champion is watched; labels known by then make its baseline.
-            versions: Delta versions of `predictions` and `outcomes` at that time.
+            span: what the reference was frozen on, in the Delta `versions` of `predictions` and `outcomes`.
+            armed_at: since when this champion is watched; rows of an earlier time are not.
+            landed: the cursors of `predictions` and `outcomes` at that time.
             step: time between two ticks.
         """
-        self.champion, self.span, self.armed_at, self.versions = champion, span, armed_at, versions
+        self.champion, self.reference, self.span, self.armed_at = champion, reference, span, armed_at
+        self.versions = dict(versions)
         self._lake, self._spec, self._step = lake, spec, step
-        unseen = lake.labelled(
-            Window(champion.unseen_from, span.end), as_of=armed_at, delay=spec.outcome.delay, versions=versions
-        )
-        scored = unseen.with_columns(champion.scores(unseen, spec))
-        frame = lake.read("predictions", span, versions["predictions"])
-        self.reference: Reference = freeze(frame, scored, spec, window_lengths(spec, step))
-        self._monitor = Monitor(self.reference, spec, armed_at, step)
+        self._landed, self._stored_at, self._profiles_kept = dict(landed), armed_at, -1
+        self._monitor = Monitor(reference, spec, armed_at, step)
         self._slices = self._monitor.slices
-        self._observed_to = armed_at
         self._samples: dict[date, Floats] = {}
-        self._reference_samples = _days_sampled(self.reference, frame) if spec.kpis.multivariate else {}
-        self._unlabelled = pl.DataFrame()
+        self._reference_samples: Samples | None = None
+        self._unlabelled = self._early = pl.DataFrame()
 
-    def to_json(self) -> dict[str, Any]:
-        """What `watch_at` makes the same watch of again, and what a document says of its baseline."""
+    def to_json(self, bundle: str) -> dict[str, Any]:
+        """What `watch_at` makes the same watch of again, and what a document says of its baseline.
+
+        `bundle` is the digest under which the registry keeps the reference.
+        """
         baseline, performance = self.reference.baseline, performance_of(self._spec)
         return {
             **self.champion.to_json(),
@@ -87,55 +96,85 @@ class Watch:
             f"{performance.kpi}_error": baseline.standard_error if baseline else None,
             "labels": baseline.rows if baseline else 0,
             "binning": self.reference.binning.digest,
-            "delta": dict(self.versions),
-            "edges": _edges(self._spec),
+            "delta": self.versions,
+            "landed": {table: asdict(cursor) for table, cursor in self._landed.items()},
+            "bundle": bundle,
+            "watched": _watched(self._spec),
         }
 
-    def observe(self, now: datetime, versions: Mapping[str, int] | None = None) -> Report:
+    def observe(self, now: datetime, leave_out: Window | None = None, *, keep: bool = True) -> Report:
         """Profile what landed since the last call and judge every KPI.
 
         Args:
-            versions: Delta versions of `predictions` and `outcomes` to read; None = as they are now.
-        """
-        for end in sorted({max(floor(now, HOUR), self._observed_to), now}):
-            self._count(Window(self._observed_to, end), versions or {})
-            if versions is None and end == floor(end, HOUR):
-                self._store(end)
-        return self._monitor.evaluate(now, self._sampled(now, versions or {}))
+            leave_out: rows of this span of time stay out of the profiles.
+            keep: store the profiles of each hour for whoever makes this watch again.
 
-    def _count(self, window: Window, pinned: Mapping[str, int]) -> None:
-        landed, now = self._lake.read("predictions", window, pinned.get("predictions")), window.end
+        Raises:
+            ConflictError: another process stored profiles of this watch meanwhile; make it again.
+        """
+        hour = floor(now, HOUR)
+        if keep and hour > self._stored_at:  # before what is new, so that what is stored ends where the cursors stand
+            self._store(hour)
+        # outcomes first: what is labelled by then has landed, and is read after
+        outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
+        served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
+        if leave_out is not None and not served.is_empty():
+            served = served.filter(~pl.col("_time").is_between(leave_out.start, leave_out.end, closed="left"))
+        self._count(served, outcomes, now)
+        return self._monitor.evaluate(now, self._sampled(now, {}))
+
+    def look_back(self, now: datetime, versions: Mapping[str, int]) -> Report:
+        """What a watch that was just made would have said at an earlier time, of rows and labels from before it.
+
+        Args:
+            versions: Delta versions of `predictions` and `outcomes` to read; none = as they are now.
+        """
+        window = Window(self.armed_at, now)
+        served, outcomes = (self._lake.read(t, window, versions.get(t)) for t in ("predictions", "outcomes"))
+        self._count(served, outcomes, now)
+        return self._monitor.evaluate(now, self._sampled(now, versions))
+
+    def _count(self, landed: pl.DataFrame, outcomes: pl.DataFrame, now: datetime) -> None:
         if not landed.is_empty():
-            served = landed.filter(pl.col("_version") == self.champion.name)
+            served = landed.filter(self._answered() & (pl.col("_time") >= self.armed_at))
             self._slices.add(served, now)
             self._unlabelled = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")])
-        self._count_labels(self._lake.read("outcomes", window, pinned.get("outcomes")), now)
-        self._observed_to = now
+        self._count_labels(outcomes, now)
         self._slices.consolidate(now)
         longest = window_lengths(self._spec, self._step)[-1]
         self._slices.forget(now - longest - 7 * DAY - self._spec.outcome.delay)
 
-    def _store(self, cursor: datetime) -> None:
-        """Keep the profiles of all that was read up to the cursor, a whole hour; once, however often it is told."""
-        digest = self.reference.binning.digest
+    def _store(self, hour: datetime) -> None:
+        """Keep the profiles of all that was counted, and the cursors that they end at."""
+        self._stored_at, digest = hour, self.reference.binning.digest
+        landed = {table: asdict(cursor) for table, cursor in self._landed.items()}
         rows = [
             {
-                "_id": f"{self.champion.name} {part.start.isoformat()} {cursor.isoformat()} {part.length / HOUR:g}h",
+                "_id": f"{self.champion.name} {part.start.isoformat()} {hour.isoformat()} {part.length / HOUR:g}h",
                 "_time": part.start,
                 "_version": self.champion.name,
                 "binning": digest,
-                "cursor": cursor,
+                "cursor": hour,
+                **landed,
                 "hours": round(part.length / HOUR),
                 "labelled": list(part.labelled),
                 "profile": encode(part.profile),
             }
             for part in self._slices.new_parts()
         ]
-        if rows:
-            self._lake.append("profiles", pl.DataFrame(rows, schema=_STORED), batch=int(cursor.timestamp() // 3600))
+        if not rows:
+            return
+        batch = int(hour.timestamp() // 3600)
+        if self._lake.last_batch("profiles") != self._profiles_kept or not self._lake.append(
+            "profiles", pl.DataFrame(rows, schema=_STORED), batch
+        ):
+            raise ConflictError(f"{self._spec.name}: another process stored this hour's profiles; take them up again")
+        self._profiles_kept = batch
 
     def restore(self, now: datetime) -> None:
-        """Take up the stored profiles of this champion and reference; what is newer is read at the next `observe`."""
+        """Take up the stored profiles of this champion and reference; what landed since is read at the next
+        `observe`."""
+        self._profiles_kept = self._lake.last_batch("profiles")
         stored = self._lake.read("profiles", Window(floor(self.armed_at, DAY), max(now, self.armed_at)))
         if stored.is_empty():
             return
@@ -144,21 +183,29 @@ class Watch:
         if stored.is_empty():
             return
         self._slices.restore(map(self._part, _without_replaced(stored)))
-        self._observed_to = cursor = max(stored["cursor"].to_list())
-        self._take_up(Window(max(self.armed_at, cursor - 2 * self._spec.outcome.delay - 7 * DAY), cursor))
+        newest = stored.sort("cursor").row(-1, named=True)
+        self._stored_at = newest["cursor"]
+        self._landed = {table: Cursor(**newest[table]) for table in ("predictions", "outcomes")}
+        self._take_up(Window(max(self.armed_at, self._stored_at - 2 * self._spec.outcome.delay - 7 * DAY), now + DAY))
 
     def _take_up(self, window: Window) -> None:
         """Of rows that are in the restored hours: which still wait for a label, and the newest ones by the minute."""
-        rows = self._lake.read("predictions", window)
-        rows = rows if rows.is_empty() else rows.filter(pl.col("_version") == self.champion.name)
+        rows = self._before_cursor("predictions", window)
+        rows = rows if rows.is_empty() else rows.filter(self._answered())
         if rows.is_empty():
             return
-        known = self._lake.read("outcomes", window)
+        known = self._before_cursor("outcomes", window)
         labels = _first_labels(known) if known.height else pl.DataFrame(schema={"_id": pl.String, "_label": pl.Int8})
-        minutes = rows.filter(pl.col("_time") >= window.end - MINUTES_KEPT)
+        minutes = rows.filter(pl.col("_time") >= self._stored_at - MINUTES_KEPT)
         self._slices.add_minutes(minutes, minutes.join(labels, on="_id", how="inner", maintain_order="left"))
         waiting = rows.select("_id", "_time", "_score")
         self._unlabelled = waiting.join(labels, on="_id", how="anti", maintain_order="left")
+
+    def _before_cursor(self, table: Literal["predictions", "outcomes"], window: Window) -> pl.DataFrame:
+        """Rows of the window that had landed when the profiles were stored."""
+        rows, (after, _) = self._lake.read(table, window), self._lake.landed(table, self._landed[table])
+        key = ["_id", "_time" if table == "predictions" else "_observed_at"]
+        return rows if rows.is_empty() or after.is_empty() else rows.join(after, on=key, how="anti")
 
     def _part(self, row: Mapping[str, Any]) -> Part:
         profile = decode(self.reference.binning, row["profile"])
@@ -168,6 +215,9 @@ class Watch:
         """Samples of the last whole days, of which only those are read that no earlier tick has read."""
         if self._spec.kpis.multivariate is None:
             return {}, {}
+        if self._reference_samples is None:
+            newest = Window(max(self.span.start, self.span.end - 4 * WEEK - DAY), self.span.end)
+            self._reference_samples = _days_sampled(self.reference, self._lake.read("predictions", newest))
         end = floor(now, DAY)
         days = [end - (back + 1) * DAY for back in reversed(range(SAMPLED_DAYS))]
         kept, self._samples = self._samples, {}
@@ -178,13 +228,31 @@ class Watch:
             self._samples[start.date()] = kept[start.date()]
         return self._reference_samples, {day: rows for day, rows in self._samples.items() if len(rows)}
 
+    def _answered(self) -> pl.Expr:
+        """Which rows the champion answered: a recorded one's name elsewhere is not known here."""
+        ours = pl.col("_version") == self.champion.name
+        return ours | (pl.col("_route") == EXTERNAL) if self.champion.pipeline is None else ours
+
     def _count_labels(self, outcomes: pl.DataFrame, now: datetime) -> None:
+        """A label that comes before its prediction waits for it for an hour."""
+        outcomes = (
+            pl.concat([frame for frame in (self._early, outcomes) if frame.height], how="diagonal_relaxed")
+            if self._early.height or outcomes.height
+            else outcomes
+        )
         if outcomes.is_empty() or self._unlabelled.is_empty():
+            self._early = outcomes
             return
         known = _first_labels(outcomes)
         self._slices.add_labels(self._unlabelled.join(known, on="_id", how="inner", maintain_order="left"), now)
+        early = outcomes.filter(pl.col("_observed_at") >= now - HOUR)
+        self._early = early.join(self._unlabelled, on="_id", how="anti", maintain_order="left")
         waiting = self._unlabelled.join(known, on="_id", how="anti", maintain_order="left")
         self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
+
+    def rows_counted(self) -> int:
+        """Rows in the profiles that are at hand."""
+        return self._slices.rows()
 
     def labelled_since(self, moment: datetime) -> int:
         """Labelled rows of this watch from the moment on."""
@@ -231,24 +299,85 @@ def _without_replaced(stored: pl.DataFrame) -> list[dict[str, Any]]:
     return counts.sort("hours", "_time", descending=[True, False]).to_dicts()
 
 
-def _edges(spec: ModelSpec) -> dict[str, float | None]:
-    """What the spec says and the frozen bins have an edge at."""
+def _watched(spec: ModelSpec) -> dict[str, Any]:
+    """What the spec says that a frozen reference has bins or an edge for."""
     kpis = spec.kpis
     return {
+        "columns": dict(spec.watched),
         "range_z": kpis.range_z.threshold if kpis.range_z else None,
         "latency_p95_ms": kpis.latency_p95_ms.threshold if kpis.latency_p95_ms else None,
         "decision": spec.prediction.threshold,
     }
 
 
+def new_watch(
+    champion: Version, span: Window, armed_at: datetime, *, lake: Lake, spec: ModelSpec, step: timedelta
+) -> Watch:
+    """The watch from `armed_at` on, against a reference frozen on the span as the lake has it now.
+
+    Of the span's rows the champion's scores and labels count where it has not seen them.
+    """
+    reference = _freeze(champion, span, armed_at, lake.versions(), lake, spec, step)
+    return watch_anew(champion, reference, span, armed_at, lake.versions(), lake=lake, spec=spec, step=step)
+
+
+def watch_anew(
+    champion: Version,
+    reference: Reference,
+    span: Window,
+    armed_at: datetime,
+    versions: Mapping[str, int],
+    *,
+    lake: Lake,
+    spec: ModelSpec,
+    step: timedelta,
+) -> Watch:
+    """A watch that counts what lands from now on."""
+    landed = {"predictions": lake.cursor("predictions"), "outcomes": lake.cursor("outcomes")}
+    watch = Watch(champion, reference, span, armed_at, landed, versions, lake=lake, spec=spec, step=step)
+    watch.restore(armed_at)
+    return watch
+
+
+def _freeze(
+    champion: Version,
+    span: Window,
+    armed_at: datetime,
+    versions: Mapping[str, int],
+    lake: Lake,
+    spec: ModelSpec,
+    step: timedelta,
+) -> Reference:
+    unseen = lake.labelled(
+        Window(champion.unseen_from, span.end), as_of=armed_at, delay=spec.outcome.delay, versions=versions
+    )
+    scored = unseen.with_columns(champion.scores(unseen, spec))
+    return freeze(lake.read("predictions", span, versions["predictions"]), scored, spec, window_lengths(spec, step))
+
+
+def keep_reference(watch: Watch, registry: Registry, spec: ModelSpec) -> str:
+    """Put the reference into the registry; returns the digest that names it."""
+    fields = {
+        "kind": "reference",
+        "model": spec.name,
+        "version": watch.champion.name,
+        "at": watch.armed_at.isoformat(),
+        "binning": watch.reference.binning.digest,
+    }
+    return registry.put(fields, {REFERENCE_FILE: encode_reference(watch.reference)}).digest
+
+
 def watch_at(
     moment: datetime, *, lake: Lake, store: ControlStore, registry: Registry, spec: ModelSpec, step: timedelta
 ) -> Watch:
-    """The watch that was kept just before the moment, made again from the lake.
+    """The watch that was kept just before the moment, its reference read from the registry.
+
+    A reference that lacks what the spec asks for by now (a column, an edge, the null of a shorter window) is frozen
+    again on its own rows.
 
     Raises:
         InputError: no model was watched then.
-        IntegrityError: the lake's or the registry's bytes are not those that the reference was frozen on.
+        IntegrityError: the registry's bytes are not those that were kept, or the rows are not in the lake any more.
     """
     references = [record.body for record in store.find("reference", f"{spec.name}/")]
     before = [body for body in references if datetime.fromisoformat(body["at"]) < moment]
@@ -257,13 +386,15 @@ def watch_at(
         since = f"it is watched since {first}" if first else "adopt the model first, or run drift demo"
         raise InputError(f"{spec.name}: no model was watched before {moment:%Y-%m-%d %H:%M}; {since}")
     body = max(before, key=lambda body: datetime.fromisoformat(body["at"]))
+    return watch_of(body, lake=lake, registry=registry, spec=spec, step=step)
+
+
+def watch_of(body: Mapping[str, Any], *, lake: Lake, registry: Registry, spec: ModelSpec, step: timedelta) -> Watch:
+    """The watch that `Watch.to_json` wrote; raises as `watch_at` does."""
     span = Window(datetime.fromisoformat(body["from"]), datetime.fromisoformat(body["to"]))
     champion, armed_at = Version.load(body, registry), datetime.fromisoformat(body["at"])
-    watch = Watch(champion, span, armed_at, body["delta"], lake=lake, spec=spec, step=step)
-    changed = body["edges"] != _edges(spec)  # then other bins are what the new threshold asks for
-    if watch.reference.binning.digest != body["binning"] and not changed:
-        raise IntegrityError(
-            f"{spec.name}: the reference of {champion.name} comes out as {watch.reference.binning.digest}, not as "
-            f"{body['binning']}: its rows in the lake, or what the spec watches, are not what they were"
-        )
-    return watch
+    reference = decode_reference(registry.get(body["bundle"]).files[REFERENCE_FILE])
+    if body["watched"] != _watched(spec) or not set(window_lengths(spec, step)) <= reference.nulls.keys():
+        reference = _freeze(champion, span, armed_at, body["delta"], lake, spec, step)
+    landed = {table: Cursor(**cursor) for table, cursor in body["landed"].items()}
+    return Watch(champion, reference, span, armed_at, landed, body["delta"], lake=lake, spec=spec, step=step)

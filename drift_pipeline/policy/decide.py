@@ -16,6 +16,7 @@ class Trigger(StrEnum):
     DRIFT = "drift"
     SCHEDULE = "schedule"
     OPERATOR = "operator"
+    HOTFIX = "hotfix"
 
 
 class Action(StrEnum):

@@ -125,7 +125,7 @@ class Replay:
         for signer in (self._trainer, *self._approvers):
             signer.public.save(settings.keys / f"{REPLAY_ONLY}-{signer.key_id[-12:]}.pub.json")
         keep_policy(settings, read_bundle(options.policy) if options.policy else read_bundle())
-        self._lake = Lake(settings.lake, source="replay", flush_rows=FLUSH_ROWS)
+        self._lake = Lake(settings.lake / spec.name, source="replay", flush_rows=FLUSH_ROWS)
         self._store = ControlStore(settings.database_url, self._clock)
         self._registry = LocalRegistry(settings.registry)
         self._engine = EmbeddedEngine(options.policy)  # last: nobody would end it where something after it fails

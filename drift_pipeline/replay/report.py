@@ -111,7 +111,7 @@ def _months(left: Left, side: str) -> list[float | None]:
 
 def retrain_rows(left: Left) -> list[dict[str, Any]]:
     """One row a training: the summary's facts, the decision's reasons, the failed gates, the reign that followed."""
-    decisions = {f"{record.subject}-{record.seq}": record for record in left.records if record.event == "decision.made"}
+    decisions = {record.details["decision"]: record for record in left.records if record.event == "decision.made"}
     proven = {
         str(record.details["version"]): record
         for record in left.records

@@ -1,11 +1,13 @@
-"""The lake: append-only Delta tables `predictions`, `shadow`, `outcomes` and `profiles`, partitioned by UTC day.
+"""The lake of one model: append-only Delta tables, partitioned by UTC day.
 
 A batch is named by its source and a growing number; one that was written already is not written again, so a
 producer may send it twice. Small batches wait in memory until `flush_rows` have come: readers see them at once,
 and a producer that needs them on disk (to commit its offset) calls `flush`.
 """
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -18,10 +20,28 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 
-Table = Literal["predictions", "outcomes", "shadow", "profiles"]
-_TIME: dict[Table, str] = {"predictions": "_time", "outcomes": "_observed_at", "shadow": "_time", "profiles": "_time"}
+Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
+_TIME: dict[Table, str] = {
+    "predictions": "_time",
+    "outcomes": "_observed_at",
+    "shadow": "_time",
+    "profiles": "_time",
+    "late": "_time",
+    "dead_letters": "_time",
+}
+_BATCH = "_batch"
 _CHECKPOINT_EVERY = 20  # commits; a log without checkpoints is read again whole at each append
 _ATTEMPTS = 5  # at one commit; each is lost only to another writer's
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a reader has come in the order in which rows landed: a Delta version, and the last batch of the source
+    that was read while it still waited in its writer's memory."""
+
+    version: int = -1
+    batch: int = -1
+    source: str = ""
 
 
 class Lake:
@@ -31,13 +51,15 @@ class Lake:
     `shadow`: `_id, _time, _version, _score` of the model that did not answer, while a rollout mirrors traffic.
     `outcomes`: `_id, _observed_at, _label` (0 or 1, or a regression's number).
     `profiles`: `_id, _time, _version`, and what `loop.watch` keeps of each hour, or whole day, of that version.
+    `late`: rows of `predictions` that came too late to be counted.
+    `dead_letters`: `_id, _time, _source, _model, _reason, _payload` of what was no event.
     """
 
     def __init__(self, root: Path, source: str = "capture", flush_rows: int = 1) -> None:
         """Raises InputError where delta-rs could not write: it dies on these signs in a path, or writes elsewhere."""
         if odd := sorted(set(str(root.absolute())) & set("[]^|\\%")):
             raise InputError(f"{root}: a lake's path cannot hold {' '.join(odd)}; choose another folder")
-        self._root = root
+        self.root = root
         self._source = source
         self._flush_rows = flush_rows
         self._waiting: dict[Table, list[tuple[int, pl.DataFrame]]] = {table: [] for table in _TIME}
@@ -69,20 +91,20 @@ class Lake:
             if not waiting:
                 return
             try:
-                self._write(table, waiting[-1][0], pl.concat([part for _, part in waiting]))
+                self._write(table, waiting[-1][0], pl.concat([_numbered(part, batch) for batch, part in waiting]))
             except CommitFailedError:  # the handle is older than somebody else's commit
                 self._tables.pop(table, None)
                 continue
             self._written[table] = waiting[-1][0]
             waiting.clear()
             return
-        raise ConflictError(f"{self._root / table}: {_ATTEMPTS} commits were lost to other writers; flush again")
+        raise ConflictError(f"{self.root / table}: {_ATTEMPTS} commits were lost to other writers; flush again")
 
     def _write(self, table: Table, last: int, rows: pl.DataFrame) -> None:
         frame = rows.with_columns(_day=pl.col(_TIME[table]).dt.strftime("%Y-%m-%d"))
         handle = self._tables.get(table)
         write_deltalake(
-            handle if handle is not None else str(self._root / table),
+            handle if handle is not None else str(self.root / table),
             frame,
             mode="append",
             partition_by=["_day"],
@@ -115,10 +137,60 @@ class Lake:
         handle = self._handle(table) if version is None else self._at(table, version)
         if handle is not None and (files := handle.file_uris(file_pruning_predicate=_days(window))):
             paths = [unquote(file) for file in files]
-            frames.insert(0, pl.read_parquet(paths, hive_partitioning=False, glob=False).filter(inside))
-        if not frames:
-            return pl.DataFrame()
-        return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id")
+            frames.insert(0, _read(paths).drop(_BATCH, strict=False).filter(inside))
+        return self._in_order(table, frames)
+
+    def last_batch(self, table: Table) -> int:
+        """The number of this source's last batch in the table, -1 before the first."""
+        return max(self._last_batch(table), self._waiting[table][-1][0] if self._waiting[table] else -1)
+
+    def landed(self, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
+        """Rows that landed after the cursor, whatever their time, and the cursor after them.
+
+        No row is told twice and none is left out, however late it is and whoever writes meanwhile: what counts is the
+        order of commits. Rewritten files (compaction, erasure) land nothing.
+
+        Raises:
+            IntegrityError: the log does not reach back to the cursor any more.
+        """
+        handle, waiting = self._handle(table), self._waiting[table]
+        version, frames = -1 if handle is None else handle.version(), []
+        for number in range(since.version + 1, version + 1):
+            source, files = self._appended(table, number)
+            if files:
+                rows = _read(files)
+                known = since.batch if source == since.source and _BATCH in rows.columns else -1
+                frames.append((rows.filter(pl.col(_BATCH) > known) if known >= 0 else rows).drop(_BATCH, strict=False))
+        seen = since.batch if since.source == self._source else -1
+        frames += [part for batch, part in waiting if batch > seen]
+        return self._in_order(table, [frame for frame in frames if frame.height]), self._at_end(table, version)
+
+    def cursor(self, table: Table) -> Cursor:
+        """After everything that has landed by now."""
+        handle = self._handle(table)
+        return self._at_end(table, -1 if handle is None else handle.version())
+
+    def _at_end(self, table: Table, version: int) -> Cursor:
+        waiting = self._waiting[table]
+        return Cursor(version, waiting[-1][0], self._source) if waiting else Cursor(version)
+
+    def _in_order(self, table: Table, frames: list[pl.DataFrame]) -> pl.DataFrame:
+        return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id") if frames else pl.DataFrame()
+
+    def _appended(self, table: Table, version: int) -> tuple[str, list[str]]:
+        """The source of one commit, and the files that it appended, off Delta's own log."""
+        log = self.root / table / "_delta_log" / f"{version:020}.json"
+        try:
+            actions = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        except OSError as error:
+            raise IntegrityError(
+                f"{log}: cannot be read; what landed since can only be counted anew: {error}"
+            ) from error
+        told = {kind: action[kind] for action in actions for kind in ("commitInfo", "txn") if kind in action}
+        if told.get("commitInfo", {}).get("operation") != "WRITE":
+            return "", []
+        added = [str(self.root / table / unquote(a["add"]["path"])) for a in actions if "add" in a]
+        return told.get("txn", {}).get("appId", ""), added
 
     def versions(self) -> dict[str, int]:
         """The Delta versions of `predictions` and `outcomes`, for `labelled` to read the same rows again."""
@@ -147,7 +219,7 @@ class Lake:
             self._tables[table].update_incremental()
         else:
             try:
-                self._tables[table] = DeltaTable(str(self._root / table))
+                self._tables[table] = DeltaTable(str(self.root / table))
             except TableNotFoundError:
                 return None
         return self._tables[table]
@@ -157,14 +229,22 @@ class Lake:
         if version < 0:
             return None
         try:
-            return DeltaTable(str(self._root / table), version=version)
+            return DeltaTable(str(self.root / table), version=version)
         except (DeltaError, TableNotFoundError) as error:
-            raise IntegrityError(f"{self._root / table}: version {version} cannot be read: {error}") from error
+            raise IntegrityError(f"{self.root / table}: version {version} cannot be read: {error}") from error
 
     def _last_batch(self, table: Table) -> int:
         handle = self._handle(table)
         version = None if handle is None else handle.transaction_version(self._source)
         return -1 if version is None else version
+
+
+def _numbered(part: pl.DataFrame, batch: int) -> pl.DataFrame:
+    return part.with_columns(pl.lit(batch, dtype=pl.Int64).alias(_BATCH))
+
+
+def _read(files: list[str]) -> pl.DataFrame:
+    return pl.read_parquet(files, hive_partitioning=False, glob=False)
 
 
 def _touches(times: pl.Series, window: Window) -> bool:

@@ -34,6 +34,7 @@ PLAIN: dict[str, Any] = {
 
 SCHEDULE = {"trigger": "schedule"}
 OPERATOR = {"trigger": "operator"}
+HOTFIX = {"trigger": "hotfix"}
 FALLEN = {"kpis.auroc": "BREACH", "fall": 0.062}
 CRASHED = {"kpis.auroc": "BREACH", "fall": 0.1834}
 REGRESSION = {
@@ -123,15 +124,16 @@ ROWS = [
         ["the scheduled retrain is due"],
     ),
     # --- an operator
-    Row("an operator gets a hotfix", OPERATOR, "hotfix_retrain", ["an operator asked for a hotfix"]),
+    Row("an operator gets a retrain", OPERATOR, "retrain", ["an operator asked for a retrain"]),
+    Row("an operator gets a hotfix", HOTFIX, "hotfix_retrain", ["an operator asked for a hotfix"]),
     Row(
         "pause, budget, cooldown and labels do not stop an operator",
-        {**OPERATOR, **ALL_BLOCKS, "retrain.running": False, "rollout_active": False},
+        {**HOTFIX, **ALL_BLOCKS, "retrain.running": False, "rollout_active": False},
         "hotfix_retrain",
         ["an operator asked for a hotfix"],
     ),
     Row("one retrain at a time", {**OPERATOR, "retrain.running": True}, "ignore", ["a retrain is running"]),
-    Row("no hotfix into a rollout", {**OPERATOR, "rollout_active": True}, "ignore", ["a rollout is active"]),
+    Row("no hotfix into a rollout", {**HOTFIX, "rollout_active": True}, "ignore", ["a rollout is active"]),
     # --- drift: causes
     Row("no incident, no retrain", {**FALLEN, "incident": None}, "ignore", ["no open incident"]),
     Row(

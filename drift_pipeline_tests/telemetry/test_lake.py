@@ -147,7 +147,7 @@ class Late(Lake):
     def _write(self, table: module.Table, last: int, rows: pl.DataFrame) -> None:
         if self.rivals:
             self.rivals -= 1
-            rival = Lake(self._root, source=self._source)
+            rival = Lake(self.root, source=self._source)
             rival.append(table, predictions(last), last)
         super()._write(table, last, rows)
 

@@ -30,7 +30,9 @@ held if {
 
 wanted := "retrain" if input.trigger == "schedule"
 
-wanted := "hotfix_retrain" if input.trigger == "operator"
+wanted := "retrain" if input.trigger == "operator"
+
+wanted := "hotfix_retrain" if input.trigger == "hotfix"
 
 wanted := "ignore" if {
 	input.trigger == "drift"
@@ -63,7 +65,9 @@ wanted := "ignore" if {
 
 why contains "the scheduled retrain is due" if input.trigger == "schedule"
 
-why contains "an operator asked for a hotfix" if input.trigger == "operator"
+why contains "an operator asked for a retrain" if input.trigger == "operator"
+
+why contains "an operator asked for a hotfix" if input.trigger == "hotfix"
 
 why contains "no open incident" if {
 	input.trigger == "drift"
@@ -153,12 +157,12 @@ blocks contains "a rollout is active: new drift during a canary is queued" if {
 
 blocks contains "paused by an operator" if {
 	input.paused
-	input.trigger != "operator"
+	not by_operator
 }
 
 blocks contains sprintf("monthly budget used: %v of %v", [input.retrain.this_month, input.retrain.max_per_month]) if {
 	input.retrain.this_month >= input.retrain.max_per_month
-	input.trigger != "operator"
+	not by_operator
 }
 
 blocks contains sprintf("waits for labels: %v of %v rows", [input.incident.fresh_rows, input.incident.fresh_rows_needed]) if {
@@ -227,6 +231,8 @@ hours_left := ceil(input.retrain.cooldown_left_hours)
 
 incident_open if is_object(input.incident)
 
+by_operator if input.trigger in {"operator", "hotfix"}
+
 drift_in_incident if {
 	input.trigger == "drift"
 	incident_open
@@ -237,7 +243,7 @@ kpi_names := {"psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity"}
 verdicts := {"OK", "WARN", "BREACH", "INCONCLUSIVE", "NOT_CONFIGURED"}
 
 facts_usable if {
-	input.trigger in {"drift", "schedule", "operator"}
+	input.trigger in {"drift", "schedule", "operator", "hotfix"}
 	incident_usable
 	every kpi in kpi_names { input.kpis[kpi] in verdicts }
 	is_string(moved)

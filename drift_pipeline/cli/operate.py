@@ -1,0 +1,256 @@
+"""What people see of a running loop, and what they may do to it."""
+
+import getpass
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from drift_pipeline.cli.options import NEGATIVE, OK, Duration, Moment, home_option, json_option, settings_of
+from drift_pipeline.clock import SystemClock, Window, format_duration
+from drift_pipeline.errors import InputError
+
+reason_option = click.option("--reason", required=True, help="Why; it stands in the audit.")
+actor_option = click.option("--actor", envvar="DRIFT_ACTOR", help="Who; else DRIFT_ACTOR, or your login name.")
+
+
+def _verb(command: Callable[..., int]) -> Callable[..., int]:
+    """The parameters of every verb."""
+    for decorate in (json_option, home_option, actor_option, reason_option, click.argument("model")):
+        command = decorate(command)
+    return command
+
+
+@contextmanager
+def _loop(model: str, home: Path | None, actor: str | None) -> Iterator[tuple[Any, str]]:
+    """The model's loop and who acts."""
+    from drift_pipeline.loop.home import model_of, opened
+
+    settings = settings_of(home)
+    spec = model_of(settings, model)
+    with opened(settings, SystemClock()) as at:
+        yield at.loop(spec), actor or getpass.getuser()
+
+
+def _say(model: str, words: str, as_json: bool, **told: Any) -> int:
+    click.echo(json.dumps({"model": model, **told}, indent=2) if as_json else f"{model}: {words}")
+    return OK
+
+
+def _retrain(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, *, hotfix: bool) -> int:
+    from drift_pipeline.loop import operating
+    from drift_pipeline.policy.decide import Action
+
+    with _loop(model, home, actor) as (loop, who):
+        decision_id, decision = operating.retrain(loop, who, reason, hotfix=hotfix)
+    agreed = decision.action in (Action.RETRAIN, Action.HOTFIX_RETRAIN)
+    then = "; the sensor, or drift tick, runs it" if agreed else ""
+    _say(
+        model,
+        f"{decision_id} {decision.action}: {'; '.join(decision.reasons)}{then}",
+        as_json,
+        decision=decision_id,
+        action=str(decision.action),
+        reasons=list(decision.reasons),
+    )
+    return OK if agreed else NEGATIVE
+
+
+@click.command()
+@_verb
+def retrain(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """Ask for a retrain of MODEL; the policy may refuse (1). It waits for its turn like every other."""
+    return _retrain(model, reason, actor, home, as_json, hotfix=False)
+
+
+@click.command()
+@_verb
+def hotfix(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """Ask for a retrain of MODEL in the fast lane, past the cooldown and beside a long retrain."""
+    return _retrain(model, reason, actor, home, as_json, hotfix=True)
+
+
+@click.command()
+@_verb
+def promote(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """Take MODEL's rollout its next step now. Evidence, gates and approvals are asked for as ever."""
+    from drift_pipeline.loop import operating
+
+    with _loop(model, home, actor) as (loop, who):
+        status = operating.promote(loop, who, reason)
+    return _say(model, f"{status.rollout_id} is in {status.phase}", as_json, phase=str(status.phase))
+
+
+@click.command()
+@_verb
+def rollback(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """Stop MODEL's rollout or, where none is under way, go back to the version before. The gateway follows at once."""
+    from drift_pipeline.loop import operating
+
+    with _loop(model, home, actor) as (loop, who):
+        status = operating.roll_back(loop, who, reason)
+    words = f"{status.rollout_id} rolled back; {status.champion} answers"
+    return _say(model, words, as_json, rollout=status.rollout_id, champion=status.champion)
+
+
+@click.command()
+@_verb
+def pause(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """Hold retraining and promotion of MODEL. Monitoring and rollback go on."""
+    return _pause(model, reason, actor, home, as_json, on=True)
+
+
+@click.command()
+@_verb
+def resume(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """Let retraining and promotion of MODEL go on."""
+    return _pause(model, reason, actor, home, as_json, on=False)
+
+
+def _pause(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, *, on: bool) -> int:
+    from drift_pipeline.loop import operating
+
+    with _loop(model, home, actor) as (loop, who):
+        operating.pause(loop, who, reason, on=on)
+    return _say(model, "retraining and promotion are held" if on else "goes on", as_json, paused=on)
+
+
+@click.command()
+@click.option("--from", "start", type=Moment(), help="ISO 8601; else now.")
+@click.option("--to", "end", required=True, type=Moment(), help="ISO 8601.")
+@_verb
+def maintenance(
+    model: str,
+    reason: str,
+    actor: str | None,
+    home: Path | None,
+    as_json: bool,
+    start: datetime | None,
+    end: datetime,
+) -> int:
+    """Announce maintenance of MODEL: rows of the span are kept but judge nothing, and nothing is done meanwhile."""
+    from drift_pipeline.loop import operating
+
+    since = start or SystemClock().now()
+    if end <= since:
+        raise InputError(f"--to {end:%Y-%m-%d %H:%M} is not after --from {since:%Y-%m-%d %H:%M}")
+    with _loop(model, home, actor) as (loop, who):
+        operating.announce_maintenance(loop, who, reason, Window(since, end))
+    told = {"from": since.isoformat(), "to": end.isoformat()}
+    return _say(model, f"maintenance from {told['from']} to {told['to']}", as_json, **told)
+
+
+@click.group()
+def incident() -> None:
+    """Incidents: what is open, and what people said to it."""
+
+
+@incident.command("ack")
+@_verb
+def acknowledge(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """Say that somebody looks after MODEL's open incident."""
+    from drift_pipeline.loop import operating
+
+    with _loop(model, home, actor) as (loop, who):
+        key = operating.acknowledge(loop, who, reason)
+    return _say(model, f"incident {key} is acknowledged by {who}", as_json, incident=key, by=who)
+
+
+@incident.command()
+@click.option("--for", "lasting", required=True, type=Duration(), help="How long, such as 4h.")
+@_verb
+def snooze(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, lasting: timedelta) -> int:
+    """No pages about drift of MODEL for a while. What happens is recorded as ever."""
+    from drift_pipeline.loop import operating
+
+    until = SystemClock().now() + lasting
+    with _loop(model, home, actor) as (loop, who):
+        operating.snooze(loop, who, reason, until)
+    return _say(model, f"no pages until {until:%Y-%m-%d %H:%M} UTC", as_json, until=until.isoformat())
+
+
+@incident.command()
+@_verb
+def close(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """Close MODEL's open incident by hand; what is still found opens it again."""
+    from drift_pipeline.loop import operating
+
+    with _loop(model, home, actor) as (loop, who):
+        key = operating.close_incident(loop, who, reason)
+    return _say(model, f"incident {key} is closed", as_json, incident=key)
+
+
+@incident.command("list")
+@home_option
+@json_option
+def list_incidents(home: Path | None, as_json: bool) -> int:
+    """The open incidents of every model."""
+    found = [one for one in _standings(home)[0] if one.incident]
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in found], indent=2))
+        return OK
+    for one in found:
+        breached = [f"{name} {kpi['verdict']}: {kpi['reason']}" for name, kpi in one.kpis.items() if _speaks(kpi)]
+        who = f", acknowledged by {one.acknowledged_by}" if one.acknowledged_by else ""
+        click.echo(f"{one.model}: {one.incident}{who}")
+        for line in breached:
+            click.echo(f"  {line}")
+    if not found:
+        click.echo("no incident is open")
+    return OK
+
+
+def _speaks(kpi: Any) -> bool:
+    return kpi["verdict"] in ("WARN", "BREACH")
+
+
+def _standings(home: Path | None) -> tuple[list[Any], datetime]:
+    from drift_pipeline.loop.home import models_of, opened
+    from drift_pipeline.loop.status import standings
+
+    settings, now = settings_of(home), SystemClock().now()
+    with opened(settings, SystemClock()) as at:
+        return standings(at.store, models_of(settings).values(), now), now
+
+
+@click.command()
+@home_option
+@json_option
+def status(home: Path | None, as_json: bool) -> int:
+    """How every model stands, on one screen: verdict, incident, runs, rollout, heartbeat."""
+    found, now = _standings(home)
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in found], indent=2))
+        return OK
+    rows: list[tuple[str, ...]] = [("model", "answers", "verdict", "last tick", "incident", "rollout and runs")]
+    rows += [_row(one, now) for one in found]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        click.echo(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        )
+    for one in found:
+        for name, kpi in one.kpis.items():
+            if _speaks(kpi):
+                click.echo(f"  {one.model}  {kpi['verdict']:<7} {name}: {kpi['reason']}")
+    return OK
+
+
+def _row(one: Any, now: datetime) -> tuple[str, ...]:
+    age = one.age(now)
+    beat = "" if age is None else f"{format_duration(timedelta(seconds=round(age.total_seconds())))} ago"
+    told = [
+        f"paused by {one.paused_by}" if one.paused_by else "",
+        f"maintenance {one.maintenance}" if one.maintenance else "",
+        *one.runs,
+        one.rollout,
+    ]
+    who = f" ({one.acknowledged_by})" if one.acknowledged_by else ""
+    return one.model, one.champion, one.verdict, beat, one.incident + who, "; ".join(filter(None, told))
+
+
+COMMANDS = (status, retrain, hotfix, promote, rollback, pause, resume, maintenance, incident)

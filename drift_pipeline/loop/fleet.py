@@ -1,0 +1,51 @@
+"""The fleet: every adopted model of a home, ticked one after the other; what fails in one does not stop the next."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from drift_pipeline.alerts.outbox import deliver
+from drift_pipeline.errors import ConflictError
+from drift_pipeline.loop.home import Home
+from drift_pipeline.loop.loop import Loop, Ticked
+from drift_pipeline.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A model whose tick did not come to its end; `again` where the next tick may simply do it again."""
+
+    model: str
+    reason: str
+    again: bool
+
+
+class Fleet:
+    """Keeps the loops between ticks, so that a tick costs what is new."""
+
+    def __init__(
+        self, home: Home, specs: Mapping[str, ModelSpec], progress: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._home, self._specs, self._progress = home, specs, progress
+        self._loops: dict[str, Loop] = {}
+
+    def tick(self, *, inline: bool) -> list[Ticked | Failed]:
+        """One tick of each adopted model, then the alerts; `inline` as for `Loop.tick`."""
+        adopted = [spec for name, spec in self._specs.items() if self._home.store.get("model", name) is not None]
+        ticked = [self._tick(spec, inline) for spec in adopted]
+        deliver(self._home.store, self._home.alerts)
+        return ticked
+
+    def loop(self, spec: ModelSpec) -> Loop:
+        """The model's loop as it was left; it takes up what others did when it ticks."""
+        if spec.name not in self._loops:
+            self._loops[spec.name] = self._home.loop(spec, progress=self._progress)
+        return self._loops[spec.name]
+
+    def _tick(self, spec: ModelSpec, inline: bool) -> Ticked | Failed:
+        try:
+            return self.loop(spec).tick(inline=inline)
+        except ConflictError as error:
+            return Failed(spec.name, str(error), again=True)
+        except Exception as error:  # the edge between models: one that is broken must not blind the others
+            self._loops.pop(spec.name, None)
+            return Failed(spec.name, f"{type(error).__name__}: {error}", again=False)

@@ -1,0 +1,127 @@
+"""Operating: what people may do to a model's loop. Each verb is one audited change with an actor and a reason."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from drift_pipeline.clock import Window
+from drift_pipeline.errors import InputError
+from drift_pipeline.loop.loop import Loop
+from drift_pipeline.policy.decide import Decision, Trigger
+from drift_pipeline.policy.incident import Incident
+from drift_pipeline.rollout.plan import Status
+
+
+def retrain(loop: Loop, actor: str, reason: str, *, hotfix: bool = False) -> tuple[str, Decision]:
+    """Ask the policy for a retrain, or for a hotfix, which has a lane of its own; a run comes of it where it agrees.
+
+    Raises:
+        InputError: the policy refuses as it did at the last time.
+    """
+    trigger = Trigger.HOTFIX if hotfix else Trigger.OPERATOR
+    loop.catch_up()
+    decided = loop.decide(trigger, loop.look(), actor=actor, reason=_given(reason))
+    if decided is None:
+        raise InputError(f"{loop.spec.name}: the policy refuses as before; drift status tells why")
+    return decided
+
+
+def promote(loop: Loop, actor: str, reason: str) -> Status:
+    """The rollout's next step forward without waiting for the time of its phase; evidence and approvals count as ever.
+
+    Raises:
+        InputError: no rollout is under way, or something else than time is lacking.
+    """
+    loop.catch_up()
+    champion = loop.champion
+    if champion is None:
+        raise InputError(f"{loop.spec.name}: no model is watched; adopt it first")
+    moved = loop.releasing.hurry(champion, actor, _given(reason))
+    loop.take_up_champion()
+    return moved
+
+
+def roll_back(loop: Loop, actor: str, reason: str) -> Status:
+    """Stop the rollout, or go back to the version before; no policy is asked, and nothing is waited for.
+
+    The reference is armed by the next tick, so that this takes no longer than one transaction.
+    """
+    return loop.releasing.roll_back(actor, _given(reason))
+
+
+def pause(loop: Loop, actor: str, reason: str, *, on: bool) -> None:
+    """Hold retraining and promotion, or let them go on. Monitoring and rollback are never held."""
+    event = "model.paused" if on else "model.resumed"
+    _put(loop, event, "pause", {"on": on}, actor, reason)
+
+
+def announce_maintenance(loop: Loop, actor: str, reason: str, span: Window) -> None:
+    """Rows of the span are kept, but judge nothing, and nothing is done while it lasts.
+
+    Raises:
+        InputError: the span is over already: its rows have judged.
+    """
+    if span.end <= loop.clock.now():
+        raise InputError(f"maintenance until {span.end:%Y-%m-%d %H:%M} is over already; give a --to in the future")
+    body = {"from": span.start.isoformat(), "to": span.end.isoformat()}
+    _put(loop, "maintenance.announced", "maintenance", body, actor, reason)
+
+
+def acknowledge(loop: Loop, actor: str, reason: str) -> str:
+    """Somebody looks after the open incident; returns its key."""
+    incident = _open_incident(loop)
+    _put(loop, "incident.acknowledged", f"acknowledged/{incident.key}", {"key": incident.key}, actor, reason)
+    return incident.key
+
+
+def snooze(loop: Loop, actor: str, reason: str, until: datetime) -> None:
+    """No page about drift before the moment; what happens is recorded as ever.
+
+    Raises:
+        InputError: the moment is past.
+    """
+    if until <= loop.clock.now():
+        raise InputError(f"{until:%Y-%m-%d %H:%M} is past; snooze until a later time")
+    _put(loop, "incident.snoozed", "snooze", {"until": until.isoformat()}, actor, reason)
+
+
+def close_incident(loop: Loop, actor: str, reason: str) -> str:
+    """End the open incident by hand; what is still found opens it again. Returns its key.
+
+    Raises:
+        ConflictError: a tick came in between; nothing is changed, so do it again.
+    """
+    before = _open_incident(loop)
+    closed = replace(Incident(before.reference), key=before.key, onset=before.onset, closed_at=loop.clock.now())
+    memory = loop.ledger.recall() or {}
+    loop.ledger.find("incident")
+    loop.ledger.commit(
+        "incident.closed",
+        {"key": before.key, "reason": _given(reason), "by": "hand"},
+        puts={"incident": closed.to_json()},
+        actor=actor,
+        memory={**memory, "incident": closed.to_json()},
+    )
+    return before.key
+
+
+def _open_incident(loop: Loop) -> Incident:
+    memory = loop.ledger.recall()
+    incident = Incident.from_json(memory["incident"] if memory else loop.ledger.get("incident"))
+    if not incident.open:
+        raise InputError(f"{loop.spec.name}: no incident is open")
+    return incident
+
+
+def _put(loop: Loop, event: str, name: str, body: Mapping[str, Any], actor: str, reason: str) -> None:
+    loop.ledger.get("model")  # of an adopted model only
+    loop.ledger.find(name)
+    told = {**body, "actor": actor, "reason": _given(reason), "at": loop.clock.now().isoformat()}
+    loop.ledger.commit(event, {**body, "reason": reason}, puts={name: told}, actor=actor)
+
+
+def _given(reason: str) -> str:
+    if not reason.strip():
+        raise InputError("--reason: is empty; say why, for it stands in the audit")
+    return reason

@@ -1,0 +1,52 @@
+"""Routes: who answers which model's requests right now, as the control store has it. The gateway and the mirror ask."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.rollout.plan import Phase, Status
+from drift_pipeline.spec import ModelSpec
+
+Document = Mapping[str, Any]  # what `Version.to_json` wrote
+
+
+@dataclass(frozen=True)
+class Route:
+    """One model's traffic. Versions are documents for `Version.load`; `weight` is the candidate's share in percent.
+
+    `candidate` is None while no rollout is under way; `mirror`: a copy of the traffic is to be scored by whichever of
+    the two did not answer. `previous` is what a rollback would put back; None of a first version.
+    """
+
+    model: str
+    champion: Document
+    candidate: Document | None
+    previous: Document | None
+    rollout_id: str
+    phase: Phase | None
+    weight: int
+    mirror: bool
+
+
+def routes(store: ControlStore, specs: Iterable[ModelSpec]) -> dict[str, Route]:
+    """The route of each model that was adopted; a model that was not has none."""
+    found = (_route(store, spec) for spec in specs)
+    return {route.model: route for route in found if route is not None}
+
+
+def _route(store: ControlStore, spec: ModelSpec) -> Route | None:
+    champion = store.get("model", spec.name)
+    if champion is None:
+        return None
+    previous = champion.body.get("previous")
+    rollout = store.get("rollout", spec.name)
+    status = Status.from_json(rollout.body) if rollout else None
+    if status is None or not status.active:
+        return Route(spec.name, champion.body, None, previous, "", status.phase if status else None, 0, mirror=False)
+    candidate = store.get("candidate", f"{spec.name}/{status.candidate}")
+    weight = spec.rollout.canary_weight if status.phase is Phase.CANARY else 0
+    body = candidate.body if candidate else None
+    return Route(
+        spec.name, champion.body, body, previous, status.rollout_id, status.phase, weight, mirror=body is not None
+    )
