@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop, Ticked
+from drift_pipeline.rollout.plan import Status
 from drift_pipeline.spec import ModelSpec
 
 
@@ -31,9 +33,19 @@ class Fleet:
     def tick(self, *, inline: bool) -> list[Ticked | Failed]:
         """One tick of each adopted model, then the alerts; `inline` as for `Loop.tick`."""
         adopted = [spec for name, spec in self._specs.items() if self._home.store.get("model", name) is not None]
-        ticked = [self._tick(spec, inline) for spec in adopted]
+        ticked = [self._try(spec, partial(Loop.tick, inline=inline)) for spec in adopted]
         deliver(self._home.store, self._home.alerts)
         return ticked
+
+    def advance(self) -> list[Ticked | Failed]:
+        """Only the rollouts that are under way, which may need more looks than a minute has; then the alerts."""
+        moved = []
+        for spec in self._specs.values():
+            rollout = self._home.store.get("rollout", spec.name)
+            if rollout is not None and Status.from_json(rollout.body).active:
+                moved.append(self._try(spec, Loop.step_rollout))
+        deliver(self._home.store, self._home.alerts)
+        return moved
 
     def loop(self, spec: ModelSpec) -> Loop:
         """The model's loop as it was left; it takes up what others did when it ticks."""
@@ -41,9 +53,9 @@ class Fleet:
             self._loops[spec.name] = self._home.loop(spec, progress=self._progress)
         return self._loops[spec.name]
 
-    def _tick(self, spec: ModelSpec, inline: bool) -> Ticked | Failed:
+    def _try(self, spec: ModelSpec, step: Callable[[Loop], Ticked]) -> Ticked | Failed:
         try:
-            return self.loop(spec).tick(inline=inline)
+            return step(self.loop(spec))
         except ConflictError as error:
             return Failed(spec.name, str(error), again=True)
         except Exception as error:  # the edge between models: one that is broken must not blind the others

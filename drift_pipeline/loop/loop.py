@@ -42,8 +42,8 @@ class Ticked:
     """What a tick of one model came to."""
 
     model: str
-    verdict: Verdict
-    incident: str
+    verdict: Verdict | None
+    incident: str = ""
     decisions: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     released: str | None = None
@@ -272,6 +272,12 @@ class Loop:
         )
 
     # observe
+
+    def step_rollout(self) -> Ticked:
+        """Only the rollout's part of a tick."""
+        self.catch_up()
+        moved = self.advance()
+        return Ticked(self.spec.name, None, moved=str(moved.phase) if moved else None)
 
     def observe(self) -> Report:
         """Profile what landed since the last tick, judge every KPI, and carry the incident on.

@@ -4,16 +4,17 @@ import multiprocessing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from polars.testing import assert_frame_equal
 
 from drift_pipeline.clock import DAY, HOUR, Window
-from drift_pipeline.errors import ConflictError, InputError
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.telemetry import lake as module
-from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.lake import Cursor, Lake
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ALL = Window(START, START + 30 * DAY)
@@ -264,3 +265,60 @@ def test_labels_far_later_than_the_delay_do_not_count(served: Lake) -> None:
     served.append("outcomes", outcomes(["p000.00-2"], hour=late), 2)
     assert served.labelled(window, START + 20 * DAY, HOUR).height == 2
     assert served.labelled(window, START + 20 * DAY, 1.01 * HOUR).height == 3
+
+
+# in the order in which rows land
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_landed_tells_each_row_once_whoever_writes_and_whatever_waits(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    own, other = Lake(tmp_path, source="own", flush_rows=7), Lake(tmp_path, source="other")
+    cursor, told, written = own.cursor("predictions"), [], []
+    for batch in range(40):
+        writer, frame = (own, other)[int(rng.integers(2))], predictions(float(rng.integers(48)))
+        frame = frame.with_columns(_id=pl.lit(f"{batch}-") + pl.col("_id"))
+        writer.append("predictions", frame, batch)
+        written += frame["_id"].to_list()
+        if rng.random() < 0.3:
+            own.flush("predictions")
+        if rng.random() < 0.4:
+            rows, cursor = own.landed("predictions", cursor)
+            told += rows["_id"].to_list() if rows.height else []
+    rows, cursor = own.landed("predictions", cursor)
+    told += rows["_id"].to_list() if rows.height else []
+    assert sorted(told) == sorted(written)
+    assert own.landed("predictions", cursor)[0].is_empty()
+
+
+def test_a_cursor_of_rows_that_waited_goes_on_in_another_process(tmp_path: Path) -> None:
+    writer = Lake(tmp_path, source="own", flush_rows=1000)
+    for batch in range(3):
+        writer.append("predictions", predictions(batch, rows=1).with_columns(_id=pl.lit(str(batch))), batch)
+    seen, cursor = writer.landed("predictions", Cursor())
+    writer.append("predictions", predictions(3, rows=1).with_columns(_id=pl.lit("3")), 3)
+    writer.close()
+    rows, _ = Lake(tmp_path, source="reader").landed("predictions", cursor)
+    assert (seen["_id"].to_list(), rows["_id"].to_list()) == (["0", "1", "2"], ["3"])
+
+
+def test_rewritten_files_land_nothing(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for batch in range(4):
+        lake.append("predictions", predictions(batch), batch)
+    _, cursor = lake.landed("predictions", Cursor())
+    table = DeltaTable(str(tmp_path / "predictions"))
+    table.optimize.compact()
+    table.delete("_id = 'nobody'")
+    lake.append("predictions", predictions(9), 9)
+    rows, _ = lake.landed("predictions", cursor)
+    assert rows.height == predictions(9).height
+
+
+def test_a_log_that_does_not_reach_back_is_said_so(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for batch in range(3):
+        lake.append("predictions", predictions(batch), batch)
+    (tmp_path / "predictions" / "_delta_log" / f"{1:020}.json").unlink()
+    with pytest.raises(IntegrityError, match="what landed since can only be counted anew"):
+        lake.landed("predictions", Cursor(0))

@@ -1,0 +1,382 @@
+"""The loop live: ticks of several processes, what they remember, and what people may do."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from drift_pipeline.clock import DAY, HOUR, Window
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError
+from drift_pipeline.loop import operating
+from drift_pipeline.loop.loop import HOTFIX, LEASE, NORMAL
+from drift_pipeline.loop.status import standings
+from drift_pipeline.policy.decide import Action, Trigger
+from drift_pipeline.rollout.plan import Phase
+from drift_pipeline_tests.test_loop import World, phase, twin
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.store.close()
+
+
+def day(world: World) -> None:
+    """A day's traffic lands, and nobody ticks."""
+    now = world.clock.now()
+    world._land(Window(now, now + DAY))
+    world.clock.advance_to(now + DAY)
+
+
+def turn_labels(world: World) -> None:
+    """From now on the world is another."""
+    turned = pl.when(pl.col("_time") >= world.clock.now()).then(1 - pl.col("_label")).otherwise(pl.col("_label"))
+    world.rows = world.rows.with_columns(turned.alias("_label"))
+
+
+def spoil_scores(world: World) -> None:
+    """From now on what the champion says is noise; the world is as it was."""
+    noise = pl.Series(np.random.default_rng(3).random(world.rows.height))
+    spoilt = pl.when(pl.col("_time") >= world.clock.now()).then(noise).otherwise(pl.col("_recorded"))
+    world.rows = world.rows.with_columns(spoilt.alias("_recorded"))
+
+
+def ship(world: World) -> str:
+    """A second version, shipped to full; returns its digest."""
+    training = world.proven()
+    world.approve(training.digest)
+    world.loop.release(training.digest)
+    for _ in range(3):
+        world.day()
+        world.loop.advance()
+    assert phase(world) is Phase.FULL
+    return training.digest
+
+
+# ticks
+
+
+def test_ticks_of_processes_that_live_for_one_tick_count_together(world: World) -> None:
+    """2 of 3 ticks open an incident, whichever process each of them was."""
+    turn_labels(world)
+    for _ in range(4):
+        day(world)
+        assert twin(world).tick(inline=False).model == "fraud"
+    opened = [record for record in world.records() if record.event == "incident.opened"]
+    assert len(opened) == 1
+    assert "auroc BREACH" in str(world.store.pending()[0].body["why"])
+
+
+def test_of_two_ticks_at_once_one_counts_and_the_other_is_told(world: World) -> None:
+    day(world)
+    first, second = twin(world), twin(world)
+    first.tick(inline=False)
+    before = world.events()
+    with pytest.raises(ConflictError, match="somebody else ticked meanwhile"):
+        second.observe()
+    assert world.events() == before
+    day(world)
+    assert second.tick(inline=False).verdict is not None
+
+
+def test_a_tick_takes_up_what_another_process_did(world: World) -> None:
+    turn_labels(world)
+    for _ in range(4):
+        day(world)
+        world.loop.tick(inline=False)
+    assert world.loop.incident.open
+    operating.close_incident(twin(world), "ada", "known")
+    day(world)
+    world.loop.catch_up()
+    assert not world.loop.incident.open
+    assert world.records()[-1].actor == "ada"
+
+
+def test_a_wanted_retrain_is_trained_proven_and_released_by_inline_ticks_alone(world: World) -> None:
+    spoil_scores(world)
+    seen = []
+    for _ in range(12):
+        day(world)
+        seen.append(twin(world).tick(inline=True))
+        if seen[-1].released:
+            break
+    assert seen[-1].trained
+    assert phase(world) is Phase.SHADOW
+    order = [
+        "incident.opened",
+        "decision.made",
+        "training.claimed",
+        "training.started",
+        "candidate.proven",
+        "rollout.shadow",
+    ]
+    events = [event for event in world.events() if event in order]
+    assert list(dict.fromkeys(events)) == order
+
+
+def test_the_scheduled_retrain_is_decided_once_however_many_ask(world: World) -> None:
+    first_of_month = Window(world.clock.now(), world.clock.now() + 8 * DAY)
+    world.spec = world.spec.model_copy(update={"retrain": world.spec.retrain.model_copy(update={"cron": "0 3 * * 1"})})
+    made = 0
+    while world.clock.now() < first_of_month.end:
+        day(world)
+        for loop in (twin(world), twin(world)):
+            loop.catch_up()
+            loop.observe()
+            made += loop.decide_schedule(loop.look()) is not None
+    assert made == 1
+
+
+# claims
+
+
+def wanted(world: World, trigger: Trigger = Trigger.SCHEDULE) -> str:
+    world.policy.answer = {
+        "action": "hotfix_retrain" if trigger is Trigger.HOTFIX else "retrain",
+        "reasons": ["because"],
+    }
+    decided = world.loop.decide(trigger, world.loop.look())
+    assert decided is not None
+    return decided[0]
+
+
+def test_a_wanted_retrain_is_claimed_once(world: World) -> None:
+    world.day()
+    decision = wanted(world)
+    assert [body["decision"] for body in world.loop.wanted()] == [decision]
+    assert twin(world).claim(decision)
+    assert not twin(world).claim(decision)
+    assert world.loop.wanted() == []
+
+
+def test_a_retrain_whose_process_died_is_taken_over_when_its_lease_is_out(world: World) -> None:
+    world.day()
+    decision = wanted(world)
+    assert twin(world).claim(decision)
+    world.clock.advance_to(world.clock.now() + LEASE - timedelta(seconds=1))
+    assert not world.loop.claim(decision)
+    world.clock.advance_to(world.clock.now() + timedelta(seconds=1))
+    assert [body["decision"] for body in world.loop.wanted()] == [decision]
+    assert world.loop.claim(decision)
+
+
+def test_a_failed_run_is_given_up_and_paged(world: World) -> None:
+    world.day()
+    decision = wanted(world)
+    world.loop.claim(decision)
+    world.loop.give_up(decision, "out of memory")
+    assert world.loop.wanted() == []
+    world.loop.deliver()
+    assert [m.body["why"] for m in world.pager.sent] == ["out of memory"]
+
+
+def test_a_hotfix_does_not_wait_for_a_long_retrain(world: World) -> None:
+    report = world.day()
+    assert twin(world).claim(wanted(world))
+    facts = {trigger: world.loop._facts(trigger, report).retrain.running for trigger in Trigger}
+    assert facts == {Trigger.DRIFT: True, Trigger.SCHEDULE: True, Trigger.OPERATOR: True, Trigger.HOTFIX: False}
+    hotfix = wanted(world, Trigger.HOTFIX)
+    lanes = {body["decision"]: body["lane"] for _, body in world.loop.ledger.all("retrain")}
+    assert sorted(lanes.values()) == [HOTFIX, NORMAL]
+    assert lanes[hotfix] == HOTFIX
+
+
+def test_what_was_proven_against_a_former_champion_is_not_released(world: World) -> None:
+    world.day()
+    world.day()
+    late, decision = twin(world), wanted(world)
+    training = late.train(decision)
+    assert training is not None
+    assert training.accepted
+    ship_other = world.loop
+    stored = world.store.get("model", "fraud")
+    assert stored is not None
+    other = {**stored.body, "digest": f"sha256:{'b' * 64}"}
+    put = ship_other.ledger
+    put.find(f"training/{decision}")
+    put.commit(
+        "test", {}, puts={f"training/{decision}": {**put.get(f"training/{decision}"), "champion": other["digest"]}}
+    )
+    assert late.release_proven() is None
+    assert world.events()[-1] == "candidate.outdated"
+
+
+# rollback
+
+
+def test_rollback_after_full_puts_the_former_version_back_and_watches_it_against_its_own_reference(
+    world: World,
+) -> None:
+    before = world.loop.champion
+    assert before is not None
+    digest, reference = ship(world), world.loop.ledger.all("reference")[0][1]["bundle"]
+    status = operating.roll_back(twin(world), "ada", "complaints")
+    assert (status.phase, status.champion) == (Phase.ROLLED_BACK, before.digest)
+    assert world.records()[-1].actor == "ada"
+    day(world)
+    world.loop.tick(inline=False)
+    assert world.loop.champion is not None
+    assert world.loop.champion.digest == before.digest != digest
+    rearmed = [record for record in world.records() if record.event == "reference.rearmed"]
+    assert [record.digests["reference"] for record in rearmed] == [reference]
+    with pytest.raises(InputError, match="no earlier version to go back to"):
+        operating.roll_back(twin(world), "ada", "again")
+
+
+def test_a_rollback_does_not_go_to_bytes_that_were_swapped(world: World) -> None:
+    ship(world)
+    stored = world.store.get("model", "fraud")
+    assert stored is not None
+    former = {**stored.body["previous"], "digest": stored.body["digest"]}
+    (model,) = world.registry.rglob(f"{former['digest'].removeprefix('sha256:')}/model.skops")
+    world.loop.ledger.get("model")
+    world.loop.ledger.commit("test", {}, puts={"model": {**stored.body, "previous": former}})
+    model.write_bytes(b"another")
+    with pytest.raises(IntegrityError, match=r"model\.skops"):
+        operating.roll_back(twin(world), "ada", "complaints")
+    assert world.store.get("model", "fraud").body["version"] == "v2"  # type: ignore[union-attr]
+
+
+def test_rollback_and_promotion_at_once_leave_one_of_them_done(world: World) -> None:
+    training = world.proven()
+    world.approve(training.digest)
+    world.loop.release(training.digest)
+    for _ in range(2):
+        world.day()
+        world.loop.advance()
+    assert phase(world) is Phase.CANARY
+    day(world)
+    slow, champion = twin(world), world.loop.champion
+    assert slow.releasing.active is not None
+    read = slow.releasing._seen
+
+    def beaten(*args: object) -> object:
+        operating.roll_back(twin(world), "ada", "complaints")
+        return read(*args)  # type: ignore[arg-type]
+
+    slow.releasing._seen = beaten  # type: ignore[method-assign, assignment]
+    with pytest.raises(ConflictError):
+        slow.advance()
+    assert phase(world) is Phase.ROLLED_BACK
+    assert world.loop.ledger.get("model")["digest"] == champion.digest  # type: ignore[union-attr]
+
+
+def test_a_process_that_died_between_promotion_and_arming_is_made_up_for(world: World) -> None:
+    training = world.proven()
+    world.approve(training.digest)
+    world.loop.release(training.digest)
+    for _ in range(2):
+        world.day()
+        world.loop.advance()
+    day(world)
+    dying = twin(world)
+    dying.take_up_champion = lambda: None  # type: ignore[method-assign]
+    moved = dying.advance()
+    assert moved is not None
+    assert moved.phase is Phase.FULL
+    again = twin(world)
+    assert again.champion is not None
+    assert again.champion.digest == training.digest
+    assert world.events()[-3:] == ["rollout.full", "model.promoted", "reference.frozen"]
+
+
+# people
+
+
+def test_a_pause_holds_retraining_and_promotion_but_neither_monitoring_nor_rollback(world: World) -> None:
+    training = world.proven()
+    world.approve(training.digest)
+    world.loop.release(training.digest)
+    operating.pause(twin(world), "ada", "audit week", on=True)
+    for _ in range(3):
+        day(world)
+        assert world.loop.tick(inline=False).moved is None
+    assert world.loop._facts(Trigger.DRIFT, world.loop.look()).paused
+    assert phase(world) is Phase.SHADOW
+    operating.roll_back(twin(world), "ada", "not this week")
+    assert phase(world) is Phase.ROLLED_BACK
+    operating.pause(twin(world), "ada", "done", on=False)
+    assert not world.loop.paused()
+
+
+def test_a_promotion_by_hand_skips_the_wait_and_nothing_else(world: World) -> None:
+    training = world.proven()
+    world.loop.release(training.digest)
+    with pytest.raises(InputError, match=r"holds in shadow: 0 of 20 rows"):
+        operating.promote(twin(world), "ada", "in a hurry")
+    now = world.clock.now()
+    world._land(Window(now, now + DAY / 4))
+    world.clock.advance_to(now + DAY / 4)
+    assert operating.promote(twin(world), "ada", "in a hurry").phase is Phase.AWAITING_APPROVAL
+    with pytest.raises(InputError, match="0 of 1 approvals"):
+        operating.promote(twin(world), "ada", "in a hurry")
+    moved = [record for record in world.records() if record.event == "rollout.awaiting_approval"]
+    assert moved[0].actor == "ada"
+    assert "in a hurry" in moved[0].details["reason"]
+
+
+def test_an_operators_retrain_is_decided_by_the_policy_and_named_in_the_audit(world: World) -> None:
+    world.day()
+    decision_id, decision = operating.retrain(twin(world), "ada", "new catalogue")
+    assert decision.action is Action.RETRAIN
+    record = world.records()[-1]
+    assert (record.actor, record.details["reason"], record.details["decision"]) == ("ada", "new catalogue", decision_id)
+    assert [body["decision"] for body in world.loop.wanted()] == [decision_id]
+
+
+def test_maintenance_judges_nothing_and_does_nothing(world: World) -> None:
+    turn_labels(world)
+    span = Window(world.clock.now(), world.clock.now() + 5 * DAY)
+    operating.announce_maintenance(twin(world), "ada", "migration", span)
+    for _ in range(4):
+        day(world)
+        ticked = world.loop.tick(inline=True)
+        assert (ticked.incident, ticked.decisions, ticked.trained) == ("", (), ())
+    assert "incident.opened" not in world.events()
+    for _ in range(4):
+        day(world)
+        world.loop.tick(inline=False)
+    assert "incident.opened" in world.events()
+
+
+def test_a_snooze_pages_nobody_and_records_everything(world: World) -> None:
+    turn_labels(world)
+    operating.snooze(twin(world), "ada", "asleep", world.clock.now() + 10 * DAY)
+    for _ in range(4):
+        day(world)
+        world.loop.tick(inline=False)
+    assert "incident.opened" in world.events()
+    assert [message for message in world.store.pending() if "incident" in message.id] == []
+
+
+def test_status_tells_how_a_model_stands(world: World) -> None:
+    turn_labels(world)
+    for _ in range(4):
+        day(world)
+        world.loop.tick(inline=False)
+    operating.acknowledge(twin(world), "ada", "on it")
+    operating.pause(twin(world), "bob", "freeze", on=True)
+    (one,) = standings(world.store, [world.spec], world.clock.now())
+    assert (one.champion, one.verdict, one.acknowledged_by, one.paused_by) == ("recorded", "BREACH", "ada", "bob")
+    assert one.incident == world.loop.incident.key
+    assert one.age(world.clock.now() + HOUR) == HOUR
+    assert one.kpis["auroc"]["verdict"] == "BREACH"
+    stranger = world.spec.model_copy(update={"name": "other"})
+    (none,) = standings(world.store, [stranger], world.clock.now())
+    assert (none.champion, none.ticked_at, none.incident) == ("not adopted", None, "")
+
+
+@pytest.mark.parametrize("verb", [operating.acknowledge, operating.close_incident])
+def test_without_an_incident_there_is_nothing_to_say_to_it(world: World, verb: object) -> None:
+    with pytest.raises(InputError, match="no incident is open"):
+        verb(twin(world), "ada", "why")  # type: ignore[operator]
+
+
+def test_a_verb_without_a_reason_is_refused(world: World) -> None:
+    with pytest.raises(InputError, match="--reason: is empty"):
+        operating.pause(twin(world), "ada", "  ", on=True)
+    assert "model.paused" not in world.events()
