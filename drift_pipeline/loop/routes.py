@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from drift_pipeline.control.store import ControlStore
@@ -16,7 +17,8 @@ class Route:
     """One model's traffic. Versions are documents for `Version.load`; `weight` is the candidate's share in percent.
 
     `candidate` is None while no rollout is under way; `mirror`: a copy of the traffic is to be scored by whichever of
-    the two did not answer. `previous` is what a rollback would put back; None of a first version.
+    the two did not answer. `previous` is what a rollback would put back; None of a first version. `since` is when the
+    rollout under way began.
     """
 
     model: str
@@ -27,6 +29,7 @@ class Route:
     phase: Phase | None
     weight: int
     mirror: bool
+    since: datetime | None = None
 
 
 def routes(store: ControlStore, specs: Iterable[ModelSpec]) -> dict[str, Route]:
@@ -48,5 +51,13 @@ def _route(store: ControlStore, spec: ModelSpec) -> Route | None:
     weight = spec.rollout.canary_weight if status.phase is Phase.CANARY else 0
     body = candidate.body if candidate else None
     return Route(
-        spec.name, champion.body, body, previous, status.rollout_id, status.phase, weight, mirror=body is not None
+        spec.name,
+        champion.body,
+        body,
+        previous,
+        status.rollout_id,
+        status.phase,
+        weight,
+        mirror=body is not None,
+        since=status.started,
     )

@@ -234,21 +234,20 @@ class Watch:
         return ours | (pl.col("_route") == EXTERNAL) if self.champion.pipeline is None else ours
 
     def _count_labels(self, outcomes: pl.DataFrame, now: datetime) -> None:
-        """A label that comes before its prediction waits for it for an hour."""
-        outcomes = (
-            pl.concat([frame for frame in (self._early, outcomes) if frame.height], how="diagonal_relaxed")
-            if self._early.height or outcomes.height
-            else outcomes
-        )
-        if outcomes.is_empty() or self._unlabelled.is_empty():
-            self._early = outcomes
+        """A label that is read before its prediction waits for it for an hour."""
+        read = outcomes.with_columns(_read_at=pl.lit(now)) if outcomes.height else outcomes
+        told = [frame for frame in (self._early, read) if frame.height]
+        if not told:
             return
-        known = _first_labels(outcomes)
-        self._slices.add_labels(self._unlabelled.join(known, on="_id", how="inner", maintain_order="left"), now)
-        early = outcomes.filter(pl.col("_observed_at") >= now - HOUR)
-        self._early = early.join(self._unlabelled, on="_id", how="anti", maintain_order="left")
-        waiting = self._unlabelled.join(known, on="_id", how="anti", maintain_order="left")
-        self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
+        known = pl.concat(told, how="diagonal_relaxed")
+        early = known.filter(pl.col("_read_at") >= now - HOUR)
+        if self._unlabelled.height:
+            first = _first_labels(known)
+            self._slices.add_labels(self._unlabelled.join(first, on="_id", how="inner", maintain_order="left"), now)
+            early = early.join(self._unlabelled, on="_id", how="anti", maintain_order="left")
+            waiting = self._unlabelled.join(first, on="_id", how="anti", maintain_order="left")
+            self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
+        self._early = early
 
     def rows_counted(self) -> int:
         """Rows in the profiles that are at hand."""

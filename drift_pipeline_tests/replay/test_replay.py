@@ -156,9 +156,9 @@ def test_the_summary_counts_what_the_audit_holds() -> None:
 
 def test_a_retrain_names_the_decision_that_asked_for_it() -> None:
     summary, out = the_summary(), replayed()[1]
-    by_seq = {f"{MODEL}-{r.seq}": r for r in records(out)}
+    by_id = {r.details["decision"]: r for r in records(out) if r.event == "decision.made"}
     for retrain in summary["retrains"]:
-        decision = by_seq[retrain["decision_id"]]
+        decision = by_id[retrain["decision_id"]]
         assert decision.event == "decision.made"
         assert decision.details["action"] in ("retrain", "hotfix_retrain")
         assert decision.policy_digest is not None
@@ -219,7 +219,7 @@ def test_i3_every_generation_of_state_has_its_audit_record() -> None:
     (rollout,) = state(out, "rollout")
     assert rollout.generation == sum(e.startswith("rollout.") for e in events)
     (model,) = state(out, "model")
-    assert model.generation == events.count("reference.frozen") + events.count("rollout.full")
+    assert model.generation == events.count("model.adopted") + events.count("rollout.full")
     (incident,) = state(out, "incident")
     changes = sum(e.startswith(("incident.", "monitoring.")) for e in events)
     assert incident.generation == events.count("reference.frozen") + changes

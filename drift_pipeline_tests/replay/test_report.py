@@ -130,8 +130,7 @@ def test_a_row_a_retrain_with_its_decision_its_cost_and_its_gates() -> None:
         assert found[f"{here}.auroc_before"].text == f"{candidate['auroc']['before']:.3f}"
         assert found[f"{here}.auroc_after"].text == f"{candidate['auroc']['after']:.3f}"
         assert found[f"{here}.proven_on"].value == candidate["proven_on"]["rows"]
-        seq = int(retrain["decision_id"].rpartition("-")[2])
-        decision = next(record for record in records if record.seq == seq)
+        decision = next(r for r in records if r.details.get("decision") == retrain["decision_id"])
         assert page.facts["retrains"][place]["reasons"] == decision.details["reasons"]
         assert page.facts["retrains"][place]["action"] == decision.details["action"]
 

@@ -94,4 +94,4 @@ def tightened() -> tuple[Ended, Path]:
 
 
 def landed(out: Path, table: Table) -> pl.DataFrame:
-    return Lake(out / "lake", source="tests").read(table, WHOLE)
+    return Lake(out / "lake" / MODEL, source="tests").read(table, WHOLE)
