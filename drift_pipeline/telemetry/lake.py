@@ -18,7 +18,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from drift_pipeline.clock import Window
-from drift_pipeline.errors import ConflictError, InputError, IntegrityError
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError, UnavailableError
 
 Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
 _TIME: dict[Table, str] = {
@@ -83,6 +83,7 @@ class Lake:
 
         Raises:
             ConflictError: other writers were faster every time; what waits still waits.
+            UnavailableError: the disk does not take it; what waits still waits.
         """
         for _ in range(_ATTEMPTS):
             self._written[table] = self._last_batch(table)
@@ -95,6 +96,9 @@ class Lake:
             except CommitFailedError:  # the handle is older than somebody else's commit
                 self._tables.pop(table, None)
                 continue
+            except (DeltaError, OSError) as error:  # a full disk, a folder that went away: what waits still waits
+                self._tables.pop(table, None)
+                raise UnavailableError(f"{self.root / table}: cannot be written: {error}") from error
             self._written[table] = waiting[-1][0]
             waiting.clear()
             return

@@ -1,0 +1,299 @@
+"""Events: one JSON object a line, read against the model's spec. What is no event is a dead letter with its reason.
+
+```
+{"event": "prediction", "model": M, "id": text, "time": ISO 8601 with an offset, "version": text,
+ "route": "stable"|"canary"|"external", "score": number|null, "latency_ms": number|null, "entity": text|null,
+ "features": {every watched column: number|text|bool|null}}
+{"event": "outcome", "model": M, "id": text, "time": when it was observed, "label": number|text|bool}
+```
+
+`score`, `latency_ms` and `entity` may be left out.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any
+
+import polars as pl
+
+from drift_pipeline.clock import MINUTE
+from drift_pipeline.spec import ModelSpec
+
+ROUTES = ("stable", "canary", "external")
+LINE_BYTES = 1_000_000
+_ID_LENGTH = 200
+_PAYLOAD_LENGTH = 4096
+_REASON_LENGTH = 300
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME = pl.Datetime("us", "UTC")
+_PREDICTION = {"event", "model", "id", "time", "version", "route", "score", "latency_ms", "entity", "features"}
+_OUTCOME = {"event", "model", "id", "time", "label"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer of a model. `features` holds every watched column, a float or a text as the spec declares it."""
+
+    model: str
+    id: str
+    time: datetime
+    version: str
+    route: str
+    score: float | None
+    latency_ms: float | None
+    entity: str | None
+    features: dict[str, float | str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeKnown:
+    """What turned out to be true of a prediction; `label` is 0 or 1, or a regression's number."""
+
+    model: str
+    id: str
+    time: datetime
+    label: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A line that is no event. `time` is when it was read; `model` is empty where no known one is named."""
+
+    time: datetime
+    source: str
+    model: str
+    reason: str
+    payload: str
+
+
+def read_event(
+    line: bytes, specs: Mapping[str, ModelSpec], now: datetime, source: str = ""
+) -> Prediction | OutcomeKnown | DeadLetter:
+    """Never raises, whatever the line holds.
+
+    Args:
+        specs: by the name of the model.
+        now: an event of more than a minute later is refused: its producer's clock is ahead.
+    """
+    model = ""
+    try:
+        document = _document(line)
+        model = _model(document, specs)
+        spec = specs[model]
+        if document.get("event") == "prediction":
+            return _prediction(document, spec, now)
+        if document.get("event") == "outcome":
+            return _outcome(document, spec, now)
+        raise ValueError(f"event: {document.get('event')!r} is neither 'prediction' nor 'outcome'")
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "not JSON that can be read: it is nested too deep"
+        return DeadLetter(now, source, model, reason[:_REASON_LENGTH], _cut(line))
+
+
+def _cut(line: bytes) -> str:
+    return line[:_PAYLOAD_LENGTH].decode("utf-8", "replace")
+
+
+def _document(line: bytes) -> dict[str, Any]:
+    if len(line) > LINE_BYTES:
+        raise ValueError(f"the line has {len(line):,} bytes, more than {LINE_BYTES:,}")
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"not a JSON object but {type(document).__name__}")
+    if "\\u" in text:
+        _refuse_half_characters(document)
+    return document
+
+
+def _refuse_half_characters(document: dict[str, Any]) -> None:
+    """JSON can escape half of a surrogate pair, which is no text and which no table takes."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("not text: it holds half of a surrogate pair") from error
+
+
+def _model(document: dict[str, Any], specs: Mapping[str, ModelSpec]) -> str:
+    name = document.get("model")
+    if not isinstance(name, str) or name not in specs:
+        raise ValueError(f"model: there is no model {name!r}; there are: {', '.join(specs)}")
+    return name
+
+
+def _prediction(document: dict[str, Any], spec: ModelSpec, now: datetime) -> Prediction:
+    _refuse_unknown(document.keys() - _PREDICTION)
+    route = document.get("route")
+    if route not in ROUTES:
+        raise ValueError(f"route: {route!r} is none of {', '.join(ROUTES)}")
+    return Prediction(
+        spec.name,
+        _id(document),
+        _time(document, now),
+        _text("version", document.get("version")),
+        route,
+        _score(document.get("score"), spec),
+        _latency(document.get("latency_ms")),
+        None if document.get("entity") is None else _text("entity", document["entity"]),
+        _features(document.get("features"), spec),
+    )
+
+
+def _outcome(document: dict[str, Any], spec: ModelSpec, now: datetime) -> OutcomeKnown:
+    _refuse_unknown(document.keys() - _OUTCOME)
+    return OutcomeKnown(spec.name, _id(document), _time(document, now), _label(document.get("label"), spec))
+
+
+def _refuse_unknown(keys: set[str]) -> None:
+    if keys:
+        raise ValueError(f"unknown key {', '.join(map(repr, sorted(keys)))}")
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{key}: {value!r} is not a text")
+    return value
+
+
+def _id(document: dict[str, Any]) -> str:
+    name = _text("id", document.get("id"))
+    if not 0 < len(name) <= _ID_LENGTH:
+        raise ValueError(f"id: has {len(name):,} characters; 1 to {_ID_LENGTH} are allowed")
+    return name
+
+
+def _time(document: dict[str, Any], now: datetime) -> datetime:
+    text = _text("time", document.get("time"))
+    try:
+        time = datetime.fromisoformat(text)
+        zoned = time.tzinfo is not None
+        time = time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"time: {text!r} is not ISO 8601, such as 2026-01-31T12:00:00Z") from error
+    if not zoned:
+        raise ValueError(f"time: {text!r} has no zone; write 2026-01-31T12:00:00Z")
+    if time > now + MINUTE:
+        raise ValueError(f"time: {text!r} is later than now, {now.isoformat()}: the producer's clock is ahead")
+    if time < _EPOCH:
+        raise ValueError(f"time: {text!r} is before 1970")
+    return time
+
+
+def _number(key: str, value: object) -> float:
+    """A finite number; true and false are 1 and 0, as a history is read."""
+    if not isinstance(value, int | float):
+        raise ValueError(f"{key}: {value!r} is not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{key}: a number of {value.bit_length()} bits is too large") from None  # type: ignore[union-attr]
+    if not isfinite(number):
+        raise ValueError(f"{key}: {number} is not finite; write null where there is no value")
+    return number
+
+
+def _score(value: object, spec: ModelSpec) -> float | None:
+    if value is None:
+        return None
+    score = _number("score", value)
+    if spec.task == "binary_classification" and not 0 <= score <= 1:
+        raise ValueError(f"score: {score} is not a probability in 0..1")
+    return score
+
+
+def _latency(value: object) -> float | None:
+    if value is None:
+        return None
+    latency_ms = _number("latency_ms", value)
+    if latency_ms < 0:
+        raise ValueError(f"latency_ms: {latency_ms} is below 0")
+    return latency_ms
+
+
+def _level(key: str, value: object) -> str:
+    """A category's level as text, true and false in JSON's words."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    raise ValueError(f"{key}: {value!r} is neither a text nor a whole number nor true or false")
+
+
+def _features(given: object, spec: ModelSpec) -> dict[str, float | str | None]:
+    watched = spec.watched
+    if not isinstance(given, dict) or given.keys() != watched.keys():
+        raise ValueError(_features_differ(given, watched.keys()))
+    features: dict[str, float | str | None] = {}
+    for name, kind in watched.items():
+        value = given[name]
+        if value is None:
+            features[name] = None
+        elif kind == "categorical":
+            features[name] = value if type(value) is str else _level(f"features.{name}", value)
+        else:
+            is_plain = type(value) is float and isfinite(value)
+            features[name] = value if is_plain else _number(f"features.{name}", value)
+    return features
+
+
+def _features_differ(given: object, watched: Any) -> str:
+    if not isinstance(given, dict):
+        return f"features: {given!r} is not an object of {', '.join(watched)}"
+    missing, unknown = sorted(watched - given.keys()), sorted(given.keys() - watched)
+    told = [f"missing {', '.join(map(repr, missing))}"] if missing else []
+    told += [f"unknown {', '.join(map(repr, unknown))}"] if unknown else []
+    return f"features: {'; '.join(told)}"
+
+
+def _label(value: object, spec: ModelSpec) -> float:
+    """1 where the label equals `outcome.positive`, else 0; a regression's own number."""
+    if spec.task == "regression":
+        return _number("label", value)
+    positive = spec.outcome.positive
+    if isinstance(positive, str):
+        return int(_level("label", value) == positive)
+    if isinstance(value, bool):
+        return int(value == bool(positive))
+    return int(_number("label", value) == float(positive))
+
+
+def predictions_frame(spec: ModelSpec, predictions: Sequence[Prediction]) -> pl.DataFrame:
+    """The lake's `predictions`, and its `late`, with the columns always the same."""
+    facts = {
+        "_id": pl.Series([p.id for p in predictions], dtype=pl.String),
+        "_time": pl.Series([p.time for p in predictions], dtype=_TIME),
+        "_version": pl.Series([p.version for p in predictions], dtype=pl.String),
+        "_route": pl.Series([p.route for p in predictions], dtype=pl.String),
+        "_score": pl.Series([p.score for p in predictions], dtype=pl.Float64),
+        "_latency_ms": pl.Series([p.latency_ms for p in predictions], dtype=pl.Float64),
+        "_entity": pl.Series([p.entity for p in predictions], dtype=pl.String),
+    }
+    kinds = {"numeric": pl.Float64, "categorical": pl.String}
+    watched = {
+        name: pl.Series([p.features[name] for p in predictions], dtype=kinds[kind])
+        for name, kind in spec.watched.items()
+    }
+    return pl.DataFrame({**facts, **watched})
+
+
+def outcomes_frame(spec: ModelSpec, outcomes: Sequence[OutcomeKnown]) -> pl.DataFrame:
+    """The lake's `outcomes`."""
+    label = pl.Float64 if spec.task == "regression" else pl.Int8
+    return pl.DataFrame(
+        {
+            "_id": pl.Series([o.id for o in outcomes], dtype=pl.String),
+            "_observed_at": pl.Series([o.time for o in outcomes], dtype=_TIME),
+            "_label": pl.Series([o.label for o in outcomes], dtype=label),
+        }
+    )
