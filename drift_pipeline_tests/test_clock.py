@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drift_pipeline.clock import DAY, HOUR, WEEK, ManualClock, SystemClock, Window, format_duration, parse_duration
+from drift_pipeline.clock import (
+    DAY,
+    HOUR,
+    WEEK,
+    ManualClock,
+    SystemClock,
+    Window,
+    format_duration,
+    parse_duration,
+    system_clock,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  (naive on purpose)
@@ -128,3 +138,19 @@ def test_the_system_clock_is_in_utc() -> None:
     first, second = clock.now(), clock.now()
     assert first.utcoffset() == timedelta()
     assert first <= second
+
+
+def test_a_drill_runs_faster_from_its_moment_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    monkeypatch.setenv("DRIFT_DRILL", f"60@{since.isoformat()}")
+    ahead = system_clock().now() - since
+    assert timedelta(hours=1) <= ahead < timedelta(hours=1, minutes=10)
+    monkeypatch.delenv("DRIFT_DRILL")
+    assert isinstance(system_clock(), SystemClock)
+
+
+@pytest.mark.parametrize("text", ["60", "0.5@2026-01-01T00:00:00+00:00", "60@2026-01-01", "fast@2026-01-01"])
+def test_what_is_no_drill_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("DRIFT_DRILL", text)
+    with pytest.raises(ValueError, match=r"drill|isoformat|could not convert"):
+        system_clock()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from drift_pipeline.cli.options import NEGATIVE, OK, Duration
-from drift_pipeline.clock import SystemClock
+from drift_pipeline.clock import system_clock
 from drift_pipeline.errors import InputError
 
 
@@ -31,7 +31,7 @@ def verify(home: Path | None, as_json: bool) -> int:
     from drift_pipeline.settings import Settings
 
     settings = Settings() if home is None else Settings(home=home, database="")
-    found = verify_home(settings, SystemClock())
+    found = verify_home(settings, system_clock())
     document = {"ok": found.ok, "records": found.records, "head": found.head, "covered_by_checkpoint": found.covered}
     document |= {"first_bad": found.first_bad, "reason": found.reason}
     if as_json:
@@ -106,7 +106,7 @@ def approve(
         {} if environment is None else {"environment": environment}
     )
     settings = Settings(**given)
-    found = give(settings, Signer.load(key_file), model, version, reason, expires, SystemClock())
+    found = give(settings, Signer.load(key_file), model, version, reason, expires, system_clock())
     if isinstance(found, Refusal):
         told = f"{model} {version}: NOT APPROVED for {settings.environment}: {found.reason}"
         click.echo(json.dumps({"approved": False, "reason": found.reason}, indent=2) if as_json else told)

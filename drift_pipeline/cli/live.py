@@ -1,13 +1,17 @@
 """Commands of the live loop: adopt a model, serve it, tick its loop."""
 
+import getpass
 import json
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import INCONCLUSIVE, NEGATIVE, OK, home_option, json_option, settings_of
-from drift_pipeline.clock import SystemClock
+from drift_pipeline.cli.options import INCONCLUSIVE, NEGATIVE, OK, Duration, home_option, json_option, settings_of
+from drift_pipeline.clock import parse_duration, system_clock
+from drift_pipeline.errors import InputError
 
 
 @click.command()
@@ -34,7 +38,6 @@ def adopt(
     MODEL is the name of a spec below DRIFT_MODELS. An external model has nothing to roll back to but to hand the
     traffic back to what serves it now.
     """
-    from drift_pipeline.errors import InputError
     from drift_pipeline.loop.adopting import adopt as take
     from drift_pipeline.loop.home import model_of, opened
     from drift_pipeline.telemetry.history import read_history
@@ -44,7 +47,7 @@ def adopt(
     settings = settings_of(home)
     spec = model_of(settings, model)
     history = read_history(data, spec, timestamp, outcomes)
-    with opened(settings, SystemClock(), new=True) as at:
+    with opened(settings, system_clock(), new=True) as at:
         loop = take(at, spec, history, bundle=bundle, external=external)
         champion = loop.champion
         assert champion is not None
@@ -75,7 +78,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
 
     settings = settings_of(home)
     specs = {model: model_of(settings, model)} if model else models_of(settings)
-    with opened(settings, SystemClock()) as at:
+    with opened(settings, system_clock()) as at:
         ticked = Fleet(at, specs, lambda words: click.echo(words, err=True)).tick(inline=True)
     if as_json:
         click.echo(json.dumps([_plain(one) for one in ticked], indent=2))
@@ -107,4 +110,186 @@ def _line(one: Any) -> str:
     return "  ".join([f"{one.model}: {one.verdict}", *filter(None, told)])
 
 
-COMMANDS = (adopt, tick)
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
+@click.option("--drills", is_flag=True, help="Obey a request's delay_ms, to rehearse a slow version.")
+@home_option
+def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
+    """Serve the models over the Open Inference Protocol, until Ctrl-C. Follows rollouts without a restart.
+
+    An answer leaves when its event is on disk; drift capture lands it in the lake.
+    """
+    from drift_pipeline.loop.home import models_of
+    from drift_pipeline.serving.server import serve as run
+
+    settings = settings_of(home)
+    run(settings, models_of(settings), host, port, drills=drills)
+    return OK
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Land what is there, and end.")
+@click.option("--every", "interval", type=Duration(), default="2s", show_default=True)
+@home_option
+@json_option
+def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -> int:
+    """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow."""
+    from drift_pipeline.loop.home import models_of
+    from drift_pipeline.serving.capturing import capturing
+
+    settings = settings_of(home)
+    with capturing(settings, models_of(settings), system_clock()) as (landing, stop):
+        if once:
+            found = asdict(landing.step())
+            click.echo(json.dumps(found) if as_json else ", ".join(f"{name} {n}" for name, n in found.items()))
+        else:
+            landing.run(stop, interval.total_seconds())
+    return OK
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Of the gateway; Dagster answers this machine.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--dagster-port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--drills", is_flag=True, help="Obey a request's delay_ms, to rehearse a slow version.")
+@home_option
+def up(host: str, port: int, dagster_port: int, drills: bool, home: Path | None) -> int:
+    """Run everything on this machine: gateway, capture, and Dagster with its daemon and UI. Ctrl-C ends all of it."""
+    from drift_pipeline.serving.up import services
+    from drift_pipeline.serving.up import up as run
+
+    settings = settings_of(home)
+    return run(settings, host, port, dagster_port, started=services(host, port, dagster_port, drills=drills))
+
+
+class _Drift(click.ParamType[Any]):
+    name = "kind@time[:size]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from drift_pipeline.serving.traffic import Injected
+
+        kind, _, rest = value.partition("@")
+        at, _, size = rest.partition(":")
+        try:
+            return Injected(kind, parse_duration(at or "0s").total_seconds(), float(size or 1))
+        except ValueError as error:
+            self.fail(f"{value!r}: write concept@30s or covariate@1m:0.5: {error}", param, ctx)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
+@click.option("--key", "key", help="A producer's API key; else the one that drift up made in the home.")
+@click.option("--rate", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Rows a second.")
+@click.option("--for", "duration", type=Duration(), default="2m", show_default=True)
+@click.option("--drift", "drifts", multiple=True, type=_Drift(), help="What changes, when, how much: concept@30s:0.8")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@home_option
+@json_option
+def simulate(
+    model: str,
+    url: str,
+    key: str | None,
+    rate: float,
+    duration: timedelta,
+    drifts: tuple[Any, ...],
+    seed: int,
+    home: Path | None,
+    as_json: bool,
+) -> int:
+    """Send seeded traffic of MODEL to a running gateway, drawn from its own history, with a drift to inject.
+
+    Kinds: covariate, concept, unfairness, schema, schema_break, latency (a gateway with --drills obeys it).
+    """
+    from drift_pipeline.loop.home import model_of
+    from drift_pipeline.serving.simulate import simulate as run
+    from drift_pipeline.serving.traffic import history_of
+    from drift_pipeline.serving.up import LOCAL_KEY
+    from drift_pipeline.telemetry.lake import Lake
+
+    settings = settings_of(home)
+    spec, now = model_of(settings, model), system_clock().now()
+    source = history_of(Lake(settings.lake / model, source="simulate"), spec, now)
+    found = run(
+        url,
+        key or _key(settings.keys / LOCAL_KEY),
+        spec,
+        source,
+        rows_per_second=rate,
+        duration=duration,
+        seed=seed,
+        drifts=drifts,
+        prefix=f"sim{now:%Y%m%dT%H%M%S}-",
+        progress=lambda words: click.echo(words, err=True),
+    )
+    click.echo(json.dumps(found.to_json(), indent=2 if as_json else None))
+    return OK if found.answered else NEGATIVE
+
+
+def _key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(f"{path}: no key here: give --key, or start drift up, which makes one") from error
+
+
+@click.group()
+def producer() -> None:
+    """Producers: who may ask the gateway, and tell it of events."""
+
+
+@producer.command("add")
+@click.argument("name")
+@click.option("--model", "models", multiple=True, help="Which it may speak of; else every model.")
+@click.option("--rows-per-second", type=click.IntRange(min=1), default=1000, show_default=True)
+@home_option
+@json_option
+def add_producer(name: str, models: tuple[str, ...], rows_per_second: int, home: Path | None, as_json: bool) -> int:
+    """Make an API key for NAME. It is shown this once, and only its hash is kept."""
+    from drift_pipeline.loop.home import model_of, opened
+    from drift_pipeline.serving import keys
+
+    settings = settings_of(home)
+    for model in models:
+        model_of(settings, model)
+    with opened(settings, system_clock(), new=True) as at:
+        made = keys.add_producer(at.store, name, models or (keys.ANY_MODEL,), rows_per_second, getpass.getuser())
+    click.echo(json.dumps({"producer": name, "key": made}) if as_json else made)
+    return OK
+
+
+@producer.command("revoke")
+@click.argument("name")
+@home_option
+def revoke_producer(name: str, home: Path | None) -> int:
+    """Refuse NAME's key from the next second on."""
+    from drift_pipeline.loop.home import opened
+    from drift_pipeline.serving import keys
+
+    with opened(settings_of(home), system_clock()) as at:
+        keys.revoke_producer(at.store, name, getpass.getuser())
+    click.echo(f"{name}: its key is refused from now on")
+    return OK
+
+
+@producer.command("list")
+@home_option
+@json_option
+def list_producers(home: Path | None, as_json: bool) -> int:
+    """Who has a key."""
+    from drift_pipeline.loop.home import opened
+    from drift_pipeline.serving import keys
+
+    with opened(settings_of(home), system_clock()) as at:
+        found = keys.producers(at.store)
+    if as_json:
+        click.echo(json.dumps([{"name": one.name, **one.to_json()} for one in found], indent=2))
+        return OK
+    for one in found:
+        told = "revoked" if one.revoked else f"{one.rows_per_second:,} rows/s, {', '.join(one.models)}"
+        click.echo(f"{one.name}: {told}")
+    return OK
+
+
+COMMANDS = (adopt, serve, capture, tick, up, simulate, producer)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from drift_pipeline.cli.options import NEGATIVE, OK, Duration, Moment, home_option, json_option, settings_of
-from drift_pipeline.clock import SystemClock, Window, format_duration
+from drift_pipeline.clock import Window, format_duration, system_clock
 from drift_pipeline.errors import InputError
 
 reason_option = click.option("--reason", required=True, help="Why; it stands in the audit.")
@@ -32,7 +32,7 @@ def _loop(model: str, home: Path | None, actor: str | None) -> Iterator[tuple[An
 
     settings = settings_of(home)
     spec = model_of(settings, model)
-    with opened(settings, SystemClock()) as at:
+    with opened(settings, system_clock()) as at:
         yield at.loop(spec), actor or getpass.getuser()
 
 
@@ -135,7 +135,7 @@ def maintenance(
     """Announce maintenance of MODEL: rows of the span are kept but judge nothing, and nothing is done meanwhile."""
     from drift_pipeline.loop import operating
 
-    since = start or SystemClock().now()
+    since = start or system_clock().now()
     if end <= since:
         raise InputError(f"--to {end:%Y-%m-%d %H:%M} is not after --from {since:%Y-%m-%d %H:%M}")
     with _loop(model, home, actor) as (loop, who):
@@ -167,7 +167,7 @@ def snooze(model: str, reason: str, actor: str | None, home: Path | None, as_jso
     """No pages about drift of MODEL for a while. What happens is recorded as ever."""
     from drift_pipeline.loop import operating
 
-    until = SystemClock().now() + lasting
+    until = system_clock().now() + lasting
     with _loop(model, home, actor) as (loop, who):
         operating.snooze(loop, who, reason, until)
     return _say(model, f"no pages until {until:%Y-%m-%d %H:%M} UTC", as_json, until=until.isoformat())
@@ -212,8 +212,8 @@ def _standings(home: Path | None) -> tuple[list[Any], datetime]:
     from drift_pipeline.loop.home import models_of, opened
     from drift_pipeline.loop.status import standings
 
-    settings, now = settings_of(home), SystemClock().now()
-    with opened(settings, SystemClock()) as at:
+    settings, now = settings_of(home), system_clock().now()
+    with opened(settings, system_clock()) as at:
         return standings(at.store, models_of(settings).values(), now), now
 
 

@@ -5,12 +5,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from drift_pipeline.clock import Window
+from drift_pipeline.clock import Clock, Window
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError
+from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.loop import Loop
+from drift_pipeline.loop.releasing import Releasing, Trust
 from drift_pipeline.policy.decide import Decision, Trigger
 from drift_pipeline.policy.incident import Incident
-from drift_pipeline.rollout.plan import Status
+from drift_pipeline.registry.backends import Registry
+from drift_pipeline.rollout.plan import Phase, Status
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.lake import Lake
 
 
 def retrain(loop: Loop, actor: str, reason: str, *, hotfix: bool = False) -> tuple[str, Decision]:
@@ -48,6 +55,27 @@ def roll_back(loop: Loop, actor: str, reason: str) -> Status:
     The reference is armed by the next tick, so that this takes no longer than one transaction.
     """
     return loop.releasing.roll_back(actor, _given(reason))
+
+
+def brake(
+    settings: Settings,
+    store: ControlStore,
+    registry: Registry,
+    spec: ModelSpec,
+    clock: Clock,
+    rollout_id: str,
+    why: str,
+) -> Status | None:
+    """What the gateway does when a version it serves breaches its SLO: roll back exactly that rollout.
+
+    None, and nothing is changed, where somebody rolled it back already, or another one is under way by now.
+    """
+    ledger, lake = Ledger(spec, store, clock), Lake(settings.lake / spec.name, source="loop")
+    releasing = Releasing(spec, ledger, lake, registry, clock, Trust(settings.gitops, settings.environment, {}, ""))
+    status = releasing.status
+    if status is None or status.rollout_id != rollout_id or status.phase is Phase.ROLLED_BACK:
+        return None
+    return releasing.roll_back("gateway", f"SLO breach: {why}")
 
 
 def pause(loop: Loop, actor: str, reason: str, *, on: bool) -> None:

@@ -9,13 +9,14 @@ import polars as pl
 
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.bundle import load_pipeline
+from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.trainers import score
 
+__all__ = ["RECORDED", "Assignment", "Recovery", "Retrains", "Training", "Version"]
+
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
-
-RECORDED = "recorded"
 
 
 @dataclass(frozen=True)

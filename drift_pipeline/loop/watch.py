@@ -22,11 +22,11 @@ from drift_pipeline.detection.windows import MINUTES_KEPT, Part, floor, sliding
 from drift_pipeline.errors import ConflictError, InputError
 from drift_pipeline.loop.state import Version
 from drift_pipeline.registry.backends import Registry
+from drift_pipeline.rollout.observe import EXTERNAL
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Cursor, Lake
 
 MOST_SHAPES = 8
-EXTERNAL = "external"  # the route of what a producer says its own model answered
 REFERENCE_FILE = "reference.bin"
 
 _CURSOR = pl.Struct({"version": pl.Int64, "batch": pl.Int64, "source": pl.String})

@@ -15,6 +15,8 @@ from drift_pipeline.rollout.verdict import Decisions, Observations
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 
+RECORDED, EXTERNAL = "recorded", "external"  # a champion that answers elsewhere, and the route of its rows
+LEAST_TIMED = 50
 _NO_OUTCOMES = pl.DataFrame(schema={"_id": pl.String, "_label": pl.Float64})
 
 
@@ -29,12 +31,17 @@ def observe(
 ) -> Observations:
     """Facts since `status.evidence_since`; `candidate` and `champion` are the versions' names in the lake.
 
-    A mirrored row has no latency: it is known of a canary only. Without a spec nobody asks for latency and decisions.
+    Of a candidate in the shadow a latency is known only where the mirror timed single answers, and then without a
+    baseline beside it. Without a spec nobody asks for latency and decisions.
     """
     window = Window(status.evidence_since, max(status.evidence_since, now))
     served, mirrored = lake.read("predictions", window), lake.read("shadow", window)
     if served.is_empty() or mirrored.is_empty():
         return Observations(0, 0, 0, performance=performance)
+    if champion == RECORDED:  # answered elsewhere, under a name that is not known here
+        elsewhere = pl.col("_route") == EXTERNAL
+        named = pl.when(elsewhere).then(pl.lit(champion)).otherwise(pl.col("_version"))
+        served = served.with_columns(named.alias("_version"))
     both = pl.concat([served.select("_id", "_version", "_score"), mirrored.select("_id", "_version", "_score")])
     by_candidate = both.filter(pl.col("_version") == candidate)
     by_champion = both.filter(pl.col("_version") == champion)
@@ -46,6 +53,9 @@ def observe(
     pairs = scored.join(known, on="_id").sort("_id")
     usable = scored.filter(pl.col("_score").is_finite() & pl.col("_score_champion").is_finite())
     latencies = {name: _latency(served, name, spec) if canary else None for name in (candidate, champion)}
+    if not canary and "_latency_ms" in mirrored.columns:  # single answers that the mirror timed beside
+        timed = _latency(mirrored, candidate, spec)
+        latencies[candidate] = timed if timed and timed[1] >= LEAST_TIMED else None
     return Observations(
         candidate_rows=rows.height,
         candidate_errors=_errors(rows),

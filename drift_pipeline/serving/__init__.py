@@ -1,0 +1,1 @@
+"""The gateway: answers over the Open Inference Protocol, splits traffic, and writes down what it answered."""

@@ -1,0 +1,90 @@
+"""The gateway's HTTP: the Open Inference Protocol, outcomes and events of producers, health and metrics.
+
+GET  /v2  /v2/models/{model}  /v2/models/{model}/versions/{version}      metadata
+GET  /v2/health/live  /v2/health/ready  /v2/models/{model}/ready         health, without a key
+GET  /metrics                                                            without a key
+POST /v2/models/{model}/infer                                            scores, once their events are written
+POST /v2/models/{model}/outcomes                                         labels, for predictions of any time
+POST /v2/models/{model}/events                                           predictions of a model served elsewhere
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from drift_pipeline.clock import Clock
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.serving.endpoints import Endpoints, failed
+from drift_pipeline.serving.gateway import Gateway, Judge, RolledBack
+from drift_pipeline.serving.guard import SloCounts
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.sources.spool import SpoolWriter
+
+
+def never(_: SloCounts) -> None:
+    """No canary is stopped."""
+
+
+def make_app(
+    settings: Settings,
+    specs: Mapping[str, ModelSpec],
+    spool: SpoolWriter,
+    clock: Clock,
+    *,
+    judge_slo: Judge = never,
+    rolled_back: RolledBack = lambda _model, _reason: None,
+    every_seconds: float = 1.0,
+    rotate_seconds: float = 5.0,
+) -> Starlette:
+    """The ASGI application over a home's control store and registry. It closes the spool when it is shut down.
+
+    Args:
+        judge_slo: told every canary's counts each second; a reason stops the canary here and now.
+        rolled_back: told what was stopped, in a thread; called again until it returns.
+        rotate_seconds: how long an event waits at most before capture may read it.
+    """
+    store, registry = ControlStore(settings.database_url, clock), LocalRegistry(settings.registry)
+    gateway = Gateway(
+        specs,
+        store,
+        registry,
+        spool,
+        clock,
+        judge_slo=judge_slo,
+        rolled_back=rolled_back,
+        every_seconds=every_seconds,
+        rotate_seconds=rotate_seconds,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(gateway.run())
+        try:
+            yield
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            try:
+                spool.rotate()
+            finally:
+                spool.close()
+                store.close()
+
+    endpoints = Endpoints(gateway)
+    paths = [Route(path, endpoints.answered(endpoint), methods=[method]) for method, path, endpoint in endpoints.all()]
+    return Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _told_by_starlette})
+
+
+async def _told_by_starlette(_: Request, error: Exception) -> Response:
+    """404 and 405 of paths that are not ours."""
+    assert isinstance(error, HTTPException)
+    return failed(error.status_code, f"{error.detail}; the paths begin with /v2, see GET /v2", error.headers)

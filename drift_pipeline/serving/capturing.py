@@ -1,0 +1,39 @@
+"""Capture as a process: the spools of a home, its lakes, and the mirror of its rollouts."""
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Event
+
+from drift_pipeline.clock import Clock
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.serving.mirror import Mirror
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.capture import Capture
+from drift_pipeline.telemetry.lake import Lake
+
+DEAD_LETTERS = "_dead_letters"  # no model's name begins so
+
+
+@contextmanager
+def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) -> Iterator[tuple[Capture, Event]]:
+    """The capture of a home, and what SIGINT and SIGTERM set: a step under way is finished."""
+    lakes: dict[tuple[str, str], Lake] = {}
+
+    def lake_of(model: str, source: str) -> Lake:
+        place = (model, source)
+        if place not in lakes:
+            lakes[place] = Lake(settings.lake / (model or DEAD_LETTERS), source=source)
+        return lakes[place]
+
+    stop = Event()
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, lambda *_: stop.set())
+    store = ControlStore(settings.database_url, clock)
+    try:
+        mirror = Mirror(store, LocalRegistry(settings.registry), specs)
+        yield Capture(settings.home / "spool", lake_of, specs, clock, mirror.mirror), stop
+    finally:
+        store.close()

@@ -1,0 +1,207 @@
+"""What the gateway holds between two requests, and how it follows the control store: each second, without a restart."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from drift_pipeline.clock import HOUR, Clock
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.loop.routes import Route, routes
+from drift_pipeline.registry.backends import Registry
+from drift_pipeline.serving.answer import Count
+from drift_pipeline.serving.guard import Guard, SloCounts
+from drift_pipeline.serving.keys import Bucket, Producer, producers, refused
+from drift_pipeline.serving.metrics import Metrics
+from drift_pipeline.serving.models import Models, is_elsewhere
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.event import LINE_BYTES
+from drift_pipeline.telemetry.sources.spool import SpoolWriter
+
+log = logging.getLogger(__name__)
+Judge = Callable[[SloCounts], str | None]  # a reason = stop this canary
+RolledBack = Callable[[str, str], None]  # model, reason; called until it returns, so it has to bear repetition
+
+
+class Gateway:
+    """One process's gateway. All but `_read`, `prepare` and `rolled_back` runs on the event loop, so nothing is locked.
+
+    Without the control store it goes on with what it last heard; `routes_age_seconds` tells since when.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, ModelSpec],
+        store: ControlStore,
+        registry: Registry,
+        spool: SpoolWriter,
+        clock: Clock,
+        *,
+        judge_slo: Judge,
+        rolled_back: RolledBack,
+        every_seconds: float,
+        rotate_seconds: float,
+    ) -> None:
+        self.specs, self.clock, self.spool = specs, clock, spool
+        self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
+        self.producers: dict[str, Producer] = {}
+        self.trouble = "the routes were not read yet"
+        self._store, self._judge_slo, self._rolled_back = store, judge_slo, rolled_back
+        self._every, self._rotate_every = every_seconds, rotate_seconds
+        self._heard_at: float | None = None
+        self._buckets: dict[str, Bucket] = {}
+        self._refused: dict[tuple[str, str], float] = {}
+        self._to_tell: dict[str, str] = {}
+        self._said: dict[str, str] = {}
+        self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
+
+    @property
+    def heard(self) -> bool:
+        """Whether the control store ever answered."""
+        return self._heard_at is not None
+
+    def not_ready(self, model: str) -> str:
+        """Why a model that has a champion cannot be answered for; "" when it can."""
+        if not self.heard:
+            return self.trouble
+        return self.models.problems.get(model, "") if model not in self.models.served else ""
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        every = self._every
+        steps = ((self.follow, every), (self.judge, every), (self.tell, every), (self.rotate, self._rotate_every))
+        await asyncio.gather(*(_repeat(step, seconds) for step, seconds in steps))
+
+    async def follow(self) -> None:
+        """Take up what the control store says; a version is loaded before the first request is sent to it."""
+        try:
+            found, known = await asyncio.to_thread(self._read)
+        except Exception as error:  # the old routes hold; told by /v2/health/ready
+            self._trouble(f"the control store: {error}")
+        else:
+            self.producers = {producer.sha256: producer for producer in known if not producer.revoked}
+            for route in found:
+                await self._switch(route)
+            self._heard_at, self.trouble = time.monotonic(), ""
+
+    async def judge(self) -> None:
+        """Stop each canary that has breached; the next request is the champion's."""
+        for counts in self.guard.counts():
+            if reason := self._judge_slo(counts):
+                log.warning("%s: the canary %s is stopped: %s", counts.model, counts.version, reason)
+                self.guard.stop(counts.model)
+                served = self.models.served[counts.model]
+                self.models.served[counts.model] = replace(served, weight=0)
+                self.metrics.weight.labels(counts.model).set(0)
+                self._to_tell[counts.model] = reason
+
+    async def tell(self) -> None:
+        """Report what was stopped."""
+        for model, reason in list(self._to_tell.items()):
+            await asyncio.to_thread(self._rolled_back, model, reason)
+            del self._to_tell[model]
+
+    async def rotate(self) -> None:
+        """Hand over what was written; a segment is read once it is closed."""
+        self.spool.rotate()
+
+    def write(self, model: str, events: Sequence[bytes]) -> None:
+        """All or none.
+
+        Raises:
+            InputError: an event is longer than a line of the spool may be.
+            UnavailableError: the spool does not take them; then nothing may be answered.
+        """
+        if (longest := max(map(len, events))) > LINE_BYTES:
+            raise InputError(f"{model}: a row of {longest:,} bytes; send shorter texts, at most {LINE_BYTES:,} in all")
+        try:
+            self.spool.write(events)
+        except UnavailableError:
+            self.metrics.spool_failures.labels(model).inc()
+            raise
+
+    def count(self, model: str, count: Count) -> None:
+        """Take what was answered into the metrics and the guard's counts."""
+        labels = (model, count.version, count.route)
+        self.metrics.rows.labels(*labels).inc(count.rows)
+        if count.errors:
+            self.metrics.errors.labels(*labels).inc(count.errors)
+        self.guard.count(model, count.route, count.rows, count.errors, count.slow)
+
+    def say_once(self, model: str, failure: str) -> None:
+        """A failure of scoring, which the metrics count."""
+        if self._said.get(model) != failure:
+            self._said[model] = failure
+            log.error("%s: %s", model, failure)
+
+    def take(self, producer: Producer, rows: int) -> float:
+        """0.0, or in how many seconds the producer may send as many; inf for never."""
+        return self._buckets.setdefault(producer.name, Bucket()).take(rows, producer.rows_per_second)
+
+    async def record_refusal(self, producer: Producer, model: str) -> None:
+        """Once an hour for each producer and model; all models that do not exist count as one."""
+        key = (producer.name, model if model in self.specs else "")
+        if time.monotonic() - self._refused.get(key, float("-inf")) < HOUR.total_seconds():
+            return
+        self._refused[key] = time.monotonic()
+        try:
+            await asyncio.to_thread(refused, self._store, *key)
+        except UnavailableError as error:  # it is refused all the same, and recorded the next time
+            del self._refused[key]
+            log.warning("%s: the refusal could not be recorded: %s", producer.name, error)
+
+    def _read(self) -> tuple[list[Route], list[Producer]]:
+        return [*routes(self._store, self.specs.values()).values()], producers(self._store)
+
+    async def _switch(self, route: Route) -> None:
+        model, models = route.model, self.models
+        if is_elsewhere(route):
+            models.elsewhere.add(model)
+            return
+        models.elsewhere.discard(model)
+        if models.is_current(route):
+            return
+        served, problem = await asyncio.to_thread(models.prepare, route)
+        if problem and problem != models.problems.get(model):
+            log.error("%s: %s", model, problem)
+        models.problems.pop(model, None)
+        if problem:
+            models.problems[model] = problem
+        if served is not None:
+            self.guard.watch(route)
+            weight = 0 if self.guard.stopped(route) else served.weight
+            models.served[model] = replace(served, weight=weight)
+        self._show(model)
+
+    def _show(self, model: str) -> None:
+        metrics, served = self.metrics, self.models.served.get(model)
+        metrics.problems.labels(model).set(model in self.models.problems)
+        if served is None:
+            return
+        metrics.weight.labels(model).set(served.weight)
+        with suppress(KeyError):  # nothing was shown yet
+            metrics.loaded.remove_by_labels({"model": model})
+        for role, version in served.loaded.items():
+            way = "taken_apart" if version.scorer.taken_apart else "whole"
+            metrics.loaded.labels(model, role, version.name, version.digest, way).set(1)
+
+    def _trouble(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            log.error("%s", trouble)
+        self.trouble = trouble
+
+
+async def _repeat(step: Callable[[], Awaitable[None]], seconds: float) -> None:
+    said = ""
+    while True:
+        try:
+            await step()
+            said = ""
+        except Exception as error:  # the edge of a background task: it says so, once, and goes on
+            if str(error) != said:
+                said = str(error)
+                log.exception("%s failed, and is tried again", step)
+        await asyncio.sleep(seconds)

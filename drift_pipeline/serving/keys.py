@@ -1,0 +1,111 @@
+"""API keys of producers: who may ask and tell of which model, and how much a second. A key itself is never stored."""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from drift_pipeline.control.store import ControlStore, Entry, Put, Record
+from drift_pipeline.errors import InputError
+
+KIND, ANY_MODEL, BURST_SECONDS = "producer", "*", 2
+
+
+@dataclass(frozen=True)
+class Producer:
+    """`models` may be ("*",). `sha256` is the hex digest of the key.
+
+    A plain hash is right for it: a key is 256 random bits, so there is nothing to guess that salt or slowness would
+    hinder, and one look-up finds it. The look-up's time tells of the hash, which nobody can steer to a stored one.
+    """
+
+    name: str
+    sha256: str
+    models: tuple[str, ...]
+    rows_per_second: int
+    revoked: bool = False
+
+    def may(self, model: str) -> bool:
+        return model in self.models or ANY_MODEL in self.models
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "name"} | {"models": [*self.models]}
+
+
+def key_hash(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+
+
+def add_producer(store: ControlStore, name: str, models: Sequence[str], rows_per_second: int, actor: str) -> str:
+    """The new key, which is told this once. A revoked name may be given a new one.
+
+    Raises:
+        InputError: the name has a key already, no model, or a rate below 1.
+        ConflictError: somebody else changed the producer meanwhile.
+    """
+    if not name or not models or rows_per_second < 1:
+        raise InputError(f"a producer has a name, models and a rate of 1 row a second or more, not {name!r}, {models}")
+    found = store.get(KIND, name)
+    if found is not None and not found.body["revoked"]:
+        raise InputError(f"the producer {name} has a key already; revoke it first")
+    key = secrets.token_urlsafe(32)
+    producer = Producer(name, key_hash(key), tuple(models), rows_per_second)
+    _commit(store, "producer.added", producer, found.generation if found else 0, actor)
+    return key
+
+
+def revoke_producer(store: ControlStore, name: str, actor: str) -> None:
+    """Its key is refused from the next second on; again is no error.
+
+    Raises:
+        InputError: there is no such producer.
+    """
+    found = store.get(KIND, name)
+    if found is None:
+        known = ", ".join(record.key for record in store.find(KIND)) or "none"
+        raise InputError(f"there is no producer {name!r}; there are: {known}")
+    if not found.body["revoked"]:
+        revoked = Producer(**{**asdict(_producer(found)), "revoked": True})
+        _commit(store, "producer.revoked", revoked, found.generation, actor)
+
+
+def producers(store: ControlStore) -> list[Producer]:
+    """All, revoked ones too."""
+    return [_producer(record) for record in store.find(KIND)]
+
+
+def refused(store: ControlStore, producer: str, model: str) -> None:
+    """Record that a producer asked for what is not its own."""
+    store.commit(Entry("gateway", "producer.refused", producer, details={"model": model}))
+
+
+def _commit(store: ControlStore, event: str, producer: Producer, generation: int, actor: str) -> None:
+    details = {"models": [*producer.models], "rows_per_second": producer.rows_per_second}
+    entry = Entry(actor, event, producer.name, details=details)
+    store.commit(entry, [Put(KIND, producer.name, producer.to_json(), generation)])
+
+
+def _producer(record: Record) -> Producer:
+    return Producer(record.key, **{**record.body, "models": tuple(record.body["models"])})
+
+
+@dataclass
+class Bucket:
+    """Rows that may still come: `rows_per_second` flow in, `BURST_SECONDS` of them are held at most."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    held: float = float("inf")  # more than it holds: full
+    at: float = field(default=0.0)
+
+    def take(self, rows: int, rows_per_second: int) -> float:
+        """0.0 when they were taken, else in how many seconds they could be; inf for more than it ever holds."""
+        now, most = self.monotonic(), rows_per_second * BURST_SECONDS
+        self.held, self.at = min(most, self.held + (now - self.at) * rows_per_second), now
+        if rows > most:
+            return float("inf")
+        if rows > self.held:
+            return (rows - self.held) / rows_per_second
+        self.held -= rows
+        return 0.0

@@ -1,0 +1,36 @@
+"""The gateway's metrics, in the words of Prometheus; a registry of its own, so that two gateways do not mix."""
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """Labels hold only what specs and the control store name, never what a caller wrote."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+
+        def made(kind: Any, name: str, told: str, *labels: str, **options: Any) -> Any:
+            return kind(f"drift_gateway_{name}", told, labels, registry=registry, **options)
+
+        self.requests = made(Counter, "requests", "Requests by model and HTTP status.", "model", "status")
+        self.seconds = made(
+            Histogram, "request_seconds", "Time to an answer of infer.", "model", "route", buckets=_SECONDS
+        )
+        self.rows = made(
+            Counter, "rows", "Rows answered, by the version they were sent to.", "model", "version", "route"
+        )
+        self.errors = made(Counter, "row_errors", "Rows without a usable score.", "model", "version", "route")
+        self.spool_failures = made(Counter, "spool_failures", "Times that the spool did not take events.", "model")
+        self.weight = made(Gauge, "canary_weight_percent", "Share of the traffic that the canary is sent.", "model")
+        self.loaded = made(
+            Gauge, "loaded_version", "1 for what is loaded.", "model", "role", "version", "digest", "way"
+        )
+        self.problems = made(Gauge, "load_problems", "1 while a version of the model cannot be loaded.", "model")
+        self.routes_age = made(Gauge, "routes_age_seconds", "Time since the control store last told the routes.")
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)

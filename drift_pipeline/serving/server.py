@@ -1,0 +1,41 @@
+"""The gateway as a process: one event loop, which ends cleanly when it is told to."""
+
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from drift_pipeline.clock import SystemClock
+from drift_pipeline.errors import InputError
+from drift_pipeline.serving.app import make_app
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.sources.spool import SpoolWriter
+
+SOURCE = "gateway"
+
+
+def serve(settings: Settings, specs: Mapping[str, ModelSpec], host: str, port: int, **options: Any) -> None:
+    """Serve until SIGINT or SIGTERM; then requests under way are finished and the spool is handed over.
+
+    Port 0 is any free one; stderr tells which. `options` are `make_app`'s.
+
+    Raises:
+        InputError: the address is taken, or another gateway writes this home's spool.
+    """
+    import uvicorn
+
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InputError(f"{host}:{port}: cannot listen here: {error}; give another --port") from error
+    with listening:
+        app = make_app(settings, specs, SpoolWriter(settings.home / "spool" / SOURCE), SystemClock(), **options)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, lambda *_: None)  # uvicorn raises them once more when all is done
+        shown = f"[{host}]" if ":" in host else host
+        sys.stderr.write(f"gateway on http://{shown}:{listening.getsockname()[1]}\n")
+        sys.stderr.flush()
+        server.run(sockets=[listening])

@@ -1,0 +1,254 @@
+"""`drift up`: the gateway, capture and Dagster as child processes on one machine, ended together."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import drift_pipeline
+from drift_pipeline.clock import SystemClock
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.errors import InputError
+from drift_pipeline.serving.keys import ANY_MODEL, add_producer, key_hash, producers, revoke_producer
+from drift_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
+
+LOCAL, LOCAL_KEY = "local", "gateway.key"
+LOCAL_ROWS_PER_SECOND = 10_000
+PATIENCE_S = 15.0  # for what ends by itself, before it is killed
+_LOOK_EVERY_S = 0.2
+
+# Leads the children's process group, and ends it when its own standard input does: with `drift up`, however that died.
+# The input ends only when a child that is being forked has gone into the group, so none is left out.
+_GUARD = f"""
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.stdin.read()
+os.killpg(0, signal.SIGTERM)
+time.sleep({PATIENCE_S / 3})
+os.killpg(0, signal.SIGKILL)
+"""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A child: `health` is what answers 200 once it is up, `address` what people open; both may be missing."""
+
+    name: str
+    command: Sequence[str]
+    health: str | None = None
+    address: str | None = None
+
+
+def services(host: str, port: int, dagster_port: int) -> list[Service]:
+    """What `up` starts. Dagster answers this machine alone, since it asks nobody who they are.
+
+    `dagster dev` is one parent for webserver, daemon and the one code server that both use; started apart, each of the
+    two would load the models' code for itself.
+    """
+    drift = [sys.executable, "-c", "from drift_pipeline.cli import main; main()"]
+    dagster = ["-m", "drift_pipeline.definitions", "--host", "127.0.0.1", "--port", str(dagster_port)]
+    gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
+    return [
+        Service(
+            "gateway", [*drift, "serve", "--host", host, "--port", str(port)], f"{gateway}/v2/health/live", gateway
+        ),
+        Service("capture", [*drift, "capture"]),
+        Service("dagster", [sys.executable, "-m", "dagster", "dev", *dagster], f"{ui}/server_info", ui),
+    ]
+
+
+def up(
+    settings: Settings,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    dagster_port: int = 3000,
+    *,
+    started: Sequence[Service] | None = None,
+    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
+) -> int:
+    """Run until SIGINT or SIGTERM (0), or until a child dies (1); then no child is left.
+
+    The first start makes the producer "local", which may ask for every model; its key lies in `keys/gateway.key`.
+    What each child says is in `logs/<name>.log`. Wants the main thread, which alone hears signals.
+
+    Args:
+        started: instead of the real children.
+
+    Raises:
+        InputError: a port is in use; nothing was started.
+    """
+    _refuse_taken({"--port": (host, port), "--dagster-port": ("127.0.0.1", dagster_port)})
+    settings = settings.model_copy(update={"home": settings.home.absolute()})
+    for folder in ("logs", "dagster"):
+        (settings.home / folder).mkdir(parents=True, exist_ok=True)
+    _keep_instance_config(settings.home / "dagster")
+    make_local_key(settings)
+    with _told_to_end() as ending:
+        return _run(settings, services(host, port, dagster_port) if started is None else started, ending, tell)
+
+
+def make_local_key(settings: Settings) -> Path:
+    """The file with the local producer's key, made where there is none, or one that the store does not know.
+
+    A key that was revoked stays so.
+    """
+    path = settings.keys / LOCAL_KEY
+    store = ControlStore(settings.database_url, SystemClock())
+    try:
+        known = {producer.name: producer for producer in producers(store)}.get(LOCAL)
+        if known is not None:
+            with suppress(OSError):
+                if key_hash(path.read_text(encoding="utf-8").strip()) == known.sha256:
+                    return path
+            revoke_producer(store, LOCAL, "drift up")  # its key was lost
+        _write_secret(path, add_producer(store, LOCAL, [ANY_MODEL], LOCAL_ROWS_PER_SECOND, "drift up"))
+    finally:
+        store.close()
+    return path
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")
+
+
+def _keep_instance_config(dagster_home: Path) -> None:
+    """The packaged dagster.yaml, unless somebody has put one there, for PostgreSQL say."""
+    package = Path(drift_pipeline.__file__).parent
+    packaged = package / "dagster.yaml"  # in a wheel; in a checkout it lies at the top
+    if not (dagster_home / "dagster.yaml").exists():
+        shutil.copyfile(
+            packaged if packaged.exists() else package.parent / "dagster.yaml", dagster_home / "dagster.yaml"
+        )
+
+
+def _refuse_taken(addresses: Mapping[str, tuple[str, int]]) -> None:
+    """All are taken at once, so that two options cannot name one address."""
+    with ExitStack() as stack:
+        for option, (host, port) in addresses.items():
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                stack.enter_context(socket.create_server((host, port), family=family))
+            except OSError as error:
+                raise InputError(f"{host}:{port}: cannot listen here: {error}; give another {option}") from error
+
+
+@contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    """Set by SIGINT or SIGTERM. What a handler catches is not passed on as ignored: children can be ended by both."""
+    ending = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ending.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ending
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(settings: Settings, started: Sequence[Service], ending: threading.Event, tell: Callable[[str], None]) -> int:
+    environment = os.environ | _environment(settings)
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    with ExitStack() as logs, _group() as group:
+        try:
+            for service in started:
+                log = logs.enter_context((settings.home / "logs" / f"{service.name}.log").open("ab"))
+                children[service.name] = subprocess.Popen(
+                    service.command,
+                    process_group=group,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            return _watch(settings, started, children, ending, tell)
+        finally:
+            _end(group, children.values())
+
+
+def _environment(settings: Settings) -> Mapping[str, str]:
+    """Ours for a child: the same home, wherever it thinks it stands."""
+    models = {"DRIFT_MODELS": str(settings.models.absolute())} if settings.models else {}
+    return models | {
+        "DAGSTER_HOME": str(settings.home / "dagster"),
+        "DRIFT_HOME": str(settings.home),
+        "DRIFT_DATABASE": settings.database,
+        "DRIFT_ENVIRONMENT": settings.environment,
+    }
+
+
+@contextmanager
+def _group() -> Iterator[int]:
+    """A process group that does not outlive this process, however it ends."""
+    guard = subprocess.Popen([sys.executable, "-c", _GUARD], stdin=subprocess.PIPE, process_group=0)
+    try:
+        yield guard.pid
+    finally:
+        guard.kill()
+        guard.communicate()
+
+
+def _watch(
+    settings: Settings,
+    started: Sequence[Service],
+    children: Mapping[str, "subprocess.Popen[bytes]"],
+    ending: threading.Event,
+    tell: Callable[[str], None],
+) -> int:
+    import httpx
+
+    silent = list(started)
+    with httpx.Client(timeout=1, trust_env=False) as client:
+        while not ending.wait(_LOOK_EVERY_S):
+            for name, child in children.items():
+                if child.poll() is not None:
+                    log = settings.home / "logs" / f"{name}.log"
+                    tell(f"{name} ended with code {child.returncode}; read {log}")
+                    return 1
+            for service in [service for service in silent if _answers(client, service)]:
+                silent.remove(service)
+                tell(f"{service.name} on {service.address}" if service.address else f"{service.name} was started")
+    tell("ending all")
+    return 0
+
+
+def _answers(client: "httpx.Client", service: Service) -> bool:
+    import httpx
+
+    if service.health is None:
+        return True
+    try:
+        return client.get(service.health).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _end(group: int, children: Iterable["subprocess.Popen[bytes]"]) -> None:
+    """Ask all to end, wait for those that were started here, and kill what is left, the guard included."""
+    os.killpg(group, signal.SIGTERM)
+    until = time.monotonic() + PATIENCE_S
+    for child in children:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(max(0.0, until - time.monotonic()))
+    os.killpg(group, signal.SIGKILL)
+    for child in children:
+        child.wait()
+
+
+def _spelt(host: str) -> str:
+    """As an address that can be opened from this machine."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{here}]" if ":" in here else here

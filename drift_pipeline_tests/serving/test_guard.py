@@ -1,0 +1,65 @@
+"""What the guard counts, and for how long a canary stays stopped."""
+
+from dataclasses import replace
+from typing import Any
+
+from drift_pipeline.loop.routes import Route
+from drift_pipeline.rollout.plan import Phase
+from drift_pipeline.serving.guard import Guard, SloCounts
+
+CHAMPION: dict[str, Any] = {"version": "v1", "digest": "sha256:1"}
+CANDIDATE: dict[str, Any] = {"version": "v2", "digest": "sha256:2"}
+ROUTE = Route("fraud", CHAMPION, CANDIDATE, None, "r1", Phase.CANARY, 10, mirror=True)
+
+
+def watched(now: list[float], route: Route = ROUTE) -> Guard:
+    guard = Guard(lambda: now[0])
+    guard.watch(route)
+    return guard
+
+
+def test_a_canary_is_counted_beside_the_champion_since_its_phase_began() -> None:
+    guard = watched(now := [1000.0])
+    guard.count("fraud", "canary", 10, 2, 1)
+    guard.count("fraud", "stable", 90, 0, 3)
+    now[0] += 30
+    guard.count("fraud", "canary", 5, 0, 0)
+    (found,) = guard.counts()
+    assert found == SloCounts("fraud", "v2", "canary", 15, 2, 1, 90, 0, 3, recent=replace(found, recent=None))
+
+
+def test_the_last_minute_forgets_what_is_older() -> None:
+    guard = watched(now := [1000.0])
+    guard.count("fraud", "canary", 10, 2, 1)
+    now[0] += 59
+    guard.count("fraud", "canary", 1, 0, 0)
+    assert [c.recent and c.recent.rows for c in guard.counts()] == [11]
+    now[0] += 1
+    assert [c.recent and c.recent.rows for c in guard.counts()] == [1]
+    now[0] += 3600
+    assert [(c.rows, c.recent and c.recent.rows) for c in guard.counts()] == [(11, 0)]
+
+
+def test_without_a_canary_nothing_is_counted() -> None:
+    guard = watched([0.0], replace(ROUTE, weight=0, phase=Phase.SHADOW))
+    guard.count("fraud", "stable", 10, 0, 0)
+    assert guard.counts() == []
+
+
+def test_another_phase_counts_from_anew_and_the_same_one_goes_on() -> None:
+    guard = watched([0.0])
+    guard.count("fraud", "canary", 10, 0, 0)
+    guard.watch(replace(ROUTE, weight=20))
+    assert [counts.rows for counts in guard.counts()] == [10]
+    guard.watch(replace(ROUTE, rollout_id="r2"))
+    assert [counts.rows for counts in guard.counts()] == [0]
+
+
+def test_a_stopped_canary_stays_stopped_until_another_rollout() -> None:
+    guard = watched([0.0])
+    guard.stop("fraud")
+    guard.watch(ROUTE)
+    assert (guard.counts(), guard.stopped(ROUTE)) == ([], True)
+    other = replace(ROUTE, rollout_id="r2")
+    guard.watch(other)
+    assert (len(guard.counts()), guard.stopped(other)) == (1, False)
