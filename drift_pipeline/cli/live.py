@@ -124,7 +124,7 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
     from drift_pipeline.serving.server import serve as run
 
     settings = settings_of(home)
-    run(settings, models_of(settings), host, port, drills=drills)
+    run(settings, models_of(settings), host, port, system_clock(), drills=drills)
     return OK
 
 

@@ -17,8 +17,8 @@ class Route:
     """One model's traffic. Versions are documents for `Version.load`; `weight` is the candidate's share in percent.
 
     `candidate` is None while no rollout is under way; `mirror`: a copy of the traffic is to be scored by whichever of
-    the two did not answer. `previous` is what a rollback would put back; None of a first version. `since` is when the
-    rollout under way began.
+    the two did not answer. `previous` is what a rollback would put back; None of a first version. `rollout_id`, `phase`
+    and `since`, when it began or ended, are of the last rollout, also once it is over.
     """
 
     model: str
@@ -46,7 +46,10 @@ def _route(store: ControlStore, spec: ModelSpec) -> Route | None:
     rollout = store.get("rollout", spec.name)
     status = Status.from_json(rollout.body) if rollout else None
     if status is None or not status.active:
-        return Route(spec.name, champion.body, None, previous, "", status.phase if status else None, 0, mirror=False)
+        if status is None:
+            return Route(spec.name, champion.body, None, previous, "", None, 0, mirror=False)
+        over = status.rollout_id, status.phase
+        return Route(spec.name, champion.body, None, previous, over[0], over[1], 0, mirror=False, since=status.since)
     candidate = store.get("candidate", f"{spec.name}/{status.candidate}")
     weight = spec.rollout.canary_weight if status.phase is Phase.CANARY else 0
     body = candidate.body if candidate else None

@@ -1,5 +1,6 @@
 """One request's rows to their versions, and what they came to: scores, the events to write down, and counts."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,7 +44,13 @@ class Answer:
 
 
 def answer(
-    spec: ModelSpec, served: Served, ask: Ask, now: datetime, began: float, seconds: Callable[[], float]
+    spec: ModelSpec,
+    served: Served,
+    ask: Ask,
+    now: datetime,
+    began: float,
+    seconds: Callable[[], float],
+    drills: bool = False,
 ) -> Answer:
     """`began` is when the request came, by the clock `seconds`; a row's latency runs from there to its own score."""
     n = len(ask.rows)
@@ -54,6 +61,8 @@ def answer(
     for route, places in _sides(served, ask):
         started = seconds()
         version = served.candidate if route == CANARY and served.candidate else served.champion
+        if drills and route == CANARY:
+            time.sleep(ask.canary_delay_ms / 1000)  # as a slow model would: nobody else is answered meanwhile
         own, failure = _scores(version, ask, places)
         failures += [failure] if failure else []
         answered = dict(zip(places, own, strict=True))

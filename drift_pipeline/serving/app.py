@@ -40,16 +40,19 @@ def make_app(
     clock: Clock,
     *,
     judge_slo: Judge = never,
-    rolled_back: RolledBack = lambda _model, _reason: None,
+    rolled_back: RolledBack = lambda _model, _rollout, _reason: None,
     every_seconds: float = 1.0,
     rotate_seconds: float = 5.0,
+    drills: bool = False,
 ) -> Starlette:
     """The ASGI application over a home's control store and registry. It closes the spool when it is shut down.
 
     Args:
-        judge_slo: told every canary's counts each second; a reason stops the canary here and now.
+        judge_slo: told each second the counts of every canary, and for a day of a champion just promoted; a reason
+            stops it here and now.
         rolled_back: told what was stopped, in a thread; called again until it returns.
         rotate_seconds: how long an event waits at most before capture may read it.
+        drills: requests may ask for delays.
     """
     store, registry = ControlStore(settings.database_url, clock), LocalRegistry(settings.registry)
     gateway = Gateway(
@@ -62,6 +65,7 @@ def make_app(
         rolled_back=rolled_back,
         every_seconds=every_seconds,
         rotate_seconds=rotate_seconds,
+        drills=drills,
     )
 
     @asynccontextmanager

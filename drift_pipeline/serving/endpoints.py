@@ -1,5 +1,6 @@
 """The gateway's endpoints: who may ask, what is answered, and that its events are written before an answer leaves."""
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -125,7 +126,9 @@ class Endpoints:
         ask = read_ask(body, spec)
         self._take(producer, len(ask.rows))
         served = self._served(spec)
-        found = answer(spec, served, ask, gateway.clock.now(), began, time.perf_counter)
+        if gateway.drills and ask.delay_ms:
+            await asyncio.sleep(ask.delay_ms / 1000)
+        found = answer(spec, served, ask, gateway.clock.now(), began, time.perf_counter, gateway.drills)
         gateway.write(spec.name, found.events)
         for count in found.counts:
             gateway.count(spec.name, count)

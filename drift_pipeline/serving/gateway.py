@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from drift_pipeline.clock import HOUR, Clock
+from drift_pipeline.clock import DAY, HOUR, Clock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.loop.routes import Route, routes
 from drift_pipeline.registry.backends import Registry
+from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.serving.answer import Count
 from drift_pipeline.serving.guard import Guard, SloCounts
 from drift_pipeline.serving.keys import Bucket, Producer, producers, refused
@@ -23,7 +24,8 @@ from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
 log = logging.getLogger(__name__)
 Judge = Callable[[SloCounts], str | None]  # a reason = stop this canary
-RolledBack = Callable[[str, str], None]  # model, reason; called until it returns, so it has to bear repetition
+RolledBack = Callable[[str, str, str], None]  # model, rollout, reason; called until it returns: bears repetition
+BAKE = DAY  # after a promotion: so long a breach of its SLO takes the new champion back
 
 
 class Gateway:
@@ -44,7 +46,9 @@ class Gateway:
         rolled_back: RolledBack,
         every_seconds: float,
         rotate_seconds: float,
+        drills: bool,
     ) -> None:
+        self.drills = drills
         self.specs, self.clock, self.spool = specs, clock, spool
         self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
         self.producers: dict[str, Producer] = {}
@@ -54,7 +58,7 @@ class Gateway:
         self._heard_at: float | None = None
         self._buckets: dict[str, Bucket] = {}
         self._refused: dict[tuple[str, str], float] = {}
-        self._to_tell: dict[str, str] = {}
+        self._to_tell: dict[str, tuple[str, str]] = {}
         self._said: dict[str, str] = {}
         self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
 
@@ -88,20 +92,21 @@ class Gateway:
             self._heard_at, self.trouble = time.monotonic(), ""
 
     async def judge(self) -> None:
-        """Stop each canary that has breached; the next request is the champion's."""
+        """Stop each canary, and each champion just promoted, that has breached; the next request is another's."""
         for counts in self.guard.counts():
             if reason := self._judge_slo(counts):
-                log.warning("%s: the canary %s is stopped: %s", counts.model, counts.version, reason)
+                log.warning("%s: %s is stopped: %s", counts.model, counts.version, reason)
                 self.guard.stop(counts.model)
                 served = self.models.served[counts.model]
-                self.models.served[counts.model] = replace(served, weight=0)
+                back = served.previous if counts.phase == Phase.FULL and served.previous else served.champion
+                self.models.served[counts.model] = replace(served, champion=back, weight=0)
                 self.metrics.weight.labels(counts.model).set(0)
-                self._to_tell[counts.model] = reason
+                self._to_tell[counts.model] = served.route.rollout_id, reason
 
     async def tell(self) -> None:
         """Report what was stopped."""
-        for model, reason in list(self._to_tell.items()):
-            await asyncio.to_thread(self._rolled_back, model, reason)
+        for model, told in list(self._to_tell.items()):
+            await asyncio.to_thread(self._rolled_back, model, *told)
             del self._to_tell[model]
 
     async def rotate(self) -> None:
@@ -171,10 +176,16 @@ class Gateway:
         if problem:
             models.problems[model] = problem
         if served is not None:
-            self.guard.watch(route)
+            self.guard.watch(route, self._bakes_for(route))
             weight = 0 if self.guard.stopped(route) else served.weight
             models.served[model] = replace(served, weight=weight)
         self._show(model)
+
+    def _bakes_for(self, route: Route) -> float:
+        """Seconds for which a promotion can still be taken back by itself."""
+        if route.phase is not Phase.FULL or route.since is None or not route.previous:
+            return 0.0
+        return (route.since + BAKE - self.clock.now()).total_seconds()
 
     def _show(self, model: str) -> None:
         metrics, served = self.metrics, self.models.served.get(model)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from drift_pipeline.loop.routes import Route
+from drift_pipeline.rollout.plan import Phase
 
 RECENT_SECONDS = 60
 
@@ -66,13 +67,22 @@ class Guard:
         self._phase: dict[str, tuple[str, str, str]] = {}  # model: rollout id, version, phase
         self._tallies: dict[str, dict[str, _Tally]] = {}
         self._stopped: dict[str, str] = {}  # model: rollout id
+        self._until: dict[str, float] = {}
 
-    def watch(self, route: Route) -> None:
-        """Count from now on for this route's phase; the same phase again changes nothing."""
-        if route.candidate is None or not route.weight:
+    def watch(self, route: Route, bakes_for: float = 0.0) -> None:
+        """Count from now on for this route's phase; the same phase again changes nothing.
+
+        Args:
+            bakes_for: seconds for which a champion just promoted is watched; 0 = not at all.
+        """
+        if route.candidate is not None and route.weight:
+            watched, self._until[route.model] = route.candidate, float("inf")
+        elif bakes_for > 0:
+            watched, self._until[route.model] = route.champion, self._monotonic() + bakes_for
+        else:
             self._phase.pop(route.model, None)
             return
-        phase = (route.rollout_id, str(route.candidate["version"]), str(route.phase))
+        phase = (route.rollout_id, str(watched["version"]), str(route.phase))
         if self._phase.get(route.model) != phase:
             self._phase[route.model], self._tallies[route.model] = phase, defaultdict(_Tally)
 
@@ -82,13 +92,15 @@ class Guard:
             self._tallies[model][route].add(int(self._monotonic()), (rows, errors, slow))
 
     def counts(self) -> list[SloCounts]:
-        """Of each canary that is under way and was not stopped."""
+        """Of each canary that is under way, and each champion that bakes, which was not stopped."""
         second = int(self._monotonic())
         found = []
         for model, (rollout_id, version, phase) in self._phase.items():
-            if self._stopped.get(model) == rollout_id:
+            if self._stopped.get(model) == rollout_id or self._monotonic() > self._until[model]:
                 continue
             canary, stable = (self._tallies[model][route] for route in ("canary", "stable"))
+            if phase == Phase.FULL:  # nobody answers beside it
+                canary, stable = stable, _Tally()
             recent = _counts((model, version, phase), canary.recent(second), stable.recent(second))
             found.append(replace(_counts((model, version, phase), canary.total, stable.total), recent=recent))
         return found

@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.scoring import Cell, Row
@@ -42,10 +42,15 @@ class Tensor(BaseModel):
 
 
 class Parameters(BaseModel):
-    """Ours: `entity` (one for all rows, or one a row) keeps its side of a rollout; `ids` name the predictions."""
+    """Ours: `entity` (one for all rows, or one a row) keeps its side of a rollout; `ids` name the predictions.
+
+    A gateway with drills waits `delay_ms` before it answers, and `canary_delay_ms` where the canary does.
+    """
 
     entity: str | list[str | None] | None = None
     ids: list[str] | None = None
+    delay_ms: float = Field(default=0, ge=0, le=10_000)
+    canary_delay_ms: float = Field(default=0, ge=0, le=10_000)
 
 
 class InferRequest(BaseModel):
@@ -65,6 +70,8 @@ class Ask:
     entities: list[str | None]
     columns: dict[str, list[Cell]]
     rows: list[Row]
+    delay_ms: float = 0
+    canary_delay_ms: float = 0
 
 
 def read_document(kind: type[Document], body: bytes) -> Document:
@@ -100,7 +107,8 @@ def read_ask(body: bytes, spec: ModelSpec) -> Ask:
     }
     id = request.id or uuid4().hex
     ids, entities = _ids(id, request.parameters, n), _entities(request.parameters, n)
-    return Ask(id, ids, entities, columns, list(zip(*(columns[name] for name in spec.features), strict=True)))
+    rows: list[Row] = list(zip(*(columns[name] for name in spec.features), strict=True))
+    return Ask(id, ids, entities, columns, rows, request.parameters.delay_ms, request.parameters.canary_delay_ms)
 
 
 def _flat(tensor: Tensor) -> list[Any]:

@@ -4,11 +4,15 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
-from drift_pipeline.clock import SystemClock
+from drift_pipeline.clock import Clock
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError
+from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.serving.app import make_app
+from drift_pipeline.serving.slo import brake_of, slo_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
@@ -16,7 +20,9 @@ from drift_pipeline.telemetry.sources.spool import SpoolWriter
 SOURCE = "gateway"
 
 
-def serve(settings: Settings, specs: Mapping[str, ModelSpec], host: str, port: int, **options: Any) -> None:
+def serve(
+    settings: Settings, specs: Mapping[str, ModelSpec], host: str, port: int, clock: Clock, **options: Any
+) -> None:
     """Serve until SIGINT or SIGTERM; then requests under way are finished and the spool is handed over.
 
     Port 0 is any free one; stderr tells which. `options` are `make_app`'s.
@@ -30,8 +36,10 @@ def serve(settings: Settings, specs: Mapping[str, ModelSpec], host: str, port: i
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot listen here: {error}; give another --port") from error
-    with listening:
-        app = make_app(settings, specs, SpoolWriter(settings.home / "spool" / SOURCE), SystemClock(), **options)
+    with listening, closing(ControlStore(settings.database_url, clock)) as store:
+        brake = brake_of(settings, specs, store, LocalRegistry(settings.registry), clock)
+        guarded = {"judge_slo": slo_of(specs), "rolled_back": brake, **options}
+        app = make_app(settings, specs, SpoolWriter(settings.home / "spool" / SOURCE), clock, **guarded)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, lambda *_: None)  # uvicorn raises them once more when all is done

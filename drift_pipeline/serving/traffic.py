@@ -17,7 +17,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 
-InjectedKind = Literal["covariate", "concept", "unfairness", "schema", "schema_break", "latency"]
+InjectedKind = Literal["covariate", "concept", "unfairness", "schema", "schema_break", "latency", "canary_latency"]
 Floats = npt.NDArray[np.float64]
 Chosen = npt.NDArray[np.bool_]
 MOST_ROWS = 50  # of a request
@@ -38,6 +38,7 @@ class Injected:
     schema: the first feature is null, or a level that nobody saw, in `size` of the rows.
     schema_break: the first feature is left out of the requests.
     latency: each request asks the gateway to take `size` times the spec's latency threshold longer.
+    canary_latency: the same, where the canary answers.
 
     Raises:
         InputError: another kind, a time below 0 or a size below 0.
@@ -167,7 +168,7 @@ class _World:
                     rows = self._disfavoured(rows, begun & (random.random(len(at)) < drift.size), random)
                 case "schema":
                     rows = self._broken(rows, begun & (random.random(len(at)) < drift.size))
-                case "schema_break" | "latency":
+                case "schema_break" | "latency" | "canary_latency":
                     pass  # of the request, not of its rows
         return rows
 
@@ -210,9 +211,10 @@ class _World:
         parameters: dict[str, Any] = {"ids": [*ids]}
         if "_entity" in cells:
             parameters["entity"] = cells["_entity"]
-        if slowed := [drift.size for drift in begun if drift.kind == "latency"]:
-            limit = self._spec.kpis.latency_p95_ms
-            parameters["delay_ms"] = sum(slowed) * (limit.threshold if limit else _LATENCY_MS)
+        limit = self._spec.kpis.latency_p95_ms
+        for kind, name in (("latency", "delay_ms"), ("canary_latency", "canary_delay_ms")):
+            if slowed := [drift.size for drift in begun if drift.kind == kind]:
+                parameters[name] = sum(slowed) * (limit.threshold if limit else _LATENCY_MS)
         tensors = [
             {
                 "name": name,

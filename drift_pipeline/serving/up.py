@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import drift_pipeline
-from drift_pipeline.clock import SystemClock
+from drift_pipeline.clock import system_clock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.keys import ANY_MODEL, add_producer, key_hash, producers, revoke_producer
@@ -51,7 +51,7 @@ class Service:
     address: str | None = None
 
 
-def services(host: str, port: int, dagster_port: int) -> list[Service]:
+def services(host: str, port: int, dagster_port: int, *, drills: bool = False) -> list[Service]:
     """What `up` starts. Dagster answers this machine alone, since it asks nobody who they are.
 
     `dagster dev` is one parent for webserver, daemon and the one code server that both use; started apart, each of the
@@ -62,7 +62,10 @@ def services(host: str, port: int, dagster_port: int) -> list[Service]:
     gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
     return [
         Service(
-            "gateway", [*drift, "serve", "--host", host, "--port", str(port)], f"{gateway}/v2/health/live", gateway
+            "gateway",
+            [*drift, "serve", "--host", host, "--port", str(port), *(["--drills"] if drills else [])],
+            f"{gateway}/v2/health/live",
+            gateway,
         ),
         Service("capture", [*drift, "capture"]),
         Service("dagster", [sys.executable, "-m", "dagster", "dev", *dagster], f"{ui}/server_info", ui),
@@ -105,7 +108,7 @@ def make_local_key(settings: Settings) -> Path:
     A key that was revoked stays so.
     """
     path = settings.keys / LOCAL_KEY
-    store = ControlStore(settings.database_url, SystemClock())
+    store = ControlStore(settings.database_url, system_clock())
     try:
         known = {producer.name: producer for producer in producers(store)}.get(LOCAL)
         if known is not None:

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from drift_pipeline.clock import SystemClock
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.spec import ModelSpec
@@ -105,7 +106,6 @@ def bare(data: bytes, scores: bool) -> Any:
 def run_server(kind: str, home: Path) -> None:
     import uvicorn
 
-    from drift_pipeline.clock import SystemClock
     from drift_pipeline.serving.app import make_app
     from drift_pipeline.serving.server import serve
     from drift_pipeline.settings import Settings
@@ -116,7 +116,7 @@ def run_server(kind: str, home: Path) -> None:
 
     settings = Settings(home=home, database="")
     if kind.startswith("gateway") and "no spool" not in kind:
-        serve(settings, {"fraud": SPEC}, "127.0.0.1", 0)
+        serve(settings, {"fraud": SPEC}, "127.0.0.1", 0, SystemClock())
         return
     app = bare((home / "model.skops").read_bytes(), kind == "bare")
     if kind.startswith("gateway"):

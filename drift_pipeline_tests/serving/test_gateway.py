@@ -235,7 +235,7 @@ def test_a_breach_stops_the_canary_at_once_and_is_reported_until_it_is_heard(
     def judge(counts: SloCounts) -> str | None:
         return f"{counts.errors} errors" if counts.errors >= 3 and counts.version == "v2" else None
 
-    def rolled_back(name: str, reason: str) -> None:
+    def rolled_back(name: str, _rollout: str, reason: str) -> None:
         told.append((name, reason))
         if len(told) == 1:
             raise UnavailableError("the store is busy")

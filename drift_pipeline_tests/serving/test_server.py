@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.server import serve
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
@@ -21,11 +22,12 @@ from drift_pipeline_tests.serving.worlds import SPECS, Home, heard, infer
 SCRIPT = """
 import sys
 from pathlib import Path
+from drift_pipeline.clock import SystemClock
 from drift_pipeline.serving.server import serve
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline_tests.serving.worlds import SPECS
-serve(Settings(home=Path(sys.argv[1]), database=""), SPECS, "127.0.0.1", 0)
+serve(Settings(home=Path(sys.argv[1]), database=""), SPECS, "127.0.0.1", 0, SystemClock())
 """
 
 
@@ -86,11 +88,11 @@ def test_every_answer_is_in_the_spool_however_the_gateway_ends(home: Home, endin
 
 def test_an_address_that_is_taken_is_told(home: Home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="cannot listen here"):
-        serve(home.settings, SPECS, "127.0.0.1", taken.getsockname()[1])
+        serve(home.settings, SPECS, "127.0.0.1", taken.getsockname()[1], SystemClock())
 
 
 def test_a_second_gateway_of_a_home_is_refused(home: Home) -> None:
     writer = SpoolWriter(home.settings.home / "spool" / "gateway")
     with pytest.raises(InputError, match="another writer has this spool"):
-        serve(home.settings, SPECS, "127.0.0.1", 0)
+        serve(home.settings, SPECS, "127.0.0.1", 0, SystemClock())
     writer.close()
