@@ -94,10 +94,10 @@ class DrillClock:
     def __init__(self, since: datetime, speed: float) -> None:
         if since.utcoffset() != timedelta() or not speed >= 1:
             raise ValueError(f"a drill wants an aware UTC time and a speed of 1 or more, not {since!r} and {speed}")
-        self._since, self._speed = since, speed
+        self._since, self.speed = since, speed
 
     def now(self) -> datetime:
-        return self._since + self._speed * (datetime.now(UTC) - self._since)
+        return self._since + self.speed * (datetime.now(UTC) - self._since)
 
 
 def system_clock() -> Clock:

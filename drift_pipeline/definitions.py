@@ -1,4 +1,4 @@
-"""Dagster's door: loads the models of DRIFT_MODELS, or the packaged ones, and nothing else."""
+"""Dagster's door: loads the models of DRIFT_MODELS, or the packaged ones, and what drives their loops."""
 
 import sys
 import warnings
@@ -8,7 +8,11 @@ from types import ModuleType
 import dagster as dg
 
 import drift_pipeline.defs
+from drift_pipeline.components.jobs import OPERATING, retrain
+from drift_pipeline.components.schedules import loop_schedules
+from drift_pipeline.components.sensors import loop_sensors
 from drift_pipeline.errors import InputError
+from drift_pipeline.loop import home
 from drift_pipeline.settings import Settings
 
 
@@ -30,4 +34,12 @@ def models_of(folder: Path | None) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Steps of a run share its process: the libraries of a report take longer to import than the report to write."""
-    return dg.Definitions.merge(models_of(Settings().models), dg.Definitions(executor=dg.in_process_executor))
+    settings = Settings()
+    models, specs = models_of(settings.models), home.models_of(settings)
+    loops = dg.Definitions(
+        jobs=[retrain, *OPERATING],
+        sensors=loop_sensors(specs),
+        schedules=loop_schedules(specs),
+        executor=dg.in_process_executor,
+    )
+    return dg.Definitions.merge(models, loops)

@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     home: Path = Path("drift_home")
     database: str = Field(default="", description="SQLAlchemy url of the control store; empty = SQLite below home")
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
+    tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
 
     @property

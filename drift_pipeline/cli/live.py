@@ -184,6 +184,7 @@ class _Drift(click.ParamType[Any]):
 @click.option("--rate", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Rows a second.")
 @click.option("--for", "duration", type=Duration(), default="2m", show_default=True)
 @click.option("--drift", "drifts", multiple=True, type=_Drift(), help="What changes, when, how much: concept@30s:0.8")
+@click.option("--label-delay", type=Duration(), help="After how long a label is told; else the spec's outcome.delay.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @home_option
 @json_option
@@ -194,6 +195,7 @@ def simulate(
     rate: float,
     duration: timedelta,
     drifts: tuple[Any, ...],
+    label_delay: timedelta | None,
     seed: int,
     home: Path | None,
     as_json: bool,
@@ -209,7 +211,8 @@ def simulate(
     from drift_pipeline.telemetry.lake import Lake
 
     settings = settings_of(home)
-    spec, now = model_of(settings, model), system_clock().now()
+    spec, clock = model_of(settings, model), system_clock()
+    now = clock.now()
     source = history_of(Lake(settings.lake / model, source="simulate"), spec, now)
     found = run(
         url,
@@ -220,6 +223,7 @@ def simulate(
         duration=duration,
         seed=seed,
         drifts=drifts,
+        label_delay=(spec.outcome.delay if label_delay is None else label_delay) / getattr(clock, "speed", 1),
         prefix=f"sim{now:%Y%m%dT%H%M%S}-",
         progress=lambda words: click.echo(words, err=True),
     )

@@ -1,30 +1,84 @@
-"""What assets work on: the home that DRIFT_HOME, DRIFT_DATABASE and DRIFT_ENVIRONMENT name, opened for one step."""
+"""What assets, jobs and sensors work on: the home that the DRIFT_ variables name, opened for a step or kept open."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import atexit
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import dagster as dg
 
-from drift_pipeline.clock import SystemClock
-from drift_pipeline.errors import DriftError
-from drift_pipeline.loop import Backends, Loop
-from drift_pipeline.loop.home import opened, resumed
+from drift_pipeline.clock import system_clock
+from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
+from drift_pipeline.loop import Loop
+from drift_pipeline.loop.fleet import Fleet
+from drift_pipeline.loop.home import Home, opened
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
+Specs = Mapping[str, ModelSpec]
+
 
 @contextmanager
-def backends() -> Iterator[Backends]:
-    """The home's backends. An expected error fails the step with its message: it says what to do, a trace does not."""
+def home() -> Iterator[Home]:
+    """The home, for one step. An expected error fails the step with its message: it says what to do, a trace does not.
+
+    What the same step may well do a little later is tried again.
+    """
     try:
-        with opened(Settings(), SystemClock()) as at:
+        with opened(Settings(), system_clock()) as at:
             yield at
+    except (ConflictError, UnavailableError) as error:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=10) from error
     except DriftError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
 @contextmanager
-def loop_of(spec: ModelSpec, context: dg.AssetExecutionContext) -> Iterator[Loop]:
+def loop_of(spec: ModelSpec, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[Loop]:
     """The model's loop where it stands; what takes long is told in the run's log."""
-    with backends() as at:
-        yield resumed(Settings(), at, spec, SystemClock(), progress=context.log.info)
+    with home() as at:
+        yield at.resumed(spec, progress=context.log.info)
+
+
+def tags_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Mapping[str, str]:
+    """The run's tags as they are now, with those that it gave itself on the way."""
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run.tags if run else {}
+
+
+def actor_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> str:
+    """Who launched the run, as far as Dagster knows; its open source UI knows nobody."""
+    tags = tags_of(context)
+    known = [tags[name] for name in ("user", "dagster/sensor_name", "dagster/schedule_name") if name in tags]
+    return f"dagster:{known[0] if known else 'unnamed'}"
+
+
+class KeptFleet:
+    """The fleet of a code server, open between evaluations so that a tick costs what is new.
+
+    One evaluation works on it at a time: Dagster evaluates sensors and schedules in threads of one process.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._open = threading.RLock(), ExitStack()
+        self._kept: tuple[Settings, Specs, Home, Fleet] | None = None
+
+    @contextmanager
+    def of(self, specs: Specs) -> Iterator[tuple[Home, Fleet]]:
+        """The home and its fleet; made again where the settings or the specs are others than before."""
+        with self._lock:
+            settings = Settings()
+            if self._kept is None or self._kept[:2] != (settings, specs):
+                self.close()
+                at = self._open.enter_context(opened(settings, system_clock()))
+                self._kept = settings, specs, at, Fleet(at, specs)
+            yield self._kept[2:]
+
+    def close(self) -> None:
+        with self._lock:
+            self._kept = None
+            self._open.close()
+
+
+FLEET = KeptFleet()
+atexit.register(FLEET.close)

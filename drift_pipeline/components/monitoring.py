@@ -1,25 +1,43 @@
-"""The monitoring half of a model's graph, by day: telemetry -> telemetry_snapshot -> drift_report."""
+"""The monitoring half of a model's graph, by day: telemetry -> telemetry_snapshot -> drift_report.
 
+A backfill gives a run up to ten days. Each day has its own snapshot and its own report, and the numbers of its own in
+its partition's metadata. A check has one result a run: in a run of several days it passes where it does on each of
+them, and tells of the first on which it does not.
+"""
+
+import warnings
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
-from drift_pipeline.clock import SystemClock
-from drift_pipeline.components.home import backends
+from drift_pipeline.clock import system_clock
+from drift_pipeline.components.home import home
 from drift_pipeline.components.partitions import days_of
 from drift_pipeline.components.tables import features_table, kpis_table
-from drift_pipeline.detection.verdict import HINTS, KpiResult, Verdict
-from drift_pipeline.loop.day import day_of, drift_of, snapshot
+from drift_pipeline.detection.verdict import HINTS, KpiResult, Report, Verdict
+from drift_pipeline.loop.day import DayOfDrift, day_of, drift_of, snapshot
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.quality import Quality
 
+MONITORING = ("telemetry_snapshot", "drift_report")
 QUALITY = "fit_to_judge"
+DAYS_A_RUN = 10
+LATE, TOO_LATE = timedelta(hours=26), timedelta(hours=36)  # since the last report; one is made each day
 MOST_TOLD = 5
 _DELTA = "delta_version"
 
 
 def monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefinition]:
     """`telemetry` is what the gateway writes; Dagster observes it and does not make it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # backfill_policy; Dagster is pinned
+        return _monitoring_assets(spec)
+
+
+def _monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefinition]:
     telemetry = dg.AssetSpec(
         [spec.name, "telemetry"],
         description="Predictions as they were served and outcomes as they became known: Delta tables of the lake.",
@@ -33,6 +51,7 @@ def monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefin
         key=[spec.name, "telemetry_snapshot"],
         deps=[telemetry],
         partitions_def=days_of(spec),
+        backfill_policy=dg.BackfillPolicy.multi_run(DAYS_A_RUN),
         kinds={"deltalake", "greatexpectations"},
         check_specs=[
             dg.AssetCheckSpec(
@@ -47,26 +66,24 @@ def monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefin
     )
     def telemetry_snapshot(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """One day's predictions, pinned to a Delta version and checked by Great Expectations."""
-        with backends() as at:
-            found = snapshot(at, spec, day_of(context.partition_key), SystemClock().now())
-        seen = {"rows": found.frame.height, "labelled": found.labelled, **_pinned(found.versions)}
-        context.log_event(dg.AssetObservation(telemetry.key, partition=context.partition_key, metadata=seen))
-        failures, expected = found.quality.failures, len(found.quality.expectations)
-        check = dg.AssetCheckResult(
-            passed=found.quality.passed,
-            check_name=QUALITY,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=_told(failures) or f"all {expected} expectations hold",
-            metadata={"expectations": expected, "failed": len(failures)},
-        )
-        return dg.MaterializeResult(
-            metadata={**seen, "dagster/partition_row_count": found.frame.height}, check_results=[check]
-        )
+        found: dict[str, Quality] = {}
+        with home() as at:
+            for day in context.partition_keys:
+                made = snapshot(at.backends(spec), spec, day_of(day), system_clock().now())
+                seen = {"rows": made.frame.height, "labelled": made.labelled, **_pinned(made.versions)}
+                context.log_event(dg.AssetObservation(telemetry.key, partition=day, metadata=seen))
+                context.add_asset_metadata(
+                    {**seen, "dagster/partition_row_count": made.frame.height}, partition_key=day
+                )
+                found[day] = made.quality
+        return dg.MaterializeResult(check_results=[_fit(found)])
 
     @dg.asset(
         key=[spec.name, "drift_report"],
         deps=[telemetry_snapshot],
         partitions_def=days_of(spec),
+        backfill_policy=dg.BackfillPolicy.multi_run(DAYS_A_RUN),
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=TOO_LATE, warn_window=LATE),
         kinds={"evidently"},
         check_specs=_kpi_checks(spec),
         owners=[spec.owner],
@@ -77,23 +94,17 @@ def monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefin
 
         A backfilled report shows what was; it opens no incident.
         """
-        day = context.partition_key
-        with backends() as at:
-            found = drift_of(Settings(), at, spec, day_of(day), _pinned_by_snapshot(context, spec))
-        report = found.report
+        found: dict[str, Report] = {}
+        with home() as at:
+            for day in context.partition_keys:
+                pinned = _pinned_by_snapshot(context, spec, day)
+                made = drift_of(Settings(), at.backends(spec), spec, day_of(day), pinned)
+                context.add_asset_metadata(_reported(made), partition_key=day)
+                found[day] = made.report
         return dg.MaterializeResult(
-            metadata={
-                "verdict": str(report.verdict),
-                "page": dg.MetadataValue.path(found.files.html.absolute()),
-                "champion": found.watch.champion.name,
-                "reference": f"{found.watch.span.start:%Y-%m-%d} to {found.watch.span.end:%Y-%m-%d}",
-                "provisional": report.provisional,
-                "drifting": len(report.drifting),
-                "kpis": kpis_table(report),
-                "features": features_table(report),
-                "evidently_run": found.files.run_id,
-            },
-            check_results=[_checked(kpi) for kpi in report.kpis.values() if kpi.name in configured_kpis(spec)],
+            check_results=[
+                _checked({day: report.kpis[name] for day, report in found.items()}) for name in configured_kpis(spec)
+            ]
         )
 
     return [telemetry, telemetry_snapshot, drift_report]
@@ -125,17 +136,54 @@ def _kpi_checks(spec: ModelSpec) -> list[dg.AssetCheckSpec]:
     return [dg.AssetCheckSpec(name, asset=key, description=said[name]) for name in configured_kpis(spec)]
 
 
-def _checked(kpi: KpiResult) -> dg.AssetCheckResult:
+def _reported(found: DayOfDrift) -> dict[str, Any]:
+    report = found.report
+    return {
+        "verdict": str(report.verdict),
+        "page": dg.MetadataValue.path(found.files.html.absolute()),
+        "champion": found.watch.champion.name,
+        "reference": f"{found.watch.span.start:%Y-%m-%d} to {found.watch.span.end:%Y-%m-%d}",
+        "provisional": report.provisional,
+        "drifting": len(report.drifting),
+        "kpis": kpis_table(report),
+        "features": features_table(report),
+        "evidently_run": found.files.run_id,
+    }
+
+
+def _fit(found: Mapping[str, Quality]) -> dg.AssetCheckResult:
+    """Blocking: what is not fit on one of the run's days holds the reports of all of them."""
+    day, worst = next(((day, one) for day, one in found.items() if not one.passed), list(found.items())[-1])
+    return dg.AssetCheckResult(
+        passed=worst.passed,
+        check_name=QUALITY,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=_of(day, found) + (_told(worst.failures) or f"all {len(worst.expectations)} expectations hold"),
+        metadata={"expectations": len(worst.expectations), "failed": len(worst.failures)},
+    )
+
+
+def _checked(kpis: Mapping[str, KpiResult]) -> dg.AssetCheckResult:
     """A view of the verdict, never an authority. Missing evidence is no pass; a hint has only its silence to show."""
+    day, kpi = next(((day, kpi) for day, kpi in kpis.items() if not _passed(kpi)), list(kpis.items())[-1])
     numbers = {"value": kpi.value, "threshold": kpi.threshold, "bound": kpi.bound, "n": kpi.n}
     told = {name: number for name, number in numbers.items() if number is not None}
     return dg.AssetCheckResult(
-        passed=kpi.verdict is not Verdict.WARN if kpi.name in HINTS else kpi.verdict is Verdict.OK,
+        passed=_passed(kpi),
         check_name=kpi.name,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{kpi.verdict}: {kpi.reason}",
+        description=f"{_of(day, kpis)}{kpi.verdict}: {kpi.reason}",
         metadata={"verdict": str(kpi.verdict), **told},
     )
+
+
+def _passed(kpi: KpiResult) -> bool:
+    return kpi.verdict is not Verdict.WARN if kpi.name in HINTS else kpi.verdict is Verdict.OK
+
+
+def _of(day: str, days: Mapping[str, object]) -> str:
+    """Which day is told of, where a run has several."""
+    return f"{day}: " if len(days) > 1 else ""
 
 
 def _told(failures: Sequence[str]) -> str:
@@ -148,11 +196,9 @@ def _pinned(versions: Mapping[str, int]) -> dict[str, int]:
     return {f"{_DELTA}_{table}": version for table, version in versions.items()}
 
 
-def _pinned_by_snapshot(context: dg.AssetExecutionContext, spec: ModelSpec) -> dict[str, int] | None:
+def _pinned_by_snapshot(context: dg.AssetExecutionContext, spec: ModelSpec, day: str) -> dict[str, int] | None:
     """The Delta versions that the day's last snapshot pinned; None where there is none."""
-    wanted = dg.AssetRecordsFilter(
-        dg.AssetKey([spec.name, "telemetry_snapshot"]), asset_partitions=[context.partition_key]
-    )
+    wanted = dg.AssetRecordsFilter(dg.AssetKey([spec.name, "telemetry_snapshot"]), asset_partitions=[day])
     found = context.instance.fetch_materializations(wanted, limit=1).records
     made = found[0].asset_materialization if found else None
     if made is None:

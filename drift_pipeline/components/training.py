@@ -2,7 +2,8 @@
 
 training_dataset -> candidate_model -> evaluation -> registered_model -> audit_artifacts.
 
-What one asset hands to the next is in the control store and the registry, so each may be materialised alone.
+What one asset hands to the next is in the control store and the registry, so each may be materialised alone. A run
+that carries out a decision has its id as a tag, and works for that decision and no other.
 """
 
 from collections.abc import Sequence
@@ -10,22 +11,27 @@ from typing import Any
 
 import dagster as dg
 
-from drift_pipeline.components.home import backends, loop_of
+from drift_pipeline.components.home import actor_of, home, loop_of, tags_of
+from drift_pipeline.components.lanes import CLAIMED, DECISION, MODEL
 from drift_pipeline.components.tables import gates_table
 from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import verify_home
-from drift_pipeline.policy.decide import Action, Trigger
+from drift_pipeline.loop import Loop, operating
+from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
+TRAINING = ("training_dataset", "candidate_model", "evaluation", "registered_model", "audit_artifacts")
+TRAINING_HALF = "drift/half", "training"  # the tag of its assets, by which the job `retrain` finds them
 AUDIT = "audit_chain"
 
 
 def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
     """All five, unpartitioned: a training looks back over many days."""
     owners, group, kpi = [spec.owner], spec.name, performance_of(spec).kpi
+    half = dict([TRAINING_HALF])
 
     def key(name: str) -> dg.AssetKey:
         return dg.AssetKey([spec.name, name])
@@ -36,25 +42,23 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         kinds={"deltalake", "opa"},
         owners=owners,
         group_name=group,
+        tags=half,
     )
     def training_dataset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The labelled rows that are to train and to prove the next candidate, pinned by window and Delta version.
 
-        Materialising it is an operator's request to retrain: the policy is asked, and may refuse.
+        Materialised by hand it is an operator's request to retrain: the policy is asked, and may refuse.
         """
         with loop_of(spec, context) as loop:
-            report = loop.look()
-            decided = loop.decide(Trigger.OPERATOR, report)
-            if decided is None or decided[1].action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
-                raise InputError(f"the policy refuses: {'; '.join(decided[1].reasons) if decided else 'as before'}")
-            pinned = loop.pin(decided[0], report)
+            decision_id = tags_of(context).get(DECISION) or _asked(loop, actor_of(context))
+            _claim(context, loop, decision_id)
+            pinned = loop.pin(decision_id, loop.look())
             if pinned is None:
                 raise InputError("no training: the reason is in the audit record training.refused")
         return dg.MaterializeResult(
             metadata={
                 "version": pinned.version,
-                "decision": decided[0],
-                "reasons": "; ".join(decided[1].reasons),
+                "decision": decision_id,
                 "dagster/row_count": pinned.rows,
                 "rows_that_prove": pinned.block_rows,
                 "proven_from": pinned.block_from.isoformat(),
@@ -68,11 +72,12 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         kinds={"scikitlearn", "optuna"},
         owners=owners,
         group_name=group,
+        tags=half,
     )
     def candidate_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """A pipeline searched by Optuna forward in time and fitted on the older rows; a bundle in the registry."""
         with loop_of(spec, context) as loop:
-            pinned = loop.retraining.pinned()
+            pinned = loop.retraining.pinned(tags_of(context).get(DECISION))
             trained = loop.retraining.fit(pinned)
             if trained is None or trained.digest is None:
                 raise InputError("nothing was trained: the reason is in the audit record training.refused")
@@ -90,11 +95,12 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         ],
         owners=owners,
         group_name=group,
+        tags=half,
     )
     def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The candidate held to its gates, beside the champion, on rows that neither was trained on."""
         with loop_of(spec, context) as loop:
-            training = loop.prove(loop.retraining.pinned())
+            training = loop.prove(loop.retraining.pinned(tags_of(context).get(DECISION)))
             record = loop.candidate_record(training.digest)
         return dg.MaterializeResult(
             metadata={
@@ -107,13 +113,15 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
             check_results=[_checked(result) for result in record["results"]],
         )
 
-    @dg.asset(key=key("registered_model"), deps=[evaluation], kinds={"skops"}, owners=owners, group_name=group)
+    @dg.asset(
+        key=key("registered_model"), deps=[evaluation], kinds={"skops"}, owners=owners, group_name=group, tags=half
+    )
     def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The version that may be shipped. It reads the gates' record in the control store again, and refuses
         without it, whatever the checks in this UI say.
         """
         with loop_of(spec, context) as loop:
-            registered = loop.register(loop.retraining.proven())
+            registered = loop.releasing.register(loop.retraining.proven(tags_of(context).get(DECISION)))
         return dg.MaterializeResult(
             metadata={
                 "version": registered.name,
@@ -133,11 +141,12 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         ],
         owners=owners,
         group_name=group,
+        tags=half,
     )
     def audit_artifacts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The model card from facts, with the approvals that were given, valid or not; and the audit verified."""
-        with loop_of(spec, context) as loop, backends() as at:
-            digest = loop.register(loop.retraining.proven()).digest
+        with loop_of(spec, context) as loop, home() as at:
+            digest = loop.releasing.register(loop.retraining.proven(tags_of(context).get(DECISION))).digest
             made = write_documents(Settings(), at.store, at.registry, spec, digest, loop.clock.now())
             audited = verify_home(Settings(), loop.clock)
         markdown = (made.folder / "card.md").read_text(encoding="utf-8")
@@ -159,6 +168,24 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         )
 
     return [training_dataset, candidate_model, evaluation, registered_model, audit_artifacts]
+
+
+def _asked(loop: Loop, actor: str) -> str:
+    """The decision that comes of asking the policy for a retrain. Raises InputError where it refuses."""
+    decision_id, decision = operating.retrain(loop, actor, "materialised in Dagster")
+    if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
+        raise InputError(f"the policy refuses: {'; '.join(decision.reasons)}")
+    return decision_id
+
+
+def _claim(context: dg.AssetExecutionContext, loop: Loop, decision_id: str) -> None:
+    """Take the decision for this run; a retry of the run that took it, which has its tags, goes on."""
+    if tags_of(context).get(CLAIMED) == decision_id:
+        return
+    if not loop.claim(decision_id):
+        raise InputError(f"{decision_id} is another run's, or done; {loop.spec.name}'s audit tells whose")
+    tags = {MODEL: loop.spec.name, DECISION: decision_id, CLAIMED: decision_id}
+    context.instance.add_run_tags(context.run.run_id, tags)
 
 
 def gate_names(spec: ModelSpec) -> list[str]:

@@ -13,7 +13,7 @@ from drift_pipeline.clock import DAY, HOUR, Clock, Window
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.detection.verdict import Report, Verdict
-from drift_pipeline.errors import ConflictError, DriftError, InputError
+from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.releasing import Releasing, Trust
 from drift_pipeline.loop.retraining import Cause, Retraining
@@ -253,13 +253,12 @@ class Loop:
             ConflictError: another process ticked or moved this model meanwhile; the next tick takes that up.
         """
         self.catch_up()
-        report, maintained = self.observe(), self.maintenance()
-        at_rest = maintained is not None and self.clock.now() in maintained
+        report, at_rest = self.observe(), self.at_rest()
         decided = [] if at_rest else [self.decide(Trigger.DRIFT, report)]
         if inline and not at_rest:
             decided.append(self.decide_schedule(report))
         trained = [self.train(body["decision"]) for body in self.wanted()] if inline else []
-        released = self.release_proven() if inline and not at_rest else None
+        released = self.release_proven() if inline else None
         moved = self.advance()
         return Ticked(
             self.spec.name,
@@ -286,14 +285,13 @@ class Loop:
             ConflictError: another process ticked meanwhile, and its tick counts; nothing is changed by this one.
         """
         now = self.clock.now()
-        maintained = self.maintenance()
         try:
-            report = self._watched().observe(now, maintained)
+            report = self._watched().observe(now, self.maintenance())
         except ConflictError:
             self._watch = None
             raise
         self._seen = _summary(report, self._watched())
-        if maintained is not None and now in maintained:
+        if self.at_rest():
             self.incident = replace(self.incident, breaches=(), warn_since=None)
             self.ledger.remember(self._memory(now))
         else:
@@ -308,6 +306,11 @@ class Loop:
         """The span that an operator announced, from its beginning on; its rows judge nothing, and nothing is done."""
         found = self.ledger.find("maintenance")
         return Window(*(datetime.fromisoformat(found[end]) for end in ("from", "to"))) if found else None
+
+    def at_rest(self) -> bool:
+        """Whether a maintenance is going on."""
+        maintained = self.maintenance()
+        return maintained is not None and self.clock.now() in maintained
 
     def _snoozed(self) -> bool:
         found = self.ledger.find("snooze")
@@ -581,29 +584,42 @@ class Loop:
     # release and advance
 
     def release(self, digest: str, actor: str = "loop") -> bool:
-        """Begin the rollout of a candidate whose gates passed; False where one is under way already."""
+        """Begin the rollout of a candidate whose gates passed; False where one is under way already.
+
+        Raises:
+            IntegrityError: no record says that its gates passed, the bundle's bytes do not fit, or it was proven
+                against another champion than today's.
+        """
         of = [(name, body) for name, body in self.ledger.all("retrain") if body["digest"] == digest]
+        if any(self._is_outdated(body) for _, body in of):
+            raise IntegrityError(f"{self.spec.name}: {digest} was proven against another champion than today's")
         also = {name: {**body, "status": "released"} for name, body in of}
         return self.releasing.begin(digest, self._watched().champion.digest, actor=actor, also=also)
 
-    def proven(self) -> list[Mapping[str, Any]]:
-        """Trainings that passed their gates and that nobody released yet, the newest first."""
-        return [body for _, body in reversed(self.ledger.all("retrain")) if body["status"] == "proven"]
+    def releasable(self) -> str | None:
+        """The digest of the newest proven candidate that may be rolled out now; None where none may.
 
-    def release_proven(self) -> str | None:
-        """Begin the rollout of the newest proven candidate, unless one is under way; its digest, None where none is.
-
-        One that was proven against another champion than today's is outdated, and says so.
+        One that was proven against another champion than today's is outdated, and audited as such.
         """
-        if self.paused() or self.releasing.active is not None:
+        if self.paused() or self.at_rest() or self.releasing.active is not None:
             return None
-        for body in self.proven():
-            if self.ledger.get(f"training/{body['decision']}")["champion"] == self._watched().champion.digest:
-                return str(body["digest"]) if self.release(str(body["digest"])) else None
+        for name, body in reversed(self.ledger.all("retrain")):
+            if body["status"] != "proven":
+                continue
+            if not self._is_outdated(body):
+                return str(body["digest"])
             told = {"decision": body["decision"], "because": "it was proven against another champion than today's"}
-            put = {f"retrain/{body['decision']}": {**body, "status": "outdated"}}
+            put = {name: {**body, "status": "outdated"}}
             self.ledger.commit("candidate.outdated", told, {"bundle": str(body["digest"])}, puts=put)
         return None
+
+    def _is_outdated(self, body: Mapping[str, Any]) -> bool:
+        return self.retraining.pinned(body["decision"]).champion != self._watched().champion.digest
+
+    def release_proven(self) -> str | None:
+        """Begin the rollout of what is releasable; its digest, None where there is nothing."""
+        digest = self.releasable()
+        return digest if digest is not None and self.release(digest) else None
 
     def advance(self) -> Status | None:
         """Take the rollout one step, if the facts and the approvals allow it; None where nothing moved."""

@@ -105,9 +105,11 @@ class Releasing:
         candidate = self.register(digest)
         if self.active is not None:
             return False
-        rollout_id = f"{self._spec.name}-{candidate.name}"
+        name = f"rollouts/{candidate.name}"  # a version may be rolled out again, which is another rollout
+        count = (self._ledger.find(name) or {"count": 0})["count"] + 1
+        rollout_id = f"{self._spec.name}-{candidate.name}" + (f".{count}" if count > 1 else "")
         status, effects = start(rollout_id, self._spec.name, digest, champion, self._clock.now())
-        self._move(status, effects, actor, also=also)
+        self._move(status, effects, actor, also={**(also or {}), name: {"count": count}})
         return True
 
     def advance(self, champion: Version, *, held: bool = False) -> Status | None:
@@ -171,7 +173,7 @@ class Releasing:
         target = Version.load(previous, self._registry)
         told = f"after full: {reason}"
         back = Status(
-            f"{self._spec.name}-{model['version']}",
+            status.rollout_id if status else f"{self._spec.name}-{model['version']}",
             self._spec.name,
             model["digest"],
             target.digest,

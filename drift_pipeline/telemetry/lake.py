@@ -111,6 +111,7 @@ class Lake:
             handle if handle is not None else str(self.root / table),
             frame,
             mode="append",
+            schema_mode="merge",  # a spec that gains a column leaves null in older rows
             partition_by=["_day"],
             commit_properties=CommitProperties(app_transactions=[Transaction(self._source, last)]),
         )

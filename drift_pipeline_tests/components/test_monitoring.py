@@ -1,19 +1,24 @@
 """The monitoring half: what a day's partition shows is what the loop said when that day ended."""
 
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
+from drift_pipeline.clock import DAY
+from drift_pipeline.components.monitoring import monitoring_assets
 from drift_pipeline.detection.verdict import KpiResult, Verdict
 from drift_pipeline.loop.day import day_of
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline_tests.components.worlds import (
+    DAYS,
     MODEL,
     REFERENCE,
     SPEC,
+    at_home,
     checks,
     copied,
     day,
@@ -132,7 +137,7 @@ def test_a_day_of_the_reference_span_is_refused_with_the_day_that_watching_began
 def test_a_home_without_a_control_store_fails_with_what_to_do(tmp_path: Path, name: str) -> None:
     result = materialised(tmp_path, name, partition=HEALTHY)
     assert not result.success
-    assert refusal(result) == (f"{tmp_path}: no control store here; run `drift demo`, or name a DRIFT_HOME")
+    assert refusal(result) == f"{tmp_path}: no control store here; run drift demo or drift adopt, or name a DRIFT_HOME"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,6 +149,60 @@ def test_a_backfilled_report_opens_no_incident_and_writes_no_audit_record(tmp_pa
     assert records(home) == before
     assert events(home).count("incident.opened") == 1
     assert (home / "alerts.jsonl").read_bytes() == alerts
+
+
+def backfilled(home: Path, first: str, last: str) -> dg.ExecuteInProcessResult:
+    """One run of the days from the first to the last, as a backfill launches it."""
+    days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    made = dg.Definitions(assets=monitoring_assets(SPEC), executor=dg.in_process_executor)
+    with at_home(home), dg.DagsterInstance.ephemeral() as own:
+        return made.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=own, tags=days, raise_on_error=False
+        )
+
+
+def test_a_run_of_several_days_makes_each_days_own_report(home: Path) -> None:
+    days = [day(REFERENCE + number) for number in (7, 8, 9)]
+    result = backfilled(home, days[0], days[-1])
+    reports = {
+        event.partition: event.materialization.metadata
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey([MODEL, "drift_report"])
+    }
+    assert list(reports) == days
+    for partition, found in reports.items():
+        alone = metadata(materialised(home, "drift_report", partition=partition), "drift_report")
+        told = {name: value.value for name, value in found.items()}
+        assert {name: told[name] for name in ("verdict", "page", "kpis")} == {
+            name: alone[name] for name in ("verdict", "page", "kpis")
+        }
+        assert str(partition) in str(told["page"])
+
+
+def test_a_check_of_several_days_tells_of_the_first_on_which_it_fails(home: Path) -> None:
+    breach = first_breach()
+    before = f"{date.fromisoformat(breach) - DAY:%Y-%m-%d}"
+    auroc = checks(backfilled(home, before, breach))["auroc"]
+    assert not auroc.passed
+    assert auroc.description == f"{breach}: BREACH: {tick_after(breach)['auroc']['reason']}"
+
+
+def test_one_day_that_is_not_fit_holds_the_reports_of_its_run(home: Path) -> None:
+    last = day(DAYS - 1)
+    result = backfilled(home, last, f"{date.fromisoformat(last) + DAY:%Y-%m-%d}")
+    assert not result.success
+    assert (checks(result)["fit_to_judge"].description or "").startswith(f"{date.fromisoformat(last) + DAY}: snapshot")
+    assert set(made(result)) == {"telemetry_snapshot"}
+
+
+def test_reports_are_late_after_a_day_and_a_backfill_gives_a_run_ten_days() -> None:
+    graph = dg.Definitions(assets=monitoring_assets(SPEC)).resolve_asset_graph()
+    node = graph.get(dg.AssetKey([MODEL, "drift_report"]))
+    assert node.freshness_policy == dg.FreshnessPolicy.time_window(timedelta(hours=36), timedelta(hours=26))
+    for name in ("telemetry_snapshot", "drift_report"):
+        policy = graph.get(dg.AssetKey([MODEL, name])).backfill_policy
+        assert policy is not None
+        assert policy.max_partitions_per_run == 10
 
 
 def test_telemetry_is_observed_with_the_snapshot_that_pinned_it(home: Path) -> None:
@@ -171,7 +230,7 @@ def test_a_report_reads_what_its_snapshot_pinned_and_without_one_what_is_there(
 
 def with_late_rows(home: Path, partition: str) -> None:
     """The day's rows a second time, under ids of their own."""
-    lake = Lake(home / "lake", source="late")
+    lake = Lake(home / "lake" / MODEL, source="late")
     rows = lake.read("predictions", day_of(partition)).with_columns(pl.concat_str(pl.lit("late-"), "_id").alias("_id"))
     lake.append("predictions", rows, 0)
     lake.close()
@@ -200,4 +259,4 @@ def test_a_kpi_that_is_switched_off_or_has_no_column_has_no_check() -> None:
 def test_a_hint_passes_unless_it_warns_and_a_kpi_only_when_it_is_ok(name: str, verdict: Verdict, passes: bool) -> None:
     from drift_pipeline.components.monitoring import _checked
 
-    assert _checked(KpiResult(name, verdict, None, None, None, None, 0, "")).passed is passes
+    assert _checked({HEALTHY: KpiResult(name, verdict, None, None, None, None, 0, "")}).passed is passes

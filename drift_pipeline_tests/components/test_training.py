@@ -7,27 +7,30 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from drift_pipeline.components.home import home as home_of_a_step
+from drift_pipeline.components.training import TRAINING as HALF
 from drift_pipeline.components.training import check_name, gate_names
 from drift_pipeline.control.store import Entry, Put
+from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training import gates
 from drift_pipeline_tests.components.worlds import (
     ATTRIBUTES,
     MODEL,
     SPEC,
+    at_home,
     checks,
     copied,
     events,
     made,
     materialised,
     metadata,
+    pinned,
     records,
     refusal,
     replayed,
     store,
 )
-
-HALF = ("training_dataset", "candidate_model", "evaluation", "registered_model", "audit_artifacts")
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +62,13 @@ def put(home: Path, key: str, kind: str, **changes: Any) -> None:
         opened.commit(Entry(actor="test", event="test.changed", subject=MODEL), [changed])
 
 
-def pinned(home: Path) -> dict[str, Any]:
-    with store(home) as opened:
-        found = opened.get("training", MODEL)
-        assert found is not None
-        return dict(found.body)
-
-
 def test_one_run_trains_proves_registers_and_documents(trained: tuple[Path, dg.ExecuteInProcessResult]) -> None:
     home, result = trained
     assert result.success
     assert tuple(made(result)) == HALF
     assert new_events(home) == [
         "decision.made",
+        "training.claimed",
         "training.started",
         "candidate.trained",
         "candidate.proven",
@@ -215,7 +212,13 @@ def test_too_few_rows_are_no_dataset_and_the_audit_says_why(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", HALF)
 def test_a_home_without_a_control_store_fails_with_what_to_do(tmp_path: Path, name: str) -> None:
     told = refusal(materialised(tmp_path, name))
-    assert told == f"{tmp_path}: no control store here; run `drift demo`, or name a DRIFT_HOME"
+    assert told == f"{tmp_path}: no control store here; run drift demo or drift adopt, or name a DRIFT_HOME"
+
+
+@pytest.mark.parametrize("error", [ConflictError, UnavailableError])
+def test_a_step_that_somebody_was_faster_than_tries_again(tmp_path: Path, error: type[DriftError]) -> None:
+    with at_home(copied(tmp_path / "home")), pytest.raises(dg.RetryRequested), home_of_a_step():
+        raise error("read it again")
 
 
 def test_a_gates_name_becomes_a_checks_name_that_dagster_takes() -> None:

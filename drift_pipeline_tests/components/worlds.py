@@ -121,13 +121,23 @@ def events(home: Path) -> list[str]:
     return [record.event for record in records(home)]
 
 
+def pinned(home: Path) -> dict[str, Any]:
+    """What was pinned or trained last."""
+    with store(home) as opened:
+        found = opened.get("training", MODEL)
+        assert found is not None
+        return dict(found.body)
+
+
 @contextmanager
-def at_home(home: Path) -> Iterator[None]:
-    """DRIFT_HOME is this folder, and nothing else is set."""
+def at_home(home: Path, models: Path | None = None) -> Iterator[None]:
+    """DRIFT_HOME is this folder, DRIFT_MODELS the other if there is one, and nothing else is set."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DRIFT_DATABASE", "DRIFT_ENVIRONMENT", "DRIFT_MODELS"):
             patch.delenv(name, raising=False)
         patch.setenv("DRIFT_HOME", str(home))
+        if models is not None:
+            patch.setenv("DRIFT_MODELS", str(models))
         yield
 
 

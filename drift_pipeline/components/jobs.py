@@ -1,0 +1,116 @@
+"""Jobs: the retrain, which sensors launch, and what people do to a rollout from Dagster's launchpad."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from pydantic import Field
+
+from drift_pipeline.components.home import actor_of, home
+from drift_pipeline.components.lanes import FAST
+from drift_pipeline.components.training import TRAINING_HALF
+from drift_pipeline.errors import InputError
+from drift_pipeline.loop import Loop, operating
+from drift_pipeline.loop.home import model_of
+from drift_pipeline.loop.loop import LEASE
+from drift_pipeline.policy.decide import Action
+from drift_pipeline.settings import Settings
+
+retrain = dg.define_asset_job(
+    "retrain",
+    selection=dg.AssetSelection.tag(*TRAINING_HALF),
+    description="One model's training half for one decision of the policy. The sensors launch it with that model's "
+    "assets; to ask for a retrain by hand, launch retrain_now or materialise training_dataset.",
+    tags={"dagster/max_retries": "2", "dagster/max_runtime": str(int(LEASE.total_seconds()))},
+)
+
+
+class Submission(dg.Config):
+    """Which candidate is to be rolled out."""
+
+    model: str = Field(description="The model's name, as in its defs.yaml.")
+    digest: str = Field(description="The candidate's bundle, as evaluation and registered_model show it.")
+
+
+class Request(dg.Config):
+    """What somebody wants, and why."""
+
+    model: str = Field(description="The model's name, as in its defs.yaml.")
+    reason: str = Field(description="Why; it stands in the audit.")
+
+
+class RetrainRequest(Request):
+    """A retrain that somebody wants, and why."""
+
+    hotfix: bool = Field(default=False, description="In the fast lane, past the cooldown and beside a long retrain.")
+
+
+@contextmanager
+def _loop(model: str) -> Iterator[Loop]:
+    """The model's loop, not resumed: a rollback does not wait for that."""
+    with home() as at:
+        yield at.loop(model_of(Settings(), model))
+
+
+@dg.op
+def begin_rollout(context: dg.OpExecutionContext, config: Submission) -> None:
+    """Begin the rollout of a candidate whose gates passed, in shadow."""
+    with _loop(config.model) as loop:
+        loop.catch_up()
+        if not loop.release(config.digest, actor_of(context)):
+            raise InputError(f"{config.model}: a rollout is under way already; end it first, or wait")
+    context.log.info(f"{config.model}: {config.digest} is in shadow")
+
+
+@dg.op
+def hurry_rollout(context: dg.OpExecutionContext, config: Request) -> None:
+    """The rollout's next step now; evidence and approvals count as ever."""
+    with _loop(config.model) as loop:
+        moved = operating.promote(loop, actor_of(context), config.reason)
+    context.log.info(f"{moved.rollout_id} is in {moved.phase}")
+
+
+@dg.op
+def roll_back(context: dg.OpExecutionContext, config: Request) -> None:
+    """Back at once: no policy is asked."""
+    with _loop(config.model) as loop:
+        moved = operating.roll_back(loop, actor_of(context), config.reason)
+    context.log.info(f"{moved.rollout_id} is rolled back; {moved.champion} answers")
+
+
+@dg.op
+def ask_for_retrain(context: dg.OpExecutionContext, config: RetrainRequest) -> None:
+    """Ask the policy; a run of the job `retrain` comes of it where it agrees."""
+    with _loop(config.model) as loop:
+        decision_id, decision = operating.retrain(loop, actor_of(context), config.reason, hotfix=config.hotfix)
+        told = "; ".join(decision.reasons)
+        if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
+            raise InputError(f"{config.model}: {decision_id} {decision.action}: {told}")
+    context.log.info(f"{config.model}: {decision_id} {decision.action}: {told}; loop_tick launches it")
+
+
+@dg.job(tags=FAST)
+def submit_rollout() -> None:
+    """Begin the rollout of a candidate whose gates passed; loop_tick does this for what it retrained."""
+    begin_rollout()
+
+
+@dg.job(tags=FAST)
+def promote() -> None:
+    """Take a model's rollout its next step without waiting for the time of its phase."""
+    hurry_rollout()
+
+
+@dg.job(tags=FAST)
+def rollback() -> None:
+    """Stop a model's rollout or, where none is under way, go back to the version before."""
+    roll_back()
+
+
+@dg.job(tags=FAST)
+def retrain_now() -> None:
+    """Ask for a retrain of a model, or for a hotfix."""
+    ask_for_retrain()
+
+
+OPERATING = (submit_rollout, promote, rollback, retrain_now)

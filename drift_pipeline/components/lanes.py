@@ -1,0 +1,48 @@
+"""Lanes: what a run is tagged with, so that the queue's limits in dagster.yaml keep slots free for what is urgent.
+
+```
+normal   trainings and reports; of ten slots they may fill seven
+hotfix   an urgent retrain, beside a normal one of the same model
+fast     what people do to a rollout: promote, roll back, submit
+```
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext  # where Dagster's guide takes it from
+
+MODEL = "drift/model"
+DECISION = "drift/decision"  # the retrain that a run carries out
+CLAIMED = "drift/claimed"  # the same, once this run, or the one that it retries, took it
+LANE = "drift/lane"
+RETRAIN = "drift/retrain"  # one at a time for each value: the model
+PRIORITY = "dagster/priority"
+NORMAL, HOTFIX = "normal", "hotfix"
+FAST = {LANE: "fast", PRIORITY: "20", "dagster/max_runtime": "600"}
+_TRAINS = frozenset({"training_dataset", "candidate_model"})
+
+
+def retrain_tags(model: str, decision_id: str, lane: str) -> dict[str, str]:
+    """Of a run that carries out a decision; a hotfix does not wait for the model's normal retrain."""
+    lane_of = {LANE: HOTFIX, PRIORITY: "10"} if lane == HOTFIX else {LANE: NORMAL, RETRAIN: model}
+    return {MODEL: model, DECISION: decision_id, **lane_of}
+
+
+def lacking_tags(run: dg.DagsterRun) -> Mapping[str, str]:
+    """What a run that was launched in the UI, by a backfill or by a retry lacks: who gives no lane is in the normal."""
+    lane = run.tags.get(LANE, NORMAL)
+    trained = {key.path[0] for key in run.asset_selection or () if key.path[-1] in _TRAINS}
+    tags = {LANE: lane}
+    if lane == NORMAL and len(trained) == 1:
+        tags[RETRAIN] = trained.pop()
+    return {name: value for name, value in tags.items() if name not in run.tags}
+
+
+class LanedRunCoordinator(QueuedRunCoordinator[dg.DagsterInstance]):
+    """Dagster's queue; every run has a lane before it waits in it, whoever launched it."""
+
+    def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
+        if lacking := lacking_tags(context.dagster_run):
+            self._instance.add_run_tags(context.dagster_run.run_id, lacking)
+        return super().submit_run(context)

@@ -1,0 +1,87 @@
+"""Schedules, each one for all models: the retrain that a spec's calendar says is due, and yesterday's reports."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from drift_pipeline.components.home import FLEET, Specs
+from drift_pipeline.components.jobs import retrain
+from drift_pipeline.components.lanes import LANE, MODEL, NORMAL
+from drift_pipeline.components.monitoring import MONITORING
+from drift_pipeline.components.sensors import NONE_ADOPTED
+from drift_pipeline.errors import DriftError
+from drift_pipeline.loop import Loop
+from drift_pipeline.spec import ModelSpec
+
+ALL_ASSETS = "__ASSET_JOB"  # Dagster's own job; one of ours could not hold models whose days begin at different dates
+
+
+def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
+    """All of them, for the models of this code location."""
+
+    @dg.schedule(
+        job=retrain,
+        cron_schedule="5 * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def retrain_when_due(context: dg.ScheduleEvaluationContext) -> dg.SkipReason:
+        """Ask the policy for each model whose `retrain.cron` came due, once for each time.
+
+        One schedule looks at every model each hour: a hundred schedules would be a hundred evaluations to keep alive,
+        and what came due while the daemon was down is caught up. What the policy agrees to is wanted, and loop_tick
+        launches it: two that launch would launch twice.
+        """
+        told = list[str]()
+        try:
+            with FLEET.of(specs) as (at, fleet):
+                for spec in specs.values():
+                    if at.store.get("model", spec.name) is not None:
+                        try:
+                            told += _due(fleet.loop(spec))
+                        except Exception as error:  # the edge between models, as in the fleet
+                            context.log.warning(f"{spec.name}: {type(error).__name__}: {error}")
+                            told.append(f"{spec.name}: {type(error).__name__}: {error}")
+        except DriftError as error:
+            return dg.SkipReason(str(error))
+        return dg.SkipReason("; ".join(told) or "no retrain is due")
+
+    @dg.schedule(
+        job_name=ALL_ASSETS,
+        cron_schedule="10 0 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def report_yesterday(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        """Each adopted model's snapshot and drift report of the day that has ended, one run a model."""
+        yesterday = context.scheduled_execution_time.date() - timedelta(days=1)
+        try:
+            with FLEET.of(specs) as (at, _):
+                adopted = [spec for name, spec in specs.items() if at.store.get("model", name) is not None]
+        except DriftError as error:
+            return dg.SkipReason(str(error))
+        requests = [_report(spec, yesterday.isoformat()) for spec in adopted if spec.since <= yesterday]
+        return requests or dg.SkipReason(NONE_ADOPTED)
+
+    return [retrain_when_due, report_yesterday]
+
+
+def _due(loop: Loop) -> Iterator[str]:
+    """What the policy decided, in words."""
+    loop.catch_up()
+    maintained = loop.maintenance()
+    if maintained is not None and loop.clock.now() in maintained:
+        return
+    decided = loop.decide_schedule(loop.look())
+    if decided is not None:
+        yield f"{decided[0]} {decided[1].action}: {', '.join(decided[1].reasons)}"
+
+
+def _report(spec: ModelSpec, day: str) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{spec.name}|{day}",
+        partition_key=day,
+        asset_selection=[dg.AssetKey([spec.name, name]) for name in MONITORING],
+        tags={MODEL: spec.name, LANE: NORMAL},
+    )

@@ -1,0 +1,147 @@
+"""Sensors, each one for all models: the loop's tick, the rollouts' own, and what becomes of a run that failed."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+import dagster as dg
+
+from drift_pipeline.components.home import FLEET, Specs
+from drift_pipeline.components.jobs import retrain, submit_rollout
+from drift_pipeline.components.lanes import CLAIMED, DECISION, FAST, MODEL, retrain_tags
+from drift_pipeline.components.training import TRAINING
+from drift_pipeline.errors import DriftError
+from drift_pipeline.loop import Loop, Ticked
+from drift_pipeline.loop.fleet import Failed
+from drift_pipeline.settings import Settings
+
+NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
+MOST_TOLD = 300  # letters of a reason
+_ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
+
+
+def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
+    """All of them, for the models of this code location."""
+    seconds = Settings().tick_seconds
+
+    @dg.sensor(
+        jobs=[retrain, submit_rollout],
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def loop_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Every model's tick: profile what landed, judge it, ask the policy; then launch what was decided."""
+        try:
+            with FLEET.of(specs) as (_, fleet):
+                ticked = fleet.tick(inline=False)
+                failed, requests = _failures(ticked), list[dg.RunRequest]()
+                for one in ticked:
+                    if isinstance(one, Ticked):
+                        try:
+                            requests += requests_of(fleet.loop(specs[one.model]), context.instance)
+                        except Exception as error:  # the edge between models, as in the fleet
+                            failed[one.model] = f"{type(error).__name__}: {error}"
+        except DriftError as error:
+            return dg.SensorResult(skip_reason=str(error))
+        if not ticked:
+            return dg.SensorResult(skip_reason=NONE_ADOPTED)
+        return _told(context, f"{len(ticked)} models ticked", failed, requests)
+
+    @dg.sensor(
+        jobs=[submit_rollout],  # it launches nothing; Dagster wants a target to show it beside
+        minimum_interval_seconds=max(seconds // 3, 1),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def rollout_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Only the rollouts that are under way: one step forward or back, where evidence and approvals say so."""
+        try:
+            with FLEET.of(specs) as (_, fleet):
+                ticked = fleet.advance()
+        except DriftError as error:
+            return dg.SensorResult(skip_reason=str(error))
+        moved = [f"{one.model} is in {one.moved}" for one in ticked if isinstance(one, Ticked) and one.moved]
+        return _told(context, "; ".join([f"{len(ticked)} rollouts", *moved]), _failures(ticked), [])
+
+    @dg.run_failure_sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+    def retrain_failed(context: dg.RunFailureSensorContext) -> None:
+        """A retrain failed and no retry is left: its decision is not wanted any more, and its owner is paged."""
+        if context.dagster_run.tags.get("dagster/will_retry") != "true":
+            told = "; ".join(map(_why, context.get_step_failure_events()))
+            give_up(specs, context.instance, context.dagster_run, told or context.failure_event.message or "it failed")
+
+    @dg.run_status_sensor(
+        run_status=dg.DagsterRunStatus.CANCELED,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def retrain_canceled(context: dg.RunStatusSensorContext) -> None:
+        """A retrain was cancelled in Dagster: its decision is not wanted any more."""
+        give_up(specs, context.instance, context.dagster_run, "it was cancelled in Dagster")
+
+    return [loop_tick, rollout_tick, retrain_failed, retrain_canceled]
+
+
+def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
+    """The runs that a model wants now; asked again, they have the same run keys."""
+    for body in loop.wanted():
+        if not under_way(instance, body["decision"]):
+            yield retrain_request(loop.spec.name, body)
+    if (digest := loop.releasable()) is not None:
+        yield dg.RunRequest(
+            run_key=f"{loop.spec.name}|{digest}",
+            job_name=submit_rollout.name,
+            run_config={"ops": {"begin_rollout": {"config": {"model": loop.spec.name, "digest": digest}}}},
+            tags={MODEL: loop.spec.name, **FAST},
+        )
+
+
+def retrain_request(model: str, body: Mapping[str, str]) -> dg.RunRequest:
+    """The run of a decision. One that is taken over because its lease ran out has a key of its own."""
+    taken_over = [body["lease"]] if body["lease"] else []
+    return dg.RunRequest(
+        run_key="|".join([model, body["incident"], body["decision"], *taken_over]),
+        job_name=retrain.name,
+        asset_selection=[dg.AssetKey([model, name]) for name in TRAINING],
+        tags=retrain_tags(model, body["decision"], body["lane"]),
+    )
+
+
+def under_way(instance: dg.DagsterInstance, decision_id: str) -> bool:
+    """Whether a run of the decision waits or works, whoever launched it."""
+    return instance.get_runs_count(dg.RunsFilter(tags={DECISION: decision_id}, statuses=_UNFINISHED)) > 0
+
+
+def give_up(specs: Specs, instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
+    """End the decision of a run that came to nothing, unless somebody else has it or it is of no model here."""
+    decision_id, spec = run.tags.get(DECISION), specs.get(run.tags.get(MODEL, ""))
+    if decision_id is None or spec is None or under_way(instance, decision_id):
+        return
+    with FLEET.of(specs) as (_, fleet):
+        loop = fleet.loop(spec)
+        ours = run.tags.get(CLAIMED) == decision_id
+        if ours or decision_id in {body["decision"] for body in loop.wanted()}:
+            loop.give_up(decision_id, f"run {run.run_id}: {why}")
+
+
+def _failures(ticked: Iterable[Ticked | Failed]) -> dict[str, str]:
+    return {one.model: one.reason for one in ticked if isinstance(one, Failed)}
+
+
+def _told(
+    context: dg.SensorEvaluationContext, done: str, failed: Mapping[str, str], requests: list[dg.RunRequest]
+) -> dg.SensorResult:
+    """What failed is logged, and stands in the cursor, which the UI shows beside the runs that were launched."""
+    for model, reason in failed.items():
+        context.log.warning(f"{model}: {reason}")
+    cursor = json.dumps({model: reason[:MOST_TOLD] for model, reason in failed.items()})
+    if requests:
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
+    not_done = [f"{model}: {reason[:MOST_TOLD]}" for model, reason in failed.items()]
+    return dg.SensorResult(skip_reason="; ".join([done, *not_done]), cursor=cursor)
+
+
+def _why(event: dg.DagsterEvent) -> str:
+    """What a step said when it failed, in one line."""
+    failed = event.step_failure_data
+    told = failed.user_failure_data.description if failed.user_failure_data else None
+    return f"{event.step_key}: {told or (failed.error.message.strip() if failed.error else '')}"

@@ -1,0 +1,86 @@
+"""What people do from the launchpad: the verbs of `drift`, with who did it and why, in the fast lane."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from drift_pipeline.components.jobs import OPERATING, promote, retrain_now, rollback, submit_rollout
+from drift_pipeline_tests.components.worlds import MODEL, at_home, copied, pinned, records, refusal, write_model
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """With a champion that was promoted, so that there is a version to go back to; no rollout is under way."""
+    write_model(tmp_path / "models")
+    return copied(tmp_path / "home")
+
+
+def done(home: Path, job: dg.JobDefinition, **config: Any) -> dg.ExecuteInProcessResult:
+    (op,) = (node.name for node in job.nodes)
+    with at_home(home, home.parent / "models"), dg.DagsterInstance.ephemeral() as instance:
+        return job.execute_in_process(
+            run_config={"ops": {op: {"config": {"model": MODEL, **config}}}},
+            instance=instance,
+            tags={"user": "ada@example.com"},
+            raise_on_error=False,
+        )
+
+
+def test_every_job_is_in_the_fast_lane_and_each_of_its_fields_says_what_it_is() -> None:
+    for job in OPERATING:
+        assert (job.tags["drift/lane"], job.tags["dagster/priority"]) == ("fast", "20")
+        (op,) = job.nodes
+        fields = op.definition.config_schema.config_type.fields  # type: ignore[union-attr]
+        assert all(field.description for field in fields.values())
+        assert "model" in fields
+
+
+def test_a_rollback_goes_back_with_its_actor_and_its_reason(home: Path) -> None:
+    before = len(records(home))
+    assert done(home, rollback, reason="clicks fell").success
+    (record,) = records(home)[before:]
+    assert (record.event, record.actor) == ("rollout.rolled_back", "dagster:ada@example.com")
+    assert record.details["reason"] == "after full: clicks fell"
+
+
+def test_a_retrain_is_asked_for_and_a_hotfix_is_one(home: Path) -> None:
+    assert done(home, retrain_now, reason="new catalogue").success
+    assert done(home, retrain_now, reason="a broken feature", hotfix=True).success
+    asked, urgent = records(home)[-2:]
+    assert (asked.actor, asked.details["action"], asked.details["reason"]) == (
+        "dagster:ada@example.com",
+        "retrain",
+        "new catalogue",
+    )
+    assert (urgent.details["action"], urgent.details["reason"]) == ("hotfix_retrain", "a broken feature")
+
+
+def test_what_the_policy_refuses_fails_with_its_reason(home: Path) -> None:
+    assert done(home, retrain_now, reason="new catalogue").success
+    result = done(home, retrain_now, reason="again")
+    assert not result.success
+    assert refusal(result).startswith(f"{MODEL}: {records(home)[-1].details['decision']} ignore: ")
+
+
+def test_a_promotion_without_a_rollout_is_refused(home: Path) -> None:
+    result = done(home, promote, reason="it is good")
+    assert refusal(result) == f"{MODEL}: no rollout is under way; there is nothing to promote"
+
+
+def test_a_candidate_that_no_gate_passed_is_not_rolled_out(home: Path) -> None:
+    result = done(home, submit_rollout, digest="sha256:" + "0" * 64)
+    assert refusal(result).endswith("it is not released")
+
+
+def test_a_second_rollout_is_refused_while_one_is_under_way(home: Path) -> None:
+    champion = pinned(home)["digest"]
+    assert done(home, submit_rollout, digest=champion).success
+    assert records(home)[-1].actor == "dagster:ada@example.com"
+    assert "under way already" in refusal(done(home, submit_rollout, digest=champion))
+
+
+def test_a_stranger_is_refused_with_the_models_that_there_are(home: Path) -> None:
+    result = done(home, rollback, reason="clicks fell", model="churn")
+    assert f"there is no model 'churn'; there are: {MODEL}" in refusal(result)

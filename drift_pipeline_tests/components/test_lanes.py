@@ -1,0 +1,115 @@
+"""Lanes: whatever floods the queue, what is urgent finds a slot."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import RemoteRepositoryOrigin  # not exported, as what follows
+from dagster._core.run_coordinator import SubmitRunContext
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._utils.tags import TagConcurrencyLimitsCounter
+
+from drift_pipeline.components.lanes import FAST, LanedRunCoordinator, retrain_tags
+from drift_pipeline.components.training import TRAINING
+from drift_pipeline_tests.components.daemon import LOCATION, ROOT
+
+SLOTS = 10
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """With the repository's dagster.yaml."""
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
+        yield opened
+
+
+def submitted(instance: dg.DagsterInstance, tags: Mapping[str, str], *assets: str) -> dg.DagsterRun:
+    """A run as the UI, a backfill or a sensor submits it."""
+    selection = frozenset(map(dg.AssetKey.from_user_string, assets)) or None
+    run = dg.DagsterRun(
+        job_name="__ASSET_JOB",
+        run_id=str(uuid4()),
+        tags=tags,
+        asset_selection=selection,
+        remote_job_origin=RemoteRepositoryOrigin(LOCATION, "__repository__").get_job_origin("__ASSET_JOB"),
+    )
+    instance.add_run(run)
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace:
+        context = SubmitRunContext(dagster_run=run, workspace=workspace.create_request_context())
+        coordinator = instance.run_coordinator
+        assert isinstance(coordinator, LanedRunCoordinator)
+        return coordinator.submit_run(context)
+
+
+def launched(instance: dg.DagsterInstance, waiting: list[dg.DagsterRun]) -> list[dg.DagsterRun]:
+    """Those that the queue lets go, by its own counter, until its slots are full."""
+    limits = instance.get_concurrency_config().run_queue_config
+    assert limits is not None
+    assert limits.max_concurrent_runs == SLOTS
+    counter, going = TagConcurrencyLimitsCounter(limits.tag_concurrency_limits, []), list[dg.DagsterRun]()
+    for run in sorted(waiting, key=lambda run: -int(run.tags.get("dagster/priority", "0"))):
+        if len(going) < SLOTS and not counter.is_blocked(run):
+            counter.update_counters_with_launched_item(run)
+            going.append(run)
+    return going
+
+
+def test_a_run_of_the_ui_waits_in_the_normal_lane(instance: dg.DagsterInstance) -> None:
+    report = submitted(instance, {"dagster/partition": "2026-03-01"}, "fraud/drift_report")
+    assert (report.status, report.tags["drift/lane"]) == (dg.DagsterRunStatus.QUEUED, "normal")
+    assert "drift/retrain" not in report.tags
+    training = submitted(instance, {}, *(f"fraud/{name}" for name in TRAINING))
+    assert (training.tags["drift/lane"], training.tags["drift/retrain"]) == ("normal", "fraud")
+
+
+def test_a_run_that_has_a_lane_keeps_it(instance: dg.DagsterInstance) -> None:
+    tags = retrain_tags("fraud", "fraud-1", "hotfix")
+    run = submitted(instance, tags, *(f"fraud/{name}" for name in TRAINING))
+    assert {name: run.tags[name] for name in tags} == tags
+    assert "drift/retrain" not in run.tags
+
+
+def test_a_flood_of_normal_runs_leaves_three_slots(instance: dg.DagsterInstance) -> None:
+    flood = [submitted(instance, {}, f"model_{n}/drift_report") for n in range(20)]
+    assert len(launched(instance, flood)) == 7
+    urgent = [
+        submitted(instance, retrain_tags("model_1", "model_1-9", "hotfix"), "model_1/training_dataset"),
+        *(submitted(instance, FAST) for _ in range(2)),
+    ]
+    going = launched(instance, [*flood, *urgent])
+    assert len(going) == SLOTS
+    assert [run.tags["drift/lane"] for run in going] == ["fast", "fast", "hotfix", *["normal"] * 7]
+
+
+def test_backfills_together_fill_four_slots(instance: dg.DagsterInstance) -> None:
+    days = [
+        submitted(
+            instance, {"dagster/backfill": f"b{n % 3}", "dagster/partition": f"2026-03-{n:02}"}, "fraud/drift_report"
+        )
+        for n in range(1, 16)
+    ]
+    assert len(launched(instance, days)) == 4
+    assert all(run.tags["drift/lane"] == "normal" for run in days)
+
+
+def test_one_normal_retrain_a_model_runs_at_a_time(instance: dg.DagsterInstance) -> None:
+    runs = [
+        submitted(instance, retrain_tags("fraud", "fraud-1", "normal"), "fraud/training_dataset"),
+        submitted(instance, {}, "fraud/training_dataset"),
+        submitted(instance, retrain_tags("churn", "churn-1", "normal"), "churn/training_dataset"),
+    ]
+    assert launched(instance, runs) == [runs[0], runs[2]]
+    hotfix = submitted(instance, retrain_tags("fraud", "fraud-2", "hotfix"), "fraud/training_dataset")
+    assert hotfix in launched(instance, [*runs, hotfix])
+
+
+def test_what_dies_is_started_again_and_what_fails_is_not(instance: dg.DagsterInstance) -> None:
+    assert instance.run_monitoring_enabled
+    assert instance.run_monitoring_max_resume_run_attempts == 0
+    assert instance.run_retries_enabled
+    assert not instance.run_retries_retry_on_asset_or_op_failure

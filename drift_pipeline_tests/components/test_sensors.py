@@ -1,0 +1,191 @@
+"""The loop unattended: what the sensors launch, once, and what becomes of a run that fails."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from drift_pipeline.clock import SystemClock
+from drift_pipeline.loop import operating
+from drift_pipeline.loop.home import opened
+from drift_pipeline.settings import Settings
+from drift_pipeline_tests.components.daemon import FROM_A_FOLDER, Dagster, dagster
+from drift_pipeline_tests.components.worlds import MODEL, SPEC, copied, events, records, replayed, store
+
+pytestmark = FROM_A_FOLDER
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Dagster]:
+    with dagster(copied(tmp_path / "home"), tmp_path) as running:
+        yield running
+
+
+def ask(*, hotfix: bool = False) -> str:
+    """A person asks for a retrain; the decision's id."""
+    with opened(Settings(), SystemClock()) as at:
+        return operating.retrain(at.loop(SPEC), "ada", "the season turned", hotfix=hotfix)[0]
+
+
+def status(live: Dagster, decision_id: str) -> str:
+    """How the decision stands in the control store."""
+    with store(Settings().home) as opened_store:
+        found = opened_store.get("retrain", f"{MODEL}/{decision_id}")
+    assert found is not None
+    return str(found.body["status"])
+
+
+def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster) -> None:
+    sensors = {sensor.name: sensor for sensor in live.repository.sensor_defs}
+    assert {name: sensor.minimum_interval_seconds for name, sensor in sensors.items()} == {
+        "loop_tick": 30,
+        "rollout_tick": 10,
+        "retrain_failed": 30,
+        "retrain_canceled": 30,
+    }
+    assert {schedule.name for schedule in live.repository.schedule_defs} == {"retrain_when_due", "report_yesterday"}
+    assert {one.default_status.value for one in live.repository.sensor_defs} == {"RUNNING"}
+    assert {one.default_status.value for one in live.repository.schedule_defs} == {"RUNNING"}
+
+
+def test_a_wanted_retrain_is_launched_once_with_its_lane_and_never_again(live: Dagster) -> None:
+    decision_id = ask()
+    live.evaluate_sensors()
+    (run,) = live.queued()
+    assert {name: value for name, value in run.tags.items() if name.startswith("drift/")} == {
+        "drift/model": MODEL,
+        "drift/decision": decision_id,
+        "drift/lane": "normal",
+        "drift/retrain": MODEL,
+    }
+    assert run.tags["dagster/max_retries"] == "2"
+    assert run.asset_selection is not None
+    assert {key.path[0] for key in run.asset_selection} == {MODEL}
+    assert len(run.asset_selection) == 5
+    live.evaluate_sensors(after=MINUTE)
+    assert [one.run_id for one in live.queued()] == [run.run_id]
+    assert live.told("loop_tick") == "1 models ticked"
+
+
+def test_unattended_from_the_decision_to_the_shadow(live: Dagster) -> None:
+    decision_id = ask()
+    live.evaluate_sensors()
+    assert live.execute(live.queued()[0]) is dg.DagsterRunStatus.SUCCESS
+    assert status(live, decision_id) == "proven"
+    live.evaluate_sensors(after=MINUTE)
+    assert live.queued() == []
+    (submission,) = live.queued("submit_rollout")
+    assert (submission.tags["drift/lane"], submission.tags["dagster/priority"]) == ("fast", "20")
+    assert live.execute(submission) is dg.DagsterRunStatus.SUCCESS
+    live.evaluate_sensors(after=2 * MINUTE)
+    assert live.queued("submit_rollout") == []
+    assert live.told("rollout_tick") == "1 rollouts"
+    new = records(Settings().home)[len(records(replayed())) :]
+    told = [(one.event, one.actor) for one in new if not one.event.startswith(("incident", "undecided"))]
+    assert told[-6:] == [
+        ("training.claimed", "loop"),
+        ("training.started", "loop"),
+        ("candidate.trained", "loop"),
+        ("candidate.proven", "loop"),
+        ("model.registered", "loop"),
+        ("rollout.shadow", "dagster:loop_tick"),
+    ]
+    assert status(live, decision_id) == "released"
+
+
+def test_a_hotfix_does_not_wait_for_a_normal_retrain_of_the_same_model(live: Dagster) -> None:
+    normal = ask()
+    live.evaluate_sensors()
+    hotfix = ask(hotfix=True)
+    live.evaluate_sensors(after=MINUTE)
+    slow, urgent = live.queued()
+    assert (slow.tags["drift/decision"], urgent.tags["drift/decision"]) == (normal, hotfix)
+    assert (urgent.tags["drift/lane"], urgent.tags["dagster/priority"]) == ("hotfix", "10")
+    assert "drift/retrain" not in urgent.tags
+    assert live.dequeued() == [urgent.run_id, slow.run_id]
+    assert live.execute(urgent) is dg.DagsterRunStatus.SUCCESS
+    assert (status(live, hotfix), status(live, normal)) == ("proven", "wanted")
+
+
+def test_a_run_that_comes_second_refuses_and_ends_nothing(live: Dagster) -> None:
+    decision_id = ask()
+    live.evaluate_sensors()
+    live.evaluate_sensors(after=MINUTE)
+    with opened(Settings(), SystemClock()) as at:
+        assert at.loop(SPEC).claim(decision_id)
+    (late,) = live.queued()
+    assert live.execute(late) is dg.DagsterRunStatus.FAILURE
+    live.evaluate_sensors(after=2 * MINUTE)
+    assert status(live, decision_id) == "running"
+    assert "training.failed" not in events(Settings().home)
+
+
+def test_a_retry_goes_on_with_what_its_run_had_claimed(live: Dagster) -> None:
+    decision_id = ask()
+    live.evaluate_sensors()
+    (run,) = live.queued()
+    with opened(Settings(), SystemClock()) as at:
+        assert at.loop(SPEC).claim(decision_id)
+    live.instance.add_run_tags(run.run_id, {"drift/claimed": decision_id})
+    retried = live.instance.get_run_by_id(run.run_id)
+    assert retried is not None
+    assert live.execute(retried) is dg.DagsterRunStatus.SUCCESS
+    assert status(live, decision_id) == "proven"
+
+
+@pytest.mark.parametrize(("retries", "ends"), [("2", "wanted"), ("0", "failed")], ids=["retried", "no retry left"])
+def test_a_run_that_died_is_given_up_when_no_retry_is_left(live: Dagster, retries: str, ends: str) -> None:
+    decision_id = ask()
+    live.evaluate_sensors()
+    (run,) = live.queued()
+    live.instance.add_run_tags(run.run_id, {"dagster/max_retries": retries})
+    live.instance.report_run_failed(live.queued()[0], "the worker is gone")
+    live.evaluate_sensors(after=MINUTE)
+    assert status(live, decision_id) == ends
+    if ends == "failed":
+        (record,) = (one for one in records(Settings().home) if one.event == "training.failed")
+        assert record.details["because"] == f"run {run.run_id}: the worker is gone"
+        assert live.queued() == []
+
+
+def test_a_step_that_failed_is_told_of_in_the_audit(live: Dagster) -> None:
+    """Without a retry: what its step may try again, it tries itself."""
+    decision_id = ask()
+    live.evaluate_sensors()
+    for bundle in Settings().registry.rglob("*.skops"):
+        bundle.write_bytes(b"no model")
+    assert live.execute(live.queued()[0]) is dg.DagsterRunStatus.FAILURE
+    live.evaluate_sensors(after=MINUTE)
+    assert status(live, decision_id) == "failed"
+    (record,) = (one for one in records(Settings().home) if one.event == "training.failed")
+    assert f"{MODEL}__training_dataset: " in record.details["because"]
+
+
+def test_a_cancelled_run_is_given_up(live: Dagster) -> None:
+    decision_id = ask()
+    live.evaluate_sensors()
+    live.instance.report_run_canceled(live.queued()[0])
+    live.evaluate_sensors(after=MINUTE)
+    assert status(live, decision_id) == "failed"
+
+
+def test_a_model_that_fails_is_told_of_and_nothing_is_raised(live: Dagster) -> None:
+    for bundle in (Settings().registry).rglob("*.skops"):
+        bundle.write_bytes(b"no model")
+    live.evaluate_sensors()
+    assert live.told("loop_tick").startswith(f"1 models ticked; {MODEL}: IntegrityError: ")
+
+
+@pytest.mark.parametrize("adopted_before", [False, True], ids=["no home", "empty home"])
+def test_without_an_adopted_model_the_tick_says_what_to_do(tmp_path: Path, adopted_before: bool) -> None:
+    home = tmp_path / "home"
+    if adopted_before:
+        with opened(Settings(home=home, database=""), SystemClock(), new=True):
+            pass
+    with dagster(home, tmp_path) as live:
+        live.evaluate_sensors()
+        assert "drift adopt" in live.told("loop_tick")
+        assert live.instance.get_runs() == []

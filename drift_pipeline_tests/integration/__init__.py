@@ -1,0 +1,1 @@
+"""Real processes, HTTP and Dagster's daemon, together."""

@@ -1,0 +1,147 @@
+"""A drill: everything that `drift up` starts, on a clock that runs 60 times as fast, and the people around it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from drift_pipeline.clock import SystemClock
+from drift_pipeline.control.store import AuditRecord, ControlStore
+from drift_pipeline.telemetry.synthetic import synthetic_history
+
+MODEL, SPEED = "clicks", 60
+SPEC = f"""\
+type: drift_pipeline.components.MonitoredModel
+attributes:
+  name: {MODEL}
+  owner: ml@example.com
+  task: binary_classification
+  columns: {{timestamp: ts, prediction_id: prediction_id, entity: user_id, latency_ms: latency_ms}}
+  features:
+    session_length_s: numeric
+    items_viewed: numeric
+    price_eur: numeric
+    days_since_visit: numeric
+    device: categorical
+    country: categorical
+  outcome: {{column: clicked, delay: 5m}}
+  protected: {{age_band: categorical}}
+  retrain: {{min_rows: 1000, trials: 1, cooldown: 1h}}
+  rollout: {{shadow: 10m, canary: 10m, deadline: 5d}}
+"""
+
+
+class Drill:
+    """One home under `folder`. Use as a context manager: what it started ends with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "home"
+        (folder / "models" / MODEL).mkdir(parents=True)
+        (folder / "models" / MODEL / "defs.yaml").write_text(SPEC)
+        began = datetime.now(UTC)
+        self.environment = {
+            **os.environ,
+            "DRIFT_MODELS": str(folder / "models"),
+            "DRIFT_HOME": str(self.home),
+            "DRIFT_DRILL": f"{SPEED}@{began.isoformat()}",
+            "DRIFT_TICK_SECONDS": "5",
+        }
+        start = (began - timedelta(days=42)).replace(hour=0, minute=0, second=0, microsecond=0)
+        synthetic_history(42, 500, 0, score=False, start=start).write_parquet(folder / "history.parquet")
+        self.port, self.dagster_port = _free(), _free()
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> "Drill":
+        self.drift("adopt", MODEL, "--data", str(self.folder / "history.parquet"))
+        self.drift("key", str(self.folder / "ada.pem"), "--label", "Ada", "--home", str(self.home))
+        self.store = ControlStore(f"sqlite:///{self.home / 'control.db'}", SystemClock())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.close()
+        for process in reversed(self._running):
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+    def up(self) -> None:
+        """Start everything and wait until it answers."""
+        ports = ("--port", str(self.port), "--dagster-port", str(self.dagster_port))
+        self._start("up", *ports, "--drills")
+        self.until(lambda: _ready(f"http://127.0.0.1:{self.port}/v2/health/ready"), 120, "the gateway")
+        self.until(lambda: _ready(f"http://127.0.0.1:{self.dagster_port}/server_info"), 120, "Dagster")
+
+    def traffic(self, *drifts: str, rate: float = 25, seconds: float, seed: int = 0) -> None:
+        """Begin to send; the labels come by themselves."""
+        url = f"http://127.0.0.1:{self.port}"
+        told = [part for drift in drifts for part in ("--drift", drift)]
+        options = ("--url", url, "--rate", str(rate), "--for", f"{seconds:.0f}s", "--seed", str(seed))
+        self._start("simulate", MODEL, *options, *told)
+
+    def drift(self, *arguments: str, code: int = 0) -> str:
+        """Run a command to its end."""
+        ended = subprocess.run(_command(arguments), env=self.environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == code, (arguments, ended.returncode, ended.stdout, ended.stderr)
+        return ended.stdout
+
+    def launch(self, job: str, op: str, config: Mapping[str, str]) -> None:
+        """Put one of Dagster's jobs into its queue, as a person does in the launchpad."""
+        asked = json.dumps({"ops": {op: {"config": dict(config)}}})
+        command = [sys.executable, "-m", "dagster", "job", "launch", "-m", "drift_pipeline.definitions", "-j", job]
+        environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}
+        subprocess.run([*command, "--config-json", asked], env=environment, check=True, capture_output=True)
+
+    def _start(self, *arguments: str) -> None:
+        log = (self.folder / f"{arguments[0]}-{len(self._running)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(_command(arguments), env=self.environment, stdout=log, stderr=log)
+        self._running.append(process)
+
+    def until(self, holds: Callable[[], Any], seconds: float, what: str) -> Any:
+        """Wait for it; the drill's story so far is told where it does not come."""
+        end = time.monotonic() + seconds
+        while not (found := holds()):
+            assert time.monotonic() < end, f"no {what} within {seconds} s\n{self.story()}"
+            time.sleep(0.5)
+        return found
+
+    def event(self, name: str, seconds: float, after: int = 0) -> AuditRecord:
+        """Wait for an audit record of this event past the sequence number."""
+
+        def found() -> AuditRecord | None:
+            return next((record for record in self.store.records(after) if record.event == name), None)
+
+        record: AuditRecord = self.until(found, seconds, name)
+        return record
+
+    def events(self) -> list[str]:
+        return [record.event for record in self.store.records()]
+
+    def story(self) -> str:
+        told = [f"{r.seq} {r.at} {r.actor} {r.event} {json.dumps(dict(r.details))[:300]}" for r in self.store.records()]
+        logs = list((self.home / "logs").glob("*.log")) + sorted(self.folder.glob("*.log"))
+        return "\n".join([*told, *(f"-- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)])
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-c", "from drift_pipeline.cli import main; main()", *arguments]
+
+
+def _free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

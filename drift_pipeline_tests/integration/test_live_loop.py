@@ -1,0 +1,58 @@
+"""From a request at the gateway to a promoted model, touched by nobody but the approver; and back from a bad canary."""
+
+import json
+from pathlib import Path
+
+from drift_pipeline_tests.integration.drill import MODEL, Drill
+
+WAY = [
+    "model.adopted",
+    "reference.frozen",
+    "incident.opened",
+    "decision.made",
+    "training.claimed",
+    "training.started",
+    "candidate.trained",
+    "candidate.proven",
+    "model.registered",
+    "rollout.shadow",
+    "rollout.awaiting_approval",
+    "approval.given",
+    "approval.accepted",
+    "rollout.canary",
+    "rollout.full",
+    "model.promoted",
+    "reference.frozen",
+]
+
+
+def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_taken_back(tmp_path: Path) -> None:
+    with Drill(tmp_path) as drill:
+        drill.up()
+        drill.traffic("concept@25s:0.7", seconds=600)
+        drill.event("incident.opened", 150)
+        proven = drill.event("candidate.proven", 200)
+        waiting = drill.event("rollout.awaiting_approval", 150, proven.seq)
+        version = str(proven.details["version"])
+        drill.drift("approve", MODEL, version, "--key", str(tmp_path / "ada.pem"), "--reason", "read the card")
+        full = drill.event("rollout.full", 150, waiting.seq)
+        drill.event("reference.frozen", 30, full.seq)
+        events = iter(drill.events())
+        assert [event for event in WAY if event not in events] == []
+        (status,) = json.loads(drill.drift("status", "--json"))
+        assert status["champion"] == version
+        paged = [json.loads(line) for line in (drill.home / "alerts.jsonl").read_text().splitlines()]
+        assert "incident.opened" in [alert["what"] for alert in paged]
+
+        drill.drift("rollback", MODEL, "--reason", "a rehearsal", "--actor", "Ada")
+        rearmed = drill.event("reference.rearmed", 60, full.seq)
+        drill.traffic("canary_latency@0s:2", seconds=400, rate=15, seed=1)
+        drill.launch("submit_rollout", "begin_rollout", {"model": MODEL, "digest": proven.digests["bundle"]})
+        canary = drill.event("rollout.canary", 150, rearmed.seq)
+        back = drill.event("rollout.rolled_back", 60, canary.seq)
+        assert (back.actor, "SLO breach" in back.details["reason"]) == ("gateway", True)
+        (status,) = json.loads(drill.drift("status", "--json"))
+        assert status["champion"] == "v1"
+        paged = [json.loads(line) for line in (drill.home / "alerts.jsonl").read_text().splitlines()]
+        assert [alert["what"] for alert in paged].count("rollout.rolled_back") == 2
+        assert "records verified" in drill.drift("audit", "verify")
