@@ -125,6 +125,10 @@ class Drill:
     def events(self) -> list[str]:
         return [record.event for record in self.store.records()]
 
+    def paged(self) -> list[str]:
+        """What people were paged about, in order."""
+        return [json.loads(line)["what"] for line in (self.home / "alerts.jsonl").read_text().splitlines()]
+
     def story(self) -> str:
         told = [f"{r.seq} {r.at} {r.actor} {r.event} {json.dumps(dict(r.details))[:300]}" for r in self.store.records()]
         logs = list((self.home / "logs").glob("*.log")) + sorted(self.folder.glob("*.log"))

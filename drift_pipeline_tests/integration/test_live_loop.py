@@ -41,8 +41,7 @@ def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_tak
         assert [event for event in WAY if event not in events] == []
         (status,) = json.loads(drill.drift("status", "--json"))
         assert status["champion"] == version
-        paged = [json.loads(line) for line in (drill.home / "alerts.jsonl").read_text().splitlines()]
-        assert "incident.opened" in [alert["what"] for alert in paged]
+        assert "incident.opened" in drill.paged()
 
         drill.drift("rollback", MODEL, "--reason", "a rehearsal", "--actor", "Ada")
         rearmed = drill.event("reference.rearmed", 60, full.seq)
@@ -53,6 +52,5 @@ def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_tak
         assert (back.actor, "SLO breach" in back.details["reason"]) == ("gateway", True)
         (status,) = json.loads(drill.drift("status", "--json"))
         assert status["champion"] == "v1"
-        paged = [json.loads(line) for line in (drill.home / "alerts.jsonl").read_text().splitlines()]
-        assert [alert["what"] for alert in paged].count("rollout.rolled_back") == 2
+        drill.until(lambda: drill.paged().count("rollout.rolled_back") == 2, 30, "second page")
         assert "records verified" in drill.drift("audit", "verify")
