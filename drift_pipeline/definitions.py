@@ -8,7 +8,7 @@ from types import ModuleType
 import dagster as dg
 
 import drift_pipeline.defs
-from drift_pipeline.components.jobs import OPERATING, retrain
+from drift_pipeline.components.jobs import OPERATING, retention, retrain
 from drift_pipeline.components.schedules import loop_schedules
 from drift_pipeline.components.sensors import loop_sensors
 from drift_pipeline.errors import InputError
@@ -37,7 +37,7 @@ def defs() -> dg.Definitions:
     settings = Settings()
     models, specs = models_of(settings.models), home.models_of(settings)
     loops = dg.Definitions(
-        jobs=[retrain, *OPERATING],
+        jobs=[retrain, retention, *OPERATING],
         sensors=loop_sensors(specs),
         schedules=loop_schedules(specs),
         executor=dg.in_process_executor,

@@ -31,6 +31,11 @@ class Settings(BaseSettings):
         return self.home / "lake"
 
     @property
+    def dead_letters(self) -> Path:
+        """The lake of what was no event; no model's name begins with an underscore."""
+        return self.lake / "_dead_letters"
+
+    @property
     def registry(self) -> Path:
         return self.home / "registry"
 

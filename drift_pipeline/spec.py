@@ -202,6 +202,12 @@ class Rollout(Part):
     deadline: Duration = 14 * DAY
 
 
+class Retention(Part):
+    """How long telemetry is kept, six months at least. Documents, approvals and the audit are never deleted."""
+
+    telemetry: Duration = Field(default=400 * DAY, ge=183 * DAY)
+
+
 class Risk(Part):
     profile: Literal["limited_risk"] = "limited_risk"
 
@@ -236,6 +242,7 @@ class ModelSpec(Part):
     kpis: Kpis = Kpis()
     retrain: Retrain = Retrain()
     rollout: Rollout = Rollout()
+    retention: Retention = Retention()
     risk: Risk = Risk()
     card: Card = Card()
     since: date = date(2026, 1, 1)

@@ -253,4 +253,55 @@ def _row(one: Any, now: datetime) -> tuple[str, ...]:
     return one.model, one.champion, one.verdict, beat, one.incident + who, "; ".join(filter(None, told))
 
 
-COMMANDS = (status, retrain, hotfix, promote, rollback, pause, resume, maintenance, incident)
+@click.command()
+@click.option("--apply", "really", is_flag=True, help="Delete it; else only tell what would go.")
+@home_option
+@json_option
+def retain(really: bool, home: Path | None, as_json: bool) -> int:
+    """Tell, or with --apply delete, telemetry that is older than each spec's retention.telemetry, and tidy the lakes.
+
+    Documents, approvals and the audit are never deleted.
+    """
+    from drift_pipeline.loop.home import models_of, opened
+    from drift_pipeline.loop.retention import past_retention
+    from drift_pipeline.loop.retention import retain as delete
+
+    settings = settings_of(home)
+    with opened(settings, system_clock()) as at:
+        specs = models_of(settings).values()
+        found = [delete(at, spec, getpass.getuser()) if really else past_retention(at, spec) for spec in specs]
+    if as_json:
+        told = [
+            {
+                "model": old.model,
+                "before": old.before.isoformat(),
+                "tables": {str(table): size for table, size in old.tables.items()},
+            }
+            for old in found
+        ]
+        click.echo(json.dumps({"deleted": really, "models": told}, indent=2))
+        return OK
+    for old in found:
+        parts = [f"{table} {rows:,} rows, {size / 1e6:,.1f} MB" for table, (rows, size) in old.tables.items()]
+        what = "deleted" if really else "would go (--apply deletes it)"
+        click.echo(f"{old.model}: before {old.before}: {'; '.join(parts) + f': {what}' if parts else 'nothing'}")
+    return OK
+
+
+@click.command()
+@click.option("--subject", required=True, help="The entity, as the spec's columns.entity has it.")
+@_verb
+def erase(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, subject: str) -> int:
+    """Erase a person's rows of MODEL, in every version of the lake. The audit keeps their hash, and who asked why."""
+    from drift_pipeline.loop.home import model_of, opened
+    from drift_pipeline.loop.retention import erase as delete
+
+    settings = settings_of(home)
+    with opened(settings, system_clock()) as at:
+        found = delete(at, model_of(settings, model), subject, reason, actor or getpass.getuser())
+    rows = ", ".join(f"{table} {count:,}" for table, count in found.rows.items()) or "no row"
+    trained = f"; trained on some of them: {', '.join(found.versions)}" if found.versions else ""
+    return _say(model, f"{rows} erased{trained}", as_json, **{**found.to_json(), "model": model})
+
+
+COMMANDS = (retain, erase, status, retrain, hotfix, promote, rollback, pause, resume, maintenance, incident)

@@ -7,12 +7,13 @@ import dagster as dg
 from pydantic import Field
 
 from drift_pipeline.components.home import actor_of, home
-from drift_pipeline.components.lanes import FAST
+from drift_pipeline.components.lanes import FAST, LANE, NORMAL
 from drift_pipeline.components.training import TRAINING_HALF
 from drift_pipeline.errors import InputError
 from drift_pipeline.loop import Loop, operating
-from drift_pipeline.loop.home import model_of
+from drift_pipeline.loop.home import model_of, models_of
 from drift_pipeline.loop.loop import LEASE
+from drift_pipeline.loop.retention import past_retention, retain
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 
@@ -87,6 +88,29 @@ def ask_for_retrain(context: dg.OpExecutionContext, config: RetrainRequest) -> N
         if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
             raise InputError(f"{config.model}: {decision_id} {decision.action}: {told}")
     context.log.info(f"{config.model}: {decision_id} {decision.action}: {told}; loop_tick launches it")
+
+
+class Deletion(dg.Config):
+    """Whether what is past its time really goes."""
+
+    apply: bool = Field(default=False, description="Delete it; else only tell what would go.")
+
+
+@dg.op
+def delete_old(context: dg.OpExecutionContext, config: Deletion) -> None:
+    """Telemetry past each spec's retention, and many small files; documents and the audit are never deleted."""
+    with home() as at:
+        for spec in models_of(Settings()).values():
+            old = retain(at, spec, actor_of(context)) if config.apply else past_retention(at, spec)
+            rows = ", ".join(f"{table} {count:,}" for table, (count, _) in old.tables.items()) or "nothing"
+            done = "deleted" if config.apply else "would go"
+            context.log.info(f"{spec.name}: before {old.before}: {rows} {done}")
+
+
+@dg.job(tags={LANE: NORMAL})
+def retention() -> None:
+    """Tell what telemetry is past its time or, with `apply`, delete it and tidy the lakes."""
+    delete_old()
 
 
 @dg.job(tags=FAST)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 
 from drift_pipeline.components.home import FLEET, Specs
-from drift_pipeline.components.jobs import retrain
+from drift_pipeline.components.jobs import retention, retrain
 from drift_pipeline.components.lanes import LANE, MODEL, NORMAL
 from drift_pipeline.components.monitoring import MONITORING
 from drift_pipeline.components.sensors import NONE_ADOPTED
@@ -64,7 +64,12 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
         requests = [_report(spec, yesterday.isoformat()) for spec in adopted if spec.since <= yesterday]
         return requests or dg.SkipReason(NONE_ADOPTED)
 
-    return [retrain_when_due, report_yesterday]
+    @dg.schedule(job=retention, cron_schedule="20 2 * * *", execution_timezone="UTC")
+    def delete_past_retention() -> dg.RunRequest:
+        """Each night, once somebody has seen a dry run of the job `retention` and started this schedule."""
+        return dg.RunRequest(run_config={"ops": {"delete_old": {"config": {"apply": True}}}})
+
+    return [retrain_when_due, report_yesterday, delete_past_retention]
 
 
 def _due(loop: Loop) -> Iterator[str]:

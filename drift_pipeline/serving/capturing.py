@@ -14,8 +14,6 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.lake import Lake
 
-DEAD_LETTERS = "_dead_letters"  # no model's name begins so
-
 
 @contextmanager
 def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) -> Iterator[tuple[Capture, Event]]:
@@ -25,7 +23,8 @@ def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) 
     def lake_of(model: str, source: str) -> Lake:
         place = (model, source)
         if place not in lakes:
-            lakes[place] = Lake(settings.lake / (model or DEAD_LETTERS), source=source)
+            folder = settings.lake / model if model else settings.dead_letters
+            lakes[place] = Lake(folder, source=source)
         return lakes[place]
 
     stop = Event()

@@ -6,9 +6,10 @@ and a producer that needs them on disk (to commit its offset) calls `flush`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -29,6 +30,7 @@ _TIME: dict[Table, str] = {
     "late": "_time",
     "dead_letters": "_time",
 }
+TABLES: tuple[Table, ...] = tuple(_TIME)
 _BATCH = "_batch"
 _CHECKPOINT_EVERY = 20  # commits; a log without checkpoints is read again whole at each append
 _ATTEMPTS = 5  # at one commit; each is lost only to another writer's
@@ -217,6 +219,65 @@ class Lake:
             return pl.DataFrame()
         last = known.select("_id", "_label").unique("_id", keep="last", maintain_order=True)
         return predictions.join(last, on="_id", how="inner", maintain_order="left")
+
+    def compact(self, table: Table, before: date) -> int:
+        """Merge the many small files of each day before the date; how many files went. Readers see the same rows."""
+        handle = self._handle(table)
+        if handle is None:
+            return 0
+        with self._changing(table):
+            told = handle.optimize.compact(partition_filters=[("_day", "<", before.isoformat())])
+            handle.create_checkpoint()
+            # what a reader began with stays for a day
+            handle.vacuum(retention_hours=24, dry_run=False, enforce_retention_duration=False)
+        return int(told["numFilesRemoved"])
+
+    def size(self, table: Table, before: date) -> tuple[int, int]:
+        """Rows and bytes of the days before the date."""
+        handle = self._handle(table)
+        if handle is None:
+            return 0, 0
+        files = pl.DataFrame(handle.get_add_actions(flatten=True))
+        old = files.filter(pl.col("partition._day") < before.isoformat())
+        return int(old["num_records"].sum()), int(old["size_bytes"].sum())
+
+    def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
+        """Rows of any time, read file by file; columns that the table lacks are left out."""
+        handle = self._handle(table)
+        files = [] if handle is None else [unquote(file) for file in handle.file_uris()]
+        if not files:
+            return pl.DataFrame()
+        scan = pl.scan_parquet(
+            files, hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore"
+        )
+        known = [name for name in columns if name in scan.collect_schema()]
+        return scan.filter(rows).select(known).collect()
+
+    def drop(self, table: Table, where: str) -> int:
+        """Delete rows for good, in all versions: what was pinned before cannot be read any more. How many there were.
+
+        Args:
+            where: a condition in Delta's SQL.
+        """
+        self.flush(table)
+        handle = self._handle(table)
+        if handle is None:
+            return 0
+        with self._changing(table):
+            told = handle.delete(where)
+            handle.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        return int(told["num_deleted_rows"] or 0)
+
+    @contextmanager
+    def _changing(self, table: Table) -> Iterator[None]:
+        try:
+            yield
+        except CommitFailedError as error:
+            raise ConflictError(f"{self.root / table}: another writer was faster; do it again") from error
+        except (DeltaError, OSError) as error:
+            raise UnavailableError(f"{self.root / table}: cannot be rewritten: {error}") from error
+        finally:
+            self._tables.pop(table, None)
 
     def _handle(self, table: Table) -> DeltaTable | None:
         """The table as it is now, other processes' commits included."""

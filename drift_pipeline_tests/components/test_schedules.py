@@ -9,7 +9,7 @@ import pytest
 
 from drift_pipeline.clock import DAY, SystemClock, Window
 from drift_pipeline.components.home import FLEET
-from drift_pipeline.components.jobs import retrain
+from drift_pipeline.components.jobs import retention, retrain
 from drift_pipeline.components.monitoring import monitoring_assets
 from drift_pipeline.components.schedules import ALL_ASSETS, loop_schedules
 from drift_pipeline.components.sensors import requests_of
@@ -29,7 +29,7 @@ from drift_pipeline_tests.components.worlds import (
 )
 
 SPECS = {MODEL: SPEC, "churn": SPEC.model_copy(update={"name": "churn"})}
-DUE, DAILY = loop_schedules(SPECS)
+DUE, DAILY, NIGHTLY = loop_schedules(SPECS)
 AT = datetime(2026, 6, 1, 0, 10, tzinfo=UTC)
 
 
@@ -43,7 +43,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 def located(specs: Mapping[str, ModelSpec]) -> dg.RepositoryDefinition:
     assets = [asset for spec in specs.values() for asset in (*monitoring_assets(spec), *training_assets(spec))]
-    return dg.Definitions(assets=assets, jobs=[retrain], schedules=[DUE, DAILY]).get_repository_def()
+    return dg.Definitions(
+        assets=assets, jobs=[retrain, retention], schedules=[DUE, DAILY, NIGHTLY]
+    ).get_repository_def()
 
 
 def evaluated(schedule: dg.ScheduleDefinition) -> tuple[list[dg.RunRequest], str]:
@@ -109,3 +111,9 @@ def test_models_whose_days_begin_at_different_dates_share_the_daily_schedule(tmp
             .execute_in_process(asset_selection=days, partition_key=day(REFERENCE + 8), instance=instance)
         )
     assert result.success
+
+
+def test_nothing_is_deleted_before_somebody_starts_the_schedule() -> None:
+    assert NIGHTLY.default_status is dg.DefaultScheduleStatus.STOPPED
+    (request,), _ = evaluated(NIGHTLY)
+    assert request.run_config == {"ops": {"delete_old": {"config": {"apply": True}}}}

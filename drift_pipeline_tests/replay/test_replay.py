@@ -15,7 +15,6 @@ from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.telemetry.lake import Table
 from drift_pipeline_tests.replay.worlds import (
     ARMED,
-    MODEL,
     ROWS_PER_DAY,
     SPEC,
     TURN,
