@@ -301,7 +301,7 @@ def erase(model: str, reason: str, actor: str | None, home: Path | None, as_json
         found = delete(at, model_of(settings, model), subject, reason, actor or getpass.getuser())
     rows = ", ".join(f"{table} {count:,}" for table, count in found.rows.items()) or "no row"
     trained = f"; trained on some of them: {', '.join(found.versions)}" if found.versions else ""
-    return _say(model, f"{rows} erased{trained}", as_json, **{**found.to_json(), "model": model})
+    return _say(model, f"{rows} erased{trained}", as_json, rows=found.rows, versions=list(found.versions))
 
 
 COMMANDS = (retain, erase, status, retrain, hotfix, promote, rollback, pause, resume, maintenance, incident)

@@ -5,7 +5,7 @@ data and stays, as do documents, approvals and the audit chain, whose records na
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
@@ -44,9 +44,6 @@ class Erased:
     model: str
     rows: Mapping[Table, int]
     versions: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "versions": list(self.versions)}
 
 
 def past_retention(home: Home, spec: ModelSpec) -> Old:

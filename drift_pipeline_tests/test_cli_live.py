@@ -1,0 +1,140 @@
+"""The commands of the live loop as a person types them: exit codes, words, JSON, one clear error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, START, synthetic_history
+from drift_pipeline_tests.replay.worlds import drift
+
+MODEL = "recommendation_v3"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    models = tmp_path / "models" / MODEL
+    models.mkdir(parents=True)
+    lines = "".join(f"  {line}\n" for line in SAMPLE_SPEC.splitlines())
+    head = "type: drift_pipeline.components.MonitoredModel\nattributes:\n"
+    more = "  retrain: {trials: 1, trainer: logistic_regression}\n"
+    (models / "defs.yaml").write_text(head + lines + more)
+    synthetic_history(40, 60, 0, start=START).write_parquet(tmp_path / "history.parquet")
+    monkeypatch.setenv("DRIFT_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("DRIFT_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.fixture
+def adopted(place: Path) -> Path:
+    ended = drift("adopt", MODEL, "--data", place / "history.parquet")
+    assert (ended.code, ended.out) == (0, f"{MODEL}: v1 is watched from now on, against 2,400 rows\n")
+    return place
+
+
+def test_adopting_twice_or_with_what_does_not_go_together_is_refused(adopted: Path) -> None:
+    history = adopted / "history.parquet"
+    again = drift("adopt", MODEL, "--data", history)
+    assert (again.code, "is adopted already" in again.err) == (2, True)
+    both = drift("adopt", MODEL, "--data", history, "--external", "--bundle", "x.skops")
+    assert (both.code, "give one of them" in both.err) == (2, True)
+    nobody = drift("adopt", "fraud", "--data", history)
+    assert (nobody.code, f"there are: {MODEL}" in nobody.err) == (2, True)
+
+
+def test_an_external_model_is_watched_by_its_scores_and_has_nothing_to_go_back_to(place: Path) -> None:
+    ended = drift("adopt", MODEL, "--data", place / "history.parquet", "--external", "--json")
+    assert json.loads(ended.out)["version"] == "recorded"
+    back = drift("rollback", MODEL, "--reason", "complaints")
+    assert (back.code, "hand the traffic back" in back.err) == (2, True)
+
+
+def test_a_bundle_that_was_trained_elsewhere_answers_as_version_1(place: Path) -> None:
+    ended = drift("adopt", MODEL, "--data", place / "history.parquet")
+    assert ended.code == 0
+    (bundle,) = (place / "home" / "registry").rglob("model.skops")
+    other = place / "other"
+    given = drift("adopt", MODEL, "--data", place / "history.parquet", "--bundle", bundle, "--home", other, "--json")
+    assert (given.code, json.loads(given.out)["version"]) == (0, "v1")
+    (place / "junk.skops").write_bytes(b"junk")
+    junk = drift(
+        "adopt", MODEL, "--data", place / "history.parquet", "--bundle", place / "junk.skops", "--home", place / "x"
+    )
+    assert (junk.code, "cannot be read" in junk.err) == (1, True)
+
+
+def test_tick_and_status_tell_how_a_model_stands(adopted: Path) -> None:
+    ticked = drift("tick")
+    assert (ticked.code, ticked.out.split()[:2]) == (0, [f"{MODEL}:", "INCONCLUSIVE"])
+    shown = drift("status").out.splitlines()
+    assert shown[0].split() == ["model", "answers", "verdict", "last", "tick", "incident", "rollout", "and", "runs"]
+    assert shown[1].split()[:3] == [MODEL, "v1", "INCONCLUSIVE"]
+    (told,) = json.loads(drift("status", "--json").out)
+    assert (told["champion"], told["incident"], told["paused_by"]) == ("v1", "", "")
+
+
+def test_without_a_home_or_a_model_the_message_says_what_to_do(place: Path) -> None:
+    for verb in ("status", "tick"):
+        ended = drift(verb)
+        assert (ended.code, "drift adopt" in ended.err) == (2, True)
+    assert drift("producer", "add", "app").code == 0  # makes the home
+    assert drift("tick").code == 3
+
+
+def test_verbs_are_audited_with_actor_and_reason_and_shown(adopted: Path) -> None:
+    assert drift("pause", MODEL, "--reason", "audit week", "--actor", "Ada").code == 0
+    assert "paused by Ada" in drift("status").out
+    assert drift("resume", MODEL, "--reason", "done", "--actor", "Ada").code == 0
+    asked = drift("retrain", MODEL, "--reason", "new catalogue", "--actor", "Ada", "--json")
+    assert (asked.code, json.loads(asked.out)["action"]) == (0, "retrain")
+    assert "normal wanted" in drift("status").out
+    refused = drift("retrain", MODEL, "--reason", "again", "--actor", "Ada", "--json")
+    assert (refused.code, json.loads(refused.out)["reasons"]) == (1, ["a retrain is running"])
+    assert drift("hotfix", MODEL, "--reason", "urgent").code == 0
+    assert drift("maintenance", MODEL, "--to", "2099-01-01", "--reason", "move").code == 0
+    assert drift("audit", "verify").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("promote", MODEL, "--reason", "now"), "no rollout is under way"),
+        (("rollback", MODEL, "--reason", "now"), "no earlier version to go back to"),
+        (("incident", "ack", MODEL, "--reason", "me"), "no incident is open"),
+        (("incident", "close", MODEL, "--reason", "me"), "no incident is open"),
+        (("pause", MODEL, "--reason", " "), "--reason: is empty"),
+        (("maintenance", MODEL, "--to", "2020-01-01", "--reason", "x"), "is not after --from"),
+        (("erase", "fraud", "--subject", "u1", "--reason", "x"), "there is no model 'fraud'"),
+        (("producer", "revoke", "nobody"), "there is no producer 'nobody'"),
+        (("producer", "add", "app", "--model", "fraud"), "there is no model 'fraud'"),
+        (("simulate", MODEL, "--for", "1s"), "no key here"),
+        (("simulate", MODEL, "--drift", "dance@3s"), "there is no drift 'dance'"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(adopted: Path, arguments: tuple[str, ...], said: str) -> None:
+    ended = drift(*arguments)
+    assert (ended.code, said in ended.err) == (2, True), ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_key_is_shown_once_and_kept_as_a_hash(adopted: Path) -> None:
+    key = drift("producer", "add", "app", "--model", MODEL, "--rows-per-second", "50").out.strip()
+    listed = drift("producer", "list").out
+    assert listed == f"app: 50 rows/s, {MODEL}\n"
+    assert key.encode() not in (adopted / "home" / "control.db").read_bytes()
+    assert drift("producer", "revoke", "app").code == 0
+    assert drift("producer", "list").out == "app: revoked\n"
+
+
+def test_retention_tells_before_it_deletes_and_an_erasure_says_what_went(adopted: Path) -> None:
+    told = drift("retain")
+    assert (told.code, told.out.endswith(": nothing\n")) == (0, True)
+    assert drift("retain", "--apply", "--json").code == 0
+    gone = drift("erase", MODEL, "--subject", "u1", "--reason", "asked", "--json")
+    assert (gone.code, json.loads(gone.out)["versions"]) == (0, ["v1"])
+    assert drift("audit", "verify").code == 0
+
+
+def test_capture_lands_what_is_there_and_ends(adopted: Path) -> None:
+    ended = drift("capture", "--once", "--json")
+    assert (ended.code, json.loads(ended.out)["segments"]) == (0, 0)
