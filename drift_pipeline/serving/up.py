@@ -131,12 +131,8 @@ def _write_secret(path: Path, secret: str) -> None:
 
 def _keep_instance_config(dagster_home: Path) -> None:
     """The packaged dagster.yaml, unless somebody has put one there, for PostgreSQL say."""
-    package = Path(drift_pipeline.__file__).parent
-    packaged = package / "dagster.yaml"  # in a wheel; in a checkout it lies at the top
     if not (dagster_home / "dagster.yaml").exists():
-        shutil.copyfile(
-            packaged if packaged.exists() else package.parent / "dagster.yaml", dagster_home / "dagster.yaml"
-        )
+        shutil.copyfile(Path(drift_pipeline.__file__).with_name("dagster.yaml"), dagster_home / "dagster.yaml")
 
 
 def _refuse_taken(addresses: Mapping[str, tuple[str, int]]) -> None:
