@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from drift_pipeline.clock import DAY, HOUR, Clock
 from drift_pipeline.control.store import ControlStore
@@ -82,13 +83,15 @@ class Gateway:
     async def follow(self) -> None:
         """Take up what the control store says; a version is loaded before the first request is sent to it."""
         try:
-            found, known = await asyncio.to_thread(self._read)
+            found, known, ticked = await asyncio.to_thread(self._read)
         except Exception as error:  # the old routes hold; told by /v2/health/ready
             self._trouble(f"the control store: {error}")
         else:
             self.producers = {producer.sha256: producer for producer in known if not producer.revoked}
             for route in found:
                 await self._switch(route)
+            for model, at in ticked.items():
+                self.metrics.ticked_at.labels(model).set(at.timestamp())
             self._heard_at, self.trouble = time.monotonic(), ""
 
     async def judge(self) -> None:
@@ -158,8 +161,11 @@ class Gateway:
             del self._refused[key]
             log.warning("%s: the refusal could not be recorded: %s", producer.name, error)
 
-    def _read(self) -> tuple[list[Route], list[Producer]]:
-        return [*routes(self._store, self.specs.values()).values()], producers(self._store)
+    def _read(self) -> tuple[list[Route], list[Producer], dict[str, datetime]]:
+        """Routes, producers, and when each model last ticked."""
+        ticks = {model: self._store.recall(model) for model in self.specs}
+        ticked = {model: datetime.fromisoformat(tick.body["at"]) for model, tick in ticks.items() if tick}
+        return [*routes(self._store, self.specs.values()).values()], producers(self._store), ticked
 
     async def _switch(self, route: Route) -> None:
         model, models = route.model, self.models

@@ -30,6 +30,7 @@ class Metrics:
             Gauge, "loaded_version", "1 for what is loaded.", "model", "role", "version", "digest", "way"
         )
         self.problems = made(Gauge, "load_problems", "1 while a version of the model cannot be loaded.", "model")
+        self.ticked_at = made(Gauge, "ticked_at_seconds", "When the model's loop last ticked, since 1970.", "model")
         self.routes_age = made(Gauge, "routes_age_seconds", "Time since the control store last told the routes.")
 
     def text(self) -> bytes:

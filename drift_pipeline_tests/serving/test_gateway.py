@@ -1,6 +1,7 @@
 """The gateway over a real home: routes, canaries, keys and what is written down."""
 
 import json
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -12,8 +13,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import yaml
 
 from drift_pipeline.clock import SystemClock
+from drift_pipeline.control.store import Put
 from drift_pipeline.errors import UnavailableError
 from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.rollout.plan import Phase
@@ -382,3 +385,18 @@ def test_a_regression_has_no_decision(home: Home) -> None:
     home.champion(home.version("v1", 0))
     with gateway(home, home.producer(), {"fraud": ModelSpec.model_validate(document)}) as client:
         assert [output["name"] for output in ask(client)["outputs"]] == ["score"]
+
+
+def test_metrics_tell_when_each_models_loop_last_ticked_and_the_alert_rules_name_metrics_that_are_there(
+    home: Home,
+) -> None:
+    home.champion(home.version("v1", 0))
+    home.store.remember(Put("", "fraud", {"at": "2026-03-01T12:00:00+00:00"}))
+    with gateway(home, home.producer()) as client:
+        text = until(client, 'drift_gateway_ticked_at_seconds{model="fraud"} 1.7723')
+    root = Path(__file__).parents[2]
+    rules = yaml.safe_load((root / "deploy" / "prometheus" / "alerts.yaml").read_text())
+    asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    named = {name for text in asked for name in re.findall(r"drift_\w+", text)}
+    assert named
+    assert all(f"# TYPE {name} " in text for name in named)
