@@ -59,7 +59,7 @@ class Gateway:
         self._heard_at: float | None = None
         self._buckets: dict[str, Bucket] = {}
         self._refused: dict[tuple[str, str], float] = {}
-        self._to_tell: dict[str, tuple[str, str]] = {}
+        self._to_tell: dict[tuple[str, str], str] = {}  # model and rollout: the reason
         self._said: dict[str, str] = {}
         self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
 
@@ -104,13 +104,13 @@ class Gateway:
                 back = served.previous if counts.phase == Phase.FULL and served.previous else served.champion
                 self.models.served[counts.model] = replace(served, champion=back, weight=0)
                 self.metrics.weight.labels(counts.model).set(0)
-                self._to_tell[counts.model] = served.route.rollout_id, reason
+                self._to_tell[counts.model, served.route.rollout_id] = reason
 
     async def tell(self) -> None:
         """Report what was stopped."""
-        for model, told in list(self._to_tell.items()):
-            await asyncio.to_thread(self._rolled_back, model, *told)
-            del self._to_tell[model]
+        for (model, rollout_id), reason in list(self._to_tell.items()):
+            await asyncio.to_thread(self._rolled_back, model, rollout_id, reason)
+            del self._to_tell[model, rollout_id]
 
     async def rotate(self) -> None:
         """Hand over what was written; a segment is read once it is closed."""

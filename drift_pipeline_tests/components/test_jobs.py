@@ -76,6 +76,8 @@ def test_a_candidate_that_no_gate_passed_is_not_rolled_out(home: Path) -> None:
 
 def test_a_second_rollout_is_refused_while_one_is_under_way(home: Path) -> None:
     champion = pinned(home)["digest"]
+    assert "proven against another champion" in refusal(done(home, submit_rollout, digest=champion))
+    assert done(home, rollback, reason="clicks fell").success
     assert done(home, submit_rollout, digest=champion).success
     assert records(home)[-1].actor == "dagster:ada@example.com"
     assert "under way already" in refusal(done(home, submit_rollout, digest=champion))

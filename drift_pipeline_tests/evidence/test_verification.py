@@ -46,7 +46,9 @@ def seq_naming(home: Path, digest: str) -> int:
 
 
 def bundle(home: Path) -> Path:
-    return min((home / "registry").glob("??/*"), key=lambda path: seq_naming(home, f"sha256:{path.name}"))
+    """The model that was registered first."""
+    models = [path.parent for path in (home / "registry").glob("??/*/model.skops")]
+    return min(models, key=lambda path: seq_naming(home, f"sha256:{path.name}"))
 
 
 def test_a_folder_that_was_copied_whole_verifies(home: Path) -> None:
