@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from drift_pipeline.errors import UnavailableError
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, START, synthetic_history
 from drift_pipeline_tests.replay.worlds import drift
 
@@ -40,6 +42,23 @@ def test_adopting_twice_or_with_what_does_not_go_together_is_refused(adopted: Pa
     assert (both.code, "give one of them" in both.err) == (2, True)
     nobody = drift("adopt", "fraud", "--data", history)
     assert (nobody.code, f"there are: {MODEL}" in nobody.err) == (2, True)
+
+
+def test_an_adoption_that_was_refused_or_died_can_be_done_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = place / "short.parquet"
+    pl.read_parquet(place / "history.parquet").head(300).write_parquet(short)
+    refused = drift("adopt", MODEL, "--data", short)
+    assert (refused.code, "300 labelled rows in the history" in refused.err) == (2, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("drift_pipeline.loop.loop.keep_reference", _dies)
+        assert drift("adopt", MODEL, "--data", place / "history.parquet").code == 3
+    again = drift("adopt", MODEL, "--data", place / "history.parquet")
+    assert (again.code, "v1 is watched from now on" in again.out) == (0, True)
+    assert drift("tick").code == 0
+
+
+def _dies(*_: object) -> str:
+    raise UnavailableError("the disk is full")
 
 
 def test_an_external_model_is_watched_by_its_scores_and_has_nothing_to_go_back_to(place: Path) -> None:

@@ -1,6 +1,7 @@
 """The loop live: ticks of several processes, what they remember, and what people may do."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from drift_pipeline.loop.loop import HOTFIX, LEASE, NORMAL
 from drift_pipeline.loop.status import standings
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.rollout.plan import Phase
+from drift_pipeline.telemetry.lake import Cursor, Lake, Table
 from drift_pipeline_tests.test_loop import World, phase, twin
 
 
@@ -76,7 +78,7 @@ def test_of_two_ticks_at_once_one_counts_and_the_other_is_told(world: World) -> 
     first, second = twin(world), twin(world)
     first.tick(inline=False)
     before = world.events()
-    with pytest.raises(ConflictError, match="somebody else ticked meanwhile"):
+    with pytest.raises(ConflictError, match=r"somebody else ticked meanwhile|another process stored"):
         second.observe()
     assert world.events() == before
     day(world)
@@ -124,11 +126,29 @@ def test_the_scheduled_retrain_is_decided_once_however_many_ask(world: World) ->
     made = 0
     while world.clock.now() < first_of_month.end:
         day(world)
-        for loop in (twin(world), twin(world)):
+        for _ in range(2):
+            loop = twin(world)
             loop.catch_up()
             loop.observe()
             made += loop.decide_schedule(loop.look()) is not None
     assert made == 1
+
+
+def test_ticks_that_each_are_a_process_of_their_own_keep_the_profiles(world: World) -> None:
+    """Else each of them would read everything since the champion was armed, more each time."""
+    for _ in range(3):
+        day(world)
+        twin(world).tick(inline=False)
+    again, read, before = twin(world), [], Lake.landed
+
+    def landed(lake: Lake, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
+        read.append(before(lake, table, since))
+        return read[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lake, "landed", landed)
+        again.look()
+    assert [rows.height for rows, _ in read] == [0, 0]
 
 
 # claims
@@ -172,6 +192,25 @@ def test_a_failed_run_is_given_up_and_paged(world: World) -> None:
     assert world.loop.wanted() == []
     world.loop.deliver()
     assert [m.body["why"] for m in world.pager.sent] == ["out of memory"]
+
+
+def test_a_retrain_that_was_given_up_waits_out_its_cooldown(world: World) -> None:
+    report = world.day()
+    world.loop.give_up(wanted(world), "cancelled")
+    world.clock.advance_to(world.clock.now() + HOUR)
+    left = world.loop._facts(Trigger.DRIFT, replace(report, at=world.clock.now())).retrain.cooldown_left_hours
+    assert left == world.spec.retrain.cooldown / HOUR - 1
+
+
+def test_what_was_wanted_before_a_pause_waits_for_its_end_and_a_hotfix_does_not(world: World) -> None:
+    world.day()
+    scheduled = wanted(world)
+    operating.pause(twin(world), "ada", "freeze", on=True)
+    assert world.loop.wanted() == []
+    hotfix = wanted(world, Trigger.HOTFIX)
+    assert [body["decision"] for body in world.loop.wanted()] == [hotfix]
+    operating.pause(twin(world), "ada", "done", on=False)
+    assert [body["decision"] for body in world.loop.wanted()] == [scheduled, hotfix]
 
 
 def test_a_hotfix_does_not_wait_for_a_long_retrain(world: World) -> None:
@@ -225,6 +264,19 @@ def test_rollback_after_full_puts_the_former_version_back_and_watches_it_against
     assert [record.digests["reference"] for record in rearmed] == [reference]
     with pytest.raises(InputError, match="no earlier version to go back to"):
         operating.roll_back(twin(world), "ada", "again")
+
+
+def test_a_rollback_that_comes_second_does_not_take_the_champion_down_unasked(world: World) -> None:
+    """The first one was the gateway's, of a canary; the second, a person's, came a moment later."""
+    champion = ship(world)
+    put = world.loop.ledger
+    status = put.get("rollout")
+    put.commit("test", {}, puts={"rollout": {**status, "rollout_id": "fraud-v3", "phase": "rolled_back"}})
+    with pytest.raises(InputError, match=r"fraud-v3 is rolled back already, and v2 answers"):
+        operating.roll_back(twin(world), "ada", "the canary is bad")
+    assert put.get("model")["digest"] == champion
+    back = operating.roll_back(twin(world), "ada", "v2 is bad, too", champion=True)
+    assert (back.rollout_id, put.get("model")["version"]) == ("fraud-v2", "recorded")
 
 
 def test_a_rollback_does_not_go_to_bytes_that_were_swapped(world: World) -> None:

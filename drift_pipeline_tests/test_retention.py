@@ -1,13 +1,14 @@
 """Retention and erasure: what goes, what stays readable, and what the audit tells of it."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from drift_pipeline.clock import DAY, ManualClock, Window
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop.adopting import adopt
 from drift_pipeline.loop.home import Home, opened
@@ -15,7 +16,7 @@ from drift_pipeline.loop.retention import erase, past_retention, retain
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.history import read_history
-from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.lake import Lake, Table
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, START, synthetic_history
 
 DAYS = 40
@@ -102,16 +103,42 @@ def test_without_an_entity_nobody_can_be_erased(home: Home, spec: ModelSpec) -> 
         erase(home, nobody, "u1", "asked", "ada")
 
 
+def test_an_erasure_that_died_half_way_is_made_whole_by_doing_it_again(
+    home: Home, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, drop = busiest(home, spec), Lake.drop
+    theirs = set(rows(home, spec).filter(pl.col("_entity") == subject)["_id"])
+
+    def dying(lake: Lake, table: Table, where: str) -> int:
+        if table == "predictions":
+            raise UnavailableError("the disk is gone")
+        return drop(lake, table, where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "drop", dying)
+        with pytest.raises(UnavailableError):
+            erase(home, spec, subject, "asked", "ada")
+    assert erase(home, spec, subject, "asked", "ada").rows == {"predictions": len(theirs)}
+    known = Lake(home.settings.lake / spec.name).read("outcomes", EVER)
+    assert not theirs & set(known["_id"])
+    assert home.resumed(spec).retraining.holdout.height > 0
+
+
 def test_retention_deletes_whole_days_that_are_past_and_says_so_before(home: Home, spec: ModelSpec) -> None:
     later = ManualClock(NOW + spec.retention.telemetry - 10 * DAY)
     then = Home(home.settings, later, home.store, home.registry, home.policy, home.alerts)
     before = rows(home, spec)
     planned = past_retention(then, spec)
-    assert planned.tables["predictions"][0] == before.filter(pl.col("_time") < NOW - 10 * DAY).height > 0
+    trusted = home.store.get("holdout", spec.name)
+    assert trusted is not None
+    since = datetime.fromisoformat(trusted.body["from"]).replace(hour=0, minute=0, second=0, microsecond=0)
+    end = min(NOW - 10 * DAY, since)
+    assert planned.tables["predictions"][0] == before.filter(pl.col("_time") < end).height > 0
     assert rows(home, spec).height == before.height
     assert retain(then, spec, "ada") == planned
     kept = rows(home, spec)
-    assert kept["_id"].to_list() == before.filter(pl.col("_time") >= NOW - 10 * DAY)["_id"].to_list()
+    assert kept["_id"].to_list() == before.filter(pl.col("_time") >= end)["_id"].to_list()
+    assert then.resumed(spec).retraining.holdout.height > 0
     assert [record.event for record in home.store.records()][-2:] == ["retention.begun", "retention.applied"]
     assert past_retention(then, spec).rows == 0
 

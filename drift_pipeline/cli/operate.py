@@ -86,13 +86,14 @@ def promote(model: str, reason: str, actor: str | None, home: Path | None, as_js
 
 
 @click.command()
+@click.option("--champion", is_flag=True, help="Also where the last rollout was rolled back, by somebody else perhaps.")
 @_verb
-def rollback(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
-    """Stop MODEL's rollout or, where none is under way, go back to the version before. The gateway follows at once."""
+def rollback(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, champion: bool) -> int:
+    """Stop MODEL's rollout or, after a promotion, go back to the version before. The gateway follows at once."""
     from drift_pipeline.loop import operating
 
     with _loop(model, home, actor) as (loop, who):
-        status = operating.roll_back(loop, who, reason)
+        status = operating.roll_back(loop, who, reason, champion=champion)
     words = f"{status.rollout_id} rolled back; {status.champion} answers"
     return _say(model, words, as_json, rollout=status.rollout_id, champion=status.champion)
 

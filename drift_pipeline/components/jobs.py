@@ -40,6 +40,12 @@ class Request(dg.Config):
     reason: str = Field(description="Why; it stands in the audit.")
 
 
+class Return(Request):
+    """Where to go back from, and why."""
+
+    champion: bool = Field(default=False, description="Also where the last rollout was rolled back already.")
+
+
 class RetrainRequest(Request):
     """A retrain that somebody wants, and why."""
 
@@ -72,10 +78,10 @@ def hurry_rollout(context: dg.OpExecutionContext, config: Request) -> None:
 
 
 @dg.op
-def roll_back(context: dg.OpExecutionContext, config: Request) -> None:
+def roll_back(context: dg.OpExecutionContext, config: Return) -> None:
     """Back at once: no policy is asked."""
     with _loop(config.model) as loop:
-        moved = operating.roll_back(loop, actor_of(context), config.reason)
+        moved = operating.roll_back(loop, actor_of(context), config.reason, champion=config.champion)
     context.log.info(f"{moved.rollout_id} is rolled back; {moved.champion} answers")
 
 

@@ -15,6 +15,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 MODEL = "drift/model"
 DECISION = "drift/decision"  # the retrain that a run carries out
 CLAIMED = "drift/claimed"  # the same, once this run, or the one that it retries, took it
+CANDIDATE = "drift/candidate"  # the bundle that a run submits
 LANE = "drift/lane"
 RETRAIN = "drift/retrain"  # one at a time for each value: the model
 PRIORITY = "dagster/priority"

@@ -7,7 +7,7 @@ import dagster as dg
 
 from drift_pipeline.components.home import FLEET, Specs
 from drift_pipeline.components.jobs import retrain, submit_rollout
-from drift_pipeline.components.lanes import CLAIMED, DECISION, FAST, MODEL, retrain_tags
+from drift_pipeline.components.lanes import CANDIDATE, CLAIMED, DECISION, FAST, MODEL, retrain_tags
 from drift_pipeline.components.training import TRAINING
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
@@ -87,12 +87,14 @@ def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequ
         if not under_way(instance, body["decision"]):
             yield retrain_request(loop.spec.name, body)
     if (digest := loop.releasable()) is not None:
-        yield dg.RunRequest(
-            run_key=f"{loop.spec.name}|{digest}",
-            job_name=submit_rollout.name,
-            run_config={"ops": {"begin_rollout": {"config": {"model": loop.spec.name, "digest": digest}}}},
-            tags={MODEL: loop.spec.name, **FAST},
-        )
+        tried = instance.get_run_records(dg.RunsFilter(tags={CANDIDATE: digest}))
+        if all(record.dagster_run.status in _ENDED for record in tried):
+            yield dg.RunRequest(
+                run_key=f"{loop.spec.name}|{digest}|{len(tried)}",
+                job_name=submit_rollout.name,
+                run_config={"ops": {"begin_rollout": {"config": {"model": loop.spec.name, "digest": digest}}}},
+                tags={MODEL: loop.spec.name, CANDIDATE: digest, **FAST},
+            )
 
 
 def retrain_request(model: str, body: Mapping[str, str]) -> dg.RunRequest:

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from drift_pipeline.clock import Window
+from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop
@@ -29,12 +30,19 @@ def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None 
         InputError: the history is too small, has no scores for an external model, or the model was adopted before.
         IntegrityError: the bundle holds what a registry does not load.
     """
-    if home.store.get("model", spec.name) is not None:
+    if home.store.get("model", spec.name) is not None and home.store.find("reference", f"{spec.name}/"):
         raise InputError(f"{spec.name}: is adopted already; a new version comes by drift retrain")
     if external and spec.prediction.column is None:
         raise InputError(f"{spec.name}: an external model is known by its scores; name their column in prediction")
     given = None if bundle is None else (_read(bundle), str(bundle))
     frame, loop = history.frame, home.loop(spec)
+    labels = frame["_label"].drop_nulls()
+    if len(labels) < spec.retrain.min_rows or labels.n_unique() < 2:
+        needs = performance_of(spec).needs
+        raise InputError(
+            f"{spec.name}: {len(labels):,} labelled rows in the history, where {spec.retrain.min_rows:,} "
+            f"(retrain.min_rows) with {needs} are needed; give a longer one"
+        )
     _land(Lake(home.settings.lake / spec.name, source=SOURCE), frame, spec)
     span = Window(frame["_time"][0], frame["_time"][-1] + timedelta(microseconds=1))
     loop.adopt(span, recorded=external, given=given)
@@ -62,7 +70,10 @@ def _land(lake: Lake, frame: pl.DataFrame, spec: ModelSpec) -> None:
         _version=pl.lit("history"),
         _route=pl.lit("history"),
     )
-    lake.append("predictions", served, 0)
+    if not lake.append("predictions", served, 0):
+        landed = lake.read("predictions", Window(frame["_time"][0], frame["_time"][-1] + timedelta(seconds=1)))
+        if landed.is_empty() or landed.filter(pl.col("_version") == "history").height != frame.height:
+            raise InputError(f"{lake.root}: holds the history of an adoption that failed; remove it, then adopt again")
     known = frame.filter(pl.col("_label").is_not_null())
     lake.append(
         "outcomes", known.select("_id", (pl.col("_time") + spec.outcome.delay).alias("_observed_at"), "_label"), 0

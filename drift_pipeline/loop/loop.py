@@ -13,6 +13,7 @@ from drift_pipeline.clock import DAY, HOUR, Clock, Window
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.performance import performance_of
 from drift_pipeline.detection.verdict import Report, Verdict
+from drift_pipeline.detection.windows import floor
 from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.releasing import Releasing, Trust
@@ -131,8 +132,11 @@ class Loop:
         Raises:
             InputError: too few labelled rows in the span, or their labels are all the same; or adopted already.
         """
-        if self.ledger.find("model") is not None:
-            raise InputError(f"{self.spec.name}: is adopted already; a new version comes by drift retrain")
+        if (model := self.ledger.find("model")) is not None:
+            if self.ledger.all("reference"):
+                raise InputError(f"{self.spec.name}: is adopted already; a new version comes by drift retrain")
+            self._arm(Version.load(model, self._at.registry), span)  # a former try died before it had a reference
+            return
         now, versions = self.clock.now(), self._at.lake.versions()
         rows = self._labelled(span, now, versions)
         if rows.height < self.spec.retrain.min_rows or rows["_label"].n_unique() < 2:
@@ -219,7 +223,7 @@ class Loop:
             spec=self.spec,
             step=self._step,
         )
-        self._watch.restore(self.clock.now())
+        self._watch.restore(self.clock.now(), self.maintenance())
         self._recall()
         self.take_up_champion()
 
@@ -394,6 +398,7 @@ class Loop:
                 "decision": decision_id,
                 "lane": HOTFIX if decision.action is Action.HOTFIX_RETRAIN else NORMAL,
                 "incident": told["incident"] or subject,
+                "trigger": str(trigger),
                 "status": WANTED,
                 "at": report.at.isoformat(),
                 "digest": None,
@@ -484,7 +489,7 @@ class Loop:
     def _fresh_rows(self, onset: datetime) -> int:
         """Labelled rows since the onset: counted by the watch, and read once for what came before it was armed."""
         watch = self._watched()
-        before, known_at = 0, min(self.clock.now(), watch.armed_at + self.spec.outcome.delay)
+        before, known_at = 0, min(floor(self.clock.now(), HOUR), watch.armed_at + self.spec.outcome.delay)
         if onset < watch.armed_at:
             if self._fresh_before[0] != (onset, known_at):
                 rows = self._labelled(Window(onset, watch.armed_at), known_at)
@@ -499,8 +504,11 @@ class Loop:
 
     def wanted(self) -> list[Mapping[str, Any]]:
         """Decisions to retrain that no run has come of yet, or whose run has let its lease run out; oldest first."""
-        now = self.clock.now()
-        return [body for _, body in self.ledger.all("retrain") if body["status"] == WANTED or _abandoned(body, now)]
+        now, paused = self.clock.now(), self.paused()
+        if self.at_rest():
+            return []
+        found = [body for _, body in self.ledger.all("retrain") if body["status"] == WANTED or _abandoned(body, now)]
+        return [body for body in found if not paused or body["trigger"] in (Trigger.OPERATOR, Trigger.HOTFIX)]
 
     def _training_runs(self, trigger: Trigger, now: datetime) -> bool:
         """Whether one is wanted or under way in the lane of the trigger: a hotfix does not wait for a long retrain."""
@@ -542,7 +550,8 @@ class Loop:
         name = f"retrain/{decision_id}"
         body = self.ledger.get(name)
         if body["status"] in (WANTED, RUNNING):
-            put = {name: {**body, "status": "failed", "lease": None}}
+            done = replace(self.retraining.done, attempted=self.clock.now())  # else it would be decided again at once
+            put = {name: {**body, "status": "failed", "lease": None}, "retrains": done.to_json()}
             alert = self.ledger.alert(decision_id, "training.failed", why)
             self.ledger.commit("training.failed", {"decision": decision_id, "because": why}, puts=put, messages=[alert])
 
@@ -623,7 +632,7 @@ class Loop:
 
     def advance(self) -> Status | None:
         """Take the rollout one step, if the facts and the approvals allow it; None where nothing moved."""
-        moved = self.releasing.advance(self._watched().champion, held=self.paused())
+        moved = self.releasing.advance(self._watched().champion, held=self.paused() or self.at_rest())
         if moved is not None:
             self.take_up_champion()
         return moved

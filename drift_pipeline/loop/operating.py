@@ -14,7 +14,7 @@ from drift_pipeline.loop.releasing import Releasing, Trust
 from drift_pipeline.policy.decide import Decision, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
-from drift_pipeline.rollout.plan import Phase, Status
+from drift_pipeline.rollout.plan import Status
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
@@ -49,12 +49,15 @@ def promote(loop: Loop, actor: str, reason: str) -> Status:
     return moved
 
 
-def roll_back(loop: Loop, actor: str, reason: str) -> Status:
+def roll_back(loop: Loop, actor: str, reason: str, *, champion: bool = False) -> Status:
     """Stop the rollout, or go back to the version before; no policy is asked, and nothing is waited for.
 
-    The reference is armed by the next tick, so that this takes no longer than one transaction.
+    The reference is armed by the next tick, so that this takes no longer than one transaction. `champion` as for
+    `Releasing.roll_back`.
     """
-    return loop.releasing.roll_back(actor, _given(reason))
+    back = loop.releasing.roll_back(actor, _given(reason), champion=champion)
+    assert back is not None, "no particular rollout was asked for"
+    return back
 
 
 def brake(
@@ -72,10 +75,7 @@ def brake(
     """
     ledger, lake = Ledger(spec, store, clock), Lake(settings.lake / spec.name, source="loop")
     releasing = Releasing(spec, ledger, lake, registry, clock, Trust(settings.gitops, settings.environment, {}, ""))
-    status = releasing.status
-    if status is None or status.rollout_id != rollout_id or status.phase is Phase.ROLLED_BACK:
-        return None
-    return releasing.roll_back("gateway", f"SLO breach: {why}")
+    return releasing.roll_back("gateway", f"SLO breach: {why}", only=rollout_id)
 
 
 def pause(loop: Loop, actor: str, reason: str, *, on: bool) -> None:

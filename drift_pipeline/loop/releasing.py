@@ -151,16 +151,24 @@ class Releasing:
         approvals = count_valid(self._approvals(status.candidate))
         return f"{judged}; {approvals} of {plan.approvals} approvals"
 
-    def roll_back(self, actor: str, reason: str) -> Status:
-        """Back to the champion while a rollout is under way, else from the champion to the version before it.
+    def roll_back(self, actor: str, reason: str, *, only: str | None = None, champion: bool = False) -> Status | None:
+        """Back to the champion while a rollout is under way; else from a champion just promoted to the one before it.
 
         It asks no policy and waits for nothing.
 
+        Args:
+            only: the rollout that is meant; None comes back, and nothing is changed, where it is not the last one any
+                more, or is rolled back already.
+            champion: go back from the champion also where the last rollout was rolled back, and so is not how it came.
+
         Raises:
-            InputError: there is nothing to go back to.
+            InputError: there is nothing to go back to, or what was meant may be done already.
             IntegrityError: the version to go back to is not what was registered; nothing is changed.
         """
         status, now = self.status, self._clock.now()
+        over = status is not None and status.phase is Phase.ROLLED_BACK
+        if only is not None and (status is None or status.rollout_id != only or over):
+            return None
         if status is not None and status.active:
             told = f"{status.phase}: {reason}"
             back = replace(status, phase=Phase.ROLLED_BACK, since=now, reason=told)
@@ -170,10 +178,15 @@ class Releasing:
         previous = model.get("previous")
         if previous is None:
             raise InputError(f"{self._spec.name}: {NOTHING_PREVIOUS}")
+        if over and not champion:
+            raise InputError(
+                f"{self._spec.name}: {status.rollout_id if status else ''} is rolled back already, and "
+                f"{model['version']} answers; to go back from that one too, say so (--champion)"
+            )
         target = Version.load(previous, self._registry)
         told = f"after full: {reason}"
         back = Status(
-            status.rollout_id if status else f"{self._spec.name}-{model['version']}",
+            status.rollout_id if status and not over else f"{self._spec.name}-{model['version']}",
             self._spec.name,
             model["digest"],
             target.digest,

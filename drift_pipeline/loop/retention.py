@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from drift_pipeline.clock import DAY
 from drift_pipeline.control.audit import ERASED
 from drift_pipeline.control.canonical import sha256
 from drift_pipeline.errors import InputError
@@ -49,23 +50,35 @@ class Erased:
 def past_retention(home: Home, spec: ModelSpec) -> Old:
     """What `retain` would delete; nothing is changed."""
     before, lake = (home.clock.now() - spec.retention.telemetry).date(), home.backends(spec).lake
-    sizes = {table: lake.size(table, before) for table in TABLES}
+    sizes = {table: lake.size(table, before, _trusted(home, spec)) for table in TABLES}
     return Old(spec.name, before, {table: size for table, size in sizes.items() if size[0]})
 
 
 def retain(home: Home, spec: ModelSpec, actor: str) -> Old:
-    """Delete what is past its time, and merge the small files of the days that stay; safe to repeat."""
-    old, lake = past_retention(home, spec), home.backends(spec).lake
+    """Delete what is past its time, and merge the small files of the days that stay; safe to repeat.
+
+    The trusted holdout, which every candidate has to pass, stays for as long as the model is watched.
+    """
+    old, lake, trusted = past_retention(home, spec), home.backends(spec).lake, _trusted(home, spec)
     if old.rows:
         ledger = Ledger(spec, home.store, home.clock)
         told = {"before": old.before.isoformat(), "rows": {table: rows for table, (rows, _) in old.tables.items()}}
         ledger.commit("retention.begun", told, actor=actor)
         for table in old.tables:
-            lake.drop(table, f"_day < '{old.before.isoformat()}'")
+            lake.drop(table, f"_day < '{old.before}' AND NOT (_day >= '{trusted[0]}' AND _day <= '{trusted[1]}')")
         ledger.commit("retention.applied", told, puts=dict(_pinned_anew(ledger, lake)), actor=actor)
     for table in TABLES:
         lake.compact(table, home.clock.now().date())
     return old
+
+
+def _trusted(home: Home, spec: ModelSpec) -> tuple[date, date]:
+    """The days of the holdout's rows and of their outcomes."""
+    held = Ledger(spec, home.store, home.clock).find("holdout")
+    if held is None:
+        return date.max, date.max
+    start, end = (datetime.fromisoformat(held[name]) for name in ("from", "to"))
+    return start.date(), (end + 2 * spec.outcome.delay + 7 * DAY).date()
 
 
 def erase(home: Home, spec: ModelSpec, subject: str, reason: str, actor: str) -> Erased:
@@ -84,21 +97,21 @@ def erase(home: Home, spec: ModelSpec, subject: str, reason: str, actor: str) ->
     rows = {table: lake.find(table, theirs, ("_id", "_time")) for table in _OF_PEOPLE}
     ids = [name for frame in rows.values() if frame.height for name in frame["_id"]]
     told = {"subject_sha256": sha256(subject.encode()), "reason": reason}
-    ledger.commit("erasure.begun", told, actor=actor)
-    gone: dict[Table, int] = {}
-    for table in _OF_PEOPLE:
-        if rows[table].height:
-            gone[table] = lake.drop(table, f"_entity = {_quoted(subject)}")
-    for table in _BY_ID:
-        gone[table] = sum(lake.drop(table, f"_id IN ({', '.join(map(_quoted, some))})") for some in _some(ids))
-    gone["dead_letters"] = _laid_aside(home, spec, subject)
-    gone = {table: count for table, count in gone.items() if count}
     times = rows["predictions"]["_time"].to_list() if rows["predictions"].height else []
     versions = _trained_on(ledger, times)
-    puts = dict(_pinned_anew(ledger, lake)) if gone else {}
+    marks: dict[str, Mapping[str, Any]] = {}
     for version in versions:
         before = ledger.find(f"affected/{version}") or {"erasures": []}
-        puts[f"affected/{version}"] = {"erasures": [*before["erasures"], told["subject_sha256"]]}
+        marks[f"affected/{version}"] = {"erasures": sorted({*before["erasures"], told["subject_sha256"]})}
+    ledger.commit("erasure.begun", {**told, "versions": list(versions)}, puts=marks, actor=actor)
+    gone: dict[Table, int] = {}
+    for table in _BY_ID:  # first: their ids are known from the rows alone, so that a try that died can be repeated
+        gone[table] = sum(lake.drop(table, f"_id IN ({', '.join(map(_quoted, some))})") for some in _some(ids))
+    gone["dead_letters"] = _laid_aside(home, spec, subject)
+    for table in _OF_PEOPLE:
+        gone[table] = lake.drop(table, f"_entity = {_quoted(subject)}") if rows[table].height else 0
+    gone = {table: count for table, count in gone.items() if count}
+    puts = dict(_pinned_anew(ledger, lake))
     ledger.commit(ERASED, {**told, "rows": gone, "versions": list(versions)}, puts=puts, actor=actor)
     return Erased(spec.name, gone, versions)
 

@@ -112,15 +112,12 @@ class Watch:
         Raises:
             ConflictError: another process stored profiles of this watch meanwhile; make it again.
         """
-        hour = floor(now, HOUR)
-        if keep and hour > self._stored_at:  # before what is new, so that what is stored ends where the cursors stand
-            self._store(hour)
         # outcomes first: what is labelled by then has landed, and is read after
         outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
         served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
-        if leave_out is not None and not served.is_empty():
-            served = served.filter(~pl.col("_time").is_between(leave_out.start, leave_out.end, closed="left"))
-        self._count(served, outcomes, now)
+        self._count(_outside(served, leave_out), outcomes, now)
+        if keep and floor(now, HOUR) > self._stored_at:  # by now what is counted ends where the cursors stand
+            self._store(floor(now, HOUR))
         return self._monitor.evaluate(now, self._sampled(now, {}))
 
     def look_back(self, now: datetime, versions: Mapping[str, int]) -> Report:
@@ -138,7 +135,8 @@ class Watch:
         if not landed.is_empty():
             served = landed.filter(self._answered() & (pl.col("_time") >= self.armed_at))
             self._slices.add(served, now)
-            self._unlabelled = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")])
+            waiting = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")], rechunk=True)
+            self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
         self._count_labels(outcomes, now)
         self._slices.consolidate(now)
         longest = window_lengths(self._spec, self._step)[-1]
@@ -171,7 +169,7 @@ class Watch:
             raise ConflictError(f"{self._spec.name}: another process stored this hour's profiles; take them up again")
         self._profiles_kept = batch
 
-    def restore(self, now: datetime) -> None:
+    def restore(self, now: datetime, leave_out: Window | None = None) -> None:
         """Take up the stored profiles of this champion and reference; what landed since is read at the next
         `observe`."""
         self._profiles_kept = self._lake.last_batch("profiles")
@@ -186,11 +184,13 @@ class Watch:
         newest = stored.sort("cursor").row(-1, named=True)
         self._stored_at = newest["cursor"]
         self._landed = {table: Cursor(**newest[table]) for table in ("predictions", "outcomes")}
-        self._take_up(Window(max(self.armed_at, self._stored_at - 2 * self._spec.outcome.delay - 7 * DAY), now + DAY))
+        oldest = max(self.armed_at, self._stored_at - 2 * self._spec.outcome.delay - 7 * DAY)
+        self._take_up(leave_out, Window(oldest, now + DAY))
 
-    def _take_up(self, window: Window) -> None:
+    def _take_up(self, leave_out: Window | None, window: Window) -> None:
         """Of rows that are in the restored hours: which still wait for a label, and the newest ones by the minute."""
         rows = self._before_cursor("predictions", window)
+        rows = _outside(rows, leave_out)
         rows = rows if rows.is_empty() else rows.filter(self._answered())
         if rows.is_empty():
             return
@@ -230,8 +230,8 @@ class Watch:
 
     def _answered(self) -> pl.Expr:
         """Which rows the champion answered: a recorded one's name elsewhere is not known here."""
-        ours = pl.col("_version") == self.champion.name
-        return ours | (pl.col("_route") == EXTERNAL) if self.champion.pipeline is None else ours
+        ours, elsewhere = pl.col("_version") == self.champion.name, pl.col("_route").eq_missing(EXTERNAL)
+        return ours | elsewhere if self.champion.pipeline is None else ours & ~elsewhere
 
     def _count_labels(self, outcomes: pl.DataFrame, now: datetime) -> None:
         """A label that is read before its prediction waits for it for an hour."""
@@ -245,8 +245,7 @@ class Watch:
             first = _first_labels(known)
             self._slices.add_labels(self._unlabelled.join(first, on="_id", how="inner", maintain_order="left"), now)
             early = early.join(self._unlabelled, on="_id", how="anti", maintain_order="left")
-            waiting = self._unlabelled.join(first, on="_id", how="anti", maintain_order="left")
-            self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
+            self._unlabelled = self._unlabelled.join(first, on="_id", how="anti", maintain_order="left")
         self._early = early
 
     def rows_counted(self) -> int:
@@ -283,6 +282,12 @@ def _days_sampled(reference: Reference, frame: pl.DataFrame) -> dict[date, Float
     newest = frame.filter(pl.col("_time") >= reference.span.end - 4 * WEEK)
     days = newest.with_columns(_day=pl.col("_time").dt.date()).partition_by("_day", as_dict=True, include_key=False)
     return {day: sample_day(reference.binning, rows, day) for (day,), rows in sorted(days.items())}
+
+
+def _outside(rows: pl.DataFrame, span: Window | None) -> pl.DataFrame:
+    if span is None or rows.is_empty():
+        return rows
+    return rows.filter(~pl.col("_time").is_between(span.start, span.end, closed="left"))
 
 
 def _first_labels(outcomes: pl.DataFrame) -> pl.DataFrame:

@@ -38,10 +38,12 @@ def observe(
     served, mirrored = lake.read("predictions", window), lake.read("shadow", window)
     if served.is_empty() or mirrored.is_empty():
         return Observations(0, 0, 0, performance=performance)
+    elsewhere = pl.col("_route").eq_missing(EXTERNAL)
     if champion == RECORDED:  # answered elsewhere, under a name that is not known here
-        elsewhere = pl.col("_route") == EXTERNAL
         named = pl.when(elsewhere).then(pl.lit(champion)).otherwise(pl.col("_version"))
         served = served.with_columns(named.alias("_version"))
+    else:  # what a producer calls its own model is no version of ours
+        served = served.filter(~elsewhere)
     both = pl.concat([served.select("_id", "_version", "_score"), mirrored.select("_id", "_version", "_score")])
     by_candidate = both.filter(pl.col("_version") == candidate)
     by_champion = both.filter(pl.col("_version") == champion)

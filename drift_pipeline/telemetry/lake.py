@@ -197,7 +197,8 @@ class Lake:
         if told.get("commitInfo", {}).get("operation") != "WRITE":
             return "", []
         added = [str(self.root / table / unquote(a["add"]["path"])) for a in actions if "add" in a]
-        return told.get("txn", {}).get("appId", ""), added
+        kept = [file for file in added if Path(file).exists()]  # the rest was erased, or merged more than a day ago
+        return told.get("txn", {}).get("appId", ""), kept
 
     def versions(self) -> dict[str, int]:
         """The Delta versions of `predictions` and `outcomes`, for `labelled` to read the same rows again."""
@@ -232,13 +233,14 @@ class Lake:
             handle.vacuum(retention_hours=24, dry_run=False, enforce_retention_duration=False)
         return int(told["numFilesRemoved"])
 
-    def size(self, table: Table, before: date) -> tuple[int, int]:
-        """Rows and bytes of the days before the date."""
+    def size(self, table: Table, before: date, but: tuple[date, date]) -> tuple[int, int]:
+        """Rows and bytes of the days before the date, but for those from one date to another."""
         handle = self._handle(table)
         if handle is None:
             return 0, 0
         files = pl.DataFrame(handle.get_add_actions(flatten=True))
-        old = files.filter(pl.col("partition._day") < before.isoformat())
+        day = pl.col("partition._day")
+        old = files.filter(day < before.isoformat(), ~day.is_between(*(pl.lit(end.isoformat()) for end in but)))
         return int(old["num_records"].sum()), int(old["size_bytes"].sum())
 
     def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:

@@ -39,7 +39,7 @@ def test_every_job_is_in_the_fast_lane_and_each_of_its_fields_says_what_it_is() 
 
 def test_a_rollback_goes_back_with_its_actor_and_its_reason(home: Path) -> None:
     before = len(records(home))
-    assert done(home, rollback, reason="clicks fell").success
+    assert done(home, rollback, reason="clicks fell", champion=True).success
     (record,) = records(home)[before:]
     assert (record.event, record.actor) == ("rollout.rolled_back", "dagster:ada@example.com")
     assert record.details["reason"] == "after full: clicks fell"
@@ -77,7 +77,7 @@ def test_a_candidate_that_no_gate_passed_is_not_rolled_out(home: Path) -> None:
 def test_a_second_rollout_is_refused_while_one_is_under_way(home: Path) -> None:
     champion = pinned(home)["digest"]
     assert "proven against another champion" in refusal(done(home, submit_rollout, digest=champion))
-    assert done(home, rollback, reason="clicks fell").success
+    assert done(home, rollback, reason="clicks fell", champion=True).success
     assert done(home, submit_rollout, digest=champion).success
     assert records(home)[-1].actor == "dagster:ada@example.com"
     assert "under way already" in refusal(done(home, submit_rollout, digest=champion))

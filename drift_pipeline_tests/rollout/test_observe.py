@@ -56,7 +56,8 @@ def lake_of(folder: Path, rows: Sequence[Row], by_canary: int = 0, hour: float =
     answered = pl.Series([scores[version][i] for i, version in enumerate(versions)], dtype=pl.Float64)
     others = ["v1" if version == "v2" else "v2" for version in versions]
     copied = pl.Series([scores[version][i] for i, version in enumerate(others)], dtype=pl.Float64)
-    served = {"_id": ids, "_time": times, "_version": versions, "_score": answered}
+    routes = ["canary" if version == "v2" else "stable" for version in versions]
+    served = {"_id": ids, "_time": times, "_version": versions, "_route": routes, "_score": answered}
     facts = {"_latency_ms": pl.Series(latency, dtype=pl.Float64), "rows": pl.Series(level, dtype=pl.String)}
     lake = Lake(folder)
     lake.append("predictions", pl.DataFrame({**served, **facts}), 0)
@@ -127,7 +128,7 @@ def test_a_latency_that_is_asked_for_and_never_came_is_of_no_rows(tmp_path: Path
     assert seen(lake, CANARY).latency == (0, 0)
     frame = pl.DataFrame({"_id": ["x"], "_time": [NOW + HOUR], "_version": ["v2"], "_score": [0.5]})
     bare = Lake(tmp_path / "bare")
-    bare.append("predictions", frame, 0)
+    bare.append("predictions", frame.with_columns(_route=pl.lit("canary")), 0)
     bare.append("shadow", frame.with_columns(pl.lit("v1").alias("_version")), 0)
     found = seen(bare, CANARY)
     assert (found.candidate_rows, found.latency, found.agreement) == (1, (0, 0), {"all": (1, 1)})
@@ -144,3 +145,21 @@ def test_only_what_came_since_the_phase_began_counts(tmp_path: Path) -> None:
 def test_an_empty_lake_is_no_rows(tmp_path: Path) -> None:
     found = seen(Lake(tmp_path), SHADOW)
     assert (found.candidate_rows, found.champion_rows, found.score_shift, found.agreement) == (0, 0, None, {})
+
+
+def test_what_a_producer_tells_of_its_own_model_is_no_row_of_ours(tmp_path: Path) -> None:
+    """Whoever may send events of a model could else decide its rollout, by giving them the candidate's name."""
+    lake = lake_of(tmp_path, ROWS)
+    before = seen(lake, SHADOW)
+    forged = pl.DataFrame(
+        {
+            "_id": [f"forged-{number}" for number in range(50)],
+            "_time": pl.Series([NOW] * 50, dtype=pl.Datetime("us", "UTC")),
+            "_version": ["v2"] * 50,
+            "_route": ["external"] * 50,
+            "_score": pl.Series([None] * 50, dtype=pl.Float64),
+        }
+    )
+    lake.append("predictions", forged, 1)
+    after = seen(lake, SHADOW)
+    assert (after.candidate_rows, after.candidate_errors) == (before.candidate_rows, before.candidate_errors)
