@@ -240,7 +240,9 @@ class Lake:
             return 0, 0
         files = pl.DataFrame(handle.get_add_actions(flatten=True))
         day = pl.col("partition._day")
-        old = files.filter(day < before.isoformat(), ~day.is_between(*(pl.lit(end.isoformat()) for end in but)))
+        old = files.filter(
+            day < before.isoformat(), ~day.is_between(pl.lit(but[0].isoformat()), pl.lit(but[1].isoformat()))
+        )
         return int(old["num_records"].sum()), int(old["size_bytes"].sum())
 
     def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
