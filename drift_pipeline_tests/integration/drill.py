@@ -35,7 +35,7 @@ attributes:
     country: categorical
   outcome: {{column: clicked, delay: 5m}}
   protected: {{age_band: categorical}}
-  retrain: {{min_rows: 1000, trials: 1, cooldown: 1h}}
+  retrain: {{min_rows: 2000, trials: 2, cooldown: 1h}}
   rollout: {{shadow: 10m, canary: 10m, deadline: 5d}}
 """
 
@@ -56,7 +56,7 @@ class Drill:
             "DRIFT_TICK_SECONDS": "5",
         }
         start = (began - timedelta(days=42)).replace(hour=0, minute=0, second=0, microsecond=0)
-        synthetic_history(42, 500, 0, score=False, start=start).write_parquet(folder / "history.parquet")
+        synthetic_history(42, 100, 0, score=False, start=start).write_parquet(folder / "history.parquet")
         self.port, self.dagster_port = _free(), _free()
         self._running: list[subprocess.Popen[bytes]] = []
 

@@ -29,9 +29,9 @@ WAY = [
 def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_taken_back(tmp_path: Path) -> None:
     with Drill(tmp_path) as drill:
         drill.up()
-        drill.traffic("concept@25s:0.7", seconds=600)
+        drill.traffic("concept@25s:1.0", rate=50, seconds=900)
         drill.event("incident.opened", 150)
-        proven = drill.event("candidate.proven", 200)
+        proven = drill.event("candidate.proven", 400)  # a first candidate may be rejected, as in life
         waiting = drill.event("rollout.awaiting_approval", 150, proven.seq)
         version = str(proven.details["version"])
         drill.drift("approve", MODEL, version, "--key", str(tmp_path / "ada.pem"), "--reason", "read the card")

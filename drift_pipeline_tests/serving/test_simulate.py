@@ -249,9 +249,8 @@ class Gateway:
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     home = Home(tmp_path / "home")
     home.champion(home.version("v1", 0))
-    spool = SpoolWriter(home.settings.home / "spool" / "gateway")
+    spool, key = SpoolWriter(home.settings.home / "spool" / "gateway"), home.producer()
     with listening(make_app(home.settings, SPECS, spool, SystemClock(), every_seconds=0.05)) as url:
-        key = home.producer()
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
             heard(client)
         yield Gateway(url, key, home)
