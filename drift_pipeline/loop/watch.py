@@ -135,9 +135,11 @@ class Watch:
         if not landed.is_empty():
             served = landed.filter(self._answered() & (pl.col("_time") >= self.armed_at))
             self._slices.add(served, now)
-            waiting = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")], rechunk=True)
-            self._unlabelled = waiting.filter(pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY)
+            self._unlabelled = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")], rechunk=True)
         self._count_labels(outcomes, now)
+        if self._unlabelled.height:  # whose label did not come until now, in whatever long time was read at once
+            still = pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY
+            self._unlabelled = self._unlabelled.filter(still)
         self._slices.consolidate(now)
         longest = window_lengths(self._spec, self._step)[-1]
         self._slices.forget(now - longest - 7 * DAY - self._spec.outcome.delay)
