@@ -75,8 +75,7 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
 def _due(loop: Loop) -> Iterator[str]:
     """What the policy decided, in words."""
     loop.catch_up()
-    maintained = loop.maintenance()
-    if maintained is not None and loop.clock.now() in maintained:
+    if loop.at_rest():
         return
     decided = loop.decide_schedule(loop.look())
     if decided is not None:

@@ -28,7 +28,7 @@ WAY = [
 ]
 
 
-@pytest.mark.slow  # what it trains on depends on when ticks come, so a candidate may be refused once or twice before
+@pytest.mark.slow  # not steady: what learns so strong a drift may fall below the fixed poison floor
 def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_taken_back(tmp_path: Path) -> None:
     with Drill(tmp_path) as drill:
         drill.up()
