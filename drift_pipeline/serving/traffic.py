@@ -33,7 +33,7 @@ class Injected:
     """A drift from `at_seconds` on. `size` 1 is clearly visible, 0 nothing:
 
     covariate: numbers move by `size` standard deviations, and `size`/2 of each category's rows to its rarest level.
-    concept: a row's label is decided by a new rule on its features with probability `size`/2.
+    concept: with probability `size`/2 a label follows another rule: what spoke loudest for it speaks against it.
     unfairness: `size` of a group's rows get the features, and the label, of a row that the champion scores low.
     schema: the first feature is null, or a level that nobody saw, in `size` of the rows.
     schema_break: the first feature is left out of the requests.
@@ -135,13 +135,14 @@ class _World:
 
     def __init__(self, spec: ModelSpec, source: pl.DataFrame) -> None:
         self._spec = spec
-        favour = _favour(spec, source)
+        reasons = _reasons(spec, source)
+        favour = np.sum(reasons, axis=0)
         told = source["_score"].cast(pl.Float64).fill_nan(None) if "_score" in source.columns else None
         scores = favour if told is None or told.null_count() else told.to_numpy()
         least = max(1, int(_LOW_SHARE * source.height))
         self._low = np.argsort(scores, kind="stable")[:least]
         kept = [*spec.watched, "_label", *(["_entity"] if "_entity" in source.columns else [])]
-        self._source = source.select(kept).with_columns(pl.Series("_turned", _turned(spec, source, favour)))
+        self._source = source.select(kept).with_columns(pl.Series("_turned", _turned(spec, source, reasons)))
         self._spread = {
             name: float(source[name].cast(pl.Float64).fill_nan(None).std() or 1.0)  # type: ignore[arg-type]
             for name, kind in spec.features.items()
@@ -251,19 +252,19 @@ def _level(source: pl.DataFrame, name: str, *, rare: bool) -> str | None:
     return str(counts[name][0]) if counts.height else None
 
 
-def _favour(spec: ModelSpec, source: pl.DataFrame) -> Floats:
-    """How far each row's features (n,) speak for a high label, as far as they do so one by one: sum_j r_j z_j, with
-    z_j the standardised feature (a level counts as the mean label of its rows, a null as 0) and r_j its correlation
-    with the label."""
+def _reasons(spec: ModelSpec, source: pl.DataFrame) -> list[Floats]:
+    """How far each feature of each row (n,) speaks for a high label, the loudest feature first: r_j z_j, with z_j the
+    standardised feature (a level counts as the mean label of its rows, a null as 0) and r_j its correlation with the
+    label."""
     label = _standard(source["_label"].cast(pl.Float64).to_numpy())
-    favour = np.zeros(source.height)
+    found = []
     for name, kind in spec.features.items():
         number = (
             pl.col(name).cast(pl.Float64) if kind == "numeric" else pl.col("_label").cast(pl.Float64).mean().over(name)
         )
         column = _standard(source.select(number).to_series().fill_nan(None).to_numpy())
-        favour += float(np.mean(column * label)) * column
-    return favour
+        found.append(float(np.mean(column * label)) * column)
+    return sorted(found, key=np.std, reverse=True)
 
 
 def _standard(values: Floats) -> Floats:
@@ -275,15 +276,16 @@ def _standard(values: Floats) -> Floats:
     return np.where(np.isfinite(values), (values - known.mean()) / spread, 0.0)
 
 
-def _turned(spec: ModelSpec, source: pl.DataFrame, favour: Floats) -> Floats:
-    """Each row's label (n,) under a new rule, with as many positives: what spoke for a high label speaks against it.
+def _turned(spec: ModelSpec, source: pl.DataFrame, reasons: Sequence[Floats]) -> Floats:
+    """Each row's label (n,) under the other rule, with as many positives: the loudest reason is turned round.
 
-    A rule on features is learnt again by a retraining; labels that were turned at random would be noise for ever.
+    A rule on features is learnt again by a retraining; labels that were turned at random would be noise for ever. The
+    other reasons stay, for a rule that is turned round whole is what the gates take for poison.
     """
-    label = source["_label"].cast(pl.Float64)
+    label, favour = source["_label"].cast(pl.Float64), np.sum(reasons[1:], axis=0) - reasons[0]
     if spec.task == "regression":
-        return np.asarray(label.mean() - float(label.std() or 0.0) * _standard(favour))  # type: ignore[operator, arg-type]
-    order = np.argsort(favour, kind="stable")
+        return np.asarray(label.mean() + float(label.std() or 0.0) * _standard(favour))  # type: ignore[operator, arg-type]
+    order = np.argsort(-favour, kind="stable")
     turned = np.zeros(source.height)
     turned[order[: int(label.sum())]] = 1.0
     return turned

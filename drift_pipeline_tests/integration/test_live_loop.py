@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from drift_pipeline_tests.integration.drill import MODEL, Drill
 
 WAY = [
@@ -28,11 +26,10 @@ WAY = [
 ]
 
 
-@pytest.mark.slow  # not steady: what learns so strong a drift may fall below the fixed poison floor
 def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_taken_back(tmp_path: Path) -> None:
     with Drill(tmp_path) as drill:
         drill.up()
-        drill.traffic("concept@25s:1.0", rate=50, seconds=900)
+        drill.traffic("concept@25s:1.25", rate=50, seconds=900)
         drill.event("incident.opened", 150)
         proven = drill.event("candidate.proven", 400)  # a first candidate may be rejected, as in life
         waiting = drill.event("rollout.awaiting_approval", 150, proven.seq)

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from drift_pipeline.clock import DAY, SystemClock
@@ -24,6 +25,8 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import OutcomeKnown, Prediction, read_event
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
+from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, synthetic_history
+from drift_pipeline.training.gates import Outcome, poison_floor
 from drift_pipeline.training.trainers import TRAINERS, fit, score
 from drift_pipeline_tests.serving.worlds import SPECS, Home, heard, listening, model
 from drift_pipeline_tests.training.worlds import history, spec
@@ -143,6 +146,21 @@ def test_concept_of_half_that_size_is_still_learnt_and_keeps_the_rate_of_positiv
     assert auroc(unseen, retrained) > auroc(unseen, champion) + 0.1
     rates = [float(np.asarray(frame["_label"]).mean()) for frame in (before, after)]
     assert rates[0] == pytest.approx(rates[1], abs=0.04)
+
+
+def test_what_learns_a_changed_concept_of_several_reasons_stands_above_the_poison_floor_of_the_old_one() -> None:
+    of = ModelSpec.model_validate(yaml.safe_load(SAMPLE_SPEC))
+    rows = synthetic_history(40, 100, 0, score=False).rename({"clicked": "_label"})
+    shared = {"rows_per_second": 30, "duration_seconds": 100, "seed": 0}
+    changed = table(list(requests(of, rows, **shared, drifts=[Injected("concept", 0, size=1.25)])), of)  # type: ignore[arg-type]
+    champion, learnt = (
+        fit(TRAINERS["gradient_boosting"].build({"max_iter": 50}, of, 0), seen, of.features)
+        for seen in (rows, changed[:2000])
+    )
+    unseen = changed[2000:]
+    before, after = (float(roc_auc_score(unseen["_label"], score(m, unseen, of.features))) for m in (champion, learnt))
+    assert after > before + 0.1
+    assert poison_floor(rows["_label"], score(learnt, rows, of.features)).outcome is Outcome.PASS
 
 
 def test_unfairness_has_one_group_scored_low_while_the_champion_is_still_right() -> None:
@@ -324,9 +342,8 @@ def test_a_key_that_is_not_known_or_a_model_that_is_not_there_is_refused(gateway
 def test_more_than_the_producer_may_send_is_counted_and_the_labels_come_all_the_same(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.champion(home.version("v1", 0))
-    spool = SpoolWriter(home.settings.home / "spool" / "gateway")
+    spool, key = SpoolWriter(home.settings.home / "spool" / "gateway"), home.producer(rows_per_second=100)
     with listening(make_app(home.settings, SPECS, spool, SystemClock(), every_seconds=0.05)) as url:
-        key = home.producer(rows_per_second=100)
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
             heard(client)
         found = Gateway(url, key, home).simulate(1, rate=400)
