@@ -1,14 +1,24 @@
 """The commands of the live loop as a person types them: exit codes, words, JSON, one clear error."""
 
 import json
+import os
+import signal
 from pathlib import Path
+from threading import Timer
 
+import httpx
 import polars as pl
 import pytest
 
+from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import UnavailableError
+from drift_pipeline.loop.home import models_of
+from drift_pipeline.serving.app import make_app
+from drift_pipeline.settings import Settings
+from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, START, synthetic_history
 from drift_pipeline_tests.replay.worlds import drift
+from drift_pipeline_tests.serving.worlds import listening, until
 
 MODEL = "recommendation_v3"
 
@@ -157,3 +167,36 @@ def test_retention_tells_before_it_deletes_and_an_erasure_says_what_went(adopted
 def test_capture_lands_what_is_there_and_ends(adopted: Path) -> None:
     ended = drift("capture", "--once", "--json")
     assert (ended.code, json.loads(ended.out)["segments"]) == (0, 0)
+
+
+def test_much_that_capture_lays_aside_is_an_alert_that_the_next_tick_sends(adopted: Path) -> None:
+    spool = SpoolWriter(adopted / "home" / "spool" / "app")
+    spool.write([b'{"event": "prediction", "model": "recommendation_v3", "id": 7}'] * 20)
+    spool.rotate()
+    spool.close()
+    ended = drift("capture", "--once", "--json")
+    assert (ended.code, json.loads(ended.out)["dead_letters"]) == (0, 20)
+    assert drift("tick").code == 0
+    told = [json.loads(line) for line in (adopted / "home" / "alerts.jsonl").read_text().splitlines()]
+    assert [(one["model"], one["what"]) for one in told] == [(MODEL, "events.laid_aside")]
+    assert "20 of the last 20 events were laid aside" in told[0]["why"]
+    assert drift("audit", "verify").code == 0
+
+
+def test_simulating_an_external_model_tells_its_scores_and_ctrl_c_keeps_the_counts(place: Path) -> None:
+    assert drift("adopt", MODEL, "--data", place / "history.parquet", "--external").code == 0
+    settings = Settings()
+    spool = SpoolWriter(settings.home / "spool" / "gateway")
+    key = drift("producer", "add", "app").out.strip()
+    with listening(make_app(settings, models_of(settings), spool, SystemClock(), every_seconds=0.05)) as url:
+        with httpx.Client(base_url=url, headers={"X-API-Key": key}, trust_env=False) as client:
+            until(client, "served elsewhere", f"/v2/models/{MODEL}/ready")
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # capture's, of another test
+        Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        ended = drift("simulate", MODEL, "--url", url, "--key", key, "--for", "1m", "--label-delay", "0s", "--json")
+        signal.signal(signal.SIGINT, before)
+    found = json.loads(ended.out)
+    assert (ended.code, found["partial"], found["refused"]) == (130, True, {})
+    assert 0 < found["routes"]["external"] == found["answered"] < 1000
+    captured = json.loads(drift("capture", "--once", "--json").out)
+    assert (captured["predictions"] >= found["answered"], captured["dead_letters"]) == (True, 0)

@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import INCONCLUSIVE, NEGATIVE, OK, Duration, home_option, json_option, settings_of
+from drift_pipeline.cli.options import (
+    INCONCLUSIVE,
+    INTERRUPTED,
+    NEGATIVE,
+    OK,
+    Duration,
+    home_option,
+    json_option,
+    settings_of,
+)
 from drift_pipeline.clock import parse_duration, system_clock
 from drift_pipeline.errors import InputError
 
@@ -134,17 +143,23 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 @home_option
 @json_option
 def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -> int:
-    """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow."""
+    """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow.
+
+    What is no event is laid aside with the reason; where that is much, the model's owner is alerted once an hour.
+    """
     from drift_pipeline.loop.home import models_of
     from drift_pipeline.serving.capturing import capturing
+    from drift_pipeline.serving.refused import telling
 
     settings = settings_of(home)
-    with capturing(settings, models_of(settings), system_clock()) as (landing, stop):
+    specs, clock = models_of(settings), system_clock()
+    with capturing(settings, specs, clock) as (landing, stop), telling(settings, specs, clock) as tell:
         if once:
             found = asdict(landing.step())
+            tell(landing.refused())
             click.echo(json.dumps(found) if as_json else ", ".join(f"{name} {n}" for name, n in found.items()))
         else:
-            landing.run(stop, interval.total_seconds())
+            landing.run(stop, interval.total_seconds(), tell)
     return OK
 
 
@@ -202,7 +217,9 @@ def simulate(
 ) -> int:
     """Send seeded traffic of MODEL to a running gateway, drawn from its own history, with a drift to inject.
 
-    Kinds: covariate, concept, unfairness, schema, schema_break, latency (a gateway with --drills obeys it).
+    Kinds: covariate, concept, unfairness, schema, schema_break, latency (a gateway with --drills obeys it). Of a model
+    adopted with --external it tells the gateway what the other system answered: the scores of the history.
+    Ctrl-C ends it with the counts so far, and 130.
     """
     from drift_pipeline.loop.home import model_of
     from drift_pipeline.serving.simulate import simulate as run
@@ -226,8 +243,11 @@ def simulate(
         label_delay=(spec.outcome.delay if label_delay is None else label_delay) / getattr(clock, "speed", 1),
         prefix=f"sim{now:%Y%m%dT%H%M%S}-",
         progress=lambda words: click.echo(words, err=True),
+        clock=clock,
     )
     click.echo(json.dumps(found.to_json(), indent=2 if as_json else None))
+    if found.partial:
+        return INTERRUPTED
     return OK if found.answered else NEGATIVE
 
 

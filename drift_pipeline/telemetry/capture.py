@@ -27,6 +27,7 @@ from drift_pipeline.telemetry.event import (
     read_event,
 )
 from drift_pipeline.telemetry.lake import Lake, Table
+from drift_pipeline.telemetry.refusals import Refusals, Refused
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
 
 Event = Prediction | OutcomeKnown | DeadLetter
@@ -77,15 +78,25 @@ class Capture:
         self._recent: dict[str, _Recent] = {}
         self._repeats: set[OutcomeKnown] = set()
         self._counts: Counter[str] = Counter()
+        self._refusals = Refusals()
 
-    def run(self, stop: Stop, interval_s: float) -> None:
-        """Step until `stop` is set; what fails is told, and tried again after the interval."""
+    def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Refused]], None] = lambda _: None) -> None:
+        """Step until `stop` is set; what fails is told, and tried again after the interval.
+
+        Args:
+            tell: is told after each step of what models much is laid aside, as long as it is.
+        """
         while not stop.is_set():
-            try:
-                self.step()
-            except Exception as error:  # the edge of the process: capture outlives whatever a step meets
-                self._failed(error)
+            for do in (self.step, lambda: tell(self.refused())):
+                try:
+                    do()
+                except Exception as error:  # the edge of the process: capture outlives whatever a step meets
+                    self._failed(error)
             stop.wait(interval_s)
+
+    def refused(self) -> list[Refused]:
+        """Of what models much was laid aside within the last hour."""
+        return self._refusals.found(self._clock.now())
 
     def step(self) -> Captured:
         """Land all closed segments. A source that fails keeps its segments, and the others go on before it is told.
@@ -100,8 +111,9 @@ class Capture:
             reader = SpoolReader(folder)
             try:
                 for segment in reader.closed():
-                    self._take(folder.name, segment)
+                    events = self._take(folder.name, segment)
                     reader.done(segment)
+                    self._refusals.add(events, self._clock.now())  # once it is gone, so that no try counts twice
                     self._counts["segments"] += 1
             except DriftError as error:
                 errors.append(error)
@@ -109,7 +121,7 @@ class Capture:
             raise errors[0]
         return Captured(**self._counts)
 
-    def _take(self, source: str, segment: Segment) -> None:
+    def _take(self, source: str, segment: Segment) -> list[Event]:
         now = self._clock.now()
         events = [read_event(line, self._specs, now, source) for line in segment.lines()]
         try:
@@ -119,6 +131,7 @@ class Capture:
         except BaseException:
             self._recent.clear()  # what was decided did not land: remember from the lake
             raise
+        return events
 
     def _bury(self, source: str, number: int, events: Sequence[Event]) -> None:
         """First of all: an event refused for its time, which a later try may accept, then lies here as well."""

@@ -1,10 +1,14 @@
 """Simulated traffic: what is drawn, how each drift shows in it, and what a running gateway makes of it."""
 
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Timer
 from typing import get_args
 
 import httpx
@@ -16,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from drift_pipeline.clock import DAY, SystemClock
 from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.loop.state import RECORDED
 from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.serving.app import make_app
@@ -28,7 +33,7 @@ from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, synthetic_history
 from drift_pipeline.training.gates import Outcome, poison_floor
 from drift_pipeline.training.trainers import TRAINERS, fit, score
-from drift_pipeline_tests.serving.worlds import SPECS, Home, heard, listening, model
+from drift_pipeline_tests.serving.worlds import AT, SPECS, Home, heard, listening, model, until
 from drift_pipeline_tests.training.worlds import history, spec
 
 SPEC = SPECS["fraud"]
@@ -256,7 +261,8 @@ class Gateway:
             "duration": timedelta(seconds=seconds),
             "label_delay": timedelta(seconds=0.1),
         }
-        return simulate(self.url, self.key, SPEC, history(300), **(shared | {"seed": 1} | more))  # type: ignore[arg-type]
+        source = more.pop("source", history(300))
+        return simulate(self.url, self.key, SPEC, source, **(shared | {"seed": 1} | more))  # type: ignore[arg-type]
 
     def told(self) -> tuple[list[Prediction], list[OutcomeKnown]]:
         events = [read_event(line, SPECS, SystemClock().now() + DAY) for line in self.home.spooled()]
@@ -308,6 +314,56 @@ def test_rows_are_counted_by_the_version_that_answered(gateway: Gateway) -> None
     assert found.answered == 240
     assert found.versions["v2"] == sum(one.route == "canary" for one in gateway.told()[0])
     assert sum(found.routes.values()) == 240
+
+
+ELSEWHERE = {"digest": RECORDED, "version": RECORDED, "trained_from": AT.isoformat(), "unseen_from": AT.isoformat()}
+
+
+def with_records(rows: int = 300) -> pl.DataFrame:
+    """A history whose scores tell the row: each is told of the row that it was recorded of, or this shows it."""
+    scores = np.arange(rows) / rows
+    return history(rows).with_columns(pl.Series("_score", scores), pl.Series("_latency_ms", 100 * scores))
+
+
+def test_of_a_model_that_is_served_elsewhere_the_recorded_scores_are_told_as_events(gateway: Gateway) -> None:
+    gateway.home.champion(ELSEWHERE)
+    with httpx.Client(base_url=gateway.url, headers={"X-API-Key": gateway.key}) as client:
+        until(client, "served elsewhere", f"/v2/models/{SPEC.name}/ready")
+    found = gateway.simulate(source=with_records(), drifts=[Injected("covariate", 0), Injected("latency", 0.3, size=2)])
+    assert (found.sent, found.answered, found.labels, found.partial) == (240, 240, 240, False)
+    assert (found.routes, found.versions, found.refused) == ({"external": 240}, {RECORDED: 240}, {})
+    predictions, outcomes = gateway.told()
+    assert {outcome.id for outcome in outcomes} == {one.id for one in predictions}
+    assert {one.route for one in predictions} == {"external"}
+    recorded = {row["_score"]: row for row in with_records().iter_rows(named=True)}
+    spread = float(history(300)["amount"].std())  # type: ignore[arg-type]
+    for number, one in enumerate(sorted(predictions, key=lambda one: int(one.id.removeprefix("sim1-")))):
+        assert one.score is not None
+        row = recorded[one.score]
+        assert one.features["amount"] == pytest.approx(row["amount"] + spread)
+        assert one.latency_ms == pytest.approx(row["_latency_ms"] + (300 if number >= 120 else 0))
+        assert one.features.keys() == SPEC.watched.keys()
+
+
+def test_what_was_not_recorded_cannot_be_told(gateway: Gateway) -> None:
+    gateway.home.champion(ELSEWHERE)
+    with httpx.Client(base_url=gateway.url, headers={"X-API-Key": gateway.key}) as client:
+        until(client, "served elsewhere", f"/v2/models/{SPEC.name}/ready")
+    with pytest.raises(InputError, match="records no score"):
+        gateway.simulate()
+    with pytest.raises(InputError, match="inject another drift"):
+        gateway.simulate(source=with_records(), drifts=[Injected("unfairness", 0)])
+    assert gateway.home.spooled() == []
+
+
+def test_ctrl_c_ends_it_with_what_was_counted(gateway: Gateway) -> None:
+    Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    found = gateway.simulate(60, label_delay=timedelta(seconds=0))
+    assert time.monotonic() - began < 10
+    assert found.partial
+    assert 0 < found.labels <= found.answered <= found.sent < 4000
+    assert len(gateway.told()[0]) >= found.answered
 
 
 def test_progress_is_told_while_labels_are_waited_for(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event as Stop
@@ -19,6 +19,7 @@ from drift_pipeline.errors import IntegrityError, UnavailableError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture, Captured
 from drift_pipeline.telemetry.lake import Lake, Table
+from drift_pipeline.telemetry.refusals import Refused
 from drift_pipeline.telemetry.sources.spool import SpoolReader, SpoolWriter
 from drift_pipeline_tests.detection.worlds import spec_of
 
@@ -110,6 +111,37 @@ def test_events_land_in_the_tables_of_their_models_and_their_segments_go(site: S
     assert site.rows().select("x", "kind", "_route", "_score").row(0) == (1.5, "a", "stable", 0.5)
     assert site.left() == 0
     assert site.capture.step() == Captured()
+
+
+def test_much_that_is_laid_aside_is_told_as_long_as_it_is_and_no_second_try_counts_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path, lake_class=Broken)
+    site.send(*[prediction("a", version=1)] * 15, outcome("b"))
+    monkeypatch.setattr(Broken, "countdown", 2)  # the dead letters land, the outcome does not
+    with pytest.raises(UnavailableError):
+        site.capture.step()
+    assert site.capture.step().dead_letters == 15
+    assert site.capture.refused() == []  # 15, not 30
+    site.take(*[prediction("a", version=1)] * 5)
+    assert site.capture.refused() == [Refused("m", 20, 21)]
+    site.clock.advance_to(NOW + HOUR)
+    assert site.capture.refused() == []
+
+
+def test_who_cannot_be_told_does_not_stop_capture(site: Site) -> None:
+    stop, told = Stop(), []
+
+    def tell(refused: Sequence[Refused]) -> None:
+        told.append(list(refused))
+        if len(told) == 3:
+            stop.set()
+        raise UnavailableError("the control store is locked")
+
+    site.send(*[b"{}"] * 20)
+    site.capture.run(stop, 0.001, tell)
+    assert told == [[Refused("", 20, 20)]] * 3
+    assert [str(failure) for failure in site.failures] == ["the control store is locked"] * 3
 
 
 def test_a_spool_that_is_not_there_yet_has_nothing(site: Site) -> None:
