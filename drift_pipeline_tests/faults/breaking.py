@@ -1,0 +1,160 @@
+"""Real backends that die, are down or are interrupted at a named point, and else do what they always do."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from drift_pipeline.clock import Clock
+from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
+from drift_pipeline.errors import UnavailableError
+from drift_pipeline.loop.home import Home
+from drift_pipeline.loop.loop import Backends
+from drift_pipeline.policy.engines import PolicyEngine
+from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.bundle import Bundle
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.lake import Lake, Table
+
+Point = Literal["lake.append", "store.commit", "store.remember", "registry.put", "channel.send", "capture.flush"]
+Side = Literal["before", "after"]
+POINTS: tuple[Point, ...] = (
+    "lake.append",
+    "store.commit",
+    "store.remember",
+    "registry.put",
+    "channel.send",
+    "capture.flush",
+)
+
+
+class KilledError(BaseException):
+    """The process ends here: nothing catches it, as nothing catches kill -9."""
+
+
+def kill() -> None:
+    raise KilledError
+
+
+@dataclass
+class Fuses:
+    """What is to happen once at which point of which process, before or after the effect."""
+
+    set: dict[tuple[Point, Side], Callable[[], None]] = field(default_factory=dict)
+    only: str = ""
+    hit: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def around(self, point: Point, name: str = "") -> Iterator[None]:
+        """`name` tells which of several effects it is, where `only` asks for one."""
+        self._strike(point, "before", name)
+        yield
+        self._strike(point, "after", name)
+
+    def _strike(self, point: Point, side: Side, name: str) -> None:
+        if (point, side) in self.set and (not self.only or point != "store.commit" or name == self.only):
+            action = self.set.pop((point, side))
+            told = f"killed {side} {point}" if action is kill else getattr(action, "__doc__", "") or ""
+            self.hit.append(told)
+            action()
+
+
+class BreakableStore(ControlStore):
+    def __init__(self, url: str, clock: Clock, fuses: Fuses) -> None:
+        super().__init__(url, clock)
+        self._fuses = fuses
+
+    def commit(
+        self, entry: Entry, puts: Sequence[Put] = (), messages: Sequence[Message] = (), memory: Put | None = None
+    ) -> AuditRecord:
+        with self._fuses.around("store.commit", entry.event):
+            return super().commit(entry, puts, messages, memory)
+
+    def remember(self, memory: Put) -> None:
+        with self._fuses.around("store.remember"):
+            super().remember(memory)
+
+
+class BreakableLake(Lake):
+    """The loop's: it writes profiles."""
+
+    def __init__(self, root: Path, source: str, fuses: Fuses) -> None:
+        super().__init__(root, source)
+        self._fuses = fuses
+
+    def append(self, table: Table, frame: pl.DataFrame, batch: int) -> bool:
+        with self._fuses.around("lake.append"):
+            return super().append(table, frame, batch)
+
+
+class CaptureLake(Lake):
+    """Capture's: it can die between what lands and the segment that is done."""
+
+    def __init__(self, root: Path, source: str, fuses: Fuses) -> None:
+        super().__init__(root, source)
+        self._fuses = fuses
+
+    def flush(self, table: Table) -> None:
+        if table != "predictions" or not self._waiting[table]:
+            super().flush(table)
+            return
+        with self._fuses.around("capture.flush"):
+            super().flush(table)
+
+
+class BreakableRegistry(LocalRegistry):
+    def __init__(self, root: Path, fuses: Fuses) -> None:
+        super().__init__(root)
+        self._fuses = fuses
+
+    def put(self, manifest_fields: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
+        with self._fuses.around("registry.put"):
+            return super().put(manifest_fields, files)
+
+
+@dataclass
+class Pager:
+    """The receiver of alerts, outside of all processes; what came twice it would know by its id."""
+
+    up: bool = True
+    received: list[Message] = field(default_factory=list)
+
+
+class PagerChannel:
+    def __init__(self, pager: Pager, fuses: Fuses) -> None:
+        self._pager, self._fuses = pager, fuses
+
+    def send(self, message: Message) -> None:
+        if not self._pager.up:
+            raise UnavailableError("nobody answers")
+        with self._fuses.around("channel.send"):
+            self._pager.received.append(message)
+
+
+class MortalPolicy:
+    """The real engine while it is `up`."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine, self.up, self.refused = engine, True, 0
+
+    @property
+    def digest(self) -> str:
+        return self._engine.digest
+
+    def evaluate(self, facts: Mapping[str, object]) -> Mapping[str, object]:
+        if not self.up:
+            self.refused += 1
+            raise UnavailableError("it is dead")
+        return self._engine.evaluate(facts)
+
+
+@dataclass(frozen=True)
+class BreakableHome(Home):
+    fuses: Fuses
+
+    def backends(self, spec: ModelSpec) -> Backends:
+        lake = BreakableLake(self.settings.lake / spec.name, "loop", self.fuses)
+        return Backends(lake, self.store, self.registry, self.policy, self.alerts)
