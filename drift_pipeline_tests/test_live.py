@@ -12,7 +12,7 @@ import pytest
 from drift_pipeline.clock import DAY, HOUR, Window
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.loop import operating
-from drift_pipeline.loop.loop import HOTFIX, LEASE, NORMAL
+from drift_pipeline.loop.queue import HOTFIX, LEASE, NORMAL
 from drift_pipeline.loop.status import standings
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.rollout.plan import Phase
@@ -167,36 +167,49 @@ def wanted(world: World, trigger: Trigger = Trigger.SCHEDULE) -> str:
 def test_a_wanted_retrain_is_claimed_once(world: World) -> None:
     world.day()
     decision = wanted(world)
-    assert [body["decision"] for body in world.loop.wanted()] == [decision]
-    assert twin(world).claim(decision)
-    assert not twin(world).claim(decision)
-    assert world.loop.wanted() == []
+    assert [body["decision"] for body in world.loop.queue.wanted()] == [decision]
+    assert twin(world).queue.claim(decision)
+    assert not twin(world).queue.claim(decision)
+    assert world.loop.queue.wanted() == []
 
 
 def test_a_retrain_whose_process_died_is_taken_over_when_its_lease_is_out(world: World) -> None:
     world.day()
     decision = wanted(world)
-    assert twin(world).claim(decision)
+    assert twin(world).queue.claim(decision)
     world.clock.advance_to(world.clock.now() + LEASE - timedelta(seconds=1))
-    assert not world.loop.claim(decision)
+    assert not world.loop.queue.claim(decision)
     world.clock.advance_to(world.clock.now() + timedelta(seconds=1))
-    assert [body["decision"] for body in world.loop.wanted()] == [decision]
-    assert world.loop.claim(decision)
+    assert [body["decision"] for body in world.loop.queue.wanted()] == [decision]
+    assert world.loop.queue.claim(decision)
+
+
+def test_a_run_that_is_tried_again_has_its_lease_anew_unless_it_was_given_up(world: World) -> None:
+    world.day()
+    decision = wanted(world)
+    assert not world.loop.queue.renew(decision)
+    assert world.loop.queue.claim(decision)
+    world.clock.advance_to(world.clock.now() + LEASE - timedelta(seconds=1))
+    assert world.loop.queue.renew(decision)
+    world.clock.advance_to(world.clock.now() + timedelta(seconds=1))
+    assert not twin(world).queue.claim(decision)
+    world.loop.queue.give_up(decision, "cancelled")
+    assert not world.loop.queue.renew(decision)
 
 
 def test_a_failed_run_is_given_up_and_paged(world: World) -> None:
     world.day()
     decision = wanted(world)
-    world.loop.claim(decision)
-    world.loop.give_up(decision, "out of memory")
-    assert world.loop.wanted() == []
+    world.loop.queue.claim(decision)
+    world.loop.queue.give_up(decision, "out of memory")
+    assert world.loop.queue.wanted() == []
     world.loop.deliver()
     assert [m.body["why"] for m in world.pager.sent] == ["out of memory"]
 
 
 def test_a_retrain_that_was_given_up_waits_out_its_cooldown(world: World) -> None:
     report = world.day()
-    world.loop.give_up(wanted(world), "cancelled")
+    world.loop.queue.give_up(wanted(world), "cancelled")
     world.clock.advance_to(world.clock.now() + HOUR)
     left = world.loop._facts(Trigger.DRIFT, replace(report, at=world.clock.now())).retrain.cooldown_left_hours
     assert left == world.spec.retrain.cooldown / HOUR - 1
@@ -206,16 +219,16 @@ def test_what_was_wanted_before_a_pause_waits_for_its_end_and_a_hotfix_does_not(
     world.day()
     scheduled = wanted(world)
     operating.pause(twin(world), "ada", "freeze", on=True)
-    assert world.loop.wanted() == []
+    assert world.loop.queue.wanted() == []
     hotfix = wanted(world, Trigger.HOTFIX)
-    assert [body["decision"] for body in world.loop.wanted()] == [hotfix]
+    assert [body["decision"] for body in world.loop.queue.wanted()] == [hotfix]
     operating.pause(twin(world), "ada", "done", on=False)
-    assert [body["decision"] for body in world.loop.wanted()] == [scheduled, hotfix]
+    assert [body["decision"] for body in world.loop.queue.wanted()] == [scheduled, hotfix]
 
 
 def test_a_hotfix_does_not_wait_for_a_long_retrain(world: World) -> None:
     report = world.day()
-    assert twin(world).claim(wanted(world))
+    assert twin(world).queue.claim(wanted(world))
     facts = {trigger: world.loop._facts(trigger, report).retrain.running for trigger in Trigger}
     assert facts == {Trigger.DRIFT: True, Trigger.SCHEDULE: True, Trigger.OPERATOR: True, Trigger.HOTFIX: False}
     hotfix = wanted(world, Trigger.HOTFIX)
@@ -352,7 +365,7 @@ def test_a_pause_holds_retraining_and_promotion_but_neither_monitoring_nor_rollb
     operating.roll_back(twin(world), "ada", "not this week")
     assert phase(world) is Phase.ROLLED_BACK
     operating.pause(twin(world), "ada", "done", on=False)
-    assert not world.loop.paused()
+    assert not world.loop.holds.paused()
 
 
 def test_a_promotion_by_hand_skips_the_wait_and_nothing_else(world: World) -> None:
@@ -377,7 +390,7 @@ def test_an_operators_retrain_is_decided_by_the_policy_and_named_in_the_audit(wo
     assert decision.action is Action.RETRAIN
     record = world.records()[-1]
     assert (record.actor, record.details["reason"], record.details["decision"]) == ("ada", "new catalogue", decision_id)
-    assert [body["decision"] for body in world.loop.wanted()] == [decision_id]
+    assert [body["decision"] for body in world.loop.queue.wanted()] == [decision_id]
 
 
 def test_maintenance_judges_nothing_and_does_nothing(world: World) -> None:

@@ -367,7 +367,7 @@ def test_each_time_that_nothing_can_be_judged_is_paged_also_after_an_incident(
         return Report(world.clock.now(), {"psi": kpi}, (), provisional=False)
 
     monkeypatch.setattr(Monitor, "evaluate", judged)
-    world.loop.incident = Incident(reference="sha256:ab", key="ab-20260101T0000")
+    world.loop.memory.incident = Incident(reference="sha256:ab", key="ab-20260101T0000")
     for _ in range(8):
         world.clock.advance_to(world.clock.now() + 18 * HOUR)
         world.loop.observe()

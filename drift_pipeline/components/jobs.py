@@ -12,7 +12,7 @@ from drift_pipeline.components.training import TRAINING_HALF
 from drift_pipeline.errors import InputError
 from drift_pipeline.loop import Loop, operating
 from drift_pipeline.loop.home import model_of, models_of
-from drift_pipeline.loop.loop import LEASE
+from drift_pipeline.loop.queue import LEASE
 from drift_pipeline.loop.retention import past_retention, retain
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings

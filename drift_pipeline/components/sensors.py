@@ -83,7 +83,7 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
 
 def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
     """The runs that a model wants now; asked again, they have the same run keys."""
-    for body in loop.wanted():
+    for body in loop.queue.wanted():
         if not under_way(instance, body["decision"]):
             yield retrain_request(loop.spec.name, body)
     if (digest := loop.releasable()) is not None:
@@ -121,8 +121,8 @@ def give_up(specs: Specs, instance: dg.DagsterInstance, run: dg.DagsterRun, why:
     with FLEET.of(specs) as (_, fleet):
         loop = fleet.loop(spec)
         ours = run.tags.get(CLAIMED) == decision_id
-        if ours or decision_id in {body["decision"] for body in loop.wanted()}:
-            loop.give_up(decision_id, f"run {run.run_id}: {why}")
+        if ours or decision_id in {body["decision"] for body in loop.queue.wanted()}:
+            loop.queue.give_up(decision_id, f"run {run.run_id}: {why}")
 
 
 def _failures(ticked: Iterable[Ticked | Failed]) -> dict[str, str]:

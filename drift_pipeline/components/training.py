@@ -179,10 +179,9 @@ def _asked(loop: Loop, actor: str) -> str:
 
 
 def _claim(context: dg.AssetExecutionContext, loop: Loop, decision_id: str) -> None:
-    """Take the decision for this run; a retry of the run that took it, which has its tags, goes on."""
-    if tags_of(context).get(CLAIMED) == decision_id:
-        return
-    if not loop.claim(decision_id):
+    """Take the decision for this run; a retry of the run that took it, which has its tags, goes on with a new lease."""
+    ours = tags_of(context).get(CLAIMED) == decision_id
+    if not (loop.queue.renew(decision_id) if ours else loop.queue.claim(decision_id)):
         raise InputError(f"{decision_id} is another run's, or done; {loop.spec.name}'s audit tells whose")
     tags = {MODEL: loop.spec.name, DECISION: decision_id, CLAIMED: decision_id}
     context.instance.add_run_tags(context.run.run_id, tags)

@@ -3,9 +3,10 @@
 ```
 observe -> decide -> retrain (pin, fit, prove) -> release -> advance -> (new reference) -> observe
 ```
-`loop.py` ties the steps; `watch.py` is one champion under watch, `retraining.py` how the next one is made and
-`releasing.py` how it is shipped; `state.py` is what is remembered between two ticks and `ledger.py` where that is
-written, in one transaction with its audit record. `operating.py` is what people may do. `home.py` opens loops on what
+`loop.py` ties the steps. `arming.py` brings a champion under watch, and `watch.py` is that; `owed.py` says what drift
+is to be made good, `queue.py` which retrains were decided on, `retraining.py` makes the next version, `releasing.py`
+ships it. `state.py` is what is remembered between two ticks and `ledger.py` where that is written, in one transaction
+with its audit record. `operating.py` is what people may do, `holds.py` what they hold. `home.py` opens loops on what
 lies below one home, `routes.py` says who answers, `day.py` looks at one day in retrospect and changes nothing.
 """
 

@@ -1,19 +1,20 @@
 """What the loop remembers between two ticks: plain facts, each written to the control store and read from it again."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.trainers import score
 
-__all__ = ["RECORDED", "Assignment", "Recovery", "Retrains", "Training", "Version"]
+__all__ = ["RECORDED", "Assignment", "Memory", "Recovery", "Retrains", "Training", "Version"]
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -66,12 +67,38 @@ class Recovery:
     onset: datetime
     fresh_rows_needed: int
 
+    def again(self, fresh_rows_needed: int) -> "Recovery":
+        """Still owed after another training, which the next one waits for so many rows after."""
+        return replace(self, fresh_rows_needed=fresh_rows_needed)
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "onset": self.onset.isoformat()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Recovery":
         return cls(**{**document, "onset": datetime.fromisoformat(document["onset"])})
+
+
+@dataclass
+class Memory:
+    """What the next tick, of whichever process, goes on from; not audited, but written together with what is.
+
+    `decided` has trigger, subject and action of the last decision; `seen` is what the last tick found, for people.
+    """
+
+    incident: Incident
+    decided: tuple[str, ...] | None = None
+    seen: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self, at: datetime) -> dict[str, Any]:
+        decided = list(self.decided) if self.decided else None
+        return {"at": at.isoformat(), "incident": self.incident.to_json(), "decided": decided, "seen": dict(self.seen)}
+
+    def take_up(self, document: Mapping[str, Any]) -> None:
+        """Of what `to_json` wrote."""
+        self.incident = Incident.from_json(document["incident"])
+        self.decided = tuple(document["decided"]) if document["decided"] else None
+        self.seen = dict(document["seen"])
 
 
 @dataclass(frozen=True)

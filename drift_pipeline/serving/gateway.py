@@ -26,6 +26,7 @@ from drift_pipeline.telemetry.sources.spool import SpoolWriter
 log = logging.getLogger(__name__)
 Judge = Callable[[SloCounts], str | None]  # a reason = stop this canary
 RolledBack = Callable[[str, str, str], None]  # model, rollout, reason; called until it returns: bears repetition
+JUDGE_SECONDS = 0.2
 BAKE = DAY  # after a promotion: so long a breach of its SLO takes the new champion back
 
 
@@ -61,6 +62,7 @@ class Gateway:
         self._refused: dict[tuple[str, str], float] = {}
         self._to_tell: dict[tuple[str, str], str] = {}  # model and rollout: the reason
         self._said: dict[str, str] = {}
+        self._judged_at = float("-inf")
         self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
 
     @property
@@ -95,8 +97,12 @@ class Gateway:
             self._heard_at, self.trouble = time.monotonic(), ""
 
     async def judge(self) -> None:
+        """All of them, for the last bad row may have come too soon after another to be judged by itself."""
+        self._judge()
+
+    def _judge(self, only: str | None = None) -> None:
         """Stop each canary, and each champion just promoted, that has breached; the next request is another's."""
-        for counts in self.guard.counts():
+        for counts in self.guard.counts(only):
             if reason := self._judge_slo(counts):
                 log.warning("%s: %s is stopped: %s", counts.model, counts.version, reason)
                 self.guard.stop(counts.model)
@@ -138,6 +144,10 @@ class Gateway:
         if count.errors:
             self.metrics.errors.labels(*labels).inc(count.errors)
         self.guard.count(model, count.route, count.rows, count.errors, count.slow)
+        now = time.monotonic()
+        if (count.errors or count.slow) and now - self._judged_at >= JUDGE_SECONDS:  # at once: a slow canary holds up
+            self._judged_at = now  # this very loop, and what is due each second comes late
+            self._judge(model)
 
     def say_once(self, model: str, failure: str) -> None:
         """A failure of scoring, which the metrics count."""

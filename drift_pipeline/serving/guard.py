@@ -4,21 +4,23 @@ The rollout's own verdict reads the lake, a tick later; this is the short way to
 """
 
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from drift_pipeline.loop.routes import Route
 from drift_pipeline.rollout.plan import Phase
 
-RECENT_SECONDS = 60
+RECENT_ROWS = (32, 256)  # of a canary, however many good ones there were before
+RECENT_SECONDS = 60  # of a champion just promoted: nobody answers beside it, and a hiccup is not its fault
+Counts = tuple[int, int, int]  # rows, errors, slow
 
 
 @dataclass(frozen=True)
 class SloCounts:
     """Rows since this process first saw the phase; `errors` are those without a usable score, `slow` those slower than
-    the spec's latency threshold. `stable_*` is the champion in the same time. `recent`: the same of the last minute,
-    for what broke late in a long phase; it has no `recent` of its own.
+    the spec's latency threshold. `stable_*` is the champion in the same time. `recent`: the same of the last rows, or
+    the last minute, for what broke late in a long phase; these have no `recent` of their own.
     """
 
     model: str
@@ -30,33 +32,48 @@ class SloCounts:
     stable_rows: int
     stable_errors: int
     stable_slow: int
-    recent: "SloCounts | None" = None
+    recent: "tuple[SloCounts, ...]" = ()
 
 
 @dataclass
 class _Tally:
-    """[rows, errors, slow] in all, and by the second."""
+    """What was counted in all, of the version that is watched and beside it; and how it stood before each of the last
+    requests to the watched one: (second, watched, beside)."""
 
-    total: list[int] = field(default_factory=lambda: [0, 0, 0])
-    seconds: deque[tuple[int, list[int]]] = field(default_factory=deque)
+    route: str
+    watched: Counts = (0, 0, 0)
+    beside: Counts = (0, 0, 0)
+    before: deque[tuple[float, Counts, Counts]] = field(default_factory=deque)
 
-    def add(self, second: int, counts: tuple[int, int, int]) -> None:
-        if not self.seconds or self.seconds[-1][0] != second:
-            self.seconds.append((second, [0, 0, 0]))
-            while self.seconds[0][0] <= second - RECENT_SECONDS:
-                self.seconds.popleft()
-        for tally in (self.total, self.seconds[-1][1]):
-            for place, count in enumerate(counts):
-                tally[place] += count
+    def add(self, route: str, counts: Counts, second: float) -> None:
+        if route != self.route:
+            self.beside = _sum(self.beside, counts)
+            return
+        if self.route == "canary" or not self.before or int(second) > int(self.before[-1][0]):
+            self.before.append((second, self.watched, self.beside))
+        self.watched = _sum(self.watched, counts)
+        while len(self.before) > 1 and self._is_over(self.before[1], second, max(RECENT_ROWS)):
+            self.before.popleft()
 
-    def recent(self, second: int) -> list[int]:
-        held = [counts for at, counts in self.seconds if at > second - RECENT_SECONDS]
-        return [sum(column) for column in zip(*held, strict=True)] or [0, 0, 0]
+    def recent(self, second: float) -> Iterator[tuple[Counts, Counts]]:
+        """Watched and beside, of each span of recent rows that was filled; of the last minute, where rows are few."""
+        for rows in RECENT_ROWS if self.route == "canary" else (1,):
+            over = (then for then in reversed(self.before) if self._is_over(then, second, rows))
+            if (then := next(over, None)) is not None:
+                yield _less(self.watched, then[1]), _less(self.beside, then[2])
+
+    def _is_over(self, then: tuple[float, Counts, Counts], second: float, rows: int) -> bool:
+        """Whether the span from then to now is long enough."""
+        lasted = self.route == "canary" or then[0] <= second - RECENT_SECONDS
+        return lasted and self.watched[0] - then[1][0] >= rows
 
 
-def _counts(of: tuple[str, str, str], canary: list[int], stable: list[int]) -> SloCounts:
-    (model, version, phase), (rows, errors, slow), (stable_rows, stable_errors, stable_slow) = of, canary, stable
-    return SloCounts(model, version, phase, rows, errors, slow, stable_rows, stable_errors, stable_slow)
+def _sum(left: Counts, right: Counts) -> Counts:
+    return left[0] + right[0], left[1] + right[1], left[2] + right[2]
+
+
+def _less(left: Counts, right: Counts) -> Counts:
+    return left[0] - right[0], left[1] - right[1], left[2] - right[2]
 
 
 class Guard:
@@ -65,7 +82,7 @@ class Guard:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._phase: dict[str, tuple[str, str, str]] = {}  # model: rollout id, version, phase
-        self._tallies: dict[str, dict[str, _Tally]] = {}
+        self._tallies: dict[str, _Tally] = {}
         self._stopped: dict[str, str] = {}  # model: rollout id
         self._until: dict[str, float] = {}
 
@@ -84,25 +101,28 @@ class Guard:
             return
         phase = (route.rollout_id, str(watched["version"]), str(route.phase))
         if self._phase.get(route.model) != phase:
-            self._phase[route.model], self._tallies[route.model] = phase, defaultdict(_Tally)
+            self._phase[route.model] = phase
+            self._tallies[route.model] = _Tally("stable" if route.phase is Phase.FULL else "canary")
 
     def count(self, model: str, route: str, rows: int, errors: int, slow: int) -> None:
         """`route` is stable or canary; without a canary nothing is counted."""
         if model in self._phase:
-            self._tallies[model][route].add(int(self._monotonic()), (rows, errors, slow))
+            self._tallies[model].add(route, (rows, errors, slow), self._monotonic())
 
-    def counts(self) -> list[SloCounts]:
-        """Of each canary that is under way, and each champion that bakes, which was not stopped."""
-        second = int(self._monotonic())
-        found = []
+    def counts(self, only: str | None = None) -> list[SloCounts]:
+        """Of each canary that is under way, and each champion that bakes, which was not stopped.
+
+        Args:
+            only: of this model alone.
+        """
+        second, found = self._monotonic(), []
         for model, (rollout_id, version, phase) in self._phase.items():
-            if self._stopped.get(model) == rollout_id or self._monotonic() > self._until[model]:
+            if self._stopped.get(model) == rollout_id or second > self._until[model] or only not in (None, model):
                 continue
-            canary, stable = (self._tallies[model][route] for route in ("canary", "stable"))
-            if phase == Phase.FULL:  # nobody answers beside it
-                canary, stable = stable, _Tally()
-            recent = _counts((model, version, phase), canary.recent(second), stable.recent(second))
-            found.append(replace(_counts((model, version, phase), canary.total, stable.total), recent=recent))
+            tally = self._tallies[model]
+            recent = [SloCounts(model, version, phase, *watched, *beside) for watched, beside in tally.recent(second)]
+            in_all = SloCounts(model, version, phase, *tally.watched, *tally.beside)
+            found.append(replace(in_all, recent=tuple(recent)))
         return found
 
     def stop(self, model: str) -> None:

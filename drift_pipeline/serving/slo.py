@@ -14,7 +14,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
 LEVEL = 0.99
-LEVEL_RECENT = 0.9999  # of the last minute: windows overlap, so each look is given less
+LEVEL_RECENT = 0.9999  # of the last rows: such spans overlap, so each look is given less
 
 
 def slo_of(specs: Mapping[str, ModelSpec]) -> Judge:
@@ -22,9 +22,7 @@ def slo_of(specs: Mapping[str, ModelSpec]) -> Judge:
 
     def judge_slo(counts: SloCounts) -> str | None:
         spec = specs[counts.model]
-        for of, level in ((counts, LEVEL), (counts.recent, LEVEL_RECENT)):
-            if of is None:
-                continue
+        for of, level in ((counts, LEVEL), *((recent, LEVEL_RECENT) for recent in counts.recent)):
             found = judge(_observed(of, spec), spec.rollout.min_samples, level=level)
             if found.verdict is Verdict.FAIL:
                 return "; ".join(found.reasons)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ MONITORING = ("telemetry_snapshot", "drift_report")
 TRAINING = ("training_dataset", "candidate_model", "evaluation", "registered_model", "audit_artifacts")
 UP_SECONDS, RUN_SECONDS = 90, 110
 RUNS = "{ runsOrError { ... on Runs { results { jobName status assetSelection { path } } } } }"
+BACKFILLS = """{ partitionBackfillsOrError { ... on PartitionBackfills {
+  results { id status numPartitions runs { status } } } } }"""
 EXECUTED = """query($asset: AssetKeyInput!, $check: String!) {
   assetCheckExecutions(assetKey: $asset, checkName: $check, limit: 1) {
     status evaluation { severity success description } } }"""
@@ -67,6 +71,9 @@ class Served:
         """Statuses of the rollouts that loop_tick submitted."""
         found = self.ask(RUNS)["runsOrError"]["results"]
         return [run["status"] for run in found if run["jobName"] == "submit_rollout"]
+
+    def backfills(self) -> Any:
+        return self.ask(BACKFILLS)["partitionBackfillsOrError"]["results"]
 
     def check(self, asset: str, name: str) -> Any:
         """The last execution of a check."""
@@ -263,6 +270,46 @@ def test_the_report_says_in_the_ui_what_was_found_and_where_its_page_is(
     shown.get_by_text(str(html)).first.wait_for()
     assert html.is_file()
     picture(shown, "drift_report")
+
+
+@pytest.mark.slow  # three runs of ten days each
+def test_thirty_days_are_backfilled_from_the_graph_and_open_no_incident(
+    served: Served, launched: tuple[Page, Heard]
+) -> None:
+    shown, _ = launched
+    last = date.fromisoformat(first_breach())
+    first, before = last - timedelta(days=29), [one.event for one in records(served.home)]
+    graph(served, shown)
+    choose(shown, MONITORING)
+    shown.get_by_text("Show all partitions").click()
+    days = shown.get_by_role("dialog").locator("input[type=text]").first
+    days.fill(f"[{first}...{last}]")
+    days.press("Tab")
+    picture(shown, "backfill_asked")
+    shown.get_by_role("button", name=re.compile("Launch")).click()
+    until(lambda: len(served.backfills()) == 1, 30, "the backfill was launched")
+    until(lambda: served.backfills()[0]["status"] not in ("REQUESTED",), 600, "the backfill is over")
+    (backfill,) = served.backfills()
+    assert (backfill["status"], backfill["numPartitions"]) == ("COMPLETED_SUCCESS", 30)
+    assert [run["status"] for run in backfill["runs"]] == ["SUCCESS"] * 3
+    made = {page.stem for page in (served.home / "drift_reports" / MODEL).glob("*.html")}
+    assert {str(first + timedelta(days=day)) for day in range(30)} <= made
+    incidents = [event for event in (one.event for one in records(served.home)) if event.startswith("incident.")]
+    assert incidents == [event for event in before if event.startswith("incident.")]
+    shown.goto(f"{served.url}/runs/b/{backfill['id']}")
+    shown.get_by_text("Completed").first.wait_for()
+    picture(shown, "backfill")
+    shown.goto(f"{served.url}/assets/{MODEL}/drift_report?view=partitions")
+    shown.get_by_text(str(last)).first.wait_for()
+    picture(shown, "backfilled_days")
+
+
+def test_the_ticks_of_the_loops_sensor_are_shown(served: Served, launched: tuple[Page, Heard]) -> None:
+    shown, _ = launched
+    shown.goto(f"{served.url}/locations/drift_pipeline/sensors/loop_tick")
+    shown.get_by_text("Tick timeline").first.wait_for()
+    shown.get_by_text(re.compile(r"^(Skipped|\d+ run requested|\d+ runs? requested)")).first.wait_for()
+    picture(shown, "sensor_ticks")
 
 
 def test_the_control_store_has_what_the_ui_started(served: Served, launched: tuple[Page, Heard]) -> None:

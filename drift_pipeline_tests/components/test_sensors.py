@@ -116,7 +116,7 @@ def test_a_run_that_comes_second_refuses_and_ends_nothing(live: Dagster) -> None
     live.evaluate_sensors()
     live.evaluate_sensors(after=MINUTE)
     with opened(Settings(), SystemClock()) as at:
-        assert at.loop(SPEC).claim(decision_id)
+        assert at.loop(SPEC).queue.claim(decision_id)
     (late,) = live.queued()
     assert live.execute(late) is dg.DagsterRunStatus.FAILURE
     live.evaluate_sensors(after=2 * MINUTE)
@@ -129,7 +129,7 @@ def test_a_retry_goes_on_with_what_its_run_had_claimed(live: Dagster) -> None:
     live.evaluate_sensors()
     (run,) = live.queued()
     with opened(Settings(), SystemClock()) as at:
-        assert at.loop(SPEC).claim(decision_id)
+        assert at.loop(SPEC).queue.claim(decision_id)
     live.instance.add_run_tags(run.run_id, {"drift/claimed": decision_id})
     retried = live.instance.get_run_by_id(run.run_id)
     assert retried is not None

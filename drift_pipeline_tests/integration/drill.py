@@ -35,6 +35,7 @@ attributes:
     country: categorical
   outcome: {{column: clicked, delay: 5m}}
   protected: {{age_band: categorical}}
+  kpis: {{latency_p95_ms: {{threshold: 500}}}}  # a busy machine is no slow model
   retrain: {{min_rows: 2000, trials: 2, cooldown: 1h}}
   rollout: {{shadow: 10m, canary: 10m, deadline: 5d}}
 """

@@ -25,19 +25,45 @@ def test_a_canary_is_counted_beside_the_champion_since_its_phase_began() -> None
     now[0] += 30
     guard.count("fraud", "canary", 5, 0, 0)
     (found,) = guard.counts()
-    assert found == SloCounts("fraud", "v2", "canary", 15, 2, 1, 90, 0, 3, recent=replace(found, recent=None))
+    assert found == SloCounts("fraud", "v2", "canary", 15, 2, 1, 90, 0, 3)
 
 
-def test_the_last_minute_forgets_what_is_older() -> None:
-    guard = watched(now := [1000.0])
-    guard.count("fraud", "canary", 10, 2, 1)
-    now[0] += 59
-    guard.count("fraud", "canary", 1, 0, 0)
-    assert [c.recent and c.recent.rows for c in guard.counts()] == [11]
-    now[0] += 1
-    assert [c.recent and c.recent.rows for c in guard.counts()] == [1]
-    now[0] += 3600
-    assert [(c.rows, c.recent and c.recent.rows) for c in guard.counts()] == [(11, 0)]
+def test_the_last_rows_of_a_canary_are_counted_by_themselves_with_the_champion_of_the_same_time() -> None:
+    guard = watched([0.0])
+    for number in range(100):
+        guard.count("fraud", "stable", 9, 0, 0)
+        guard.count("fraud", "canary", 1, 0, int(number >= 90))
+    (found,) = guard.counts()
+    assert (found.rows, found.slow, found.stable_rows) == (100, 10, 900)
+    (last,) = found.recent
+    assert (last.rows, last.slow, last.stable_rows) == (32, 10, 279)
+    for _ in range(300):
+        guard.count("fraud", "canary", 1, 0, 0)
+    assert [(recent.rows, recent.slow) for recent in guard.counts()[0].recent] == [(32, 0), (256, 0)]
+
+
+def test_of_a_champion_that_bakes_the_last_minute_counts_however_many_rows_it_has() -> None:
+    now = [1000.0]
+    guard = Guard(lambda: now[0])
+    guard.watch(replace(ROUTE, candidate=None, weight=0, phase=Phase.FULL), bakes_for=3600)
+    for _ in range(70):
+        guard.count("fraud", "stable", 10, 0, 0)
+        now[0] += 1
+    for _ in range(3):
+        guard.count("fraud", "stable", 10, 0, 10)
+    (found,) = guard.counts()
+    assert (found.rows, found.slow, found.stable_rows) == (730, 30, 0)
+    assert [(recent.rows, recent.slow) for recent in found.recent] == [(630, 30)]
+
+
+def test_counts_are_told_of_one_model_where_one_is_asked_for() -> None:
+    guard = watched([0.0])
+    guard.watch(replace(ROUTE, model="clicks"))
+    assert [[counts.model for counts in guard.counts(only)] for only in (None, "clicks", "other")] == [
+        ["fraud", "clicks"],
+        ["clicks"],
+        [],
+    ]
 
 
 def test_without_a_canary_nothing_is_counted() -> None:
