@@ -238,7 +238,7 @@ def test_without_json_the_summary_is_told_in_words(tmp_path: Path) -> None:
 def test_a_sample_is_what_replay_reads(tmp_path: Path) -> None:
     ended = drift("sample", tmp_path / "s", "--days", 120, "--rows-per-day", 40, "--seed", 7)
     assert ended.code == 0, ended.err
-    command = ("replay", tmp_path / "s" / "history.parquet", "--spec", tmp_path / "s" / "spec.yaml")
+    command = ("replay", tmp_path / "s" / "history.parquet", "--spec", tmp_path / "s" / "defs.yaml")
     ended = drift(*command, "--out", tmp_path / "out", "--to", "2026-04-10", "--json")
     assert ended.code == 0, ended.err
     assert ended.summary["rows"] == 95 * 40
@@ -247,8 +247,18 @@ def test_a_sample_is_what_replay_reads(tmp_path: Path) -> None:
 def test_a_sample_may_be_of_numbers(tmp_path: Path) -> None:
     ended = drift("sample", tmp_path / "s", "--days", 120, "--rows-per-day", 20, "--regression")
     assert ended.code == 0, ended.err
-    found = read_history(tmp_path / "s/history.parquet", read_spec(tmp_path / "s/spec.yaml"))
+    found = read_history(tmp_path / "s/history.parquet", read_spec(tmp_path / "s/defs.yaml"))
     assert found.frame["_label"].n_unique() > 1000
+
+
+def test_a_calm_sample_is_the_same_until_the_change_that_it_does_not_have(tmp_path: Path) -> None:
+    for name, options in (("changed", ()), ("calm", ("--calm",))):
+        assert drift("sample", tmp_path / name, "--days", 120, "--rows-per-day", 20, *options).code == 0
+    changed, calm = (pl.read_parquet(tmp_path / name / "history.parquet") for name in ("changed", "calm"))
+    before = int(120 * 0.6) * 20
+    assert changed[:before].equals(calm[:before])
+    assert changed.drop("clicked").equals(calm.drop("clicked"))
+    assert not changed["clicked"].equals(calm["clicked"])
 
 
 def test_a_sample_says_in_json_where_it_is(tmp_path: Path) -> None:

@@ -221,12 +221,15 @@ def _exit_code(summary: dict[str, Any]) -> int:
 @click.option("--rows-per-day", type=click.IntRange(min=20), default=400, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--regression", is_flag=True, help="Minutes that deliveries take, in place of clicks.")
+@click.option("--calm", is_flag=True, help="Nothing changes: a history to adopt a model with.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def sample(folder: Path, days: int, rows_per_day: int, seed: int, regression: bool, as_json: bool) -> int:
-    """Write a synthetic history to try things on: FOLDER/history.parquet and FOLDER/spec.yaml.
+def sample(folder: Path, days: int, rows_per_day: int, seed: int, regression: bool, calm: bool, as_json: bool) -> int:
+    """Write a synthetic history to try things on: FOLDER/history.parquet, and the model's FOLDER/defs.yaml.
 
     Clicks on recommendations; three fifths in, what makes people click changes.
     """
+    import textwrap
+
     from drift_pipeline.telemetry.synthetic import (
         DELIVERY_SPEC,
         SAMPLE_SPEC,
@@ -238,14 +241,15 @@ def sample(folder: Path, days: int, rows_per_day: int, seed: int, regression: bo
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not an empty folder; name a new one")
     make, spec = (delivery_history, DELIVERY_SPEC) if regression else (synthetic_history, SAMPLE_SPEC)
-    history = make(days, rows_per_day, seed, drifts=(Drift("concept", day=days * 0.6),))
+    history = make(days, rows_per_day, seed, drifts=() if calm else (Drift("concept", day=days * 0.6),))
+    declared = f"type: drift_pipeline.components.MonitoredModel\nattributes:\n{textwrap.indent(spec, '  ')}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         history.write_parquet(folder / "history.parquet")
-        (folder / "spec.yaml").write_text(spec, encoding="utf-8")
+        (folder / "defs.yaml").write_text(declared, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
-    files = {"history": str(folder / "history.parquet"), "spec": str(folder / "spec.yaml")}
+    files = {"history": str(folder / "history.parquet"), "spec": str(folder / "defs.yaml")}
     if as_json:
         click.echo(json.dumps({**files, "rows": history.height, "days": days}, indent=2))
     else:

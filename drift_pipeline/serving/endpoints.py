@@ -85,7 +85,7 @@ class Endpoints:
         return run
 
     async def server(self, request: Request) -> Response:
-        self._producer(request)
+        await self._producer(request)
         return _json({"name": "drift_pipeline", "version": __version__, "extensions": []})
 
     async def live(self, _: Request) -> Response:
@@ -104,7 +104,7 @@ class Endpoints:
         return Response(self._gateway.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def model(self, request: Request) -> Response:
-        spec = await self._allowed(request, self._producer(request))
+        spec = await self._allowed(request, await self._producer(request))
         served = self._gateway.models.served.get(spec.name)
         versions = list(dict.fromkeys(version.name for version in served.loaded.values())) if served else []
         wanted = request.path_params.get("version")
@@ -120,7 +120,7 @@ class Endpoints:
 
     async def infer(self, request: Request) -> Response:
         began, gateway = time.perf_counter(), self._gateway
-        producer = self._producer(request)
+        producer = await self._producer(request)
         spec = await self._allowed(request, producer)
         body = await _body(request)
         ask = read_ask(body, spec)
@@ -171,13 +171,13 @@ class Endpoints:
         self._gateway.write(spec.name, lines)
         return _json({"taken": len(lines)}, 202)
 
-    def _producer(self, request: Request) -> Producer:
+    async def _producer(self, request: Request) -> Producer:
         """401 without a key that is known."""
         if not self._gateway.heard:
             raise UnavailableError("the keys were not read yet; ask again")
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        producer = self._gateway.producers.get(key_hash(key))
+        producer = await self._gateway.producer_of(key_hash(key))
         if producer is None:
             said = "send a producer's key in the header Authorization: Bearer KEY, or X-API-Key"
             raise HTTPException(401, f"the key is {'unknown or revoked' if key else 'missing'}; {said}", _BEARER)
@@ -192,7 +192,7 @@ class Endpoints:
         return self._spec(request)
 
     async def _known(self, request: Request) -> tuple[ModelSpec, Producer]:
-        producer = self._producer(request)
+        producer = await self._producer(request)
         return await self._allowed(request, producer), producer
 
     def _spec(self, request: Request) -> ModelSpec:

@@ -62,7 +62,7 @@ class Gateway:
         self._refused: dict[tuple[str, str], float] = {}
         self._to_tell: dict[tuple[str, str], str] = {}  # model and rollout: the reason
         self._said: dict[str, str] = {}
-        self._judged_at = float("-inf")
+        self._judged_at = self._asked_at = float("-inf")
         self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
 
     @property
@@ -89,7 +89,7 @@ class Gateway:
         except Exception as error:  # the old routes hold; told by /v2/health/ready
             self._trouble(f"the control store: {error}")
         else:
-            self.producers = {producer.sha256: producer for producer in known if not producer.revoked}
+            self.producers = _by_hash(known)
             for route in found:
                 await self._switch(route)
             for model, at in ticked.items():
@@ -155,6 +155,14 @@ class Gateway:
             self._said[model] = failure
             log.error("%s: %s", model, failure)
 
+    async def producer_of(self, sha256: str) -> Producer | None:
+        """Whose key has this hash. One that was not heard of may be new: then the control store is asked at once."""
+        if sha256 not in self.producers and time.monotonic() - self._asked_at >= self._every:
+            self._asked_at = time.monotonic()
+            with suppress(UnavailableError):  # told by `follow`
+                self.producers = _by_hash(await asyncio.to_thread(producers, self._store))
+        return self.producers.get(sha256)
+
     def take(self, producer: Producer, rows: int) -> float:
         """0.0, or in how many seconds the producer may send as many; inf for never."""
         return self._buckets.setdefault(producer.name, Bucket()).take(rows, producer.rows_per_second)
@@ -219,6 +227,10 @@ class Gateway:
         if trouble != self.trouble:
             log.error("%s", trouble)
         self.trouble = trouble
+
+
+def _by_hash(known: Sequence[Producer]) -> dict[str, Producer]:
+    return {producer.sha256: producer for producer in known if not producer.revoked}
 
 
 async def _repeat(step: Callable[[], Awaitable[None]], seconds: float) -> None:

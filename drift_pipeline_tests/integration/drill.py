@@ -58,7 +58,7 @@ class Drill:
         }
         start = (began - timedelta(days=42)).replace(hour=0, minute=0, second=0, microsecond=0)
         synthetic_history(42, 100, 0, score=False, start=start).write_parquet(folder / "history.parquet")
-        self.port, self.dagster_port = _free(), _free()
+        self.port, self.dagster_port = free_port(), free_port()
         self._running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Drill":
@@ -77,8 +77,8 @@ class Drill:
         """Start everything and wait until it answers."""
         ports = ("--port", str(self.port), "--dagster-port", str(self.dagster_port))
         self._start("up", *ports, "--drills")
-        self.until(lambda: _ready(f"http://127.0.0.1:{self.port}/v2/health/ready"), 120, "the gateway")
-        self.until(lambda: _ready(f"http://127.0.0.1:{self.dagster_port}/server_info"), 120, "Dagster")
+        self.until(lambda: is_ready(f"http://127.0.0.1:{self.port}/v2/health/ready"), 120, "the gateway")
+        self.until(lambda: is_ready(f"http://127.0.0.1:{self.dagster_port}/server_info"), 120, "Dagster")
 
     def traffic(self, *drifts: str, rate: float = 25, seconds: float, seed: int = 0) -> None:
         """Begin to send; the labels come by themselves."""
@@ -140,12 +140,12 @@ def _command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", "from drift_pipeline.cli import main; main()", *arguments]
 
 
-def _free() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
 
-def _ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5, trust_env=False).status_code == 200
     except httpx.HTTPError:

@@ -1,0 +1,93 @@
+"""The README's "Run it live", word for word but for the ports: adopt, ask, tell how it turned out, operate."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from drift_pipeline_tests.integration.drill import free_port, is_ready
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+NOTHING_TO = {"rollback": "no earlier version", "promote": "no rollout is under way", "incident": "no incident is open"}
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+
+
+def commands(mark: str) -> list[str]:
+    """Of the fence after the mark; what follows a line without a "$ " of its own belongs to it."""
+    fence = re.search(rf"<!-- test: {mark} -->\n```console\n\$ (.*?)\n```", README, flags=re.DOTALL)
+    assert fence is not None, mark
+    return fence[1].split("\n$ ")
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Terminal"]:
+    made = Terminal(tmp_path_factory.mktemp("readme"))
+    yield made
+    made.close()
+
+
+class Terminal:
+    """A folder in which the README's lines are typed; the ports are free ones instead of the defaults."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port, self.dagster_port = folder, free_port(), free_port()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "DRIFT_"))}
+        paths = (str(Path(sys.executable).parent), kept.get("PATH", ""))
+        self.environment = {**kept, "PATH": os.pathsep.join(paths), "no_proxy": "localhost,127.0.0.1"}
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def type(self, *lines: str) -> "subprocess.CompletedProcess[str]":
+        """All of them in one shell, which ends at the first that fails."""
+        script = "\n".join(["set -e", *lines]).replace("localhost:8080", f"localhost:{self.port}")
+        script = script.replace("drift simulate", f"drift simulate --url http://localhost:{self.port}")
+        typed = ["bash", "-c", script]
+        return subprocess.run(
+            typed, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=180
+        )
+
+    def start(self, line: str) -> None:
+        with (self.folder / "up.log").open("wb") as log:
+            command = f"exec {line} --port {self.port} --dagster-port {self.dagster_port}"
+            self._running.append(
+                subprocess.Popen(["bash", "-c", command], cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+            )
+        end = time.monotonic() + 120
+        while not is_ready(f"http://127.0.0.1:{self.port}/v2/health/ready"):
+            assert time.monotonic() < end, (self.folder / "up.log").read_text()
+            time.sleep(0.5)
+
+    def close(self) -> None:
+        for process in self._running:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) in (0, 130)
+
+
+def test_the_live_section_does_what_it_says(terminal: Terminal) -> None:
+    first = commands("up")
+    assert first[-1] == "drift up"
+    ended = terminal.type(*first[:-1])
+    assert ended.returncode == 0, ended.stderr
+    exports = first[0]
+    terminal.start(f"env {exports.removeprefix('export ')} drift up")
+
+    ended = terminal.type(*commands("ask"))
+    assert ended.returncode == 0, ended.stderr
+    answer, taken, simulated = (json.loads(line) for line in ended.stdout.replace("}{", "}\n{").splitlines())
+    assert (answer["id"], answer["model_version"], taken["taken"]) == ("p1", "v1", 1)
+    assert simulated["answered"] == simulated["labels"] == 500
+
+    for line in commands("verbs"):
+        verb = line.split()[1]
+        ended = terminal.type(exports, line)
+        said = NOTHING_TO.get(verb)
+        assert (ended.returncode, said is None or said in ended.stderr) == (2 if said else 0, True), (line, ended)
+    found = json.loads(terminal.type(exports, "drift status --json").stdout)
+    assert [one["model"] for one in found] == ["recommendation_v3"]
