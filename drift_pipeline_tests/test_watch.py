@@ -186,7 +186,7 @@ def test_rows_of_a_maintenance_judge_nothing(lived: Lived) -> None:
     watch, left_out = lived.kept[HOUR], Window(lived.armed_at + 2 * HOUR, lived.armed_at + 4 * HOUR)
     now = lived.armed_at + 6 * HOUR
     lived.land(now)
-    watch.observe(now, left_out)
+    watch.observe(now, [left_out])
     outside = pl.col("_time") < now
     inside = pl.col("_time").is_between(left_out.start, left_out.end, closed="left")
     assert watch.rows_counted() == lived.frame.filter(outside & ~inside).height

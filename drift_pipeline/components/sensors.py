@@ -7,11 +7,22 @@ import dagster as dg
 
 from drift_pipeline.components.home import FLEET, Specs
 from drift_pipeline.components.jobs import retrain, submit_rollout
-from drift_pipeline.components.lanes import CANDIDATE, CLAIMED, DECISION, FAST, MODEL, retrain_tags
+from drift_pipeline.components.lanes import (
+    CANDIDATE,
+    CLAIMED,
+    DECISION,
+    FAST,
+    HOTFIX,
+    MODEL,
+    NORMAL,
+    retrain_tags,
+)
 from drift_pipeline.components.training import TRAINING
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
-from drift_pipeline.loop.fleet import Failed
+from drift_pipeline.loop.fleet import Failed, Fleet
+from drift_pipeline.loop.home import Home
+from drift_pipeline.loop.queue import RUNNING, WANTED
 from drift_pipeline.settings import Settings
 
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
@@ -48,19 +59,20 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
         return _told(context, f"{len(ticked)} models ticked", failed, requests)
 
     @dg.sensor(
-        jobs=[submit_rollout],  # it launches nothing; Dagster wants a target to show it beside
+        job=retrain,
         minimum_interval_seconds=max(seconds // 3, 1),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def rollout_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """Only the rollouts that are under way: one step forward or back, where evidence and approvals say so."""
+        """What cannot wait for the next loop_tick: hotfixes are launched, and the rollouts under way take one step
+        forward or back, where evidence and approvals say so."""
         try:
-            with FLEET.of(specs) as (_, fleet):
-                ticked = fleet.advance()
+            with FLEET.of(specs) as (at, fleet):
+                ticked, urgent = fleet.advance(), hotfixes_of(at, fleet, specs, context.instance)
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
         moved = [f"{one.model} is in {one.moved}" for one in ticked if isinstance(one, Ticked) and one.moved]
-        return _told(context, "; ".join([f"{len(ticked)} rollouts", *moved]), _failures(ticked), [])
+        return _told(context, "; ".join([f"{len(ticked)} rollouts", *moved]), _failures(ticked), urgent)
 
     @dg.run_failure_sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
     def retrain_failed(context: dg.RunFailureSensorContext) -> None:
@@ -82,10 +94,8 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
 
 
 def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
-    """The runs that a model wants now; asked again, they have the same run keys."""
-    for body in loop.queue.wanted():
-        if not under_way(instance, body["decision"]):
-            yield retrain_request(loop.spec.name, body)
+    """The runs that a model wants now, without hotfixes; asked again, they have the same run keys."""
+    yield from _retrains(loop, instance, NORMAL)
     if (digest := loop.releasable()) is not None:
         tried = instance.get_run_records(dg.RunsFilter(tags={CANDIDATE: digest}))
         if all(record.dagster_run.status in _ENDED for record in tried):
@@ -95,6 +105,21 @@ def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequ
                 run_config={"ops": {"begin_rollout": {"config": {"model": loop.spec.name, "digest": digest}}}},
                 tags={MODEL: loop.spec.name, CANDIDATE: digest, **FAST},
             )
+
+
+def hotfixes_of(at: Home, fleet: Fleet, specs: Specs, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """The hotfixes that the models want now. Only one sensor asks: each has run keys of its own."""
+    found = [record for record in at.store.find("retrain") if record.body["lane"] == HOTFIX]
+    models = {record.key.partition("/")[0] for record in found if record.body["status"] in (WANTED, RUNNING)}
+    return [
+        one for model in sorted(models & specs.keys()) for one in _retrains(fleet.loop(specs[model]), instance, HOTFIX)
+    ]
+
+
+def _retrains(loop: Loop, instance: dg.DagsterInstance, lane: str) -> Iterator[dg.RunRequest]:
+    for body in loop.queue.wanted():
+        if body["lane"] == lane and not under_way(instance, body["decision"]):
+            yield retrain_request(loop.spec.name, body)
 
 
 def retrain_request(model: str, body: Mapping[str, str]) -> dg.RunRequest:

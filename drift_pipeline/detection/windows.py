@@ -173,8 +173,8 @@ class Slices:
         return total
 
     def labelled_since(self, moment: datetime) -> int:
-        """Labelled rows of the hours from the moment's own on; counted also where the slices are forgotten."""
-        return sum(rows for start, rows in self._labelled.items() if start >= floor(moment, HOUR))
+        """Labelled rows of the hours that begin at the moment or later; counted also where slices are forgotten."""
+        return sum(rows for start, rows in self._labelled.items() if start >= moment)
 
     def _parts(self, window: Window) -> Iterator[tuple[datetime, Profile]]:
         for parts in (self._hours, self._days):

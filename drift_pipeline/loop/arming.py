@@ -1,6 +1,6 @@
 """Arming: a champion comes under watch against a reference, a new one or the one that was frozen with it before."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,12 +40,16 @@ class Arming:
         watch = new_watch(champion, span, now, lake=self._lake, spec=self._spec, step=self._step)
         return self._armed("reference.frozen", watch, keep_reference(watch, self._registry, self._spec))
 
+    def newest(self, digest: str | None = None) -> Mapping[str, Any]:
+        """The reference that was armed last, of all or of one champion; empty where there is none."""
+        bodies = [body for _, body in self._ledger.all("reference") if digest in (None, body["digest"])]
+        return max(bodies, key=lambda body: datetime.fromisoformat(body["at"]), default={})
+
     def again(self, champion: Version) -> Watch | None:
         """A former champion, against the newest reference that was frozen with it; None where it never had one."""
-        bodies = [body for _, body in self._ledger.all("reference") if body["digest"] == champion.digest]
-        if not bodies:
+        body = self.newest(champion.digest)
+        if not body:
             return None
-        body = max(bodies, key=lambda body: datetime.fromisoformat(body["at"]))
         before = watch_of(body, lake=self._lake, registry=self._registry, spec=self._spec, step=self._step)
         watch = watch_anew(
             champion,
@@ -59,8 +63,11 @@ class Arming:
         )
         return self._armed("reference.rearmed", watch, body["bundle"])
 
-    def taken_up(self, leave_out: Window | None) -> Watch:
+    def taken_up(self, leave_out: Sequence[Window]) -> Watch:
         """The watch that the control store says is armed, with what was counted until now.
+
+        Args:
+            leave_out: as for `Watch.observe`.
 
         Raises:
             InputError: this model was never adopted.

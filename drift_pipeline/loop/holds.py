@@ -12,15 +12,16 @@ class Holds:
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger, self._clock = ledger, clock
 
-    def maintenance(self) -> Window | None:
-        """The span that an operator announced, from its beginning on; its rows judge nothing, and nothing is done."""
+    def maintenances(self) -> tuple[Window, ...]:
+        """All spans that operators announced, over or not: their rows judge nothing, and nothing is done meanwhile."""
         found = self._ledger.find("maintenance")
-        return Window(*(datetime.fromisoformat(found[end]) for end in ("from", "to"))) if found else None
+        spans = [*found["earlier"], found] if found else []
+        return tuple(Window(*(datetime.fromisoformat(span[end]) for end in ("from", "to"))) for span in spans)
 
     def at_rest(self) -> bool:
         """Whether a maintenance is going on."""
-        maintained = self.maintenance()
-        return maintained is not None and self._clock.now() in maintained
+        now = self._clock.now()
+        return any(now in span for span in self.maintenances())
 
     def paused(self) -> bool:
         """Whether an operator holds retraining and promotion."""

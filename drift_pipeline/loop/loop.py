@@ -192,7 +192,7 @@ class Loop:
             InputError: this model was never adopted.
             IntegrityError: the registry holds other bytes than the store's digests say.
         """
-        self._watch = self._arming.taken_up(self.holds.maintenance())
+        self._watch = self._arming.taken_up(self.holds.maintenances())
         self._recall()
         self.take_up_champion()
 
@@ -203,6 +203,8 @@ class Loop:
             return
         if self.ledger.moved_on():
             self._recall()
+            if self._arming.newest()["at"] != self._watched().armed_at.isoformat():
+                self._watch = self._arming.taken_up(self.holds.maintenances())
         self.take_up_champion()
 
     def _recall(self) -> None:
@@ -252,14 +254,14 @@ class Loop:
         Raises:
             ConflictError: another process ticked meanwhile, and its tick counts; nothing is changed by this one.
         """
-        now = self.clock.now()
+        now, left_out = self.clock.now(), self.holds.maintenances()
         try:
-            report = self._watched().observe(now, self.holds.maintenance())
+            report = self._watched().observe(now, left_out)
         except ConflictError:
             self._watch = None
             raise
         self.memory.seen = _summary(report, self._watched())
-        if self.holds.at_rest():
+        if any(now in span for span in left_out):
             self.memory.incident = replace(self.incident, breaches=(), warn_since=None)
             self.ledger.remember(self.memory.to_json(now))
         else:
@@ -268,7 +270,7 @@ class Loop:
 
     def look(self) -> Report:
         """What `observe` would say, without taking it as a tick of the incident."""
-        return self._watched().observe(self.clock.now(), self.holds.maintenance(), keep=False)
+        return self._watched().observe(self.clock.now(), self.holds.maintenances(), keep=False)
 
     def _carry_incident(self, report: Report) -> None:
         before = self.incident
@@ -460,6 +462,8 @@ class Loop:
 
     def advance(self) -> Status | None:
         """Take the rollout one step, if the facts and the approvals allow it; None where nothing moved."""
+        if self.releasing.active is None:
+            return None
         moved = self.releasing.advance(self._watched().champion, held=self.holds.paused() or self.holds.at_rest())
         if moved is not None:
             self.take_up_champion()
@@ -469,6 +473,9 @@ class Loop:
         """Watch the version that answers, where another one does by now: promoted, or rolled back to."""
         model = self.ledger.get("model")
         if model["digest"] == self._watched().champion.digest:
+            return
+        if self._arming.newest()["digest"] == model["digest"]:  # another process armed it meanwhile
+            self.resume()
             return
         champion = Version.load(model, self._at.registry)
         if (watch := self._arming.again(champion)) is not None:

@@ -87,13 +87,22 @@ def pause(loop: Loop, actor: str, reason: str, *, on: bool) -> None:
 def announce_maintenance(loop: Loop, actor: str, reason: str, span: Window) -> None:
     """Rows of the span are kept, but judge nothing, and nothing is done while it lasts.
 
+    It begins now, where it is to have begun before: those rows have judged. One that goes on, or is still to come,
+    gives way to it, so that a maintenance can be ended early or made longer.
+
     Raises:
         InputError: the span is over already: its rows have judged.
     """
-    if span.end <= loop.clock.now():
+    now = loop.clock.now()
+    if span.end <= now:
         raise InputError(f"maintenance until {span.end:%Y-%m-%d %H:%M} is over already; give a --to in the future")
-    body = {"from": span.start.isoformat(), "to": span.end.isoformat()}
+    before = [Window(one.start, min(one.end, now)) for one in loop.holds.maintenances() if one.start < now]
+    body = {**_ends(Window(max(span.start, now), span.end)), "earlier": [_ends(one) for one in before]}
     _put(loop, "maintenance.announced", "maintenance", body, actor, reason)
+
+
+def _ends(span: Window) -> dict[str, str]:
+    return {"from": span.start.isoformat(), "to": span.end.isoformat()}
 
 
 def acknowledge(loop: Loop, actor: str, reason: str) -> str:

@@ -209,6 +209,10 @@ class Releasing:
             return None
         promoted = None
         if any(isinstance(effect, Promote) for effect in effects):
+            try:  # what was loaded when the rollout began may lie there as something else by now
+                Version.load(self._ledger.get(f"candidate/{status.candidate}"), self._registry)
+            except IntegrityError as error:
+                return self.roll_back(actor, f"not promoted: {error}", only=status.rollout_id)
             promoted = {**candidate.to_json(), "previous": champion.to_json()}
         if reason:
             moved = replace(moved, reason=f"{reason}; {moved.reason}")

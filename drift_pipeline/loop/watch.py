@@ -1,6 +1,6 @@
 """One champion under watch: its frozen reference, and the profiles of what it has answered since it was armed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
@@ -102,11 +102,11 @@ class Watch:
             "watched": _watched(self._spec),
         }
 
-    def observe(self, now: datetime, leave_out: Window | None = None, *, keep: bool = True) -> Report:
+    def observe(self, now: datetime, leave_out: Sequence[Window] = (), *, keep: bool = True) -> Report:
         """Profile what landed since the last call and judge every KPI.
 
         Args:
-            leave_out: rows of this span of time stay out of the profiles.
+            leave_out: rows of these spans of time stay out of the profiles.
             keep: store the profiles of each hour for whoever makes this watch again.
 
         Raises:
@@ -171,7 +171,7 @@ class Watch:
             raise ConflictError(f"{self._spec.name}: another process stored this hour's profiles; take them up again")
         self._profiles_kept = batch
 
-    def restore(self, now: datetime, leave_out: Window | None = None) -> None:
+    def restore(self, now: datetime, leave_out: Sequence[Window] = ()) -> None:
         """Take up the stored profiles of this champion and reference; what landed since is read at the next
         `observe`."""
         self._profiles_kept = self._lake.last_batch("profiles")
@@ -189,14 +189,17 @@ class Watch:
         oldest = max(self.armed_at, self._stored_at - 2 * self._spec.outcome.delay - 7 * DAY)
         self._take_up(leave_out, Window(oldest, now + DAY))
 
-    def _take_up(self, leave_out: Window | None, window: Window) -> None:
-        """Of rows that are in the restored hours: which still wait for a label, and the newest ones by the minute."""
-        rows = self._before_cursor("predictions", window)
+    def _take_up(self, leave_out: Sequence[Window], window: Window) -> None:
+        """Of rows that are in the restored hours: which still wait for a label, and the newest ones by the minute; and
+        the labels that wait for their row."""
+        known, rows = (self._before_cursor(table, window) for table in ("outcomes", "predictions"))
+        if known.height:
+            early = known.join(rows, on="_id", how="anti", maintain_order="left") if rows.height else known
+            self._early = early.with_columns(_read_at=pl.lit(self._stored_at))
         rows = _outside(rows, leave_out)
         rows = rows if rows.is_empty() else rows.filter(self._answered())
         if rows.is_empty():
             return
-        known = self._before_cursor("outcomes", window)
         labels = _first_labels(known) if known.height else pl.DataFrame(schema={"_id": pl.String, "_label": pl.Int8})
         minutes = rows.filter(pl.col("_time") >= self._stored_at - MINUTES_KEPT)
         self._slices.add_minutes(minutes, minutes.join(labels, on="_id", how="inner", maintain_order="left"))
@@ -255,8 +258,8 @@ class Watch:
         return self._slices.rows()
 
     def labelled_since(self, moment: datetime) -> int:
-        """Labelled rows of this watch from the moment on."""
-        return self._slices.labelled_since(max(moment, self.armed_at))
+        """Labelled rows of this watch from the moment on; of its hour, which is not told apart, none count."""
+        return self._slices.labelled() if moment <= self.armed_at else self._slices.labelled_since(moment)
 
     def performance_now(self, report: Report) -> float | None:
         """The last estimate of the champion's performance: its newest window's, else its baseline, if it has one."""
@@ -286,10 +289,10 @@ def _days_sampled(reference: Reference, frame: pl.DataFrame) -> dict[date, Float
     return {day: sample_day(reference.binning, rows, day) for (day,), rows in sorted(days.items())}
 
 
-def _outside(rows: pl.DataFrame, span: Window | None) -> pl.DataFrame:
-    if span is None or rows.is_empty():
-        return rows
-    return rows.filter(~pl.col("_time").is_between(span.start, span.end, closed="left"))
+def _outside(rows: pl.DataFrame, spans: Sequence[Window]) -> pl.DataFrame:
+    for span in spans if rows.height else ():
+        rows = rows.filter(~pl.col("_time").is_between(span.start, span.end, closed="left"))
+    return rows
 
 
 def _first_labels(outcomes: pl.DataFrame) -> pl.DataFrame:
