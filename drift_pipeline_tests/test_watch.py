@@ -182,6 +182,18 @@ def test_an_hour_is_stored_once_and_a_day_takes_its_hours_place(lived: Lived) ->
     assert again.labelled_since(lived.armed_at) == watch.labelled_since(lived.armed_at)
 
 
+def test_rows_whose_label_never_comes_are_not_waited_for_longer_than_a_week(lived: Lived) -> None:
+    watch, week = lived.kept[HOUR], 7 * DAY + 40 * MINUTE
+    for days in range(1, 10):
+        now = lived.armed_at + days * DAY
+        lived.landed_to["outcomes"] = now  # none ever lands
+        lived.land(now)
+        watch.observe(now)
+        awaited = pl.col("_time").is_between(now - week, now, closed="left")
+        assert watch._unlabelled.height == lived.frame.filter(awaited).height
+    assert watch._unlabelled.height < watch.rows_counted()
+
+
 def test_rows_of_a_maintenance_judge_nothing(lived: Lived) -> None:
     watch, left_out = lived.kept[HOUR], Window(lived.armed_at + 2 * HOUR, lived.armed_at + 4 * HOUR)
     now = lived.armed_at + 6 * HOUR

@@ -97,6 +97,21 @@ def test_unattended_from_the_decision_to_the_shadow(live: Dagster) -> None:
     assert status(live, decision_id) == "released"
 
 
+def test_a_submission_that_failed_is_launched_again_while_its_candidate_waits(live: Dagster) -> None:
+    ask()
+    live.evaluate_sensors()
+    assert live.execute(live.queued()[0]) is dg.DagsterRunStatus.SUCCESS
+    live.evaluate_sensors(after=MINUTE)
+    (first,) = live.queued("submit_rollout")
+    live.evaluate_sensors(after=2 * MINUTE)
+    assert [one.run_id for one in live.queued("submit_rollout")] == [first.run_id]
+    live.instance.report_run_failed(first, "the worker is gone")
+    live.evaluate_sensors(after=3 * MINUTE)
+    (again,) = live.queued("submit_rollout")
+    assert again.run_id != first.run_id
+    assert live.execute(again) is dg.DagsterRunStatus.SUCCESS
+
+
 def test_a_hotfix_does_not_wait_for_a_normal_retrain_of_the_same_model(live: Dagster) -> None:
     normal = ask()
     live.evaluate_sensors()
