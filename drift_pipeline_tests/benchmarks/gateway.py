@@ -11,6 +11,10 @@ when the last is answered. Requests are of one row, 24 features. Measured in tur
 - gateway, canary: while a tenth of the rows goes to the candidate.
 
 Then counts what was answered against what is in the spool.
+
+`--shadow` asks one gateway at a steady rate, beside a capture that runs all the time, and turns a rollout's shadow on
+and off by turns: what it adds to the times of the same round, and whether all that was answered is in the lake, once.
+A request's time counts from when it was due.
 """
 
 import argparse
@@ -30,10 +34,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from drift_pipeline.clock import SystemClock
+from drift_pipeline.clock import DAY, SystemClock, Window
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.training.trainers import TRAINERS, fit
 
 NUMERIC = [f"x{k}" for k in range(20)]
@@ -107,6 +112,7 @@ def run_server(kind: str, home: Path) -> None:
     import uvicorn
 
     from drift_pipeline.serving.app import make_app
+    from drift_pipeline.serving.capturing import capturing
     from drift_pipeline.serving.server import serve
     from drift_pipeline.settings import Settings
     from drift_pipeline.telemetry.sources.spool import SpoolWriter
@@ -115,6 +121,11 @@ def run_server(kind: str, home: Path) -> None:
         def write(self, lines: Any) -> None: ...
 
     settings = Settings(home=home, database="")
+    if kind == "capture":
+        sys.stderr.write("capture on :0\n")
+        with capturing(settings, {"fraud": SPEC}, SystemClock()) as (landing, stop):
+            landing.run(stop, 2.0)
+        return
     if kind.startswith("gateway") and "no spool" not in kind:
         serve(settings, {"fraud": SPEC}, "127.0.0.1", 0, SystemClock())
         return
@@ -240,16 +251,101 @@ def measure(
     return found, answered, spooled
 
 
+@dataclass(frozen=True)
+class Shadow:
+    """Milliseconds by round, without a shadow and with one, and what was counted."""
+
+    p50_ms: list[tuple[float, float]]
+    p95_ms: list[tuple[float, float]]
+    answered: int
+    landed: int
+    distinct: int
+    mirrored: int
+
+
+async def paced(port: int, asked: list[bytes], connections: int, seconds: float, rate: float) -> list[float]:
+    """Seconds from when each request was due to its answer; each connection takes the next one that is due."""
+    took: list[float] = []
+    due = iter(range(int(rate * seconds)))
+    began = time.perf_counter()
+
+    async def ask() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in due:
+            at = began + number / rate
+            await asyncio.sleep(max(0.0, at - time.perf_counter()))
+            if await exchange(reader, writer, asked[number % len(asked)]) != 200:
+                raise RuntimeError("not answered with 200")
+            took.append(time.perf_counter() - at)
+        writer.close()
+        await writer.wait_closed()
+
+    await asyncio.gather(*(ask() for _ in range(connections)))
+    return took
+
+
+def measure_shadow(rounds: int, seconds: float, rate: float, connections: int) -> Shadow:
+    """Each round has a part without and one with a shadow, in turn first."""
+    from drift_pipeline_tests.serving.worlds import Home
+
+    p50, p95, answered = [], [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder) / "home")
+        champion, candidate = home.version("v1", 0, model(0)), home.version("v2", 1, model(1))
+        home.champion(champion)
+        asked = requests(home.producer(rows_per_second=1_000_000), 200)
+        key = asked[0].split(b"X-API-Key: ")[1].split(b"\r\n")[0].decode()
+        with server("gateway", home.settings.home) as port, server("capture", home.settings.home):
+            asyncio.run(ready(port, key))
+            answered += len(asyncio.run(paced(port, asked, connections, seconds, rate)))
+            for number in range(rounds):
+                times = {}
+                for on in (False, True) if number % 2 else (True, False):
+                    home.rollout(candidate, Phase.SHADOW if on else Phase.ROLLED_BACK, f"r{number}")
+                    time.sleep(5)  # the gateway follows each second, capture lands each two
+                    took = asyncio.run(paced(port, asked, connections, seconds, rate))
+                    answered += len(took)
+                    times[on] = figure(took, seconds)
+                p50.append((times[False].p50_ms, times[True].p50_ms))
+                p95.append((times[False].p95_ms, times[True].p95_ms))
+                print(f"round {number + 1}/{rounds}: p95 {p95[-1][0]:.2f}, {p95[-1][1]:.2f} ms", file=sys.stderr)
+            lake = Lake(home.settings.lake / "fraud")
+            end, now = time.monotonic() + 60, SystemClock().now()
+            landed = pl.DataFrame()
+            while landed.height < answered and time.monotonic() < end:
+                time.sleep(2)
+                landed = lake.read("predictions", Window(now - DAY, now + DAY))
+            mirrored = lake.read("shadow", Window(now - DAY, now + DAY)).height
+        home.store.close()
+    return Shadow(p50, p95, answered, landed.height, landed["_id"].n_unique(), mirrored)
+
+
+def show_shadow(found: Shadow) -> None:
+    for name, times in (("p50", found.p50_ms), ("p95", found.p95_ms)):
+        ratios = sorted(on / off for off, on in times)
+        off, on = (float(np.median([pair[side] for pair in times])) for side in (0, 1))
+        told = f"{len(ratios)} rounds, ratio median {np.median(ratios):.3f}, {ratios[0]:.3f} to {ratios[-1]:.3f}"
+        print(f"{name}: {off:.2f} ms without, {on:.2f} ms with a shadow; {told}")
+    print(f"answered {found.answered:,}, in the lake {found.landed:,} with {found.distinct:,} ids")
+    print(f"scored by the shadow {found.mirrored:,}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--shadow", action="store_true")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=300.0, help="requests a second of --shadow")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--serve", choices=KINDS)
+    parser.add_argument("--serve", choices=(*KINDS, "capture"))
     parser.add_argument("--home", type=Path)
     options = parser.parse_args()
     if options.serve:
         run_server(options.serve, options.home)
+        return
+    if options.shadow:
+        show_shadow(measure_shadow(options.rounds, options.seconds, options.rate, options.connections))
         return
     found, answered, spooled = measure(options.seconds, options.repeats, options.connections)
     print(f"{'':20}{'requests/s':>12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'beside bare':>13}")
