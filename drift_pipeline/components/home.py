@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import dagster as dg
 
 from drift_pipeline.clock import system_clock
+from drift_pipeline.components.lanes import give_way
 from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
 from drift_pipeline.loop import Loop
 from drift_pipeline.loop.fleet import Fleet
@@ -16,14 +17,17 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
 Specs = Mapping[str, ModelSpec]
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
 
 
 @contextmanager
-def home() -> Iterator[Home]:
+def home(run: dg.DagsterRun) -> Iterator[Home]:
     """The home, for one step. An expected error fails the step with its message: it says what to do, a trace does not.
 
-    What the same step may well do a little later is tried again.
+    What the same step may well do a little later is tried again. A step of the normal lane leaves the processor to
+    what cannot wait.
     """
+    give_way(run)
     try:
         with opened(Settings(), system_clock()) as at:
             yield at
@@ -34,19 +38,19 @@ def home() -> Iterator[Home]:
 
 
 @contextmanager
-def loop_of(spec: ModelSpec, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[Loop]:
+def loop_of(spec: ModelSpec, context: Context) -> Iterator[Loop]:
     """The model's loop where it stands; what takes long is told in the run's log."""
-    with home() as at:
+    with home(context.run) as at:
         yield at.resumed(spec, progress=context.log.info)
 
 
-def tags_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Mapping[str, str]:
+def tags_of(context: Context) -> Mapping[str, str]:
     """The run's tags as they are now, with those that it gave itself on the way."""
     run = context.instance.get_run_by_id(context.run.run_id)
     return run.tags if run else {}
 
 
-def actor_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> str:
+def actor_of(context: Context) -> str:
     """Who launched the run, as far as Dagster knows; its open source UI knows nobody."""
     tags = tags_of(context)
     known = [tags[name] for name in ("user", "dagster/sensor_name", "dagster/schedule_name") if name in tags]

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from drift_pipeline.components.home import actor_of, home
-from drift_pipeline.components.lanes import FAST, LANE, NORMAL
+from drift_pipeline.components.lanes import FAST, LANE, NORMAL, SUBMIT
 from drift_pipeline.components.training import TRAINING_HALF
 from drift_pipeline.errors import InputError
 from drift_pipeline.loop import Loop, operating
@@ -53,16 +53,16 @@ class RetrainRequest(Request):
 
 
 @contextmanager
-def _loop(model: str) -> Iterator[Loop]:
+def _loop(model: str, context: dg.OpExecutionContext) -> Iterator[Loop]:
     """The model's loop, not resumed: a rollback does not wait for that."""
-    with home() as at:
+    with home(context.run) as at:
         yield at.loop(model_of(Settings(), model))
 
 
 @dg.op
 def begin_rollout(context: dg.OpExecutionContext, config: Submission) -> None:
     """Begin the rollout of a candidate whose gates passed, in shadow."""
-    with _loop(config.model) as loop:
+    with _loop(config.model, context) as loop:
         loop.catch_up()
         if not loop.release(config.digest, actor_of(context)):
             raise InputError(f"{config.model}: a rollout is under way already; end it first, or wait")
@@ -72,7 +72,7 @@ def begin_rollout(context: dg.OpExecutionContext, config: Submission) -> None:
 @dg.op
 def hurry_rollout(context: dg.OpExecutionContext, config: Request) -> None:
     """The rollout's next step now; evidence and approvals count as ever."""
-    with _loop(config.model) as loop:
+    with _loop(config.model, context) as loop:
         moved = operating.promote(loop, actor_of(context), config.reason)
     context.log.info(f"{moved.rollout_id} is in {moved.phase}")
 
@@ -80,7 +80,7 @@ def hurry_rollout(context: dg.OpExecutionContext, config: Request) -> None:
 @dg.op
 def roll_back(context: dg.OpExecutionContext, config: Return) -> None:
     """Back at once: no policy is asked."""
-    with _loop(config.model) as loop:
+    with _loop(config.model, context) as loop:
         moved = operating.roll_back(loop, actor_of(context), config.reason, champion=config.champion)
     context.log.info(f"{moved.rollout_id} is rolled back; {moved.champion} answers")
 
@@ -88,7 +88,7 @@ def roll_back(context: dg.OpExecutionContext, config: Return) -> None:
 @dg.op
 def ask_for_retrain(context: dg.OpExecutionContext, config: RetrainRequest) -> None:
     """Ask the policy; a run of the job `retrain` comes of it where it agrees."""
-    with _loop(config.model) as loop:
+    with _loop(config.model, context) as loop:
         decision_id, decision = operating.retrain(loop, actor_of(context), config.reason, hotfix=config.hotfix)
         told = "; ".join(decision.reasons)
         if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
@@ -105,7 +105,7 @@ class Deletion(dg.Config):
 @dg.op
 def delete_old(context: dg.OpExecutionContext, config: Deletion) -> None:
     """Telemetry past each spec's retention, and many small files; documents and the audit are never deleted."""
-    with home() as at:
+    with home(context.run) as at:
         for spec in models_of(Settings()).values():
             old = retain(at, spec, actor_of(context)) if config.apply else past_retention(at, spec)
             rows = ", ".join(f"{table} {count:,}" for table, (count, _) in old.tables.items()) or "nothing"
@@ -119,7 +119,7 @@ def retention() -> None:
     delete_old()
 
 
-@dg.job(tags=FAST)
+@dg.job(tags=SUBMIT)
 def submit_rollout() -> None:
     """Begin the rollout of a candidate whose gates passed; loop_tick does this for what it retrained."""
     begin_rollout()

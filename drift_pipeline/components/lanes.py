@@ -2,11 +2,14 @@
 
 ```
 normal   trainings and reports; of ten slots they may fill seven
+submit   a proven candidate goes into the shadow; one at a time, for many may come at once
 hotfix   an urgent retrain, beside a normal one of the same model
-fast     what people do to a rollout: promote, roll back, submit
+fast     what people do to a rollout: promote, roll back
 ```
 """
 
+import multiprocessing
+import os
 from collections.abc import Mapping
 
 import dagster as dg
@@ -20,7 +23,9 @@ LANE = "drift/lane"
 RETRAIN = "drift/retrain"  # one at a time for each value: the model
 PRIORITY = "dagster/priority"
 NORMAL, HOTFIX = "normal", "hotfix"
+NICE = 10
 FAST = {LANE: "fast", PRIORITY: "20", "dagster/max_runtime": "600"}
+SUBMIT = {**FAST, LANE: "submit", PRIORITY: "5"}
 _TRAINS = frozenset({"training_dataset", "candidate_model"})
 
 
@@ -38,6 +43,12 @@ def lacking_tags(run: dg.DagsterRun) -> Mapping[str, str]:
     if lane == NORMAL and len(trained) == 1:
         tags[RETRAIN] = trained.pop()
     return {name: value for name, value in tags.items() if name not in run.tags}
+
+
+def give_way(run: dg.DagsterRun) -> None:
+    """In a worker of a normal run: seven of them on a small machine must not hold up ticks, hotfixes and people."""
+    if run.tags.get(LANE) == NORMAL and multiprocessing.parent_process() is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)  # of this thread, and of those that it begins from now on
 
 
 class LanedRunCoordinator(QueuedRunCoordinator[dg.DagsterInstance]):

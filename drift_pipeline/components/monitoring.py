@@ -67,7 +67,7 @@ def _monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefi
     def telemetry_snapshot(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """One day's predictions, pinned to a Delta version and checked by Great Expectations."""
         found: dict[str, Quality] = {}
-        with home() as at:
+        with home(context.run) as at:
             for day in context.partition_keys:
                 made = snapshot(at.backends(spec), spec, day_of(day), system_clock().now())
                 seen = {"rows": made.frame.height, "labelled": made.labelled, **_pinned(made.versions)}
@@ -95,7 +95,7 @@ def _monitoring_assets(spec: ModelSpec) -> Sequence[dg.AssetSpec | dg.AssetsDefi
         A backfilled report shows what was; it opens no incident.
         """
         found: dict[str, Report] = {}
-        with home() as at:
+        with home(context.run) as at:
             for day in context.partition_keys:
                 pinned = _pinned_by_snapshot(context, spec, day)
                 made = drift_of(Settings(), at.backends(spec), spec, day_of(day), pinned)

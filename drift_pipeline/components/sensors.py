@@ -11,10 +11,10 @@ from drift_pipeline.components.lanes import (
     CANDIDATE,
     CLAIMED,
     DECISION,
-    FAST,
     HOTFIX,
     MODEL,
     NORMAL,
+    SUBMIT,
     retrain_tags,
 )
 from drift_pipeline.components.training import TRAINING
@@ -103,7 +103,7 @@ def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequ
                 run_key=f"{loop.spec.name}|{digest}|{len(tried)}",
                 job_name=submit_rollout.name,
                 run_config={"ops": {"begin_rollout": {"config": {"model": loop.spec.name, "digest": digest}}}},
-                tags={MODEL: loop.spec.name, CANDIDATE: digest, **FAST},
+                tags={MODEL: loop.spec.name, CANDIDATE: digest, **SUBMIT},
             )
 
 

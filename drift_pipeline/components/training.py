@@ -145,7 +145,7 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
     )
     def audit_artifacts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The model card from facts, with the approvals that were given, valid or not; and the audit verified."""
-        with loop_of(spec, context) as loop, home() as at:
+        with loop_of(spec, context) as loop, home(context.run) as at:
             digest = loop.releasing.register(loop.retraining.proven(tags_of(context).get(DECISION))).digest
             made = write_documents(Settings(), at.store, at.registry, spec, digest, loop.clock.now())
             audited = verify_home(Settings(), loop.clock)

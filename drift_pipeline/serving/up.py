@@ -1,7 +1,6 @@
 """`drift up`: the gateway, capture and Dagster as child processes on one machine, ended together."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -130,9 +129,14 @@ def _write_secret(path: Path, secret: str) -> None:
 
 
 def _keep_instance_config(dagster_home: Path) -> None:
-    """The packaged dagster.yaml, unless somebody has put one there, for PostgreSQL say."""
-    if not (dagster_home / "dagster.yaml").exists():
-        shutil.copyfile(Path(drift_pipeline.__file__).with_name("dagster.yaml"), dagster_home / "dagster.yaml")
+    """The packaged dagster.yaml, unless somebody has put one there, for PostgreSQL say.
+
+    Here runs share the machine with what launches them: the normal lane is no wider than it has processors.
+    """
+    config = dagster_home / "dagster.yaml"
+    if not config.exists():
+        packaged = Path(drift_pipeline.__file__).with_name("dagster.yaml").read_text(encoding="utf-8")
+        config.write_text(packaged.replace("limit: 7 ", f"limit: {min(7, os.cpu_count() or 1)} "), encoding="utf-8")
 
 
 def _refuse_taken(addresses: Mapping[str, tuple[str, int]]) -> None:

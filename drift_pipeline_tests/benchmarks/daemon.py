@@ -51,7 +51,7 @@ from drift_pipeline.training.trainers import TRAINERS, fit, score
 DAYS, REFERENCE_DAYS, ROWS_PER_DAY = 56, 28, 100  # what follows the reference can be backfilled
 LABEL_DELAY_S = 300.0
 PATIENCE_S = 300.0
-SLOTS = 7  # of the normal lane, in dagster.yaml
+SLOTS = min(7, os.cpu_count() or 1)  # of the normal lane below drift up
 WAITING = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 SPEC = """\

@@ -1,5 +1,7 @@
 """Lanes: whatever floods the queue, what is urgent finds a slot."""
 
+import multiprocessing
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +15,17 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
-from drift_pipeline.components.lanes import FAST, LanedRunCoordinator, retrain_tags
+from drift_pipeline.components.lanes import (
+    FAST,
+    HOTFIX,
+    LANE,
+    NICE,
+    NORMAL,
+    SUBMIT,
+    LanedRunCoordinator,
+    give_way,
+    retrain_tags,
+)
 from drift_pipeline.components.training import TRAINING
 from drift_pipeline_tests.components.daemon import LOCATION, ROOT
 
@@ -86,6 +98,14 @@ def test_a_flood_of_normal_runs_leaves_three_slots(instance: dg.DagsterInstance)
     assert [run.tags["drift/lane"] for run in going] == ["fast", "fast", "hotfix", *["normal"] * 7]
 
 
+def test_a_flood_of_submissions_leaves_slots_for_people(instance: dg.DagsterInstance) -> None:
+    flood = [submitted(instance, {}, f"model_{n}/drift_report") for n in range(20)]
+    flood += [submitted(instance, SUBMIT) for _ in range(9)]
+    urgent = [submitted(instance, retrain_tags("fraud", "fraud-1", "hotfix")), submitted(instance, FAST)]
+    going = launched(instance, [*flood, *urgent])
+    assert [run.tags["drift/lane"] for run in going] == ["fast", "hotfix", "submit", *["normal"] * 7]
+
+
 def test_backfills_together_fill_four_slots(instance: dg.DagsterInstance) -> None:
     days = [
         submitted(
@@ -113,3 +133,16 @@ def test_what_dies_is_started_again_and_what_fails_is_not(instance: dg.DagsterIn
     assert instance.run_monitoring_max_resume_run_attempts == 0
     assert instance.run_retries_enabled
     assert not instance.run_retries_retry_on_asset_or_op_failure
+
+
+def niceness(lane: str) -> int:
+    give_way(dg.DagsterRun(job_name="a", tags={LANE: lane}))
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_a_worker_of_the_normal_lane_gives_way_and_no_other() -> None:
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as workers:
+        found = workers.map(niceness, ["fast", HOTFIX, NORMAL], chunksize=1)
+    assert found == [mine, mine, max(mine, NICE)]
+    assert niceness(NORMAL) == mine

@@ -79,7 +79,7 @@ def test_unattended_from_the_decision_to_the_shadow(live: Dagster) -> None:
     live.evaluate_sensors(after=MINUTE)
     assert live.queued() == []
     (submission,) = live.queued("submit_rollout")
-    assert (submission.tags["drift/lane"], submission.tags["dagster/priority"]) == ("fast", "20")
+    assert (submission.tags["drift/lane"], submission.tags["dagster/priority"]) == ("submit", "5")
     assert live.execute(submission) is dg.DagsterRunStatus.SUCCESS
     live.evaluate_sensors(after=2 * MINUTE)
     assert live.queued("submit_rollout") == []

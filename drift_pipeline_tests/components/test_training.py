@@ -217,7 +217,11 @@ def test_a_home_without_a_control_store_fails_with_what_to_do(tmp_path: Path, na
 
 @pytest.mark.parametrize("error", [ConflictError, UnavailableError])
 def test_a_step_that_somebody_was_faster_than_tries_again(tmp_path: Path, error: type[DriftError]) -> None:
-    with at_home(copied(tmp_path / "home")), pytest.raises(dg.RetryRequested), home_of_a_step():
+    with (
+        at_home(copied(tmp_path / "home")),
+        pytest.raises(dg.RetryRequested),
+        home_of_a_step(dg.DagsterRun(job_name="a")),
+    ):
         raise error("read it again")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import ControlStore
@@ -244,7 +245,10 @@ def test_dagsters_own_configuration_is_put_there_once(settings: Settings) -> Non
     ends = [Service("ends", [sys.executable, "-c", ""])]
     up(settings, "127.0.0.1", *free_ports(2), started=ends)
     config = settings.home / "dagster" / "dagster.yaml"
-    assert "telemetry" in config.read_text()
+    found = yaml.safe_load(config.read_text())
+    assert found["telemetry"] == {"enabled": False}
+    limits = {one.get("value"): one["limit"] for one in found["concurrency"]["runs"]["tag_concurrency_limits"][:2]}
+    assert limits == {"normal": min(7, os.cpu_count() or 1), "submit": 1}
     config.write_text("mine: true\n")
     up(settings, "127.0.0.1", *free_ports(2), started=ends)
     assert config.read_text() == "mine: true\n"
