@@ -277,8 +277,10 @@ def test_thirty_days_are_backfilled_from_the_graph_and_open_no_incident(
     served: Served, launched: tuple[Page, Heard]
 ) -> None:
     shown, _ = launched
-    last = date.fromisoformat(first_breach())
-    first, before = last - timedelta(days=29), [one.event for one in records(served.home)]
+    written = records(served.home)
+    watched_since = next(one.at for one in written if one.event == "reference.frozen")
+    first, before = date.fromisoformat(watched_since[:10]), [one.event for one in written]
+    last = first + timedelta(days=29)
     graph(served, shown)
     choose(shown, MONITORING)
     shown.get_by_text("Show all partitions").click()
@@ -307,7 +309,7 @@ def test_thirty_days_are_backfilled_from_the_graph_and_open_no_incident(
 def test_the_ticks_of_the_loops_sensor_are_shown(served: Served, launched: tuple[Page, Heard]) -> None:
     shown, _ = launched
     shown.goto(f"{served.url}/locations/drift_pipeline/sensors/loop_tick")
-    shown.get_by_text("Tick timeline").first.wait_for()
+    shown.get_by_text("Latest tick").first.wait_for()
     shown.get_by_text(re.compile(r"^(Skipped|\d+ run requested|\d+ runs? requested)")).first.wait_for()
     picture(shown, "sensor_ticks")
 
