@@ -302,7 +302,7 @@ def test_thirty_days_are_backfilled_from_the_graph_and_open_no_incident(
     shown.get_by_text("Completed").first.wait_for()
     picture(shown, "backfill")
     shown.goto(f"{served.url}/assets/{MODEL}/drift_report?view=partitions")
-    shown.get_by_text(str(last)).first.wait_for()
+    shown.get_by_text("Materialized (30)").first.wait_for()
     picture(shown, "backfilled_days")
 
 
@@ -310,7 +310,7 @@ def test_the_ticks_of_the_loops_sensor_are_shown(served: Served, launched: tuple
     shown, _ = launched
     shown.goto(f"{served.url}/locations/drift_pipeline/sensors/loop_tick")
     shown.get_by_text("Latest tick").first.wait_for()
-    shown.get_by_text(re.compile(r"^(Skipped|\d+ run requested|\d+ runs? requested)")).first.wait_for()
+    shown.get_by_text(re.compile(r"^\d+ runs? requested$")).first.wait_for()
     picture(shown, "sensor_ticks")
 
 
