@@ -4,13 +4,14 @@ Every value that is left out has a default; the defaults of `kpis` are the speci
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,6 +35,20 @@ def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _zone(name: str) -> str:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"there is no time zone {name!r}; write one such as Europe/Berlin or UTC") from error
+    return name
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),
@@ -41,6 +56,7 @@ Duration = Annotated[
     Field(ge=timedelta()),
 ]
 Kind = Literal["numeric", "categorical"]
+Form = Literal["text", "integer", "decimal", "boolean"]
 Task = Literal["binary_classification", "regression"]
 TRAINERS: dict[Task, tuple[str, ...]] = {
     "binary_classification": ("gradient_boosting", "logistic_regression"),
@@ -93,10 +109,14 @@ class Prediction(Part):
 
 
 class Outcome(Part):
-    """The label's column, how long after a prediction it is known, and of a classification its positive value."""
+    """The label's column, how long after a prediction it is known, and of a classification its positive value.
+
+    `unknown`: values that stand for a label that is not known yet, such as -1.
+    """
 
     column: str
     positive: bool | int | str = 1
+    unknown: tuple[bool | int | float | str, ...] = ()
     delay: Duration = timedelta()
 
 
@@ -225,7 +245,9 @@ class Card(Part):
 class ModelSpec(Part):
     """One monitored model.
 
-    `since` is the first day that has a partition in Dagster.
+    `since` is the first day that has a partition in Dagster. `forms`: of categorical columns; where it names none, the
+    form is found in the first reference and stays. `missing`: texts that stand for no value in any watched column.
+    `timezone`: in which the model's hours and days are; times without a zone stay UTC.
 
     `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean. Keys of
     another task are refused, its KPIs are None, and neither is written out.
@@ -239,6 +261,9 @@ class ModelSpec(Part):
     prediction: Prediction = Prediction()
     outcome: Outcome
     protected: dict[str, Literal["categorical"]] = Field(default_factory=dict)
+    forms: dict[str, Form] = Field(default_factory=dict)
+    missing: tuple[Annotated[str, BeforeValidator(_as_text)], ...] = ()
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     kpis: Kpis = Kpis()
     retrain: Retrain = Retrain()
     rollout: Rollout = Rollout()
@@ -292,7 +317,16 @@ class ModelSpec(Part):
             raise ValueError(f"the outcome {self.outcome.column!r} cannot be a feature: the model would see its label")
         if clash := [n for n in self.protected if self.features.get(n, "categorical") != "categorical"]:
             raise ValueError(f"a protected column is categorical, also as a feature: {', '.join(clash)}")
+        if odd := [name for name in self.forms if watched.get(name) != "categorical"]:
+            raise ValueError(f"forms are of categorical columns, which {', '.join(odd)} is not")
         return self
+
+    def with_forms(self, found: Mapping[str, Form]) -> "ModelSpec":
+        """With a form for each categorical column: the declared one, else the one that was found, else text."""
+        names = [name for name, kind in self.watched.items() if kind == "categorical"]
+        return self.model_copy(
+            update={"forms": {name: self.forms.get(name, found.get(name, "text")) for name in names}}
+        )
 
     @property
     def watched(self) -> dict[str, Kind]:

@@ -13,8 +13,8 @@ from drift_pipeline import loop as module
 from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
-from drift_pipeline.detection.monitor import Monitor
-from drift_pipeline.detection.verdict import KpiResult, Report, Verdict
+from drift_pipeline.detection.judging.monitor import Monitor
+from drift_pipeline.detection.judging.verdict import KpiResult, Report, Verdict
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.loop import Backends, Loop, Training, Trust
 from drift_pipeline.policy.decide import Action, Trigger

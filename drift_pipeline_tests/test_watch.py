@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
-from drift_pipeline.detection.binning import Binning, Floats
-from drift_pipeline.detection.hints import sample_day
-from drift_pipeline.detection.verdict import Report, Verdict
+from drift_pipeline.detection.counting.binning import Binning, Floats
+from drift_pipeline.detection.judging.hints import sample_day
+from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.loop.state import RECORDED, Version
 from drift_pipeline.loop.watch import Watch, new_watch

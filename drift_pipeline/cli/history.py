@@ -173,7 +173,7 @@ def _publish(work: Path, out: Path) -> None:
 
 
 def _told(summary: dict[str, Any], out: Path) -> str:
-    from drift_pipeline.detection.performance import measured_by
+    from drift_pipeline.detection.judging.performance import measured_by
 
     measure, audit = measured_by(summary), summary["audit"]
     told = summary[measure.kpi]
@@ -206,7 +206,7 @@ def _known(shown: Callable[[float], str], value: float | None) -> str:
 
 
 def _exit_code(summary: dict[str, Any]) -> int:
-    from drift_pipeline.detection.performance import measured_by
+    from drift_pipeline.detection.judging.performance import measured_by
 
     if summary["partial"]:
         return INTERRUPTED
@@ -299,8 +299,8 @@ def compare(
     WARN: a column drifts. BREACH: its PSI is above the threshold (0.2), too, or a KPI of the spec is breached. Ends
     with 1 from --fail-on on, with 3 where too few rows or values can be judged.
     """
-    from drift_pipeline.detection.comparison import compare_files
-    from drift_pipeline.detection.verdict import Verdict
+    from drift_pipeline.detection.comparing.comparison import compare_files
+    from drift_pipeline.detection.judging.verdict import Verdict
     from drift_pipeline.replay.comparison import comparison_table, write_comparison
     from drift_pipeline.spec import read_spec
 

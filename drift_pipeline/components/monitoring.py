@@ -16,7 +16,7 @@ from drift_pipeline.clock import system_clock
 from drift_pipeline.components.home import home
 from drift_pipeline.components.partitions import days_of
 from drift_pipeline.components.tables import features_table, kpis_table
-from drift_pipeline.detection.verdict import HINTS, KpiResult, Report, Verdict
+from drift_pipeline.detection.judging.verdict import HINTS, KpiResult, Report, Verdict
 from drift_pipeline.loop.day import DayOfDrift, day_of, drift_of, snapshot
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from drift_pipeline.clock import format_duration
-from drift_pipeline.detection.verdict import Report
+from drift_pipeline.detection.judging.verdict import Report
 
 Cell = str | int | float | bool | None
 

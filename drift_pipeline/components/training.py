@@ -14,7 +14,7 @@ import dagster as dg
 from drift_pipeline.components.home import actor_of, home, loop_of, tags_of
 from drift_pipeline.components.lanes import CLAIMED, DECISION, MODEL
 from drift_pipeline.components.tables import gates_table
-from drift_pipeline.detection.performance import performance_of
+from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import verify_home

@@ -20,9 +20,9 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import polars as pl
 
 from drift_pipeline.clock import format_duration
-from drift_pipeline.detection.binning import SCORE
+from drift_pipeline.detection.counting.binning import SCORE
+from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report
 from drift_pipeline.detection.thresholds import LEAST_DISTANCE
-from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Report
 from drift_pipeline.files import write_whole
 from drift_pipeline.spec import Kind, ModelSpec
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from drift_pipeline.control.canonical import canonical, sha256
-from drift_pipeline.detection.performance import Performance, measured_by, performance_of
+from drift_pipeline.detection.judging.performance import Performance, measured_by, performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.evidence.pages import render

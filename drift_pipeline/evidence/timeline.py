@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from drift_pipeline.control.store import AuditRecord
-from drift_pipeline.detection.performance import measured_by
+from drift_pipeline.detection.judging.performance import measured_by
 
 LONGEST = 240
 

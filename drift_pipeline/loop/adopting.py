@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from drift_pipeline.clock import Window
-from drift_pipeline.detection.performance import performance_of
+from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop

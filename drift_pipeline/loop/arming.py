@@ -6,7 +6,7 @@ from typing import Any
 
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.detection.performance import performance_of
+from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.state import Memory, Version
 from drift_pipeline.loop.watch import Watch, keep_reference, new_watch, watch_anew, watch_at, watch_of

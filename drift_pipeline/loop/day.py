@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, time
 import polars as pl
 
 from drift_pipeline.clock import DAY, Window
+from drift_pipeline.detection.judging.verdict import Report
 from drift_pipeline.detection.report import DriftFiles, write_drift_report
-from drift_pipeline.detection.verdict import Report
 from drift_pipeline.loop.loop import Backends
 from drift_pipeline.loop.watch import Watch, watch_at
 from drift_pipeline.settings import Settings

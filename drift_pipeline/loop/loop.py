@@ -11,8 +11,8 @@ from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import DAY, HOUR, Clock, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.detection.performance import performance_of
-from drift_pipeline.detection.verdict import Report, Verdict
+from drift_pipeline.detection.judging.performance import performance_of
+from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError
 from drift_pipeline.loop.arming import Arming
 from drift_pipeline.loop.holds import Holds

@@ -3,9 +3,9 @@
 from datetime import datetime
 
 from drift_pipeline.clock import HOUR, Window
-from drift_pipeline.detection.performance import performance_of
-from drift_pipeline.detection.verdict import Report, Verdict
-from drift_pipeline.detection.windows import floor
+from drift_pipeline.detection.counting.windows import floor
+from drift_pipeline.detection.judging.performance import performance_of
+from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.loop.retraining import Cause, Retraining
 from drift_pipeline.loop.state import Memory, Recovery
 from drift_pipeline.loop.watch import Watch

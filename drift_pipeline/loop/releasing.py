@@ -7,7 +7,7 @@ from typing import Any
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.signing import PublicKey
-from drift_pipeline.detection.performance import performance_of
+from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.state import RECORDED, Version

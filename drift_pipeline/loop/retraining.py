@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.clock import Clock, Window
-from drift_pipeline.detection.performance import performance_of
+from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.loop.ledger import Ledger

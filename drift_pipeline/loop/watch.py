@@ -9,16 +9,16 @@ import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.detection.binning import Floats
-from drift_pipeline.detection.frozen import decode_reference, encode_reference
-from drift_pipeline.detection.hints import SAMPLED_DAYS, Samples, sample_day
-from drift_pipeline.detection.monitor import Monitor, window_lengths
-from drift_pipeline.detection.performance import performance_of
-from drift_pipeline.detection.reference import Reference, freeze
-from drift_pipeline.detection.shape import Shape, shape_of
-from drift_pipeline.detection.stored import decode, encode
-from drift_pipeline.detection.verdict import FeatureFinding, Report
-from drift_pipeline.detection.windows import MINUTES_KEPT, Part, floor, sliding
+from drift_pipeline.detection.counting.binning import Floats
+from drift_pipeline.detection.counting.shape import Shape, shape_of
+from drift_pipeline.detection.counting.stored import decode, encode
+from drift_pipeline.detection.counting.windows import MINUTES_KEPT, Part, floor, sliding
+from drift_pipeline.detection.judging.hints import SAMPLED_DAYS, Samples, sample_day
+from drift_pipeline.detection.judging.monitor import Monitor, window_lengths
+from drift_pipeline.detection.judging.performance import performance_of
+from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
+from drift_pipeline.detection.reference.encoded import decode_reference, encode_reference
+from drift_pipeline.detection.reference.reference import Reference, freeze
 from drift_pipeline.errors import ConflictError, InputError
 from drift_pipeline.loop.state import Version
 from drift_pipeline.registry.backends import Registry

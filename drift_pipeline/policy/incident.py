@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from drift_pipeline.clock import DAY, HOUR
-from drift_pipeline.detection.verdict import HINTS, KpiResult, Report, Verdict
+from drift_pipeline.detection.judging.verdict import HINTS, KpiResult, Report, Verdict
 
 TICKS, OF_TICKS = 2, 3  # k of m
 WARN_OPENS_AFTER = DAY

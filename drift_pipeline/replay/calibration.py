@@ -6,9 +6,9 @@ from textwrap import wrap
 import numpy as np
 
 from drift_pipeline.clock import format_duration
-from drift_pipeline.detection.binning import SCORE
 from drift_pipeline.detection.calibration.alarms import Evidence, budget, worst_first
 from drift_pipeline.detection.calibration.proposals import Calibration
+from drift_pipeline.detection.counting.binning import SCORE
 from drift_pipeline.replay.figures import shortened
 from drift_pipeline.spec import ModelSpec
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from drift_pipeline.detection.performance import PERFORMANCE, Performance
+from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance
 from drift_pipeline.replay.figures import (
     LETTER,
     Point,

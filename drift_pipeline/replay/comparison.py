@@ -4,9 +4,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from drift_pipeline.detection.binning import SCORE
-from drift_pipeline.detection.comparison import ComparedColumn, Comparison
-from drift_pipeline.detection.verdict import Verdict
+from drift_pipeline.detection.comparing.comparison import ComparedColumn, Comparison
+from drift_pipeline.detection.counting.binning import SCORE
+from drift_pipeline.detection.judging.verdict import Verdict
 from drift_pipeline.files import write_whole
 from drift_pipeline.replay import charts
 from drift_pipeline.replay.figures import shortened

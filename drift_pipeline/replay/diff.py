@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drift_pipeline.clock import DAY
-from drift_pipeline.detection.performance import Performance, measured_by
+from drift_pipeline.detection.judging.performance import Performance, measured_by
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import plain
 from drift_pipeline.files import write_whole

@@ -11,7 +11,7 @@ from typing import Any
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import AuditRecord, ControlStore
-from drift_pipeline.detection.performance import PERFORMANCE, Performance, measured_by
+from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance, measured_by
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import plain
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from drift_pipeline.detection.performance import PERFORMANCE
+from drift_pipeline.detection.judging.performance import PERFORMANCE
 
 
 def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:

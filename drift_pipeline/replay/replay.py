@@ -23,8 +23,8 @@ from drift_pipeline.alerts.channels.log import LogChannel
 from drift_pipeline.clock import DAY, ManualClock, Window, format_duration
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore
-from drift_pipeline.detection.verdict import Report, Verdict
-from drift_pipeline.detection.windows import floor
+from drift_pipeline.detection.counting.windows import floor
+from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import keep_policy, verify_home, write_checkpoint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from drift_pipeline.clock import DAY, format_duration
 from drift_pipeline.control.store import AuditRecord
-from drift_pipeline.detection.performance import Performance
+from drift_pipeline.detection.judging.performance import Performance
 from drift_pipeline.evidence.timeline import failed_gates, plain, story
 from drift_pipeline.files import write_whole
 from drift_pipeline.replay import charts

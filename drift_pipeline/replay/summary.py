@@ -10,7 +10,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.control.audit import Verification
-from drift_pipeline.detection.performance import performance_of
+from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.spec import ModelSpec
 
 LEAST_ROWS_A_MONTH = 100

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import Window
-from drift_pipeline.detection.performance import Performance
+from drift_pipeline.detection.judging.performance import Performance
 from drift_pipeline.detection.statistics.ks import ks_interval
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.rollout.verdict import Decisions, Observations

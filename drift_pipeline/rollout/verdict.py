@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from drift_pipeline.detection.performance import PERFORMANCE, Performance
+from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance
 from drift_pipeline.detection.statistics.sequential import mean_radius, parity_widening, share_excess, share_lower_bound
 
 _QUESTIONS = 4  # usable scores, answers in time, performance, parity: each may fail a good candidate once in four

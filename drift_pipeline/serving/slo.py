@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.detection.performance import performance_of
+from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.loop.operating import brake
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.verdict import Observations, Verdict, judge

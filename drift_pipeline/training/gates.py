@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from drift_pipeline.detection.performance import Performance, performance_of
+from drift_pipeline.detection.judging.performance import Performance, performance_of
 from drift_pipeline.detection.statistics.concordance import concordance
 from drift_pipeline.detection.statistics.parity import demographic_parity_difference, usable_groups
 from drift_pipeline.spec import Kind, ModelSpec

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from drift_pipeline.detection.performance import Performance, performance_of
+from drift_pipeline.detection.judging.performance import Performance, performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.trainers import Params, Trainer, fit, one_thread, predicted, score, table, trainer_of

@@ -37,13 +37,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from drift_pipeline.detection.binning import Binning, NumericBins, freeze_binning
-from drift_pipeline.detection.columns import Layout, Side
-from drift_pipeline.detection.profile import Profile
-from drift_pipeline.detection.scan import Named, Reread, profile_batches, profile_files, sample_batches, sample_rows
-from drift_pipeline.detection.sides import Sides, independent
-from drift_pipeline.detection.stored import encode, merge_stored
-from drift_pipeline.detection.verdict import FeatureFinding
+from drift_pipeline.detection.comparing.scan import (
+    Named,
+    Reread,
+    profile_batches,
+    profile_files,
+    sample_batches,
+    sample_rows,
+)
+from drift_pipeline.detection.counting.binning import Binning, NumericBins, freeze_binning
+from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.profile import Profile
+from drift_pipeline.detection.counting.stored import encode, merge_stored
+from drift_pipeline.detection.judging.compared_columns import ComparedColumns
+from drift_pipeline.detection.judging.verdict import FeatureFinding
+from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.spec import ModelSpec
 
 NUMERIC = tuple(f"x{k}" for k in range(20))
@@ -112,7 +120,7 @@ def _statistics(reference: Profile, current: Profile) -> list[FeatureFinding]:
     layout, names = Layout.of(reference.binning), tuple(reference.binning.columns)
     before, after = (Side.of(layout, side) for side in (reference, current))
     null = independent(names)
-    return Sides(before, after, timedelta(days=30), null=null, missing_null=null, rate=1e-3).findings()
+    return ComparedColumns(before, after, timedelta(days=30), null=null, missing_null=null, rate=1e-3).findings()
 
 
 def _frozen(folder: Path) -> Binning:

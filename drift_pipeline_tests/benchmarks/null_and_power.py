@@ -18,13 +18,22 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR
-from drift_pipeline.detection.binning import SCORE, Binning, CategoricalBins, Floats, Ints, NumericBins, freeze_binning
-from drift_pipeline.detection.columns import Layout, Side
-from drift_pipeline.detection.kernel import MOMENT_CLIP
-from drift_pipeline.detection.profile import Profile, profile_slices
-from drift_pipeline.detection.sides import Sides, independent
+from drift_pipeline.detection.counting.binning import (
+    SCORE,
+    Binning,
+    CategoricalBins,
+    Floats,
+    Ints,
+    NumericBins,
+    freeze_binning,
+)
+from drift_pipeline.detection.counting.kernel import MOMENT_CLIP
+from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.profile import Profile, profile_slices
+from drift_pipeline.detection.judging.compared_columns import ComparedColumns
+from drift_pipeline.detection.judging.verdict import FeatureFinding
+from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.detection.thresholds import false_discovery_rate
-from drift_pipeline.detection.verdict import FeatureFinding
 from drift_pipeline_tests.benchmarks.traffic import LEVEL_NAMES, Shape, below, column, level_shares, names, spec_of
 
 SIZES = (50, 200, 500, 1000, 5000, 50_000)
@@ -101,7 +110,7 @@ class Reference:
 
     def findings(self, window: Profile, rate: float) -> list[FeatureFinding]:
         null = independent(self.layout.names)
-        return Sides(self.before, Side.of(self.layout, window), HOUR, null, null, rate).findings()
+        return ComparedColumns(self.before, Side.of(self.layout, window), HOUR, null, null, rate).findings()
 
 
 def _level_probabilities(bins: CategoricalBins, shift: float) -> Floats:

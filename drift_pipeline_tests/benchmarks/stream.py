@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, format_duration
-from drift_pipeline.detection.monitor import Monitor, window_lengths
-from drift_pipeline.detection.reference import Reference, freeze
+from drift_pipeline.detection.judging.monitor import Monitor, window_lengths
+from drift_pipeline.detection.judging.verdict import FeatureFinding, Report, Verdict
+from drift_pipeline.detection.reference.reference import Reference, freeze
 from drift_pipeline.detection.thresholds import LEAST_DISTANCE
-from drift_pipeline.detection.verdict import FeatureFinding, Report, Verdict
 from drift_pipeline.policy.incident import Change, Incident, step
 from drift_pipeline_tests.benchmarks.traffic import Traffic, day_number, moment, spec_of
 

@@ -18,9 +18,9 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import HOUR, MINUTE
-from drift_pipeline.detection.monitor import Monitor, window_lengths
-from drift_pipeline.detection.reference import Reference, freeze
-from drift_pipeline.detection.verdict import Report
+from drift_pipeline.detection.judging.monitor import Monitor, window_lengths
+from drift_pipeline.detection.judging.verdict import Report
+from drift_pipeline.detection.reference.reference import Reference, freeze
 from drift_pipeline.policy.incident import Incident, step
 from drift_pipeline_tests.benchmarks.traffic import Change, Traffic, moment, spec_of
 

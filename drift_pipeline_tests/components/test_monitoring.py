@@ -10,7 +10,7 @@ import pytest
 
 from drift_pipeline.clock import DAY
 from drift_pipeline.components.monitoring import monitoring_assets
-from drift_pipeline.detection.verdict import KpiResult, Verdict
+from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.loop.day import day_of
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline_tests.components.worlds import (

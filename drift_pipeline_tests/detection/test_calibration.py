@@ -13,7 +13,7 @@ from drift_pipeline.detection.calibration.alarms import budget, measure
 from drift_pipeline.detection.calibration.healthy import MOST_WINDOWS, Healthy, Varied, drawn
 from drift_pipeline.detection.calibration.proposals import calibrate, round_up, too_often
 from drift_pipeline.detection.calibration.visible import psi_of_shift, visible_shift
-from drift_pipeline.detection.monitor import window_lengths
+from drift_pipeline.detection.judging.monitor import window_lengths
 from drift_pipeline.detection.statistics.psi import psi_p_value
 from drift_pipeline.detection.thresholds import FARTHER
 from drift_pipeline.errors import InputError

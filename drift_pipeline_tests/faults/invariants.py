@@ -7,7 +7,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.control.store import AuditRecord
-from drift_pipeline.detection.verdict import Report, Verdict
+from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.errors import DriftError
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop.loop import Loop

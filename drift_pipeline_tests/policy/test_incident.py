@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK
-from drift_pipeline.detection.verdict import FeatureFinding, KpiResult, Report, Verdict
+from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report, Verdict
 from drift_pipeline.policy.incident import Change, Incident, step
 
 START = datetime(2026, 1, 5, tzinfo=UTC)

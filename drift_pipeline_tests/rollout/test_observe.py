@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from drift_pipeline.clock import HOUR
-from drift_pipeline.detection.performance import PERFORMANCE
+from drift_pipeline.detection.judging.performance import PERFORMANCE
 from drift_pipeline.rollout.observe import observe
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.rollout.verdict import Decisions, Observations

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drift_pipeline.detection.performance import PERFORMANCE
+from drift_pipeline.detection.judging.performance import PERFORMANCE
 from drift_pipeline.detection.statistics.latency import share_above
 from drift_pipeline.detection.statistics.sequential import mean_radius, share_excess, share_lower_bound
 from drift_pipeline.rollout.verdict import Decisions, Judgement, Observations, Verdict, judge

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from drift_pipeline.control.canonical import canonical, read_canonical
-from drift_pipeline.detection.performance import PERFORMANCE
+from drift_pipeline.detection.judging.performance import PERFORMANCE
 from drift_pipeline.training.gates import (
     GateResult,
     Gates,

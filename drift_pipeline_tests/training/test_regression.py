@@ -7,7 +7,7 @@ import numpy.typing as npt
 import polars as pl
 import pytest
 
-from drift_pipeline.detection.performance import PERFORMANCE
+from drift_pipeline.detection.judging.performance import PERFORMANCE
 from drift_pipeline.registry.bundle import dump_pipeline, load_pipeline
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.gates import Outcome, performance_gate, poison_floor, prove

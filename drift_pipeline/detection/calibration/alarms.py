@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, format_duration
-from drift_pipeline.detection.binning import SCORE
 from drift_pipeline.detection.calibration.healthy import Healthy, Pair, Varied, alarm, alarm_of_p_values, drawn
 from drift_pipeline.detection.calibration.visible import visible_shift
-from drift_pipeline.detection.pair import window_kpis
-from drift_pipeline.detection.sides import Null
+from drift_pipeline.detection.comparing.timeless import window_kpis
+from drift_pipeline.detection.counting.binning import SCORE
+from drift_pipeline.detection.judging.verdict import FeatureFinding, Verdict
+from drift_pipeline.detection.reference.null import Null
 from drift_pipeline.detection.thresholds import LEAST_ROWS, false_discovery_rate
-from drift_pipeline.detection.verdict import FeatureFinding, Verdict
 
 MONTH = 30 * DAY
 STRETCHES = 40

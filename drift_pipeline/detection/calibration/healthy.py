@@ -9,17 +9,18 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
-from drift_pipeline.detection.binning import SCORE, Floats, Ints
-from drift_pipeline.detection.columns import Side
-from drift_pipeline.detection.monitor import compare
-from drift_pipeline.detection.pair import auroc_of, errors_of
-from drift_pipeline.detection.profile import Profile, empty, label_slices, profile_slices
-from drift_pipeline.detection.reference import Reference, freeze
-from drift_pipeline.detection.sides import Distances, Null, Sides, independent, null_of
+from drift_pipeline.detection.comparing.timeless import auroc_of, errors_of
+from drift_pipeline.detection.counting.binning import SCORE, Floats, Ints
+from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.profile import Profile, empty, label_slices, profile_slices
+from drift_pipeline.detection.judging.compared_columns import ComparedColumns
+from drift_pipeline.detection.judging.monitor import compare
+from drift_pipeline.detection.judging.verdict import FeatureFinding
+from drift_pipeline.detection.reference.null import Distances, Null, independent, null_of
+from drift_pipeline.detection.reference.reference import Reference, freeze
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_rows
 from drift_pipeline.detection.thresholds import LEAST_ROWS, LEAST_WINDOWS, false_discovery_rate
-from drift_pipeline.detection.verdict import FeatureFinding
 from drift_pipeline.spec import ModelSpec
 
 T = TypeVar("T")
@@ -99,12 +100,12 @@ class Healthy:
         one = np.zeros(known.height, np.int64)
         return label_slices(self.reference.binning, known[SCORE], known["_label"], one, 1)[0]
 
-    def as_independent(self, pair: Pair) -> Sides:
+    def as_independent(self, pair: Pair) -> ComparedColumns:
         """Both sides with rows taken for independent: what is judged before any null is measured."""
         layout, length = self.reference.layout, pair.window.length
         null = independent(layout.names)
         sides = Side.of(layout, pair.rest), Side.of(layout, pair.own)
-        return Sides(*sides, length, null, null, false_discovery_rate(length))
+        return ComparedColumns(*sides, length, null, null, false_discovery_rate(length))
 
     def without(self, pair: Pair, null: Null, missing_null: Null) -> Reference:
         """The reference that a pair's window has: the rest, and what the other windows showed."""
@@ -171,7 +172,7 @@ class Varied:
         windows = [pair.window for pair in pairs]
         return cls(Table.of(names, windows), Table.of(names, windows))
 
-    def put(self, number: int, sides: Sides) -> None:
+    def put(self, number: int, sides: ComparedColumns) -> None:
         self.values.put(number, sides.before.coarse, sides.after.coarse)
         self.missing.put(number, sides.before.usable, sides.after.usable)
 

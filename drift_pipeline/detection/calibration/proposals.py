@@ -12,10 +12,10 @@ from drift_pipeline.clock import DAY, MINUTE, format_duration
 from drift_pipeline.detection.calibration.alarms import MONTH, Evidence, Progress, Told, budget, measure
 from drift_pipeline.detection.calibration.healthy import Healthy
 from drift_pipeline.detection.calibration.visible import shift_of_psi
-from drift_pipeline.detection.monitor import window_lengths
+from drift_pipeline.detection.counting.windows import floor
+from drift_pipeline.detection.judging.monitor import window_lengths
 from drift_pipeline.detection.statistics.parity import parity_change
 from drift_pipeline.detection.thresholds import LEAST_ROWS, LEAST_WINDOWS
-from drift_pipeline.detection.windows import floor
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec, RangeZ
 from drift_pipeline.telemetry.history import History

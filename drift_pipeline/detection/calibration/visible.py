@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from drift_pipeline.detection.binning import COARSE_BINS, Floats
+from drift_pipeline.detection.counting.binning import COARSE_BINS, Floats
 from drift_pipeline.detection.statistics.ks import ks_lower_bound, ks_p_value
 from drift_pipeline.detection.statistics.psi import psi, psi_p_value
 from drift_pipeline.detection.thresholds import FARTHER, LEAST_DISTANCE, LEAST_ROWS

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
 from drift_pipeline.clock import DAY
-from drift_pipeline.detection.binning import freeze_binning, numeric_bins
-from drift_pipeline.detection.columns import Layout, Side
-from drift_pipeline.detection.profile import profile_slices
-from drift_pipeline.detection.sides import Sides, independent
+from drift_pipeline.detection.counting.binning import freeze_binning, numeric_bins
+from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.profile import profile_slices
+from drift_pipeline.detection.judging.compared_columns import ComparedColumns
+from drift_pipeline.detection.judging.verdict import FeatureFinding
+from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.detection.statistics.parity import demographic_parity_difference
-from drift_pipeline.detection.verdict import FeatureFinding
 from drift_pipeline_tests.detection.worlds import SPEC, rows
 
 Floats = npt.NDArray[np.float64]
@@ -42,7 +43,7 @@ def compared(before: Floats, after: Floats) -> FeatureFinding:
     first, second = (
         Side.of(layout, profile_slices(binning, part, np.zeros(part.height, np.int64), 1)[0]) for part in frames
     )
-    found = Sides(first, second, length=DAY, null=null, missing_null=null, rate=1e-3).findings()
+    found = ComparedColumns(first, second, length=DAY, null=null, missing_null=null, rate=1e-3).findings()
     return next(f for f in found if f.name == "x")
 
 

@@ -1,0 +1,305 @@
+"""Slices of time: profiles by the minute, the hour and the day, and windows of any length as merges of them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
+from drift_pipeline.detection.counting.binning import Binning, Floats, Ints
+from drift_pipeline.detection.counting.profile import Profile, empty, label_slices, merge, profile_slices
+
+_HOURS_KEPT = 2 * DAY
+MINUTES_KEPT = 2 * HOUR
+_MOVING_KEPT = 2  # of a length: one up to now, one that waits for labels
+
+
+def floor(moment: datetime, unit: timedelta) -> datetime:
+    """The last whole minute, hour or day (UTC) at or before the moment."""
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight + (moment - midnight) // unit * unit
+
+
+def sliding(now: datetime, length: timedelta) -> Window:
+    """The window of this length that ends now: it slides by the minute, a day by the hour, a longer one by the day."""
+    end = floor(now, MINUTE if length < DAY else HOUR if length == DAY else DAY)
+    return Window(end - length, end)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is stored of an hour since it was last stored, or of a whole day once it is folded; `labelled` by hour."""
+
+    start: datetime
+    length: timedelta
+    profile: Profile
+    labelled: tuple[int, ...]
+
+
+class Slices:
+    """The profiles of one model version since monitoring of it began; a cache of the lake, rebuilt from it."""
+
+    def __init__(self, binning: Binning, armed_at: datetime, finest: timedelta = HOUR) -> None:
+        """
+        Args:
+            finest: a minute where windows under a day slide by it; an hour keeps no minutes.
+        """
+        self.binning = binning
+        self.armed_at = armed_at
+        self._finest = finest
+        self._minutes: dict[datetime, _Minute] = {}
+        self._moving: dict[timedelta, list[_Moving]] = {}
+        self._hours: dict[datetime, Profile] = {}
+        self._days: dict[datetime, Profile] = {}
+        self._labelled: dict[datetime, int] = {}
+        self._revisions: dict[timedelta, dict[datetime, int]] = {HOUR: {}, DAY: {}}
+        self._new: dict[datetime, Part] = {}
+        self._folded: set[datetime] = set()
+
+    def add(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
+        """Count rows (`_time`, watched columns, `_score`, `_latency_ms`) in the hour of their event time.
+
+        Those of the last two hours before `now` (None = before the newest row) are kept by the minute too.
+        """
+        if frame.is_empty():
+            return
+        recent = frame.clear()
+        if self.by_minute:
+            newest = now or frame["_time"].max()
+            assert isinstance(newest, datetime)
+            is_recent = pl.col("_time") >= newest - MINUTES_KEPT
+            recent, frame = frame.filter(is_recent), frame.filter(~is_recent)
+        for start, profile in self._profiles(frame, "1h"):
+            self._take(Part(start, HOUR, profile, (0,)))
+        for start, profile in self._profiles(recent, "1m"):
+            self._put_minute(start, profile)
+            self._take(Part(floor(start, HOUR), HOUR, profile, (0,)))
+
+    def _profiles(self, frame: pl.DataFrame, every: str) -> Iterator[tuple[datetime, Profile]]:
+        starts, slices = _starts(frame, every)
+        return zip(starts, profile_slices(self.binning, frame, slices, len(starts)), strict=True)
+
+    def add_minutes(self, frame: pl.DataFrame, labelled: pl.DataFrame) -> None:
+        """Count rows, and those with a `_label`, by the minute alone: their hours were restored."""
+        if self.by_minute and not frame.is_empty():
+            for start, profile in self._profiles(frame, "1m"):
+                self._put_minute(start, profile)
+        if self.by_minute and not labelled.is_empty():
+            for start, profile, _ in self._label_profiles(labelled, "1m"):
+                self._put_minute(start, profile)
+
+    def add_labels(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
+        """Count rows (`_time` of the prediction, `_score`, `_label`) whose label has come, in the hour of `_time`.
+
+        Those of the last two hours before `now` (None = before the newest row) are kept by the minute too.
+        """
+        if frame.is_empty():
+            return
+        for start, profile, rows in self._label_profiles(frame, "1h"):
+            self._take(Part(start, HOUR, profile, (rows,)))
+        if self.by_minute:
+            newest = now or frame["_time"].max()
+            assert isinstance(newest, datetime)
+            for start, profile, _ in self._label_profiles(frame.filter(pl.col("_time") >= newest - MINUTES_KEPT), "1m"):
+                self._put_minute(start, profile)
+
+    def _label_profiles(self, frame: pl.DataFrame, every: str) -> Iterator[tuple[datetime, Profile, int]]:
+        starts, slices = _starts(frame, every)
+        profiles = label_slices(self.binning, frame["_score"], frame["_label"], slices, len(starts))
+        return zip(starts, profiles, np.bincount(slices, minlength=len(starts)).tolist(), strict=True)
+
+    @property
+    def by_minute(self) -> bool:
+        """Whether minutes are kept."""
+        return self._finest < HOUR
+
+    def consolidate(self, now: datetime) -> None:
+        """Fold hours that no sliding window needs any more into their day, and drop such minutes."""
+        for start in [hour for hour in self._hours if hour < floor(now - _HOURS_KEPT, DAY)]:
+            self._fold(floor(start, DAY), self._hours.pop(start))
+            self._folded.add(floor(start, DAY))
+        for start in [minute for minute in self._minutes if minute < now - MINUTES_KEPT]:
+            self._move(start, self._minutes.pop(start), -1)
+
+    def forget(self, before: datetime) -> None:
+        """Drop slices that end at or before the moment: no window reaches back that far."""
+        self._days = {start: profile for start, profile in self._days.items() if start + DAY > before}
+        self._hours = {start: profile for start, profile in self._hours.items() if start + HOUR > before}
+        for unit, numbers in self._revisions.items():
+            self._revisions[unit] = {start: number for start, number in numbers.items() if start + DAY > before}
+
+    def merge(self, window: Window) -> Profile:
+        """The window's profile.
+
+        Its ends must be whole hours, and whole days where hours were folded already; whole minutes under a day, where
+        minutes are kept: such a window moves on from where it stood, at the cost of what enters and leaves it.
+        """
+        if self.by_minute and window.length < DAY:
+            return self._moved(window)
+        return merge(self.binning, [profile for _, profile in self._parts(window)])
+
+    def column(self, window: Window, slot: str) -> Ints:
+        """One part of the window's counters, such as `label:1`, without merging the rest; its ends as for `merge`."""
+        place = self.binning.slots[slot]
+        total = np.zeros(place.stop - place.start, np.int64)
+        for _, profile in self._parts(window):
+            total += profile.counts[place]
+        return total
+
+    def by_day(self, window: Window) -> list[Profile]:
+        """One profile a day that has rows, in order of time."""
+        days: dict[datetime, list[Profile]] = {}
+        for start, profile in sorted(self._parts(window), key=lambda item: item[0]):
+            days.setdefault(floor(start, DAY), []).append(profile)
+        return [merge(self.binning, parts) for parts in days.values()]
+
+    def rows(self) -> int:
+        """Rows in the hours and days that are kept."""
+        return sum(profile.rows for parts in (self._hours, self._days) for profile in parts.values())
+
+    def labelled(self) -> int:
+        """Labelled rows so far."""
+        return sum(self._labelled.values())
+
+    def revision(self, window: Window) -> int:
+        """A number that changes when rows land in the window's hours, or where it is longer than a day in its days."""
+        unit, total = HOUR if window.length <= DAY else DAY, 0
+        start = floor(window.start, unit)
+        while start < window.end:
+            total += self._revisions[unit].get(start, 0)
+            start += unit
+        return total
+
+    def labelled_since(self, moment: datetime) -> int:
+        """Labelled rows of the hours that begin at the moment or later; counted also where slices are forgotten."""
+        return sum(rows for start, rows in self._labelled.items() if start >= moment)
+
+    def _parts(self, window: Window) -> Iterator[tuple[datetime, Profile]]:
+        for parts in (self._hours, self._days):
+            yield from ((start, profile) for start, profile in parts.items() if start in window)
+
+    def new_parts(self) -> list[Part]:
+        """What is to be stored now: each hour's additions since the last call, and the days folded since then.
+
+        A day holds all of its hours so far, and takes their place.
+        """
+        days = [
+            Part(day, DAY, self._days[day], tuple(self._labelled.get(day + hour * HOUR, 0) for hour in range(24)))
+            for day in sorted(self._folded & self._days.keys())
+        ]
+        parts, self._new, self._folded = [*self._new.values(), *days], {}, set()
+        return parts
+
+    def restore(self, parts: Iterable[Part]) -> None:
+        """Count what was stored, as if its rows had just been added; by the hour, or where a day was folded by it."""
+        for part in parts:
+            self._count(part)
+
+    def _take(self, part: Part) -> None:
+        self._count(part)
+        before = self._new.get(part.start)
+        if before:
+            part = Part(part.start, HOUR, before.profile + part.profile, (before.labelled[0] + part.labelled[0],))
+        self._new[part.start] = part
+
+    def _count(self, part: Part) -> None:
+        day = floor(part.start, DAY)
+        if part.length == DAY or day in self._days:
+            self._fold(day, part.profile)
+        else:
+            hour = self._hours.get(part.start)
+            self._hours[part.start] = hour + part.profile if hour else part.profile
+        for hour_number, rows in enumerate(part.labelled):
+            start = part.start + hour_number * HOUR
+            if rows:
+                self._labelled[start] = self._labelled.get(start, 0) + rows
+        if part.profile.rows:
+            for unit, numbers in self._revisions.items():
+                start = floor(part.start, unit)
+                numbers[start] = numbers.get(start, 0) + 1
+
+    def _fold(self, day: datetime, profile: Profile) -> None:
+        self._days[day] = self._days[day] + profile if day in self._days else profile
+
+    def _put_minute(self, start: datetime, profile: Profile) -> None:
+        new = _Minute.of(profile)
+        self._minutes[start] = self._minutes[start] + new if start in self._minutes else new
+        self._move(start, new, 1)
+
+    def _move(self, start: datetime, minute: "_Minute", sign: int) -> None:
+        """What came to, or is dropped from, the minutes that moving windows hold."""
+        for moving in (moving for some in self._moving.values() for moving in some):
+            if start in moving.window:
+                moving.take(minute, sign)
+
+    def _moved(self, window: Window) -> Profile:
+        moving = self._nearest(window)
+        for minute in _minutes(moving.window.start, window.start):
+            if minute in self._minutes:
+                moving.take(self._minutes[minute], -1)
+        for minute in _minutes(moving.window.end, window.end):
+            if minute in self._minutes:
+                moving.take(self._minutes[minute], 1)
+        moving.window = window
+        inside = [self._minutes[m].sums for m in _minutes(window.start, window.end) if m in self._minutes]
+        sums: Floats = np.sum(inside, axis=0) if inside else empty(self.binning).sums
+        return Profile(self.binning, moving.rows, moving.counts.copy(), sums)
+
+    def _nearest(self, window: Window) -> "_Moving":
+        """The window of this length that last stood where fewest minutes have left since, or one that begins empty."""
+        some = self._moving.setdefault(window.length, [])
+        behind = [moving for moving in some if moving.window.start <= window.start < moving.window.end]
+        if behind:
+            return max(behind, key=lambda moving: moving.window.start)
+        some.append(_Moving(Window(window.start, window.start), empty(self.binning).counts, 0))
+        del some[:-_MOVING_KEPT]
+        return some[-1]
+
+
+@dataclass(frozen=True)
+class _Minute:
+    """A profile of few rows: only the counters that are not 0, at `places` of the flat vector."""
+
+    rows: int
+    places: Ints
+    counts: Ints
+    sums: Floats
+
+    @classmethod
+    def of(cls, profile: Profile) -> "_Minute":
+        places = np.flatnonzero(profile.counts)
+        return cls(profile.rows, places, profile.counts[places], profile.sums)
+
+    def __add__(self, other: "_Minute") -> "_Minute":
+        places, inverse = np.unique(np.concatenate([self.places, other.places]), return_inverse=True)
+        counts = np.bincount(inverse, np.concatenate([self.counts, other.counts])).astype(np.int64)
+        return _Minute(self.rows + other.rows, places, counts, self.sums + other.sums)
+
+
+@dataclass
+class _Moving:
+    """The counters of a window that moves with time; sums are not among them, since floats do not come off exactly."""
+
+    window: Window
+    counts: Ints
+    rows: int
+
+    def take(self, minute: _Minute, sign: int) -> None:
+        self.counts[minute.places] += sign * minute.counts
+        self.rows += sign * minute.rows
+
+
+def _minutes(start: datetime, end: datetime) -> Iterator[datetime]:
+    while start < end:
+        yield start
+        start += MINUTE
+
+
+def _starts(frame: pl.DataFrame, every: str) -> tuple[list[datetime], Ints]:
+    """The slices that the rows lie in, and which of them each row lies in."""
+    times = frame["_time"].dt.truncate(every)
+    starts = times.unique().sort()
+    slices = np.searchsorted(starts.to_physical().to_numpy(), times.to_physical().to_numpy()).astype(np.int64)
+    return starts.to_list(), slices

@@ -1,0 +1,1 @@
+"""Tables: any file, folder, frame, tensor or event as canonical columns, the same for the same content."""
