@@ -1,4 +1,4 @@
-"""The README's "Run it live", word for word but for the ports: adopt, ask, tell how it turned out, operate."""
+"""The READMEs' "Run it live", word for word but for the ports: adopt, ask, tell how it turned out, operate."""
 
 import json
 import os
@@ -15,7 +15,8 @@ import pytest
 
 from drift_pipeline_tests.integration.drill import free_port, is_ready
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+TOP = Path(__file__).parents[2]
+README = "\n".join((TOP / file).read_text() for file in ("README.md", "drift_pipeline/serving/README.md"))
 NOTHING_TO = {"rollback": "no earlier version", "promote": "no rollout is under way", "incident": "no incident is open"}
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 
