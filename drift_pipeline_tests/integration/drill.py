@@ -69,9 +69,7 @@ class Drill:
 
     def __exit__(self, *_: object) -> None:
         self.store.close()
-        for process in reversed(self._running):
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+        end_all(self._running[::-1])
 
     def up(self) -> None:
         """Start everything and wait until it answers."""
@@ -138,6 +136,17 @@ class Drill:
 
 def _command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", "from drift_pipeline.cli import main; main()", *arguments]
+
+
+def end_all(running: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
+    """Interrupt one after the other as Ctrl-C does; their exit codes. One that does not listen is killed."""
+    for process in running:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return [process.wait() for process in running]
 
 
 def free_port() -> int:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from drift_pipeline_tests.integration.drill import MODEL, Drill
 
 WAY = [
@@ -26,6 +28,7 @@ WAY = [
 ]
 
 
+@pytest.mark.live
 def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_taken_back(tmp_path: Path) -> None:
     with Drill(tmp_path) as drill:
         drill.up()
