@@ -48,8 +48,8 @@ def test_requests_of_a_changed_world_become_an_incident_a_decision_and_a_candida
         drill.end()
         landed += drift("capture", "--once", "--json").summary["predictions"]
         assert landed == answered > 0
-        events = iter(drill.events())
-        assert [event for event in WAY[: WAY.index("candidate.trained") + 1] if event not in events] == [], drill.story()
+        events, way = iter(drill.events()), WAY[: WAY.index("candidate.trained") + 1]
+        assert [event for event in way if event not in events] == [], drill.story()
         assert "incident.opened" in drill.paged()
 
 
