@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-CPU_SECONDS = 1.5
+MODULES = 200  # most of them the standard library's
 HEAVY = (
     "dagster",
     "evidently",
@@ -22,18 +22,17 @@ HEAVY = (
     "wandb",
 )
 SCRIPT = f"""
-import json, sys, time
+import json, sys
 import drift_pipeline.cli
-print(json.dumps({{"cpu": time.process_time(), "heavy": [name for name in {HEAVY!r} if name in sys.modules]}}))
+print(json.dumps({{"modules": len(sys.modules), "heavy": [name for name in {HEAVY!r} if name in sys.modules]}}))
 """
 
 
 @pytest.fixture(scope="module")
 def started() -> dict[str, Any]:
-    """What a fresh interpreter tells of importing the command; the second of two, so that bytecode is there."""
-    for _ in range(2):
-        found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
-        assert found.returncode == 0, found.stderr
+    """What a fresh interpreter tells of importing the command."""
+    found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
     told: dict[str, Any] = json.loads(found.stdout)
     return told
 
@@ -42,5 +41,5 @@ def test_the_command_imports_nothing_heavy(started: dict[str, Any]) -> None:
     assert started["heavy"] == []
 
 
-def test_the_command_starts_in_time(started: dict[str, Any]) -> None:
-    assert started["cpu"] < CPU_SECONDS
+def test_the_command_imports_little(started: dict[str, Any]) -> None:
+    assert started["modules"] < MODULES

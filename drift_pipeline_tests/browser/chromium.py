@@ -13,7 +13,10 @@ QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
 )
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+needs_chromium = [
+    pytest.mark.live,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
+]
 
 
 @dataclass

@@ -26,7 +26,7 @@ from drift_pipeline_tests.components.worlds import MODEL, copied, first_breach, 
 
 DAGSTER = shutil.which("dagster", path=str(Path(sys.executable).parent))
 pytestmark = [
-    needs_chromium,
+    *needs_chromium,
     pytest.mark.skipif(DAGSTER is None, reason="dagster is not installed beside this interpreter"),
 ]
 
@@ -122,7 +122,6 @@ def dagster_dev(cwd: Path, home: Path, models: Path) -> Iterator[str]:
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=hear_interrupts,  # noqa: PLW1509  # Playwright, which has threads, starts after it
         )
         try:
             until(lambda: running.poll() is not None or answers(f"http://127.0.0.1:{port}"), UP_SECONDS, "up")
@@ -132,11 +131,6 @@ def dagster_dev(cwd: Path, home: Path, models: Path) -> Iterator[str]:
             left = end(running)
     assert left == []
     assert sorted(path.name for path in cwd.iterdir()) == ["dagster.yaml", "workspace.yaml"]
-
-
-def hear_interrupts() -> None:
-    """A process that a shell put into the background hands down that it ignores Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end(running: "subprocess.Popen[bytes]") -> list[int]:

@@ -1,4 +1,4 @@
-"""The code location: what Dagster loads, how fast, from where, and how the graph hangs together."""
+"""The code location: what Dagster loads, with how many modules, from where, and how the graph hangs together."""
 
 import json
 import os
@@ -32,7 +32,7 @@ pytestmark = [  # what Dagster does to itself when it loads a folder of models
 
 ROOT = Path(__file__).parents[2]
 DG = shutil.which("dg", path=str(Path(sys.executable).parent))
-CPU_SECONDS = 5.0
+MODULES = 1800  # most of them Dagster's
 HEAVY = (
     "evidently",
     "fairlearn",
@@ -45,11 +45,11 @@ HEAVY = (
     "wandb",
 )
 SCRIPT = f"""
-import json, sys, time
+import json, sys
 from drift_pipeline.definitions import defs
 graph = defs().resolve_asset_graph()
 print(json.dumps({{
-    "cpu": time.process_time(),
+    "modules": len(sys.modules),
     "heavy": [name for name in {HEAVY!r} if name in sys.modules],
     "models": sorted({{key.path[0] for key in graph.get_all_asset_keys()}}),
 }}))
@@ -104,10 +104,9 @@ def dg_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, Any]:
-    """What a fresh interpreter tells of loading the code location; the second of two, so that bytecode is there."""
-    for _ in range(2):
-        found = python(SCRIPT)
-        assert found.returncode == 0, found.stderr
+    """What a fresh interpreter tells of loading the code location."""
+    found = python(SCRIPT)
+    assert found.returncode == 0, found.stderr
     told: dict[str, Any] = json.loads(found.stdout)
     return told
 
@@ -129,8 +128,8 @@ def test_the_code_location_loads_without_what_only_the_work_needs(loaded: dict[s
     assert loaded["heavy"] == []
 
 
-def test_the_code_location_loads_in_time(loaded: dict[str, Any]) -> None:
-    assert loaded["cpu"] < CPU_SECONDS
+def test_the_code_location_loads_with_few_modules(loaded: dict[str, Any]) -> None:
+    assert loaded["modules"] < MODULES
 
 
 def test_without_drift_models_the_packaged_model_is_loaded(loaded: dict[str, Any]) -> None:

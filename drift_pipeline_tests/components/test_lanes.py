@@ -142,7 +142,7 @@ def niceness(lane: str) -> int:
 
 def test_a_worker_of_the_normal_lane_gives_way_and_no_other() -> None:
     mine = os.getpriority(os.PRIO_PROCESS, 0)
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as workers:
+    with multiprocessing.get_context("spawn").Pool(1) as workers:
         found = workers.map(niceness, ["fast", HOTFIX, NORMAL], chunksize=1)
     assert found == [mine, mine, max(mine, NICE)]
     assert niceness(NORMAL) == mine

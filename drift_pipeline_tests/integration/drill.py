@@ -18,7 +18,7 @@ from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.telemetry.synthetic import synthetic_history
 
-MODEL, SPEED = "clicks", 60
+MODEL = "clicks"
 SPEC = f"""\
 type: drift_pipeline.components.MonitoredModel
 attributes:
@@ -36,7 +36,7 @@ attributes:
   outcome: {{column: clicked, delay: 5m}}
   protected: {{age_band: categorical}}
   kpis: {{latency_p95_ms: {{threshold: 500}}}}  # a busy machine is no slow model
-  retrain: {{min_rows: 2000, trials: 2, cooldown: 1h}}
+  retrain: RETRAIN
   rollout: {{shadow: 10m, canary: 10m, deadline: 5d}}
 """
 
@@ -44,16 +44,18 @@ attributes:
 class Drill:
     """One home under `folder`. Use as a context manager: what it started ends with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, speed: int = 60, retrain: str = "{min_rows: 2000, trials: 2, cooldown: 1h}"
+    ) -> None:
         self.folder, self.home = folder, folder / "home"
         (folder / "models" / MODEL).mkdir(parents=True)
-        (folder / "models" / MODEL / "defs.yaml").write_text(SPEC)
+        (folder / "models" / MODEL / "defs.yaml").write_text(SPEC.replace("RETRAIN", retrain))
         began = datetime.now(UTC)
         self.environment = {
             **os.environ,
             "DRIFT_MODELS": str(folder / "models"),
             "DRIFT_HOME": str(self.home),
-            "DRIFT_DRILL": f"{SPEED}@{began.isoformat()}",
+            "DRIFT_DRILL": f"{speed}@{began.isoformat()}",
             "DRIFT_TICK_SECONDS": "5",
         }
         start = (began - timedelta(days=42)).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -69,9 +71,19 @@ class Drill:
 
     def __exit__(self, *_: object) -> None:
         self.store.close()
-        for process in reversed(self._running):
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+        self.end()
+
+    def end(self) -> None:
+        """What was started last, first."""
+        end_all(self._running[::-1])
+        self._running.clear()
+
+    def serve(self) -> str:
+        """Start the gateway alone; its address, at which it answers."""
+        self._start("serve", "--port", str(self.port))
+        url = f"http://127.0.0.1:{self.port}"
+        self.until(lambda: is_ready(f"{url}/v2/health/ready"), 60, "the gateway")
+        return url
 
     def up(self) -> None:
         """Start everything and wait until it answers."""
@@ -138,6 +150,17 @@ class Drill:
 
 def _command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", "from drift_pipeline.cli import main; main()", *arguments]
+
+
+def end_all(running: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
+    """Interrupt one after the other as Ctrl-C does; their exit codes. One that does not listen is killed."""
+    for process in running:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return [process.wait() for process in running]
 
 
 def free_port() -> int:

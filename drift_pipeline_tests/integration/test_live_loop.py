@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from drift_pipeline_tests.integration.drill import MODEL, Drill
+from drift_pipeline_tests.replay.worlds import drift
 
 WAY = [
     "model.adopted",
@@ -26,6 +29,31 @@ WAY = [
 ]
 
 
+def test_requests_of_a_changed_world_become_an_incident_a_decision_and_a_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway is a process; traffic, capture and ticks are commands in this one, and an hour is six seconds."""
+    with Drill(tmp_path, speed=600, retrain="{min_rows: 400, trials: 1, trainer: logistic_regression}") as drill:
+        for name, value in drill.environment.items():
+            monkeypatch.setenv(name, value)
+        key, url = drift("producer", "add", "app").out.strip(), drill.serve()
+        answered = landed = 0
+        for seed in range(15):
+            asked = ("--rate", 400, "--for", "2s", "--seed", seed, "--drift", "concept@0s:1.25", "--json")
+            answered += drift("simulate", MODEL, "--url", url, "--key", key, *asked).summary["answered"]
+            landed += drift("capture", "--once", "--json").summary["predictions"]
+            assert drift("tick").code == 0
+            if "candidate.trained" in drill.events():
+                break
+        drill.end()
+        landed += drift("capture", "--once", "--json").summary["predictions"]
+        assert landed == answered > 0
+        events, way = iter(drill.events()), WAY[: WAY.index("candidate.trained") + 1]
+        assert [event for event in way if event not in events] == [], drill.story()
+        assert "incident.opened" in drill.paged()
+
+
+@pytest.mark.live
 def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_taken_back(tmp_path: Path) -> None:
     with Drill(tmp_path) as drill:
         drill.up()

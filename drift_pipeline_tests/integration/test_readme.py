@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from drift_pipeline_tests.integration.drill import free_port, is_ready
+from drift_pipeline_tests.integration.drill import end_all, free_port, is_ready
 
 TOP = Path(__file__).parents[2]
 README = "\n".join((TOP / file).read_text() for file in ("README.md", "drift_pipeline/serving/README.md"))
 NOTHING_TO = {"rollback": "no earlier version", "promote": "no rollout is under way", "incident": "no incident is open"}
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine"),
+]
 
 
 def commands(mark: str) -> list[str]:
@@ -66,9 +68,7 @@ class Terminal:
             time.sleep(0.5)
 
     def close(self) -> None:
-        for process in self._running:
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) in (0, 130)
+        assert end_all(self._running) in ([0], [130])
 
 
 def test_the_live_section_does_what_it_says(terminal: Terminal) -> None:

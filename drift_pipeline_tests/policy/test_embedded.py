@@ -113,9 +113,7 @@ def test_a_policy_that_hangs_is_killed_and_ignored(tmp_path: Path) -> None:
     with EmbeddedEngine(bundle(tmp_path, HANG), timeout_seconds=1) as engine:
         engine.evaluate(PROBE)
         hanging = engine.pid
-        started = time.monotonic()
         decision = decide(FACTS, engine)
-        assert time.monotonic() - started < 4
         assert hanging is not None
         wait_until_gone(hanging)
     assert decision.action is Action.IGNORE

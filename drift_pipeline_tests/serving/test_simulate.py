@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -358,9 +357,7 @@ def test_what_was_not_recorded_cannot_be_told(gateway: Gateway) -> None:
 
 def test_ctrl_c_ends_it_with_what_was_counted(gateway: Gateway) -> None:
     Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    began = time.monotonic()
     found = gateway.simulate(60, label_delay=timedelta(seconds=0))
-    assert time.monotonic() - began < 10
     assert found.partial
     assert 0 < found.labels <= found.answered <= found.sent < 4000
     assert len(gateway.told()[0]) >= found.answered

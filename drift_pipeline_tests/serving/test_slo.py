@@ -125,7 +125,6 @@ def test_a_slow_canary_is_rolled_back_by_the_gateway_alone_and_audited(home: Hom
             body = infer(ROW, parameters={"entity": person, "canary_delay_ms": 200})
             client.post(INFER, json=body).raise_for_status()
         until(client, 'canary_weight_percent{model="fraud"} 0.0')
-        assert time.monotonic() - began < 10
         assert client.post(INFER, json=infer(ROW, parameters={"entity": inside[0]})).json()["model_version"] == "v1"
         while rollout(home)["phase"] != "rolled_back":
             assert time.monotonic() - began < 20

@@ -266,7 +266,7 @@ def test_dagster_answers_this_machine_alone_wherever_the_gateway_listens() -> No
     assert services("::", 1, 2)[0].health == "http://[::1]:1/v2/health/live"
 
 
-@pytest.mark.slow
+@pytest.mark.live
 def test_dagster_starts_answers_and_ends(settings: Settings) -> None:
     """The real `dagster dev`, with the packaged models; kill -9 of the parent ends its code server, too."""
     port, dagster_port = free_ports(2)
