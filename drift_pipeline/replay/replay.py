@@ -285,7 +285,7 @@ class Replay:
     def _serve(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         """What was answered, and what the other model would have said where a rollout mirrors traffic."""
         rows = rows.drop("_label")
-        champion, candidate, rollout = self._loop.champion, self._loop.candidate, self._loop.rollout
+        champion, candidate, rollout = self._loop.champion, self._loop.rollouts.candidate, self._loop.rollouts.status
         if champion is None:
             score = rows["_recorded"] if self._recorded else pl.Series([None] * rows.height, dtype=pl.Float64)
             return _answered(rows, score, RECORDED, "history"), None
