@@ -60,7 +60,7 @@ def test_an_adoption_that_was_refused_or_died_can_be_done_again(place: Path, mon
     refused = drift("adopt", MODEL, "--data", short)
     assert (refused.code, "300 labelled rows in the history" in refused.err) == (2, True)
     with monkeypatch.context() as patch:
-        patch.setattr("drift_pipeline.loop.arming.keep_reference", _dies)
+        patch.setattr("drift_pipeline.loop.monitoring.rebaselining.keep_reference", _dies)
         assert drift("adopt", MODEL, "--data", place / "history.parquet").code == 3
     again = drift("adopt", MODEL, "--data", place / "history.parquet")
     assert (again.code, "v1 is watched from now on" in again.out) == (0, True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,12 @@ from drift_pipeline.clock import DAY, HOUR, Window
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.queue import HOTFIX, LEASE, NORMAL
+from drift_pipeline.loop.releasing import advancing
 from drift_pipeline.loop.status import standings
 from drift_pipeline.policy.decide import Action, Trigger
+from drift_pipeline.rollout.observe import observe
 from drift_pipeline.rollout.plan import Phase
+from drift_pipeline.rollout.verdict import Observations
 from drift_pipeline.telemetry.lake import Cursor, Lake, Table
 from drift_pipeline_tests.test_loop import World, phase, twin
 
@@ -211,7 +215,8 @@ def test_a_retrain_that_was_given_up_waits_out_its_cooldown(world: World) -> Non
     report = world.day()
     world.loop.queue.give_up(wanted(world), "cancelled")
     world.clock.advance_to(world.clock.now() + HOUR)
-    left = world.loop._facts(Trigger.DRIFT, replace(report, at=world.clock.now())).retrain.cooldown_left_hours
+    later = replace(report, at=world.clock.now())
+    left = world.loop.deciding.facts(Trigger.DRIFT, later, world.loop.monitor).retrain.cooldown_left_hours
     assert left == world.spec.retrain.cooldown / HOUR - 1
 
 
@@ -229,7 +234,8 @@ def test_what_was_wanted_before_a_pause_waits_for_its_end_and_a_hotfix_does_not(
 def test_a_hotfix_does_not_wait_for_a_long_retrain(world: World) -> None:
     report = world.day()
     assert twin(world).queue.claim(wanted(world))
-    facts = {trigger: world.loop._facts(trigger, report).retrain.running for trigger in Trigger}
+    deciding, monitor = world.loop.deciding, world.loop.monitor
+    facts = {trigger: deciding.facts(trigger, report, monitor).retrain.running for trigger in Trigger}
     assert facts == {Trigger.DRIFT: True, Trigger.SCHEDULE: True, Trigger.OPERATOR: True, Trigger.HOTFIX: False}
     hotfix = wanted(world, Trigger.HOTFIX)
     lanes = {body["decision"]: body["lane"] for _, body in world.loop.ledger.all("retrain")}
@@ -273,7 +279,7 @@ def test_rollback_after_full_puts_the_former_version_back_and_watches_it_against
     world.loop.tick(inline=False)
     assert world.loop.champion is not None
     assert world.loop.champion.digest == before.digest != digest
-    rearmed = [record for record in world.records() if record.event == "reference.rearmed"]
+    rearmed = [record for record in world.records() if record.event == "reference.restored"]
     assert [record.digests["reference"] for record in rearmed] == [reference]
     with pytest.raises(InputError, match="no earlier version to go back to"):
         operating.roll_back(twin(world), "ada", "again")
@@ -306,7 +312,7 @@ def test_a_rollback_does_not_go_to_bytes_that_were_swapped(world: World) -> None
     assert world.store.get("model", "fraud").body["version"] == "v2"  # type: ignore[union-attr]
 
 
-def test_rollback_and_promotion_at_once_leave_one_of_them_done(world: World) -> None:
+def test_rollback_and_promotion_at_once_leave_one_of_them_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     training = world.proven()
     world.approve(training.digest)
     world.loop.release(training.digest)
@@ -316,14 +322,13 @@ def test_rollback_and_promotion_at_once_leave_one_of_them_done(world: World) -> 
     assert phase(world) is Phase.CANARY
     day(world)
     slow, champion = twin(world), world.loop.champion
-    assert slow.releasing.active is not None
-    read = slow.releasing._seen
+    assert slow.rollouts.active is not None
 
-    def beaten(*args: object) -> object:
+    def beaten(*args: Any) -> Observations:
         operating.roll_back(twin(world), "ada", "complaints")
-        return read(*args)  # type: ignore[arg-type]
+        return observe(*args)
 
-    slow.releasing._seen = beaten  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(advancing, "observe", beaten)
     with pytest.raises(ConflictError):
         slow.advance()
     assert phase(world) is Phase.ROLLED_BACK
@@ -339,7 +344,7 @@ def test_a_process_that_died_between_promotion_and_arming_is_made_up_for(world: 
         world.loop.advance()
     day(world)
     dying = twin(world)
-    dying.take_up_champion = lambda: None  # type: ignore[method-assign]
+    dying.session.take_up_champion = lambda: None  # type: ignore[method-assign]
     moved = dying.advance()
     assert moved is not None
     assert moved.phase is Phase.FULL
@@ -360,12 +365,12 @@ def test_a_pause_holds_retraining_and_promotion_but_neither_monitoring_nor_rollb
     for _ in range(3):
         day(world)
         assert world.loop.tick(inline=False).moved is None
-    assert world.loop._facts(Trigger.DRIFT, world.loop.look()).paused
+    assert world.loop.deciding.facts(Trigger.DRIFT, world.loop.look(), world.loop.monitor).paused
     assert phase(world) is Phase.SHADOW
     operating.roll_back(twin(world), "ada", "not this week")
     assert phase(world) is Phase.ROLLED_BACK
     operating.pause(twin(world), "ada", "done", on=False)
-    assert not world.loop.holds.paused()
+    assert not world.loop.pauses.paused()
 
 
 def test_a_promotion_by_hand_skips_the_wait_and_nothing_else(world: World) -> None:

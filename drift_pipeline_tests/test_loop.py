@@ -17,6 +17,7 @@ from drift_pipeline.detection.judging.monitor import Monitor
 from drift_pipeline.detection.judging.verdict import KpiResult, Report, Verdict
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.loop import Backends, Loop, Training, Trust
+from drift_pipeline.loop.releasing.starting import register
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -96,7 +97,7 @@ class World:
         inside = pl.col("_time").is_between(window.start, window.end, closed="left")
         rows = self.rows.filter(inside)
         labels = rows.select("_id", (pl.col("_time") + DELAY).alias("_observed_at"), "_label")
-        champion, new, rollout = self.loop.champion, self.loop.candidate, self.loop.rollout
+        champion, new, rollout = self.loop.champion, self.loop.rollouts.candidate, self.loop.rollouts.status
         served = rows.drop("_label").with_columns(
             _score=pl.col("_recorded"), _version=pl.lit("recorded"), _route=pl.lit("stable")
         )
@@ -169,7 +170,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def phase(world: World) -> Phase | None:
-    return world.loop.rollout.phase if world.loop.rollout else None
+    return world.loop.rollouts.status.phase if world.loop.rollouts.status else None
 
 
 # the way through
@@ -187,7 +188,7 @@ def test_a_good_candidate_becomes_champion_after_an_approval(world: World) -> No
     assert phases == [Phase.AWAITING_APPROVAL, Phase.CANARY, Phase.FULL]
     assert world.loop.champion is not None
     assert world.loop.champion.digest == training.digest
-    assert world.loop.candidate is None
+    assert world.loop.rollouts.candidate is None
     assert world.events()[-3:] == ["rollout.full", "model.promoted", "reference.frozen"]
     kept = world.store.get("model", "fraud")
     assert kept is not None
@@ -207,7 +208,7 @@ def test_rows_that_the_recorded_model_did_not_score_are_left_out_of_the_gates(wo
 def test_what_was_never_proven_is_not_released(world: World) -> None:
     with pytest.raises(IntegrityError, match="no record says that the gates of"):
         world.loop.release(f"sha256:{'a' * 64}")
-    assert world.loop.rollout is None
+    assert world.loop.rollouts.status is None
 
 
 @pytest.mark.parametrize("passed", [False, None, "true", 1])
@@ -223,9 +224,9 @@ def test_what_failed_its_gates_is_not_released(world: World, passed: object) -> 
 def test_a_second_release_during_a_rollout_changes_nothing(world: World) -> None:
     training = world.proven()
     assert world.loop.release(training.digest) is True
-    before = world.loop.rollout, world.events()
+    before = world.loop.rollouts.status, world.events()
     assert world.loop.release(training.digest) is False
-    assert (world.loop.rollout, world.events()) == before
+    assert (world.loop.rollouts.status, world.events()) == before
 
 
 def test_bytes_that_were_swapped_after_the_gates_are_not_released(world: World) -> None:
@@ -234,8 +235,8 @@ def test_bytes_that_were_swapped_after_the_gates_are_not_released(world: World) 
     model.write_bytes(b"another model")
     with pytest.raises(IntegrityError, match=r"model\.skops is not the file that was registered"):
         world.loop.release(training.digest)
-    assert world.loop.rollout is None
-    assert world.loop.candidate is None
+    assert world.loop.rollouts.status is None
+    assert world.loop.rollouts.candidate is None
 
 
 # a candidate that is bad
@@ -252,7 +253,7 @@ def test_a_bad_candidate_is_rolled_back_and_the_champion_stays(world: World, har
         world.loop.advance()
     assert phase(world) is Phase.ROLLED_BACK
     assert world.loop.champion is champion
-    assert world.loop.candidate is None
+    assert world.loop.rollouts.candidate is None
     assert world.events().count("rollout.rolled_back") == 1
     assert not {"model.promoted", "rollout.full"} & set(world.events())
     world.loop.deliver()
@@ -367,7 +368,7 @@ def test_each_time_that_nothing_can_be_judged_is_paged_also_after_an_incident(
         return Report(world.clock.now(), {"psi": kpi}, (), provisional=False)
 
     monkeypatch.setattr(Monitor, "evaluate", judged)
-    world.loop.memory.incident = Incident(reference="sha256:ab", key="ab-20260101T0000")
+    world.loop.session.memory.incident = Incident(reference="sha256:ab", key="ab-20260101T0000")
     for _ in range(8):
         world.clock.advance_to(world.clock.now() + 18 * HOUR)
         world.loop.observe()
@@ -395,10 +396,10 @@ def told_by(loop: Loop) -> dict[str, object]:
         "kpis": {name: kpi.to_json() for name, kpi in report.kpis.items()},
         "findings": [finding.to_json() for finding in report.features],
         "champion": loop.champion.to_json() if loop.champion else None,
-        "candidate": loop.candidate.to_json() if loop.candidate else None,
-        "rollout": loop.rollout.to_json() if loop.rollout else None,
-        "retrains": loop.retraining.done.to_json(),
-        "holdout": loop.retraining.holdout["_id"].to_list(),
+        "candidate": loop.rollouts.candidate.to_json() if loop.rollouts.candidate else None,
+        "rollout": loop.rollouts.status.to_json() if loop.rollouts.status else None,
+        "retrains": loop.trainings.done.to_json(),
+        "holdout": loop.trainings.holdout["_id"].to_list(),
     }
 
 
@@ -451,12 +452,12 @@ def test_the_steps_of_a_retrain_hand_on_by_the_store_alone(world: World) -> None
     report = world.day()
     pinned = world.loop.pin("fraud-1", report)
     assert pinned is not None
-    trained = twin(world).retraining.fit(twin(world).retraining.pinned())
+    trained = twin(world).fit(twin(world).trainings.pinned())
     assert trained is not None
-    training = twin(world).prove(twin(world).retraining.pinned())
-    assert training.digest == twin(world).retraining.proven() == trained.digest
+    training = twin(world).prove(twin(world).trainings.pinned())
+    assert training.digest == twin(world).trainings.trained() == trained.digest
     assert training.accepted
-    assert twin(world).releasing.register(training.digest).name == pinned.version == "v2"
+    assert register(twin(world).rollouts, training.digest).name == pinned.version == "v2"
     assert world.events()[-4:] == ["training.started", "candidate.trained", "candidate.proven", "model.registered"]
 
 
@@ -464,11 +465,11 @@ def test_what_is_fitted_and_proven_is_not_fitted_or_asked_again(world: World) ->
     training = world.proven()
     before = world.events()
     loop = twin(world)
-    assigned = loop.retraining.fit(loop.retraining.pinned())
+    assigned = loop.fit(loop.trainings.pinned())
     assert assigned is not None
     assert loop.prove(assigned) == training
-    loop.releasing.register(training.digest)
-    loop.releasing.register(training.digest)
+    register(loop.rollouts, training.digest)
+    register(loop.rollouts, training.digest)
     assert world.events() == [*before, "model.registered"]
 
 
@@ -479,7 +480,7 @@ def test_proving_what_was_only_pinned_is_refused(world: World) -> None:
     with pytest.raises(InputError, match="v2 is not trained"):
         world.loop.prove(pinned)
     with pytest.raises(InputError, match="v2 is not trained"):
-        world.loop.retraining.proven()
+        world.loop.trainings.trained()
 
 
 def test_a_candidate_for_another_champion_is_not_proven(world: World) -> None:
@@ -487,7 +488,7 @@ def test_a_candidate_for_another_champion_is_not_proven(world: World) -> None:
     report = world.day()
     stale = world.loop.pin("fraud-1", report)
     assert stale is not None
-    trained = world.loop.retraining.fit(stale)
+    trained = world.loop.fit(stale)
     assert trained is not None
     with pytest.raises(IntegrityError, match="pin a new dataset"):
         world.loop.prove(replace(trained, champion=f"sha256:{'a' * 64}"))

@@ -64,12 +64,12 @@ def test_an_erased_subject_is_in_no_file_and_its_neighbours_are_all_there(home: 
 
 
 def test_after_an_erasure_the_loop_goes_on_and_the_audit_verifies(home: Home, spec: ModelSpec) -> None:
-    holdout = home.resumed(spec).retraining.holdout.height
+    holdout = home.resumed(spec).trainings.holdout.height
     subject = busiest(home, spec)
     found = erase(home, spec, subject, "asked", "ada")
     loop = home.resumed(spec)
     assert loop.tick(inline=False).model == spec.name
-    assert holdout - found.rows["predictions"] <= loop.retraining.holdout.height <= holdout
+    assert holdout - found.rows["predictions"] <= loop.trainings.holdout.height <= holdout
     assert verify_home(home.settings, home.clock).ok
     assert erase(home, spec, subject, "again", "ada").rows == {}
 
@@ -121,7 +121,7 @@ def test_an_erasure_that_died_half_way_is_made_whole_by_doing_it_again(
     assert erase(home, spec, subject, "asked", "ada").rows == {"predictions": len(theirs)}
     known = Lake(home.settings.lake / spec.name).read("outcomes", EVER)
     assert not theirs & set(known["_id"])
-    assert home.resumed(spec).retraining.holdout.height > 0
+    assert home.resumed(spec).trainings.holdout.height > 0
 
 
 def test_retention_deletes_whole_days_that_are_past_and_says_so_before(home: Home, spec: ModelSpec) -> None:
@@ -138,7 +138,7 @@ def test_retention_deletes_whole_days_that_are_past_and_says_so_before(home: Hom
     assert retain(then, spec, "ada") == planned
     kept = rows(home, spec)
     assert kept["_id"].to_list() == before.filter(pl.col("_time") >= end)["_id"].to_list()
-    assert then.resumed(spec).retraining.holdout.height > 0
+    assert then.resumed(spec).trainings.holdout.height > 0
     assert [record.event for record in home.store.records()][-2:] == ["retention.begun", "retention.applied"]
     assert past_retention(then, spec).rows == 0
 

@@ -14,8 +14,9 @@ from drift_pipeline.detection.counting.binning import Binning, Floats
 from drift_pipeline.detection.judging.hints import sample_day
 from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.errors import ConflictError
+from drift_pipeline.loop.monitoring.baselines import new_baseline
+from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.state import RECORDED, Version
-from drift_pipeline.loop.watch import Watch, new_watch
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Cursor, Lake, Table
 from drift_pipeline.telemetry.synthetic import START
@@ -48,22 +49,20 @@ class Lived:
 
     def __post_init__(self) -> None:
         self.landed_to: dict[Table, datetime] = dict.fromkeys(("predictions", "outcomes"), self.armed_at)
-        champion = Version(RECORDED, RECORDED, START, START, None)
-        span = Window(START, self.armed_at)
-        self.kept = {
-            step: new_watch(champion, span, self.armed_at, lake=self.lake, spec=self.spec, step=step)
-            for step in (MINUTE, HOUR, DAY)
-        }
+        self.kept = {step: self._begun(step) for step in (MINUTE, HOUR, DAY)}
 
-    def watch(self, step: timedelta) -> Watch:
+    def _begun(self, step: timedelta) -> ChampionMonitor:
+        champion, span = Version(RECORDED, RECORDED, START, START, None), Window(START, self.armed_at)
+        baseline = new_baseline(champion, span, self.armed_at, lake=self.lake, spec=self.spec, step=step)
+        begun = ChampionMonitor(baseline, lake=self.lake, spec=self.spec, step=step)
+        begun.restore(self.armed_at)
+        return begun
+
+    def watch(self, step: timedelta) -> ChampionMonitor:
         """As another process would make it, before it restores anything."""
-        first, landed = self.kept[step], {"predictions": Cursor(0), "outcomes": Cursor(0)}
-        return Watch(
-            *(first.champion, first.reference, first.span, self.armed_at, landed, first.versions),
-            lake=Lake(self.lake.root),
-            spec=self.spec,
-            step=step,
-        )
+        landed = {"predictions": Cursor(0), "outcomes": Cursor(0)}
+        baseline = replace(self.kept[step].baseline, landed=landed)
+        return ChampionMonitor(baseline, lake=Lake(self.lake.root), spec=self.spec, step=step)
 
 
 def _served(frame: pl.DataFrame) -> pl.DataFrame:
@@ -190,8 +189,8 @@ def test_rows_whose_label_never_comes_are_not_waited_for_longer_than_a_week(live
         lived.land(now)
         watch.observe(now)
         awaited = pl.col("_time").is_between(now - week, now, closed="left")
-        assert watch._unlabelled.height == lived.frame.filter(awaited).height
-    assert watch._unlabelled.height < watch.rows_counted()
+        assert watch.rows_waiting() == lived.frame.filter(awaited).height
+    assert watch.rows_waiting() < watch.rows_counted()
 
 
 def test_rows_of_a_maintenance_judge_nothing(lived: Lived) -> None:
@@ -215,7 +214,7 @@ def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
         sampled.append(day)
         return sample_day(binning, frame, day)
 
-    monkeypatch.setattr("drift_pipeline.loop.watch.sample_day", sample)
+    monkeypatch.setattr("drift_pipeline.loop.monitoring.sampling.sample_day", sample)
     verdicts = []
     for day in range(1, 10):
         world.land(lived.armed_at + day * DAY)

@@ -104,7 +104,8 @@ def replay(  # one parameter an option
 
     spec, out = read_spec(spec_path, overrides), out.absolute()
     _refuse_out(out, overwrite)
-    from drift_pipeline.replay.replay import Options, Replay, between
+    from drift_pipeline.replay.options import Options, between
+    from drift_pipeline.replay.replay import Replay
     from drift_pipeline.replay.summary import summarise
     from drift_pipeline.settings import Settings
     from drift_pipeline.telemetry.history import read_history

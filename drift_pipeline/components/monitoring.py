@@ -141,8 +141,8 @@ def _reported(found: DayOfDrift) -> dict[str, Any]:
     return {
         "verdict": str(report.verdict),
         "page": dg.MetadataValue.path(found.files.html.absolute()),
-        "champion": found.watch.champion.name,
-        "reference": f"{found.watch.span.start:%Y-%m-%d} to {found.watch.span.end:%Y-%m-%d}",
+        "champion": found.baseline.champion.name,
+        "reference": f"{found.baseline.span.start:%Y-%m-%d} to {found.baseline.span.end:%Y-%m-%d}",
         "provisional": report.provisional,
         "drifting": len(report.drifting),
         "kpis": kpis_table(report),

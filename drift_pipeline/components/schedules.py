@@ -75,7 +75,7 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
 def _due(loop: Loop) -> Iterator[str]:
     """What the policy decided, in words."""
     loop.catch_up()
-    if loop.holds.at_rest():
+    if loop.pauses.in_maintenance():
         return
     decided = loop.decide_schedule(loop.look())
     if decided is not None:

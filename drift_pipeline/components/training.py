@@ -19,6 +19,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Loop, operating
+from drift_pipeline.loop.releasing.starting import register
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -77,11 +78,11 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
     def candidate_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """A pipeline searched by Optuna forward in time and fitted on the older rows; a bundle in the registry."""
         with loop_of(spec, context) as loop:
-            pinned = loop.retraining.pinned(tags_of(context).get(DECISION))
-            trained = loop.retraining.fit(pinned)
+            pinned = loop.trainings.pinned(tags_of(context).get(DECISION))
+            trained = loop.fit(pinned)
             if trained is None or trained.digest is None:
                 raise InputError("nothing was trained: the reason is in the audit record training.refused")
-            record = loop.candidate_record(trained.digest)
+            record = loop.trainings.candidate(trained.digest)
         cost = {f"cost_{name}": value for name, value in record["cost"].items()}
         return dg.MaterializeResult(metadata={"version": trained.version, "bundle": trained.digest, **cost})
 
@@ -100,8 +101,8 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
     def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The candidate held to its gates, beside the champion, on rows that neither was trained on."""
         with loop_of(spec, context) as loop:
-            training = loop.prove(loop.retraining.pinned(tags_of(context).get(DECISION)))
-            record = loop.candidate_record(training.digest)
+            training = loop.prove(loop.trainings.pinned(tags_of(context).get(DECISION)))
+            record = loop.trainings.candidate(training.digest)
         return dg.MaterializeResult(
             metadata={
                 "version": training.version,
@@ -121,7 +122,7 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         without it, whatever the checks in this UI say.
         """
         with loop_of(spec, context) as loop:
-            registered = loop.releasing.register(loop.retraining.proven(tags_of(context).get(DECISION)))
+            registered = register(loop.rollouts, loop.trainings.trained(tags_of(context).get(DECISION)))
         return dg.MaterializeResult(
             metadata={
                 "version": registered.name,
@@ -146,7 +147,7 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
     def audit_artifacts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The model card from facts, with the approvals that were given, valid or not; and the audit verified."""
         with loop_of(spec, context) as loop, home(context.run) as at:
-            digest = loop.releasing.register(loop.retraining.proven(tags_of(context).get(DECISION))).digest
+            digest = register(loop.rollouts, loop.trainings.trained(tags_of(context).get(DECISION))).digest
             made = write_documents(Settings(), at.store, at.registry, spec, digest, loop.clock.now())
             audited = verify_home(Settings(), loop.clock)
         markdown = (made.folder / "card.md").read_text(encoding="utf-8")

@@ -1,18 +1,19 @@
 """Pages of evidence: Jinja templates, and how numbers, digests and other people's text are written in them."""
 
 import html
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from drift_pipeline.evidence.card import ModelCard, Source
+from typing import Protocol
 
 
-def render(template: str, card: "ModelCard") -> str:
-    """The page of a card. HTML is escaped by itself; Markdown where the template says `md`."""
+class _Source(Protocol):
+    """What a page tells of where a value stands: the document's kind, and its uri with the place in it."""
+
+    kind: str
+    uri: str
+
+
+def render(template: str, **values: object) -> str:
+    """A page of a template and its values. HTML is escaped by itself; Markdown where the template says `md`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     page = Environment(
@@ -25,39 +26,7 @@ def render(template: str, card: "ModelCard") -> str:
     )
     page.filters |= {"number": number, "md": _markdown, "place": _place, "words": _words}
     page.tests |= {"digest": _is_digest, "quantity": _is_number}
-    groups = card.fields["quantitative.groups"].value or []
-    axes = {name: Axis.of(groups, name) for name in (card.performance.kpi, "selection")}
-    kpi, decides = card.performance.kpi, card.performance.kpi == "auroc"
-    figures = [f"{name}{end}" for name in (kpi, *(("selection",) if decides else ())) for end in ("", "_low", "_high")]
-    names = ["columns", "levels", "rows", *(["positives"] if decides else []), *figures, "note"]
-    columns = ["selection_rate" if name == "selection" else name for name in names]
-    drawn = {"axes": axes, "measure": card.performance, "decides": decides, "columns": columns}
-    return page.get_template(template).render(card=card, fields=card.fields, **drawn)
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A scale of tenths that holds every interval of one figure; `x` is in pixels."""
-
-    low: float
-    high: float
-    width: int = 200
-    margin: int = 8
-
-    @classmethod
-    def of(cls, groups: Sequence[Mapping[str, Any]], name: str) -> "Axis":
-        keys = (f"{name}_low", f"{name}_high")
-        ends = [group[key] for group in groups for key in keys if group.get(key) is not None]
-        low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-        low, high = math.floor(round(low * 10, 6)) / 10, math.ceil(round(high * 10, 6)) / 10
-        return cls(low, high if high > low else low + 0.1)
-
-    @property
-    def ticks(self) -> tuple[float, ...]:
-        return self.low, round((self.low + self.high) / 2, 4), self.high
-
-    def x(self, value: float) -> float:
-        return round(self.margin + (value - self.low) / (self.high - self.low) * (self.width - 2 * self.margin), 1)
+    return page.get_template(template).render(**values)
 
 
 def number(value: float) -> str:
@@ -84,7 +53,7 @@ def _words(id: str) -> str:
     return id.rpartition(".")[2].replace("_", " ").replace("auroc", "AUROC").replace("mae", "MAE")
 
 
-def _place(source: "Source") -> str:
+def _place(source: _Source) -> str:
     """Document and place in it, as in `manifest#params`; the page tells each document's uri once."""
     path = source.uri.partition("#")[2]
     return f"{source.kind}#{path}" if path else source.kind

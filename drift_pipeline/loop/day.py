@@ -9,8 +9,9 @@ import polars as pl
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.judging.verdict import Report
 from drift_pipeline.detection.report import DriftFiles, write_drift_report
-from drift_pipeline.loop.loop import Backends
-from drift_pipeline.loop.watch import Watch, watch_at
+from drift_pipeline.loop.context import Backends
+from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline, in_force_before, read_baseline
+from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.quality import Quality, check_snapshot
@@ -31,7 +32,7 @@ class DayOfDrift:
     """The report of the day's last moment against the reference that was in force, and its rendering."""
 
     report: Report
-    watch: Watch
+    baseline: MonitoringBaseline
     files: DriftFiles
 
 
@@ -61,10 +62,12 @@ def drift_of(
         InputError: no model was watched on that day.
         IntegrityError: the reference cannot be made again as it was.
     """
-    watch = watch_at(day.end, lake=at.lake, store=at.store, registry=at.registry, spec=spec, step=DAY)
-    report = watch.look_back(day.end, versions or {})
-    reference = at.lake.read("predictions", watch.span, watch.versions["predictions"])
+    bodies = [record.body for record in at.store.find("reference", f"{spec.name}/")]
+    body = in_force_before(day.end, bodies, spec)
+    baseline = read_baseline(body, lake=at.lake, registry=at.registry, spec=spec, step=DAY)
+    report = ChampionMonitor(baseline, lake=at.lake, spec=spec, step=DAY).look_back(day.end, versions or {})
+    reference = at.lake.read("predictions", baseline.span, baseline.versions["predictions"])
     current = at.lake.read("predictions", day, versions["predictions"] if versions else None)
     html = settings.drift_reports / spec.name / f"{day.start:%Y-%m-%d}.html"
     files = write_drift_report(report, DAY, reference, current, spec, html, settings.evidently)
-    return DayOfDrift(report, watch, files)
+    return DayOfDrift(report, baseline, files)

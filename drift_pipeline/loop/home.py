@@ -13,8 +13,8 @@ from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.approve import PACKAGED_MODELS, read_keys
 from drift_pipeline.evidence.verification import keep_policy
-from drift_pipeline.loop.loop import Backends, Loop
-from drift_pipeline.loop.releasing import Trust
+from drift_pipeline.loop.context import Backends, Trust
+from drift_pipeline.loop.loop import Loop
 from drift_pipeline.policy.engines import PolicyEngine, read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
 from drift_pipeline.registry.backends import Registry

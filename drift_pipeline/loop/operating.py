@@ -8,9 +8,12 @@ from typing import Any
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError
+from drift_pipeline.loop.context import Context, Trust
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.loop import Loop
-from drift_pipeline.loop.releasing import Releasing, Trust
+from drift_pipeline.loop.releasing.advancing import hurry
+from drift_pipeline.loop.releasing.rolling_back import roll_back as back
+from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.policy.decide import Decision, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
@@ -41,23 +44,20 @@ def promote(loop: Loop, actor: str, reason: str) -> Status:
         InputError: no rollout is under way, or something else than time is lacking.
     """
     loop.catch_up()
-    champion = loop.champion
-    if champion is None:
-        raise InputError(f"{loop.spec.name}: no model is watched; adopt it first")
-    moved = loop.releasing.hurry(champion, actor, _given(reason))
-    loop.take_up_champion()
+    moved = hurry(loop.rollouts, loop.monitor.champion, actor, _given(reason))
+    loop.session.take_up_champion()
     return moved
 
 
 def roll_back(loop: Loop, actor: str, reason: str, *, champion: bool = False) -> Status:
     """Stop the rollout, or go back to the version before; no policy is asked, and nothing is waited for.
 
-    The reference is armed by the next tick, so that this takes no longer than one transaction. `champion` as for
-    `Releasing.roll_back`.
+    The next tick monitors the version that answers then, so that this takes no longer than one transaction.
+    `champion` as for `releasing.rolling_back`.
     """
-    back = loop.releasing.roll_back(actor, _given(reason), champion=champion)
-    assert back is not None, "no particular rollout was asked for"
-    return back
+    moved = back(loop.rollouts, actor, _given(reason), champion=champion)
+    assert moved is not None, "no particular rollout was asked for"
+    return moved
 
 
 def brake(
@@ -74,8 +74,8 @@ def brake(
     None, and nothing is changed, where somebody rolled it back already, or another one is under way by now.
     """
     ledger, lake = Ledger(spec, store, clock), Lake(settings.lake / spec.name, source="loop")
-    releasing = Releasing(spec, ledger, lake, registry, clock, Trust(settings.gitops, settings.environment, {}, ""))
-    return releasing.roll_back("gateway", f"SLO breach: {why}", only=rollout_id)
+    context = Context(spec, ledger, lake, registry, clock, Trust(settings.gitops, settings.environment, {}, ""))
+    return back(Rollouts(context), "gateway", f"SLO breach: {why}", only=rollout_id)
 
 
 def pause(loop: Loop, actor: str, reason: str, *, on: bool) -> None:
@@ -96,7 +96,7 @@ def announce_maintenance(loop: Loop, actor: str, reason: str, span: Window) -> N
     now = loop.clock.now()
     if span.end <= now:
         raise InputError(f"maintenance until {span.end:%Y-%m-%d %H:%M} is over already; give a --to in the future")
-    before = [Window(one.start, min(one.end, now)) for one in loop.holds.maintenances() if one.start < now]
+    before = [Window(one.start, min(one.end, now)) for one in loop.pauses.maintenances() if one.start < now]
     body = {**_ends(Window(max(span.start, now), span.end)), "earlier": [_ends(one) for one in before]}
     _put(loop, "maintenance.announced", "maintenance", body, actor, reason)
 

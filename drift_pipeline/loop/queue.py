@@ -5,9 +5,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from drift_pipeline.clock import Clock
-from drift_pipeline.loop.holds import Holds
-from drift_pipeline.loop.ledger import Ledger
+from drift_pipeline.loop.context import Context
+from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.state import Retrains
 from drift_pipeline.policy.decide import Action, Trigger
 
@@ -19,8 +18,8 @@ WANTED, RUNNING, PROVEN = "wanted", "running", "proven"
 class Queue:
     """One model's. An entry is wanted, running under a lease, and then what its run came to."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, holds: Holds) -> None:
-        self._ledger, self._clock, self._holds = ledger, clock, holds
+    def __init__(self, context: Context) -> None:
+        self._ledger, self._clock, self._pauses = context.ledger, context.clock, Pauses(context)
 
     def entry(
         self, decision_id: str, action: Action, trigger: Trigger, incident: str, at: datetime
@@ -40,9 +39,9 @@ class Queue:
 
     def wanted(self) -> list[Mapping[str, Any]]:
         """What no run has come of yet, or whose run has let its lease run out; oldest first."""
-        if self._holds.at_rest():
+        if self._pauses.in_maintenance():
             return []
-        paused = self._holds.paused()
+        paused = self._pauses.paused()
         found = [body for _, body in self._ledger.all("retrain") if self._free(body)]
         return [body for body in found if not paused or body["trigger"] in (Trigger.OPERATOR, Trigger.HOTFIX)]
 

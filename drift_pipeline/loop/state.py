@@ -14,7 +14,7 @@ from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.trainers import score
 
-__all__ = ["RECORDED", "Assignment", "Memory", "Recovery", "Retrains", "Training", "Version"]
+__all__ = ["RECORDED", "Assignment", "Cause", "Memory", "Recovery", "Retrains", "Training", "Version"]
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -68,7 +68,7 @@ class Recovery:
     fresh_rows_needed: int
 
     def again(self, fresh_rows_needed: int) -> "Recovery":
-        """Still owed after another training, which the next one waits for so many rows after."""
+        """Still pending after another training, which the next one waits for so many rows after."""
         return replace(self, fresh_rows_needed=fresh_rows_needed)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +77,14 @@ class Recovery:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Recovery":
         return cls(**{**document, "onset": datetime.fromisoformat(document["onset"])})
+
+
+@dataclass(frozen=True)
+class Cause:
+    """The drift that a retrain answers: labelled rows since its onset, and what has to be made good, if anything."""
+
+    fresh_rows: int
+    recovery: Recovery | None
 
 
 @dataclass

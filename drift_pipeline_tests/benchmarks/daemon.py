@@ -39,6 +39,7 @@ from drift_pipeline.components.lanes import DECISION, LANE, NORMAL
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.loop.adopting import adopt
 from drift_pipeline.loop.home import Home, model_of, opened
+from drift_pipeline.loop.releasing.starting import begin
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -164,7 +165,7 @@ def begin_rollout(home: Home, spec: ModelSpec, data: bytes) -> None:
     digest = home.registry.put({"model": spec.name, "version": "v2"}, {"model.skops": data}).digest
     record = {**champion, "digest": digest, "version": "v2", "passed": True}
     loop.ledger.commit("candidate.given", {"version": "v2"}, puts={f"candidate/{digest}": record})
-    assert loop.releasing.begin(digest, champion["digest"])
+    assert begin(loop.rollouts, digest, champion["digest"])
 
 
 class Traffic:

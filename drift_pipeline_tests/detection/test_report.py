@@ -20,7 +20,8 @@ import pytest
 
 from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report, Verdict
-from drift_pipeline.detection.report import DRAWN_ROWS, HELLINGER, KS, PSI, DriftFiles, write_drift_report
+from drift_pipeline.detection.report import DRAWN_ROWS, DriftFiles, write_drift_report
+from drift_pipeline.detection.report.evidently_blocks import HELLINGER, KS, PSI
 from drift_pipeline.telemetry.synthetic import START
 from drift_pipeline_tests.detection.worlds import SPEC, World, finding, rows, spec_of
 

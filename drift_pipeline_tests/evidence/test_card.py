@@ -18,8 +18,8 @@ import pytest
 from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.evidence.card import CardFacts, State, group_analysis, make_card, write_card
-from drift_pipeline.evidence.groups import auroc_interval, share_interval
+from drift_pipeline.evidence.card import CardFacts, State, make_card, write_card
+from drift_pipeline.evidence.groups import auroc_interval, group_analysis, share_interval
 from drift_pipeline.evidence.pages import number
 from drift_pipeline.registry.bundle import make_bundle
 from drift_pipeline.rollout.approval import Approval, Refusal

@@ -12,7 +12,8 @@ from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import ControlStore, Entry, Put
 from drift_pipeline.evidence.approve import read_keys
-from drift_pipeline.evidence.card import CardFacts, ModelCard, group_analysis, make_card
+from drift_pipeline.evidence.card import CardFacts, ModelCard, make_card
+from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import Bundle
 from drift_pipeline.rollout.approval import read_approvals, verify_approval

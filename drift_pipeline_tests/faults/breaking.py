@@ -11,8 +11,8 @@ import polars as pl
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
 from drift_pipeline.errors import UnavailableError
+from drift_pipeline.loop.context import Backends
 from drift_pipeline.loop.home import Home
-from drift_pipeline.loop.loop import Backends
 from drift_pipeline.policy.engines import PolicyEngine
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import Bundle

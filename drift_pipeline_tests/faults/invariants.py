@@ -78,11 +78,11 @@ def told(loop: Loop, report: Report) -> dict[str, object]:
         **{f"kpi {name}": kpi.to_json() for name, kpi in report.kpis.items()},
         "findings": [finding.to_json() for finding in report.features],
         "champion": loop.champion.to_json() if loop.champion else None,
-        "rollout": loop.rollout.to_json() if loop.rollout else None,
-        "retrains": loop.retraining.done.to_json(),
+        "rollout": loop.rollouts.status.to_json() if loop.rollouts.status else None,
+        "retrains": loop.trainings.done.to_json(),
         "incident": (incident.key, incident.open, incident.reference),
-        "labelled": loop._watched().labelled_since(loop._watched().armed_at),
-        "rows": loop._watched().rows_counted(),
+        "labelled": loop.monitor.labelled_since(loop.monitor.armed_at),
+        "rows": loop.monitor.rows_counted(),
     }
 
 
@@ -117,7 +117,7 @@ def _audited(site: Site, records: Sequence[AuditRecord]) -> Iterator[str]:
     events = [record.event for record in records]
     back = sum("after full" in str(record.details.get("reason")) for record in records)
     armed, champions = (
-        events.count("reference.frozen") + events.count("reference.rearmed"),
+        events.count("reference.frozen") + events.count("reference.restored"),
         events.count("rollout.full"),
     )
     if armed > 1 + champions + back:
@@ -155,7 +155,7 @@ def _counted(site: Site, loops: Sequence[Loop]) -> Iterator[str]:
         if alien := set(here) - expected:
             yield f"I5 {len(alien)} {what} were never sent: {sorted(alien)[:3]}"
     for loop in loops:
-        watch = loop._watched()
+        watch = loop.monitor
         ours = served.filter(
             (pl.col("_version") == watch.champion.name) & (pl.col("_time") >= watch.armed_at) & _judged(site)
         )

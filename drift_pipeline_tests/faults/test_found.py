@@ -55,7 +55,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def counted(loop: Loop) -> tuple[int, int]:
     """Rows, and labelled rows."""
     loop.look()
-    watch = loop._watched()
+    watch = loop.monitor
     return watch.rows_counted(), watch.labelled_since(watch.armed_at)
 
 
@@ -69,7 +69,7 @@ def test_a_process_that_comes_late_to_a_promotion_takes_up_what_was_armed(world:
     assert world.loop.incident.open
     late.catch_up()
     assert late.incident.open
-    assert "reference.rearmed" not in world.events()
+    assert "reference.restored" not in world.events()
 
 
 def test_bytes_that_were_swapped_in_the_canary_are_not_promoted_by_a_loop_that_has_the_old_ones(world: World) -> None:
@@ -108,7 +108,7 @@ def test_rows_from_before_an_onset_are_not_fresh(live: Live) -> None:
     loop = live.site.twin()
     loop.look()
     now = live.site.clock.now()
-    assert loop._owed._fresh_rows(now, loop._watched(), now) == 0
+    assert loop.recoveries.fresh_rows(now, loop.monitor, now) == 0
 
 
 def test_a_label_that_came_before_its_prediction_outlives_a_restart(live: Live) -> None:

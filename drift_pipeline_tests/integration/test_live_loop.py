@@ -72,7 +72,7 @@ def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_tak
         assert "incident.opened" in drill.paged()
 
         drill.drift("rollback", MODEL, "--reason", "a rehearsal", "--actor", "Ada")
-        rearmed = drill.event("reference.rearmed", 60, full.seq)
+        rearmed = drill.event("reference.restored", 60, full.seq)
         drill.traffic("canary_latency@0s:2", seconds=400, rate=50, seed=1)
         drill.launch("submit_rollout", "begin_rollout", {"model": MODEL, "digest": proven.digests["bundle"]})
         canary = drill.event("rollout.canary", 150, rearmed.seq)

@@ -1,16 +1,16 @@
-"""Holds: what people asked the loop to leave alone, and until when. Each is read anew from the control store."""
+"""Pauses, maintenance and snoozes: what people asked the loop to leave alone, read anew from the control store."""
 
 from datetime import datetime
 
-from drift_pipeline.clock import Clock, Window
-from drift_pipeline.loop.ledger import Ledger
+from drift_pipeline.clock import Window
+from drift_pipeline.loop.context import Context
 
 
-class Holds:
+class Pauses:
     """One model's. `operating.py` writes them."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
-        self._ledger, self._clock = ledger, clock
+    def __init__(self, context: Context) -> None:
+        self._ledger, self._clock = context.ledger, context.clock
 
     def maintenances(self) -> tuple[Window, ...]:
         """All spans that operators announced, over or not: their rows judge nothing, and nothing is done meanwhile."""
@@ -18,13 +18,13 @@ class Holds:
         spans = [*found["earlier"], found] if found else []
         return tuple(Window(*(datetime.fromisoformat(span[end]) for end in ("from", "to"))) for span in spans)
 
-    def at_rest(self) -> bool:
+    def in_maintenance(self) -> bool:
         """Whether a maintenance is going on."""
         now = self._clock.now()
         return any(now in span for span in self.maintenances())
 
     def paused(self) -> bool:
-        """Whether an operator holds retraining and promotion."""
+        """Whether an operator stopped retraining and promotion for now."""
         found = self._ledger.find("pause")
         return bool(found and found["on"])
 

@@ -1,0 +1,88 @@
+"""The card as a document: sections of fields, each with its state, its source and who said so."""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from drift_pipeline.detection.judging.performance import Performance, measured_by
+
+
+class State(StrEnum):
+    """AUTO: recorded by the loop. DECLARED: a person's words, not checked."""
+
+    AUTO = "auto"
+    DECLARED = "declared"
+    MISSING = "MISSING"
+    NOT_APPLICABLE = "NOT_APPLICABLE"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the value can be read again; `sha256` is that of the whole document, in canonical JSON, at that time."""
+
+    kind: str
+    uri: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """`value` is JSON, null unless it is known. `reason` says why it is not, and who can supply it."""
+
+    id: str
+    value: Any
+    state: State
+    reason: str | None
+    source: Source
+    asserted_by: str | None
+
+
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """`at` is when it was made: approvals are judged as of then."""
+
+    model: str
+    version: str
+    digest: str
+    owner: str
+    environment: str
+    at: str
+    sections: tuple[Section, ...]
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        return {field.id: field for section in self.sections for field in section.fields}
+
+    @property
+    def performance(self) -> Performance:
+        """What its figures are measured by."""
+        return measured_by({id.removeprefix("quantitative."): field for id, field in self.fields.items()})
+
+    @property
+    def documents(self) -> dict[str, Source]:
+        """Each document that a value was read from, by its kind."""
+        found = {field.source.kind: field.source for field in self.fields.values()}
+        return {kind: Source(kind, source.uri.partition("#")[0], source.sha256) for kind, source in found.items()}
+
+    @property
+    def missing(self) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields.values() if field.state is State.MISSING)
+
+    @property
+    def status(self) -> str:
+        """`DRAFT n/m`: n of the m fields that apply are filled; without DRAFT when all are."""
+        applicable = sum(field.state is not State.NOT_APPLICABLE for field in self.fields.values())
+        count = f"{applicable - len(self.missing)}/{applicable}"
+        return f"DRAFT {count}" if self.missing else count
+
+    def to_json(self) -> dict[str, Any]:
+        head = {name: value for name, value in asdict(self).items() if name != "sections"}
+        missing = [field.id for field in self.missing]
+        return {**head, "status": self.status, "missing": missing, "sections": asdict(self)["sections"]}

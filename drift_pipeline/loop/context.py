@@ -1,0 +1,61 @@
+"""What the stages of one model's loop share: the spec, the ledger, the lake, the registry, the clock and the keys."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from drift_pipeline.alerts.channels import Channel
+from drift_pipeline.clock import MINUTE, Clock
+from drift_pipeline.control.signing import PublicKey
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.detection.judging.performance import Performance, performance_of
+from drift_pipeline.loop.ledger import Ledger
+from drift_pipeline.policy.engines import PolicyEngine
+from drift_pipeline.registry.backends import Registry
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.lake import Lake
+
+
+@dataclass(frozen=True)
+class Backends:
+    """What the loop works on; which implementation stands behind each is not its business."""
+
+    lake: Lake
+    store: ControlStore
+    registry: Registry
+    policy: PolicyEngine
+    alerts: Channel
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose approvals count: the GitOps folder they are filed in, the environment, and the keys."""
+
+    gitops: Path
+    environment: str
+    approvers: Mapping[str, PublicKey]
+    trainer_key_id: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """One model's. A stage reads and writes state through the ledger alone.
+
+    `step` is the time between two ticks; `seed` starts every training; `progress` is told in words what takes long.
+    """
+
+    spec: ModelSpec
+    ledger: Ledger
+    lake: Lake
+    registry: Registry
+    clock: Clock
+    trust: Trust
+    step: timedelta = MINUTE
+    seed: int = 0
+    progress: Callable[[str], None] = lambda _: None
+
+    @property
+    def performance(self) -> Performance:
+        """How good a model of this task is, measured."""
+        return performance_of(self.spec)

@@ -1,0 +1,130 @@
+"""The monitor of one champion: reads what landed, has it counted, and has the windows that end now judged."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+import polars as pl
+
+from drift_pipeline.clock import DAY, HOUR, Window
+from drift_pipeline.detection.counting.shape import Shape, shape_of
+from drift_pipeline.detection.counting.windows import floor, sliding
+from drift_pipeline.detection.judging.monitor import Monitor, window_lengths
+from drift_pipeline.detection.judging.performance import performance_of
+from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
+from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline
+from drift_pipeline.loop.monitoring.counting import Counting, outside
+from drift_pipeline.loop.monitoring.profiles import StoredProfiles
+from drift_pipeline.loop.monitoring.sampling import DailySamples
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.lake import Lake
+
+MOST_SHAPES = 8
+
+
+class ChampionMonitor:
+    """Counts what lands in the order in which it lands, so that no row is missed or counted twice, however late it is.
+
+    All it counts is in the lake: a monitor that is made again takes up the stored profiles, and what landed since.
+    """
+
+    def __init__(self, baseline: MonitoringBaseline, *, lake: Lake, spec: ModelSpec, step: timedelta) -> None:
+        """
+        Args:
+            step: time between two ticks.
+        """
+        self.baseline = baseline
+        self.champion, self.reference, self.armed_at = baseline.champion, baseline.reference, baseline.armed_at
+        self._lake, self._spec = lake, spec
+        self._landed, self._counted_until = dict(baseline.landed), baseline.armed_at
+        self._judging = Monitor(baseline.reference, spec, baseline.armed_at, step)
+        self._slices = self._judging.slices
+        longest = window_lengths(spec, step)[-1]
+        self._counting = Counting(baseline, self._slices, spec.outcome.delay, longest)
+        self._profiles = StoredProfiles(baseline, lake, spec.name)
+        self._samples = None if spec.kpis.multivariate is None else DailySamples(baseline, lake)
+
+    def observe(self, now: datetime, leave_out: Sequence[Window] = (), *, keep: bool = True) -> Report:
+        """Profile what landed since the last call and judge every KPI.
+
+        Args:
+            leave_out: rows of these spans of time stay out of the profiles.
+            keep: store the profiles of each hour for whoever makes this monitor again.
+
+        Raises:
+            ConflictError: another process stored profiles of this champion meanwhile; make the monitor again.
+        """
+        # outcomes first: what is labelled by then has landed, and is read after
+        outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
+        served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
+        self._counting.add(outside(served, leave_out), outcomes, now)
+        hour = floor(now, HOUR)
+        if keep and hour > self._counted_until:  # by now what is counted ends where the cursors stand
+            self._counted_until = hour
+            self._profiles.append(self._slices.new_parts(), hour, self._landed)
+        return self._judged(now, {})
+
+    def look_back(self, now: datetime, versions: Mapping[str, int]) -> Report:
+        """What a monitor that was just made would have said at an earlier time, of rows and labels from before it.
+
+        Args:
+            versions: Delta versions of `predictions` and `outcomes` to read; none = as they are now.
+        """
+        window = Window(self.armed_at, now)
+        served, outcomes = (self._lake.read(t, window, versions.get(t)) for t in ("predictions", "outcomes"))
+        self._counting.add(served, outcomes, now)
+        return self._judged(now, versions)
+
+    def restore(self, now: datetime, leave_out: Sequence[Window] = ()) -> None:
+        """Take up the stored profiles of this champion and reference; what landed since is read at the next
+        `observe`."""
+        found = self._profiles.read(now)
+        if found is None:
+            return
+        self._slices.restore(found.parts)
+        self._counted_until, self._landed = found.counted_until, found.landed
+        window = Window(self._counting.still_open(found.counted_until), now + DAY)
+        outcomes, rows = (self._before_cursor(table, window) for table in ("outcomes", "predictions"))
+        self._counting.take_up(rows, outcomes, found.counted_until, leave_out)
+
+    def rows_counted(self) -> int:
+        """Rows in the profiles that are at hand."""
+        return self._slices.rows()
+
+    def rows_waiting(self) -> int:
+        """Rows that may still get a label."""
+        return self._counting.waiting
+
+    def labelled_since(self, moment: datetime) -> int:
+        """Labelled rows of this monitor from the moment on; of its hour, which is not told apart, none count."""
+        return self._slices.labelled() if moment <= self.armed_at else self._slices.labelled_since(moment)
+
+    def performance_now(self, report: Report) -> float | None:
+        """The last estimate of the champion's performance: its newest window's, else the held-out one, if it has
+        one."""
+        performance, held_out = performance_of(self._spec), self.reference.baseline
+        change = report.kpis[performance.kpi].value or 0.0
+        return None if held_out is None else performance.after(held_out.value, change)
+
+    def shapes(self, report: Report) -> list[tuple[FeatureFinding, Shape]]:
+        """What drifts and how it is distributed beside the reference, the largest distance first.
+
+        Each column in the window where it differs most; where none drifts, those that differ most, which says so.
+        """
+        by_size = sorted(report.features, key=lambda f: (not f.drift, -f.distance))
+        found = {f.name: f for f in reversed(by_size) if f.n and (f.drift or not report.drifting)}
+        chosen = sorted(found.values(), key=lambda f: -f.distance)[: MOST_SHAPES if report.drifting else 3]
+        return [(finding, self._shape(finding, report.at)) for finding in chosen]
+
+    def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
+        window = sliding(at, finding.window)
+        return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
+
+    def _judged(self, now: datetime, versions: Mapping[str, int]) -> Report:
+        return self._judging.evaluate(now, self._samples.until(now, versions) if self._samples else ({}, {}))
+
+    def _before_cursor(self, table: Literal["predictions", "outcomes"], window: Window) -> pl.DataFrame:
+        """Rows of the window that had landed when the profiles were stored."""
+        rows, (after, _) = self._lake.read(table, window), self._lake.landed(table, self._landed[table])
+        key = ["_id", "_time" if table == "predictions" else "_observed_at"]
+        return rows if rows.is_empty() or after.is_empty() else rows.join(after, on=key, how="anti")

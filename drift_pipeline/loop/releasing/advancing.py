@@ -1,0 +1,79 @@
+"""Advancing: a rollout goes one step on, if the facts and the approvals allow it."""
+
+from dataclasses import replace
+
+from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.loop.releasing.approvals import filed
+from drift_pipeline.loop.releasing.rolling_back import roll_back
+from drift_pipeline.loop.releasing.rollouts import Rollouts
+from drift_pipeline.loop.state import Version
+from drift_pipeline.rollout.advance import Promote
+from drift_pipeline.rollout.advance import advance as moved_by
+from drift_pipeline.rollout.approval import count_valid
+from drift_pipeline.rollout.observe import observe
+from drift_pipeline.rollout.plan import Phase, Plan, Status
+from drift_pipeline.rollout.verdict import Observations, judge
+
+
+def advance(rollouts: Rollouts, champion: Version, *, held: bool = False) -> Status | None:
+    """Take the rollout one step; None where nothing moved.
+
+    Args:
+        champion: the version that answers.
+        held: only back, not forward: somebody paused the model.
+    """
+    return _advance(rollouts, Plan.of(rollouts.context.spec), champion, held, "loop", "")
+
+
+def hurry(rollouts: Rollouts, champion: Version, actor: str, reason: str) -> Status:
+    """Take the next step forward without waiting for the phase's time: everything else is asked for as ever.
+
+    Raises:
+        InputError: no rollout is under way, or the facts or the approvals do not allow it yet; says which.
+    """
+    spec, status = rollouts.context.spec, rollouts.active
+    if status is None:
+        raise InputError(f"{spec.name}: no rollout is under way; there is nothing to promote")
+    waited = rollouts.context.clock.now() - status.since
+    moved = _advance(rollouts, replace(Plan.of(spec), shadow=waited, canary=waited), champion, False, actor, reason)
+    if moved is None:
+        lacking = why_it_waits(rollouts, champion)
+        raise InputError(f"{spec.name}: {status.rollout_id} holds in {status.phase}: {lacking}")
+    return moved
+
+
+def why_it_waits(rollouts: Rollouts, champion: Version) -> str:
+    """What the rollout under way waits for, in words."""
+    status, candidate, plan = rollouts.active, rollouts.candidate, Plan.of(rollouts.context.spec)
+    if status is None or candidate is None:
+        return "no rollout is under way"
+    judged = "; ".join(judge(_seen(rollouts, status, candidate, champion), plan.min_samples).reasons)
+    approvals = count_valid(filed(rollouts.context, status.candidate))
+    return f"{judged}; {approvals} of {plan.approvals} approvals"
+
+
+def _advance(rollouts: Rollouts, plan: Plan, champion: Version, held: bool, actor: str, reason: str) -> Status | None:
+    status, candidate = rollouts.active, rollouts.candidate
+    if status is None or candidate is None:
+        return None
+    approvals = count_valid(filed(rollouts.context, status.candidate))
+    seen = _seen(rollouts, status, candidate, champion)
+    moved, effects = moved_by(plan, status, seen, approvals, rollouts.context.clock.now())
+    if moved == status or (held and moved.phase is not Phase.ROLLED_BACK):
+        return None
+    promoted = None
+    if any(isinstance(effect, Promote) for effect in effects):
+        try:  # what was loaded when the rollout began may lie there as something else by now
+            rollouts.load(status.candidate)
+        except IntegrityError as error:
+            return roll_back(rollouts, actor, f"not promoted: {error}", only=status.rollout_id)
+        promoted = {**candidate.to_json(), "previous": champion.to_json()}
+    if reason:
+        moved = replace(moved, reason=f"{reason}; {moved.reason}")
+    rollouts.move(moved, effects, actor, champion=promoted)
+    return moved
+
+
+def _seen(rollouts: Rollouts, status: Status, candidate: Version, champion: Version) -> Observations:
+    at = rollouts.context
+    return observe(at.lake, status, candidate.name, champion.name, at.clock.now(), at.performance, at.spec)

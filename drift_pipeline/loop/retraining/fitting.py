@@ -1,0 +1,100 @@
+"""Fitting: the second step of a retrain searches and trains on the older rows, and puts a bundle into the registry."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+
+from drift_pipeline.errors import InputError
+from drift_pipeline.loop.context import Context
+from drift_pipeline.loop.retraining.trainings import Trainings
+from drift_pipeline.loop.state import Assignment, Version
+from drift_pipeline.registry.bundle import dump_pipeline
+from drift_pipeline.training.search import Trained, train
+
+
+def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
+    """Train the candidate and register its bundle; nothing is proven yet.
+
+    None, with its reason in the audit, where nothing can be trained on the rows. What was fitted already is not
+    fitted again.
+    """
+    if assignment.digest is not None:
+        return assignment
+    dataset, began = trainings.rows(assignment), (time.perf_counter(), time.process_time())
+    older = dataset.frame.filter(pl.col("_time") < assignment.block_from)
+    try:
+        trained = fitted(trainings.context, older, assignment.version, assignment.fresh)
+    except InputError as error:
+        trainings.refuse(assignment.decision, str(error), trainings.done)
+        return None
+    wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+    cost = {"wall_seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+    return _record(trainings, assignment, trained, cost)
+
+
+def fitted(context: Context, rows: pl.DataFrame, name: str, fresh: int = 0) -> Trained:
+    """A pipeline of the version `name`, trained on rows (n,) in order of time."""
+    seed = context.seed + int(name.removeprefix("v"))
+    return train(rows, context.spec, seed, fresh, lambda done, of: context.progress(f"{name}: trial {done}/{of}"))
+
+
+def register(context: Context, trained: Trained, name: str, facts: Mapping[str, Any] | None = None) -> str:
+    """The bundle's digest; it holds the pipeline and what it came from."""
+    fields = {
+        "model": context.spec.name,
+        "version": name,
+        "created_at": context.clock.now().isoformat(),
+        "trainer": context.spec.retrain.trainer,
+        "params": trained.params,
+        "rows": trained.rows,
+        "trained_from": trained.start.isoformat(),
+        f"validation_{context.performance.kpi}": trained.validation,
+        "features": dict(context.spec.features),
+        "libraries": {library: version(library) for library in ("scikit-learn", "skops", "drift-pipeline")},
+        **(facts or {}),
+    }
+    return context.registry.put(fields, {"model.skops": dump_pipeline(trained.pipeline)}).digest
+
+
+def register_given(context: Context, pipeline: bytes, origin: str) -> str:
+    """Model version 1, a pipeline as skops wrote it that was trained elsewhere; returns its bundle's digest."""
+    fields = {
+        "model": context.spec.name,
+        "version": "v1",
+        "created_at": context.clock.now().isoformat(),
+        "trainer": "given",
+        "origin": origin,
+        "features": dict(context.spec.features),
+    }
+    return context.registry.put(fields, {"model.skops": pipeline}).digest
+
+
+def _record(trainings: Trainings, assignment: Assignment, trained: Trained, cost: Mapping[str, float]) -> Assignment:
+    at, facts = trainings.context, _facts(assignment)
+    digest = register(at, trained, assignment.version, facts)
+    retrains = trainings.done
+    if assignment.recovery is not None:
+        retrains = replace(retrains, recovery=assignment.recovery)
+    done = replace(assignment, digest=digest)
+    made = Version(digest, assignment.version, trained.start, assignment.block_from, None)
+    record = {
+        **facts,
+        **made.to_json(),
+        "passed": None,
+        "trainer": at.trust.trainer_key_id,
+        "cost": {**cost, "rows": trained.rows, "trials": trained.trials},
+    }
+    told = {"version": assignment.version, "decision": assignment.decision, "rows": trained.rows}
+    puts = {f"candidate/{digest}": record, **trainings.entries(done), "retrains": retrains.to_json()}
+    at.ledger.commit("candidate.trained", told, {"bundle": digest}, puts=puts)
+    return done
+
+
+def _facts(assignment: Assignment) -> dict[str, Any]:
+    data = {"from": assignment.from_.isoformat(), "to": assignment.known_at.isoformat(), **assignment.versions}
+    proven_on = {"from": assignment.block_from.isoformat(), "rows": assignment.block_rows}
+    return {"decision": assignment.decision, "data": data, "proven_on": proven_on}

@@ -1,0 +1,72 @@
+"""Pinning: the first step of a retrain fixes the rows that train and those that prove."""
+
+from dataclasses import replace
+
+import polars as pl
+
+from drift_pipeline.errors import InputError
+from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
+from drift_pipeline.loop.state import Assignment, Cause, Retrains, Version
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.dataset import Dataset, block_rows, split_newest, training_dataset
+
+LEAST_BLOCK = 500
+
+
+def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause | None) -> Assignment | None:
+    """Fix the rows that are to train and to prove the next candidate; None, and audited, where they are too few."""
+    at = trainings.context
+    if again := at.ledger.find(f"training/{decision_id}"):
+        return Assignment.from_json(again)
+    now = at.clock.now()
+    done = replace(trainings.done, attempted=now)
+    try:
+        dataset = training_dataset(at.lake, at.spec, now)
+    except InputError as error:
+        trainings.refuse(decision_id, str(error), done)
+        return None
+    block = _block(dataset.frame, champion, cause, at.spec)
+    if isinstance(block, str):
+        trainings.refuse(decision_id, block, done)
+        return None
+    done = done.began(now)
+    assignment = Assignment(
+        version=f"v{done.versions}",
+        decision=decision_id,
+        champion=champion.digest,
+        known_at=now,
+        from_=dataset.window.start,
+        versions=dict(dataset.versions),
+        block_from=block["_time"][0],
+        rows=dataset.frame.height,
+        block_rows=block.height,
+        fresh=max((cause.fresh_rows if cause else 0) - block.height, 0),
+        recovery=cause.recovery if cause else None,
+    )
+    _record(trainings, assignment, dataset, done)
+    return assignment
+
+
+def _block(frame: pl.DataFrame, champion: Version, cause: Cause | None, spec: ModelSpec) -> pl.DataFrame | str:
+    """The newest rows, which prove; or why they, or the others, are too few."""
+    unseen = frame.filter(pl.col("_time") >= champion.unseen_from).height
+    size = min(block_rows(cause.fresh_rows if cause else None, frame.height), unseen)
+    if size < LEAST_BLOCK or frame.height - size < spec.retrain.min_rows:
+        return f"{frame.height:,} labelled rows, {unseen:,} of them unseen by {champion.name}, are too few"
+    block = proving_block(frame, split_newest(frame, size)[1]["_time"][0], champion, spec)
+    if 2 * block.height < size:
+        return f"{champion.name} scored only {block.height:,} of the newest {size:,} rows"
+    return block
+
+
+def _record(trainings: Trainings, assignment: Assignment, dataset: Dataset, done: Retrains) -> None:
+    trainings.keep(assignment, dataset)
+    told = {
+        "decision": assignment.decision,
+        "version": assignment.version,
+        "rows": assignment.rows,
+        "block": assignment.block_rows,
+        **dataset.versions,
+    }
+    puts = {**trainings.entries(assignment), "retrains": done.to_json()}
+    trainings.context.ledger.commit("training.started", told, puts=puts)

@@ -1,0 +1,83 @@
+"""Proving: the last step of a retrain holds the candidate to the gates, beside the champion."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.evidence.groups import group_analysis
+from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
+from drift_pipeline.loop.state import Assignment, Training, Version
+from drift_pipeline.training import gates
+from drift_pipeline.training.gates import Gates, Outcome
+
+LEAST_PARITY_ROWS = 5000  # decisions need no label; below 2000 equal models differ by 3 pp too often
+
+
+def prove(trainings: Trainings, assignment: Assignment, champion: Version) -> Training:
+    """Hold the candidate to the gates, passed or not, and write down what they said; its release reads that again.
+
+    What they said once stands: asking again until they pass would prove nothing.
+
+    Raises:
+        InputError: nothing was trained for this assignment yet.
+        IntegrityError: the bundle's bytes do not fit, or the champion is another one by now.
+    """
+    at = trainings.context
+    if assignment.digest is None:
+        raise InputError(f"{at.spec.name}: {assignment.version} is not trained yet; fit it first")
+    if assignment.champion != champion.digest:
+        raise IntegrityError(
+            f"{at.spec.name}: {assignment.version} was trained to follow {assignment.champion}, "
+            f"but the champion is {champion.name} ({champion.digest}) by now; pin a new dataset"
+        )
+    record = trainings.candidate(assignment.digest)
+    if record["passed"] is not None:
+        told = record[at.performance.kpi]
+        return Training(assignment.version, assignment.digest, record["passed"], told["before"], told["after"])
+    candidate = Version.load(record, at.registry)
+    block, said = _asked(trainings, assignment, champion, candidate)
+    return _record(trainings, assignment.decision, candidate, block, said, record)
+
+
+def _asked(
+    trainings: Trainings, assignment: Assignment, champion: Version, candidate: Version
+) -> tuple[pl.DataFrame, Gates]:
+    """The block that proves, and what the gates say of it."""
+    spec, pipeline = trainings.context.spec, candidate.pipeline
+    if pipeline is None:
+        raise IntegrityError(f"{spec.name}: {assignment.version} is recorded scores, which cannot be proven")
+    frame = trainings.rows(assignment).frame
+    block = proving_block(frame, assignment.block_from, champion, spec)
+    newest = frame.tail(max(block.height, LEAST_PARITY_ROWS))
+    newest = newest.with_columns(champion.scores(newest, spec).alias("_champion"))
+    fell = assignment.recovery is not None
+    return block, gates.prove(pipeline, block, newest, trainings.holdout, spec, performance_fell=fell)
+
+
+def _record(
+    trainings: Trainings,
+    decision_id: str,
+    candidate: Version,
+    block: pl.DataFrame,
+    said: Gates,
+    record: Mapping[str, Any],
+) -> Training:
+    at, retrains = trainings.context, trainings.done
+    scored = block.with_columns(candidate.scores(block, at.spec))
+    before, after = (at.performance.of(block["_label"], scored[column]) for column in ("_champion", "_score"))
+    rejected = 0 if said.passed else retrains.rejected_in_a_row + 1
+    results = {at.performance.kpi: {"before": before, "after": after}, **said.to_json()}
+    told = {name: record[name] for name in ("version", "decision", "data", "proven_on")}
+    puts = {
+        f"candidate/{candidate.digest}": {**record, **results, "groups": group_analysis(scored, at.spec)},
+        "retrains": replace(retrains, rejected_in_a_row=rejected).to_json(),
+        **trainings.ended(decision_id, "proven" if said.passed else "rejected", candidate.digest),
+    }
+    event = "candidate.proven" if said.passed else "candidate.rejected"
+    poisoned = [gate.reason for gate in said.results if gate.name == "poison_floor" and gate.outcome is Outcome.FAIL]
+    alerts = [at.ledger.alert(candidate.name, event, reason) for reason in poisoned]
+    at.ledger.commit(event, {**told, **results}, {"bundle": candidate.digest}, puts=puts, messages=alerts)
+    return Training(candidate.name, candidate.digest, said.passed, before, after)

@@ -1,0 +1,100 @@
+"""Trainings: what the control store has of them, and the rows that they pinned."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from drift_pipeline.clock import Window
+from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.loop.context import Context
+from drift_pipeline.loop.state import Assignment, Retrains, Version
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.dataset import Dataset, training_dataset
+
+
+class Trainings:
+    """One model's; what they came to is read from the control store whenever it is asked for."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._read: tuple[Assignment, Dataset] | None = None
+        self._holdout: pl.DataFrame | None = None
+
+    @property
+    def done(self) -> Retrains:
+        """What the trainings came to so far, of whichever process they were."""
+        found = self.context.ledger.find("retrains")
+        return Retrains.from_json(found) if found else Retrains()
+
+    @property
+    def holdout(self) -> pl.DataFrame:
+        """The fixed, trusted rows with `_label`, in the Delta versions of the day the model was adopted."""
+        if self._holdout is None:
+            at, held = self.context, self.context.ledger.get("holdout")
+            window = Window(datetime.fromisoformat(held["from"]), datetime.fromisoformat(held["to"]))
+            known_at, delay = datetime.fromisoformat(held["at"]), at.spec.outcome.delay
+            self._holdout = at.lake.labelled(window, as_of=known_at, delay=delay, versions=held["delta"])
+        return self._holdout
+
+    def pinned(self, decision_id: str | None = None) -> Assignment:
+        """What was pinned or trained for a decision, or last. Raises InputError where nothing ever was."""
+        found = self.context.ledger.find(f"training/{decision_id}" if decision_id else "training")
+        if found is None:
+            name = self.context.spec.name
+            raise InputError(f"{name}: no dataset is pinned yet; materialise training_dataset first")
+        return Assignment.from_json(found)
+
+    def trained(self, decision_id: str | None = None) -> str:
+        """The digest of what was trained for a decision, or last. Raises InputError where it is not trained yet."""
+        pinned = self.pinned(decision_id)
+        if pinned.digest is None:
+            name = self.context.spec.name
+            raise InputError(f"{name}: {pinned.version} is not trained; materialise candidate_model first")
+        return pinned.digest
+
+    def candidate(self, digest: str) -> Mapping[str, Any]:
+        """What the control store holds of a candidate: its data, cost, gates. Raises InputError for a stranger."""
+        return self.context.ledger.get(f"candidate/{digest}")
+
+    def rows(self, assignment: Assignment) -> Dataset:
+        """The assignment's rows, read again from the Delta versions it pinned unless they are at hand."""
+        if self._read is None or self._read[0].version != assignment.version:
+            spec = self.context.spec
+            found = training_dataset(self.context.lake, spec, assignment.known_at, assignment.versions)
+            if found.frame.height != assignment.rows:
+                raise IntegrityError(
+                    f"{spec.name}: {found.frame.height:,} rows where {assignment.version} pinned "
+                    f"{assignment.rows:,}: the lake or the spec changed; pin a new dataset"
+                )
+            self.keep(assignment, found)
+            return found
+        return self._read[1]
+
+    def keep(self, assignment: Assignment, dataset: Dataset) -> None:
+        """The rows just pinned stay at hand for the next step."""
+        self._read = assignment, dataset
+
+    def entries(self, assignment: Assignment) -> dict[str, Mapping[str, Any]]:
+        """State to put of an assignment: under its decision, and as the last one."""
+        self.context.ledger.find("training")  # the last one is replaced, whichever it was
+        return {f"training/{assignment.decision}": assignment.to_json(), "training": assignment.to_json()}
+
+    def ended(self, decision_id: str, outcome: str, digest: str | None = None) -> dict[str, Mapping[str, Any]]:
+        """State to put with the last step of what a decision asked for; none for a decision that was not noted."""
+        name = f"retrain/{decision_id}"
+        wanted = self.context.ledger.find(name)
+        return {name: {**wanted, "status": outcome, "digest": digest, "lease": None}} if wanted else {}
+
+    def refuse(self, decision_id: str, why: str, done: Retrains) -> None:
+        """Nothing comes of the decision, and everybody may know."""
+        puts = {"retrains": done.to_json(), **self.ended(decision_id, "refused")}
+        self.context.ledger.commit("training.refused", {"decision": decision_id, "because": why}, puts=puts)
+
+
+def proving_block(frame: pl.DataFrame, since: datetime, champion: Version, spec: ModelSpec) -> pl.DataFrame:
+    """The rows that prove, with `_champion`: those from `since` on that the champion could score."""
+    block = frame.filter(pl.col("_time") >= since)
+    block = block.with_columns(champion.scores(block, spec).alias("_champion"))
+    return block.filter(pl.col("_champion").is_finite().fill_null(value=False))

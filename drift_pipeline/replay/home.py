@@ -1,0 +1,84 @@
+"""A replay's home: its own backends, and keys that stand in for the people who would approve."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from drift_pipeline.alerts.channels.log import LogChannel
+from drift_pipeline.clock import Clock
+from drift_pipeline.control.signing import Signer
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.evidence.documents import write_documents
+from drift_pipeline.evidence.verification import keep_policy, write_checkpoint
+from drift_pipeline.loop import RECORDED, Backends, Loop, Trust
+from drift_pipeline.policy.engines import read_bundle
+from drift_pipeline.policy.engines.embedded import EmbeddedEngine
+from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.replay.options import Options
+from drift_pipeline.rollout.approval import REPLAY, REPLAY_ONLY, sign_approval, write_approval
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.lake import Lake
+
+FLUSH_ROWS = 4000
+
+
+class ReplayHome:
+    """Below `settings.home`, which must exist and be empty; close it in the end."""
+
+    def __init__(self, spec: ModelSpec, settings: Settings, options: Options, clock: Clock) -> None:
+        self._spec, self._settings, self._options, self._clock = spec, settings, options, clock
+        for folder in (settings.keys, settings.gitops):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._trainer = Signer.generate(REPLAY_ONLY)
+        self._approvers = [Signer.generate(REPLAY_ONLY) for _ in range(spec.rollout.approvals)]
+        for signer in (self._trainer, *self._approvers):
+            signer.public.save(settings.keys / f"{REPLAY_ONLY}-{signer.key_id[-12:]}.pub.json")
+        keep_policy(settings, read_bundle(options.policy) if options.policy else read_bundle())
+        self.lake = Lake(settings.lake / spec.name, source="replay", flush_rows=FLUSH_ROWS)
+        self.store = ControlStore(settings.database_url, clock)
+        self._registry = LocalRegistry(settings.registry)
+        self._engine = EmbeddedEngine(options.policy)  # last: nobody would end it where something after it fails
+
+    @property
+    def policy_digest(self) -> str:
+        return self._engine.digest
+
+    def loop(self, progress: Callable[[str], None]) -> Loop:
+        """The loop that is played."""
+        alerts = LogChannel(self._settings.alerts)
+        at = Backends(self.lake, self.store, self._registry, self._engine, alerts)
+        keys = {signer.key_id: signer.public for signer in self._approvers}
+        trust = Trust(self._settings.gitops, REPLAY, keys, self._trainer.key_id)
+        step, seed = self._options.step, self._options.seed
+        return Loop(self._spec, at, trust, self._clock, step=step, seed=seed, progress=progress)
+
+    def approve(self, digest: str, patience: timedelta) -> None:
+        """What people do in production, here by keys that say of themselves that they are the replay's own."""
+        now = self._clock.now()
+        for signer in self._approvers:
+            envelope = sign_approval(
+                signer,
+                model=self._spec.name,
+                digest=digest,
+                environment=REPLAY,
+                trainer=self._trainer.key_id,
+                reason="approved by the replay itself: every candidate that passed its gates and its shadow",
+                at=now,
+                expires=now + patience,
+            )
+            write_approval(self._settings.gitops, envelope)
+
+    def document(self, digest: str) -> None:
+        """The version's card as things stand: when it was proven or refused, and again when it became champion."""
+        if digest != RECORDED:
+            now = self._clock.now()
+            write_documents(self._settings, self.store, self._registry, self._spec, digest, now, REPLAY)
+
+    def sign_checkpoint(self) -> None:
+        """Sign the head of the audit chain."""
+        write_checkpoint(self._settings, self.store, self._trainer, self._spec.name, self._clock)
+
+    def close(self) -> None:
+        """End the policy engine and the store; the lake is flushed by whoever played to its end."""
+        self._engine.close()
+        self.store.close()

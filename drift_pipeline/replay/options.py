@@ -1,0 +1,65 @@
+"""How to replay a history: which span trains, how far apart ticks are, which triggers count, and which rows play."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from drift_pipeline.clock import DAY, Window, format_duration
+from drift_pipeline.detection.counting.windows import floor
+from drift_pipeline.errors import InputError
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.history import History
+
+Triggers = Literal["drift", "schedule", "both"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to replay: the training span at the start, the time between ticks, and which triggers may retrain.
+
+    `policy` is a folder of Rego rules; None = the packaged ones.
+    """
+
+    reference: timedelta = 90 * DAY
+    step: timedelta = DAY
+    triggers: Triggers = "both"
+    seed: int = 0
+    policy: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        spans = {"reference": format_duration(self.reference), "step": format_duration(self.step)}
+        return {**spans, "triggers": self.triggers, "seed": self.seed}
+
+
+def between(history: History, start: datetime | None, end: datetime | None) -> History:
+    """The history's rows in [start, end). Raises InputError when none is left."""
+    frame = history.frame
+    if start is not None:
+        frame = frame.filter(pl.col("_time") >= start)
+    if end is not None:
+        frame = frame.filter(pl.col("_time") < end)
+    if frame.is_empty():
+        raise InputError(f"no row is left between --from {start} and --to {end}")
+    return History(frame, history.notes)
+
+
+def reference_span(frame: pl.DataFrame, spec: ModelSpec, options: Options) -> Window:
+    """The span at the start that trains. Raises InputError where the history ends before it does."""
+    if options.step <= timedelta() or options.reference <= timedelta():
+        raise InputError("--step and --reference are longer than nothing: such as 1d and 90d")
+    start = floor(frame["_time"][0], min(options.step, DAY))
+    span = Window(start, start + options.reference)
+    if frame["_time"][-1] < span.end:
+        raise InputError(
+            f"{spec.name}: the history ends at {frame['_time'][-1]:%Y-%m-%d %H:%M}, before the reference span does "
+            f"({span.end:%Y-%m-%d %H:%M}): give a shorter --reference or a longer history"
+        )
+    return span
+
+
+def ticks_of(start: datetime, last: datetime, step: timedelta) -> list[datetime]:
+    """From one step after `start` to the first one after the last row."""
+    return [start + step * number for number in range(1, (last - start) // step + 2)]

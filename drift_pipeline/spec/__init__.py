@@ -1,0 +1,55 @@
+"""The spec: what a user declares about one monitored model, one YAML a model.
+
+Every value that is left out has a default; the defaults of `kpis` are the specification's KPI matrix. `values.py` has
+what a key may hold, `parts.py` the mappings, `model.py` the whole, `reading.py` the way from a file, with its errors.
+"""
+
+from drift_pipeline.spec.model import ModelSpec
+from drift_pipeline.spec.parts import (
+    Card,
+    Ceiling,
+    Columns,
+    Drop,
+    Kpis,
+    Level,
+    Outcome,
+    Part,
+    Prediction,
+    Psi,
+    RangeZ,
+    Retention,
+    Retrain,
+    Rise,
+    Risk,
+    Rollout,
+    Span,
+)
+from drift_pipeline.spec.reading import read_spec
+from drift_pipeline.spec.values import TRAINERS, Duration, Form, Kind, Task
+
+__all__ = [
+    "TRAINERS",
+    "Card",
+    "Ceiling",
+    "Columns",
+    "Drop",
+    "Duration",
+    "Form",
+    "Kind",
+    "Kpis",
+    "Level",
+    "ModelSpec",
+    "Outcome",
+    "Part",
+    "Prediction",
+    "Psi",
+    "RangeZ",
+    "Retention",
+    "Retrain",
+    "Rise",
+    "Risk",
+    "Rollout",
+    "Span",
+    "Task",
+    "read_spec",
+]

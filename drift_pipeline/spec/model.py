@@ -1,0 +1,129 @@
+"""ModelSpec: one monitored model, put together from its parts and held to what its task allows."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any, Literal, get_args
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from drift_pipeline.spec.parts import Card, Columns, Kpis, Outcome, Part, Prediction, Retention, Retrain, Risk, Rollout
+from drift_pipeline.spec.values import TRAINERS, Form, Kind, Task, Text, Zone
+
+# The keys that only one task has
+_OWN: dict[Task, tuple[tuple[str, str], ...]] = {
+    "binary_classification": (
+        ("prediction", "score"),
+        ("prediction", "threshold"),
+        ("outcome", "positive"),
+        ("kpis", "auroc"),
+        ("kpis", "demographic_parity"),
+        ("kpis", "estimated_auroc"),
+    ),
+    "regression": (("prediction", "value"), ("kpis", "mae"), ("kpis", "residuals")),
+}
+
+
+class ModelSpec(Part):
+    """One monitored model.
+
+    `since` is the first day that has a partition in Dagster. `forms`: of categorical columns; where it names none, the
+    form is found in the first reference and stays. `missing`: texts that stand for no value in any watched column.
+    `timezone`: in which the model's hours and days are; times without a zone stay UTC.
+
+    `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean. Keys of
+    another task are refused, its KPIs are None, and neither is written out.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)
+    owner: str = Field(min_length=1)
+    task: Task
+    columns: Columns = Columns()
+    features: dict[str, Kind] = Field(min_length=1)
+    prediction: Prediction = Prediction()
+    outcome: Outcome
+    protected: dict[str, Literal["categorical"]] = Field(default_factory=dict)
+    forms: dict[str, Form] = Field(default_factory=dict)
+    missing: tuple[Text, ...] = ()
+    timezone: Zone = "UTC"
+    kpis: Kpis = Kpis()
+    retrain: Retrain = Retrain()
+    rollout: Rollout = Rollout()
+    retention: Retention = Retention()
+    risk: Risk = Risk()
+    card: Card = Card()
+    since: date = date(2026, 1, 1)
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task(cls, task: object) -> object:
+        if task in get_args(Task):
+            return task
+        works = " or ".join(map(repr, get_args(Task)))
+        several = "; several scores are several MonitoredModels: one a class, that class against the rest"
+        raise ValueError(f"{task!r} is not supported; what works: {works}{several if 'multi' in str(task) else ''}")
+
+    @model_validator(mode="after")
+    def _is_of_its_task(self) -> "ModelSpec":
+        problems = [
+            _problem((part, key), f"there is no {key} in a {self.task}: it belongs to the task {task}")
+            for task, part, key in self._foreign()
+            if key in (of := getattr(self, part)).model_fields_set and getattr(of, key) is not None
+        ]
+        if (trainer := self.retrain.trainer) not in (known := TRAINERS[self.task]):
+            message = f"there is no trainer {trainer!r}; there are: {', '.join(known)}"
+            problems.append(_problem(("retrain", "trainer"), message))
+        if problems:
+            raise ValidationError.from_exception_data("ModelSpec", problems)
+        off = {key: None for _, part, key in self._foreign() if part == "kpis"}
+        object.__setattr__(self, "kpis", self.kpis.model_copy(update=off))
+        return self
+
+    def _foreign(self) -> list[tuple[Task, str, str]]:
+        """The keys that other tasks have and this one has not."""
+        return [(task, *place) for task, places in _OWN.items() if task != self.task for place in places]
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = write(self)
+        for _, part, key in self._foreign():
+            document.get(part, {}).pop(key, None)
+        return document
+
+    @model_validator(mode="after")
+    def _columns_are_distinct(self) -> "ModelSpec":
+        watched = {**self.features, **self.protected}
+        if odd := [name for name in watched if name.startswith("_")]:
+            raise ValueError(f"columns that start with an underscore are the lake's own; rename {', '.join(odd)}")
+        if self.outcome.column in watched:
+            raise ValueError(f"the outcome {self.outcome.column!r} cannot be a feature: the model would see its label")
+        if clash := [n for n in self.protected if self.features.get(n, "categorical") != "categorical"]:
+            raise ValueError(f"a protected column is categorical, also as a feature: {', '.join(clash)}")
+        if odd := [name for name in self.forms if watched.get(name) != "categorical"]:
+            raise ValueError(f"forms are of categorical columns, which {', '.join(odd)} is not")
+        return self
+
+    def with_forms(self, found: Mapping[str, Form]) -> "ModelSpec":
+        """With a form for each categorical column: the declared one, else the one that was found, else text."""
+        names = [name for name, kind in self.watched.items() if kind == "categorical"]
+        return self.model_copy(
+            update={"forms": {name: self.forms.get(name, found.get(name, "text")) for name in names}}
+        )
+
+    @property
+    def watched(self) -> dict[str, Kind]:
+        """Every column whose distribution is watched: features first, then protected ones that are no feature."""
+        return {**self.features, **self.protected}
+
+
+def _problem(place: tuple[str, str], message: str) -> InitErrorDetails:
+    """An error at a place of the document, in the words of a ValueError."""
+    error = PydanticCustomError("value_error", "Value error, {message}", {"message": message})
+    return InitErrorDetails(type=error, loc=place, input=None)

@@ -1,0 +1,175 @@
+"""The parts of a spec: each a mapping of the YAML, with the defaults of what is left out."""
+
+from datetime import date, datetime, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from drift_pipeline.clock import DAY, HOUR
+from drift_pipeline.spec.values import Duration
+
+
+class Part(BaseModel):
+    """Frozen, and an unknown key is an error rather than a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(Part):
+    """Where the standard facts stand in the user's data; None = the data does not have it."""
+
+    timestamp: str | None = None
+    prediction_id: str | None = None
+    entity: str | None = None
+    latency_ms: str | None = None
+    version: str | None = None
+
+
+class Prediction(Part):
+    """The column of what was predicted, which may be absent in replay.
+
+    A classification has `score`, a probability, and the score from which the decision is positive; a regression has
+    `value`.
+    """
+
+    score: str | None = None
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    value: str | None = None
+
+    @property
+    def column(self) -> str | None:
+        return self.score or self.value
+
+
+class Outcome(Part):
+    """The label's column, how long after a prediction it is known, and of a classification its positive value.
+
+    `unknown`: values that stand for a label that is not known yet, such as -1.
+    """
+
+    column: str
+    positive: bool | int | str = 1
+    unknown: tuple[bool | int | float | str, ...] = ()
+    delay: Duration = timedelta()
+
+
+class Psi(Part):
+    threshold: float = Field(default=0.2, gt=0)
+    window: Duration = Field(default=30 * DAY, gt=timedelta())
+
+
+class RangeZ(Part):
+    threshold: float = Field(default=4, gt=0)
+
+
+class Drop(Part):
+    drop: float = Field(gt=0, lt=1)
+
+
+class Rise(Part):
+    rise: float = Field(gt=0)
+
+
+class Ceiling(Part):
+    threshold: float = Field(gt=0)
+
+
+class Level(Part):
+    level: float = Field(default=0.01, gt=0, lt=0.5)
+
+
+class Kpis(Part):
+    """The KPI matrix; null switches a KPI off, which makes it NOT_CONFIGURED.
+
+    `auroc` and `demographic_parity` are of classifications, `mae` and `residuals` of regressions.
+    `estimated_auroc` and `multivariate` are hints beside the matrix: they may warn, and are off unless given.
+    """
+
+    psi: Psi | None = Psi()
+    range_z: RangeZ | None = RangeZ()
+    auroc: Drop | None = Drop(drop=0.05)
+    latency_p95_ms: Ceiling | None = Ceiling(threshold=150)
+    demographic_parity: Drop | None = Drop(drop=0.03)
+    mae: Rise | None = Rise(rise=0.1)
+    residuals: Ceiling | None = Ceiling(threshold=0.05)
+    estimated_auroc: Drop | None = None
+    multivariate: Level | None = None
+
+
+class Span(Part):
+    """A span of event time that training leaves out, such as an outage: [start, end), ISO times in UTC."""
+
+    start: str
+    end: str
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        return value.isoformat() if isinstance(value, date) else value  # YAML reads an unquoted time as a time
+
+    @model_validator(mode="after")
+    def _readable(self) -> "Span":
+        start, end = (datetime.fromisoformat(text) for text in (self.start, self.end))
+        if (start.tzinfo is None) != (end.tzinfo is None) or end <= start:
+            raise ValueError(f"a span ends after it starts, in one time zone: {self.start} .. {self.end}")
+        return self
+
+
+class Retrain(Part):
+    """When and on what a model is retrained.
+
+    min_rows counts labelled rows: a training set below it is refused, and a drift-caused retrain waits
+    until as many labels of the changed world have come. Half of them train, half prove.
+    """
+
+    cron: str = "0 3 1 * *"
+    cooldown: Duration = 14 * DAY
+    max_per_month: int = Field(default=6, ge=0)
+    window: Duration = Field(default=365 * DAY, gt=timedelta())
+    min_rows: int = Field(default=1000, ge=100)
+    exclude: tuple[Span, ...] = ()
+    trainer: str = "gradient_boosting"
+    trials: int = Field(default=12, ge=1)
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, cron: str) -> str:
+        from croniter import croniter
+
+        if not croniter.is_valid(cron) or len(cron.split()) != 5:
+            raise ValueError(f"{cron!r} is not a cron line of five fields, such as '0 3 1 * *'")
+        return cron
+
+
+class Rollout(Part):
+    """How a new version is shipped; durations are the shortest time in a phase, `deadline` the longest.
+
+    A phase also wants `min_samples` served by the new version; without them at the deadline it is rolled back.
+    """
+
+    shadow: Duration = HOUR
+    canary_weight: int = Field(default=10, ge=1, le=50)
+    canary: Duration = HOUR
+    approvals: int = Field(default=1, ge=1)
+    min_samples: int = Field(default=20, ge=1)
+    deadline: Duration = 14 * DAY
+
+
+class Retention(Part):
+    """How long telemetry is kept, six months at least. Documents, approvals and the audit are never deleted."""
+
+    telemetry: Duration = Field(default=400 * DAY, ge=183 * DAY)
+
+
+class Risk(Part):
+    profile: Literal["limited_risk"] = "limited_risk"
+
+
+class Card(Part):
+    """What a model card says that only people know; what is left out is shown there as missing."""
+
+    intended_use: str | None = None
+    intended_users: str | None = None
+    out_of_scope_use: str | None = None
+    ethical_considerations: str | None = None
+    caveats: str | None = None

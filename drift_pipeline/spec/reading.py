@@ -1,0 +1,158 @@
+"""Reading a spec: YAML to ModelSpec, with the file and the line of whatever is wrong."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from drift_pipeline.errors import SpecError
+from drift_pipeline.spec.model import ModelSpec
+
+
+def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
+    """Read a model's YAML: the flat attributes, or a whole `defs.yaml` of one `MonitoredModel`.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` pairs that replace what the file says, as `--set` takes them.
+
+    Raises:
+        SpecError: unreadable, templated (`{{`), an unknown key or a bad value; names file, line and key.
+    """
+    root, document = _parsed(_text(path), path)
+    if not isinstance(document, dict) or root is None:
+        raise SpecError(f"{path}: a spec is a YAML mapping with name, owner, task, features and outcome")
+    prefix: tuple[str, ...] = ()
+    if "attributes" in document:
+        prefix = ("attributes",)
+        document = document["attributes"]
+        if not isinstance(document, dict):
+            raise SpecError(f"{path}: 'attributes' must be a mapping")
+    set_keys = [_override(document, pair) for pair in overrides]
+    try:
+        return ModelSpec.model_validate(document)
+    except ValidationError as error:
+        raise SpecError(_explain(error, path, root, prefix, set_keys)) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from error
+
+
+def _parsed(text: str, path: Path) -> tuple[yaml.Node | None, object]:
+    """The YAML's nodes, which know their lines, and what they hold."""
+    try:
+        if line := _template_line(text):
+            raise SpecError(
+                f"{path}:{line}: '{{{{' found; a spec holds no template and no secret: write the value itself"
+            )
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if repeated := _repeated_key(root, set()):
+            raise SpecError(f"{path}:{repeated.start_mark.line + 1}: the key {repeated.value!r} stands twice; keep one")
+        return root, yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2026-02-31 and its like
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise SpecError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def _template_line(text: str) -> int | None:
+    """Line of the first `{{` outside of comments, counted from 1."""
+    for token in yaml.scan(text):
+        if "{{" in getattr(token, "value", "") or text.startswith("{{", token.start_mark.index):
+            return int(token.start_mark.line) + 1
+    return None
+
+
+def _repeated_key(node: yaml.Node | None, seen: set[int]) -> yaml.ScalarNode | None:
+    """The first key that its mapping holds already: YAML itself would silently take the last."""
+    if id(node) in seen:  # an alias
+        return None
+    seen.add(id(node))
+    children = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        known: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in known:
+                    return key
+                known.add(key.value)
+        children = [value for _, value in node.value]
+    return next((found for child in children if (found := _repeated_key(child, seen))), None)
+
+
+def _override(document: dict[str, Any], pair: str) -> tuple[str, ...]:
+    key, separator, value = pair.partition("=")
+    keys = tuple(key.split("."))
+    if not separator or not all(keys):
+        raise SpecError(f"--set {pair}: write dotted.key=value, such as kpis.auroc.drop=0.03")
+    node: dict[str, Any] = document
+    for part in keys[:-1]:
+        child = node.get(part)
+        if not isinstance(child, dict):
+            child = node[part] = {}
+        node = child
+    try:
+        node[keys[-1]] = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise SpecError(f"--set {pair}: the value is not valid YAML") from error
+    return keys
+
+
+def _explain(
+    error: ValidationError,
+    path: Path,
+    root: yaml.Node,
+    prefix: tuple[str, ...],
+    set_keys: Sequence[tuple[str, ...]],
+) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
+        if any(keys[: len(given)] == given for given in set_keys):
+            where = "--set"
+        else:
+            where = f"{path}:{_line_of(root, prefix + keys)}"
+        message = re.sub(r"^Value error, ", "", problem["msg"])
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key" + _did_you_mean(keys)
+        elif problem["type"] == "missing":
+            message = "required, and missing"
+        elif problem["type"] == "literal_error":
+            message = f"{problem['input']!r} is not supported; what works: {problem['ctx']['expected']}"
+        lines.append(f"{where}: {'.'.join(keys) or 'spec'}: {message}")
+    return "\n".join(lines)
+
+
+def _did_you_mean(keys: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    model: Any = ModelSpec
+    for key in (key for key in keys[:-1] if not key.isdigit()):  # a digit: the place in a list
+        annotation = model.model_fields[key].annotation
+        model = next((a for a in getattr(annotation, "__args__", (annotation,)) if hasattr(a, "model_fields")), None)
+        if model is None:
+            return ""
+    near = get_close_matches(keys[-1], model.model_fields, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(model.model_fields)}"
+
+
+def _line_of(node: yaml.Node, keys: tuple[str, ...]) -> int:
+    """Line of the deepest node that the keys reach, counted from 1."""
+    line: int = node.start_mark.line + 1
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((k, v) for k, v in node.value if k.value == key), None)
+            if entry is None:
+                return line
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+    return line

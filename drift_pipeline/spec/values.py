@@ -1,0 +1,45 @@
+"""Values of a spec: durations with a unit, zones, texts, and the closed lists of tasks, kinds and forms."""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+from drift_pipeline.clock import format_duration, parse_duration
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, int | float):
+        raise ValueError(f"{value!r} has no unit: write a number and a unit of s, m, h, d, w, such as 6h")
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _zone(name: str) -> str:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"there is no time zone {name!r}; write one such as Europe/Berlin or UTC") from error
+    return name
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(format_duration, return_type=str),
+    Field(ge=timedelta()),
+]
+Text = Annotated[str, BeforeValidator(_as_text)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Kind = Literal["numeric", "categorical"]
+Form = Literal["text", "integer", "decimal", "boolean"]
+Task = Literal["binary_classification", "regression"]
+TRAINERS: dict[Task, tuple[str, ...]] = {
+    "binary_classification": ("gradient_boosting", "logistic_regression"),
+    "regression": ("gradient_boosting", "ridge"),
+}
