@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from drift_pipeline.clock import DAY, HOUR, format_duration, parse_duration
+from drift_pipeline.clock import DAY, HOUR, Zone, format_duration, parse_duration
 from drift_pipeline.errors import SpecError
 
 
@@ -327,6 +327,11 @@ class ModelSpec(Part):
         return self.model_copy(
             update={"forms": {name: self.forms.get(name, found.get(name, "text")) for name in names}}
         )
+
+    @property
+    def zone(self) -> Zone:
+        """Whose hours and days are the model's."""
+        return Zone(self.timezone)
 
     @property
     def watched(self) -> dict[str, Kind]:

@@ -355,19 +355,12 @@ class Loop:
 
     def decide_schedule(self, report: Report) -> tuple[str, Decision] | None:
         """Ask for the retrain that the spec's calendar says is due; once for each time it is due, whoever asks."""
-        due, armed = self._due(), self._watched().armed_at
+        due = self.spec.zone.last_due(self.spec.retrain.cron, self.clock.now())
+        armed = self._watched().armed_at
         found = self.ledger.find("scheduled")
         if due <= (datetime.fromisoformat(found["due"]) if found else armed):
             return None
         return self.decide(Trigger.SCHEDULE, report, also={"scheduled": {"due": due.isoformat()}})
-
-    def _due(self) -> datetime:
-        from croniter import croniter
-
-        due: datetime = croniter(self.spec.retrain.cron, self.clock.now() + timedelta(microseconds=1)).get_prev(
-            datetime
-        )
-        return due
 
     def _facts(self, trigger: Trigger, report: Report) -> Facts:
         now, performance, done = report.at, self._performance, self.retraining.done

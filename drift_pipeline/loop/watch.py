@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import polars as pl
 
-from drift_pipeline.clock import DAY, HOUR, WEEK, Window
+from drift_pipeline.clock import DAY, HOUR, WEEK, Window, Zone
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.counting.binning import Floats
 from drift_pipeline.detection.counting.shape import Shape, shape_of
 from drift_pipeline.detection.counting.stored import decode, encode
 from drift_pipeline.detection.counting.windows import MINUTES_KEPT, Part, floor, sliding
 from drift_pipeline.detection.judging.hints import SAMPLED_DAYS, Samples, sample_day
-from drift_pipeline.detection.judging.monitor import Monitor, window_lengths
+from drift_pipeline.detection.judging.monitor import Monitor, lengths_of, window_lengths
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
 from drift_pipeline.detection.reference.encoded import decode_reference, encode_reference
@@ -141,8 +141,7 @@ class Watch:
             still = pl.col("_time") >= now - 2 * self._spec.outcome.delay - 7 * DAY
             self._unlabelled = self._unlabelled.filter(still)
         self._slices.consolidate(now)
-        longest = window_lengths(self._spec, self._step)[-1]
-        self._slices.forget(now - longest - 7 * DAY - self._spec.outcome.delay)
+        self._slices.forget(now - self._monitor.lengths[-1] - 7 * DAY - self._spec.outcome.delay)
 
     def _store(self, hour: datetime) -> None:
         """Keep the profiles of all that was counted, and the cursors that they end at."""
@@ -175,14 +174,16 @@ class Watch:
         """Take up the stored profiles of this champion and reference; what landed since is read at the next
         `observe`."""
         self._profiles_kept = self._lake.last_batch("profiles")
-        stored = self._lake.read("profiles", Window(floor(self.armed_at, DAY), max(now, self.armed_at)))
+        stored = self._lake.read(
+            "profiles", Window(self._slices.zone.floor(self.armed_at, DAY), max(now, self.armed_at))
+        )
         if stored.is_empty():
             return
         ours = (pl.col("_version") == self.champion.name) & (pl.col("binning") == self.reference.binning.digest)
         stored = stored.filter(ours & (pl.col("cursor") > self.armed_at))
         if stored.is_empty():
             return
-        self._slices.restore(map(self._part, _without_replaced(stored)))
+        self._slices.restore(map(self._part, _without_replaced(stored, self._slices.zone)))
         newest = stored.sort("cursor").row(-1, named=True)
         self._stored_at = newest["cursor"]
         self._landed = {table: Cursor(**newest[table]) for table in ("predictions", "outcomes")}
@@ -278,7 +279,7 @@ class Watch:
         return [(finding, self._shape(finding, report.at)) for finding in chosen]
 
     def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
-        window = sliding(at, finding.window)
+        window = sliding(at, finding.window, self._slices.zone)
         return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
 
 
@@ -299,10 +300,11 @@ def _first_labels(outcomes: pl.DataFrame) -> pl.DataFrame:
     return outcomes.select("_id", "_label").unique("_id", keep="first", maintain_order=True)
 
 
-def _without_replaced(stored: pl.DataFrame) -> list[dict[str, Any]]:
+def _without_replaced(stored: pl.DataFrame, zone: Zone) -> list[dict[str, Any]]:
     """The parts that count: a day takes the place of all parts of it that were stored by then."""
+    days = [zone.floor(start, DAY) for start in stored["_time"]]
     folded = stored.filter(pl.col("hours") == 24).group_by(_day="_time").agg(pl.col("cursor").max().alias("_folded"))
-    beside = stored.with_columns(_day=pl.col("_time").dt.truncate("1d")).join(folded, on="_day", how="left")
+    beside = stored.with_columns(_day=pl.Series(days, dtype=stored["_time"].dtype)).join(folded, on="_day", how="left")
     is_day = (pl.col("hours") == 24) & (pl.col("cursor") == pl.col("_folded"))
     counts = beside.filter(pl.col("_folded").is_null() | (pl.col("cursor") > pl.col("_folded")) | is_day)
     return counts.sort("hours", "_time", descending=[True, False]).to_dicts()
@@ -316,6 +318,7 @@ def _watched(spec: ModelSpec) -> dict[str, Any]:
         "range_z": kpis.range_z.threshold if kpis.range_z else None,
         "latency_p95_ms": kpis.latency_p95_ms.threshold if kpis.latency_p95_ms else None,
         "decision": spec.prediction.threshold,
+        "timezone": spec.timezone,
     }
 
 
@@ -403,7 +406,7 @@ def watch_of(body: Mapping[str, Any], *, lake: Lake, registry: Registry, spec: M
     span = Window(datetime.fromisoformat(body["from"]), datetime.fromisoformat(body["to"]))
     champion, armed_at = Version.load(body, registry), datetime.fromisoformat(body["at"])
     reference = decode_reference(registry.get(body["bundle"]).files[REFERENCE_FILE])
-    if body["watched"] != _watched(spec) or not set(window_lengths(spec, step)) <= reference.nulls.keys():
+    if body["watched"] != _watched(spec) or not set(lengths_of(reference, spec, step)) <= reference.nulls.keys():
         reference = _freeze(champion, span, armed_at, body["delta"], lake, spec, step)
     landed = {table: Cursor(**cursor) for table, cursor in body["landed"].items()}
     return Watch(champion, reference, span, armed_at, landed, body["delta"], lake=lake, spec=spec, step=step)

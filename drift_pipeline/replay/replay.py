@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from croniter import croniter
 
 from drift_pipeline.alerts.channels.log import LogChannel
 from drift_pipeline.clock import DAY, ManualClock, Window, format_duration
@@ -200,7 +199,7 @@ class Replay:
             self._ran.incidents.add(self._loop.incident.key)
         if self._options.triggers != "schedule":
             self._act(Trigger.DRIFT, report)
-        if self._options.triggers != "drift" and _due(self._spec.retrain.cron, before, now):
+        if self._options.triggers != "drift" and self._spec.zone.last_due(self._spec.retrain.cron, now) > before:
             self._act(Trigger.SCHEDULE, report)
         self._roll(self._loop.advance())
         self._ran.alerts += self._loop.deliver()
@@ -398,11 +397,6 @@ def _ticks(start: datetime, last: datetime, step: timedelta) -> list[datetime]:
 def _outcomes(frame: pl.DataFrame, spec: ModelSpec) -> pl.DataFrame:
     known = frame.filter(pl.col("_label").is_not_null())
     return known.select("_id", (pl.col("_time") + spec.outcome.delay).alias("_observed_at"), "_label")
-
-
-def _due(cron: str, before: datetime, now: datetime) -> bool:
-    """Whether the schedule fired in (before, now]."""
-    return bool(croniter(cron, before).get_next(datetime) <= now)
 
 
 def between(history: History, start: datetime | None, end: datetime | None) -> History:

@@ -39,7 +39,7 @@ class OneProfile(Slices):
     def column(self, window: Window, slot: str) -> Ints:  # noqa: ARG002  # every window is the same
         return self._profile.counts[self.binning.slots[slot]]
 
-    def by_day(self, window: Window) -> list[Profile]:  # noqa: ARG002  # every window is the same
+    def by_day(self, window: Window, days_each: int = 1) -> list[Profile]:  # noqa: ARG002  # every window is the same
         return [self._profile]
 
     def labelled(self) -> int:

@@ -6,7 +6,6 @@ import numpy as np
 
 from drift_pipeline.clock import DAY, WEEK, Window
 from drift_pipeline.detection.counting.profile import Profile
-from drift_pipeline.detection.counting.windows import sliding
 from drift_pipeline.detection.judging.tick import Tick, off, why_off
 from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.detection.reference.reference import Reference
@@ -20,7 +19,7 @@ def parity(tick: Tick) -> KpiResult:
         return off(name, why_off(tick.spec))
     if not tick.spec.protected:
         return off(name, "no protected column in the spec")
-    window = sliding(tick.now, 4 * WEEK)
+    window = tick.whole_days(tick.window(4 * WEEK))
     found: KpiResult = tick.keep(name, (window, tick.slices.revision(window)), lambda: _parity_in(tick, window))
     return found
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from drift_pipeline.clock import DAY, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import SCORE, Ints
 from drift_pipeline.detection.counting.layout import Side
-from drift_pipeline.detection.counting.windows import Slices, sliding
+from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
 from drift_pipeline.detection.judging.fairness import parity
 from drift_pipeline.detection.judging.hints import estimate_of, estimated, multivariate
 from drift_pipeline.detection.judging.labelled import LEAST_OF_A_CLASS, MATURE, auroc, errors, labelled_scores
@@ -82,7 +82,7 @@ def _range_z(tick: Tick) -> KpiResult:
         return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, _too_few())
     matched, profile = tick.reference.matched(window), tick.profile(window)
     current = Side.of(matched.layout, profile)
-    phi = tick.reference.nulls[window.length].overdispersion(matched.layout.names)
+    phi = tick.reference.nulls[nominal(window)].overdispersion(matched.layout.names)
     (m, beyond_before), (n, beyond) = ((side.rows // phi, side.beyond // phi) for side in (matched, current))
     places = [k for name in numeric if n[k := matched.layout.position[name]] and m[k]]
     if not places:
@@ -103,7 +103,7 @@ def _range_z(tick: Tick) -> KpiResult:
 
 def _first_with_rows(tick: Tick) -> Window | None:
     for length in tick.lengths:
-        window = sliding(tick.now, length)
+        window = tick.window(length)
         if window.start >= tick.slices.armed_at and tick.profile(window).rows >= LEAST_ROWS:
             return window
     return None
@@ -115,7 +115,7 @@ def _too_few() -> str:
 
 def _estimated(tick: Tick, drop: float) -> KpiResult:
     """Of the last 24 h, whose labels need not have come; graded on the newest cohort whose labels have."""
-    window, slices = sliding(tick.now, DAY), tick.slices
+    window, slices = tick.window(DAY), tick.slices
     key = (window, slices.labelled(), slices.revision(window))
 
     def judged() -> KpiResult:
@@ -132,7 +132,7 @@ def _scored(slices: Slices, window: Window) -> Ints:
 def _realised(tick: Tick) -> tuple[float, float] | None:
     """Estimated and realised AUROC of the last week, else the last day, of which the labels have come."""
     for length in (WEEK, DAY):
-        window = sliding(tick.now - tick.spec.outcome.delay, length)
+        window = sliding(tick.now - tick.spec.outcome.delay, length, tick.slices.zone)
         positives, negatives, scored = labelled_scores(tick.slices, window)
         mature = positives.sum() + negatives.sum() >= MATURE * scored
         estimate = estimate_of(tick.reference, _scored(tick.slices, window))
@@ -159,7 +159,7 @@ def _latency(tick: Tick) -> KpiResult:
         return off(name, "the data has no latency column")
     threshold = tick.spec.kpis.latency_p95_ms.threshold
     for length in tick.lengths:
-        above, rows = tick.profile(sliding(tick.now, length)).latency(threshold)
+        above, rows = tick.profile(tick.window(length)).latency(threshold)
         if rows >= LEAST_ROWS:
             found = share_above(above, rows, latency_level(length))
             verdict = Verdict.BREACH if found.lower_bound > LATENCY_SHARE else Verdict.OK

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from drift_pipeline.clock import Window
+from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.counting.profile import Profile
-from drift_pipeline.detection.counting.windows import Slices
+from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
 from drift_pipeline.detection.judging.hints import Samples
 from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Verdict
 from drift_pipeline.detection.reference.reference import Reference
@@ -32,11 +32,20 @@ class Tick:
     keep: Callable[[str, object, Callable[[], Any]], Any]
     samples: tuple[Samples, Samples] = ({}, {})
 
+    def window(self, length: timedelta) -> Window:
+        """The window of this length that ends now."""
+        return sliding(self.now, length, self.slices.zone)
+
+    def whole_days(self, window: Window) -> Window:
+        """Of a window of days those that began since monitoring did; of no length where there is none."""
+        start = max(window.start, self.slices.zone.ceil(self.slices.armed_at, DAY))
+        return Window(min(start, window.end), window.end)
+
     def profile(self, window: Window) -> Profile:
         if window.length in self.merged:
             return self.merged[window.length]
         key = (window, self.slices.revision(window))
-        found: Profile = self.keep(f"profile {window.length}", key, lambda: self.slices.merge(window))
+        found: Profile = self.keep(f"profile {nominal(window)}", key, lambda: self.slices.merge(window))
         return found
 
 
