@@ -11,7 +11,7 @@ from drift_pipeline.detection.counting.binning import SCORE, Ints
 from drift_pipeline.detection.counting.windows import Slices, nominal
 from drift_pipeline.detection.judging.cohorts import Cohort, cohorts, lost_of
 from drift_pipeline.detection.judging.residuals import mae_kpi, residuals_kpi
-from drift_pipeline.detection.judging.tick import Tick, off, why_off
+from drift_pipeline.detection.judging.tick import Tick, last_rows, off, why_off
 from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.reference.residuals import HeldOut, mae_of
@@ -57,7 +57,7 @@ def labelled_scores(slices: Slices, window: Window) -> tuple[Ints, Ints, int]:
 
 
 def _judged_auroc(tick: Tick, drop: float, cohort: Cohort) -> KpiResult:
-    length = cohort.length
+    length, held = cohort.length, nominal(cohort.window)
     if cohort.waits:
         labelled = tick.slices.labelled()
         reason = f"{labelled:,} labels wait: {cohort.waits}"
@@ -76,9 +76,11 @@ def _judged_auroc(tick: Tick, drop: float, cohort: Cohort) -> KpiResult:
     now_auroc = binned_auroc(positives, negatives, atom=tick.reference.binning.score_atom)
     delta = now_auroc.value - baseline.value
     error = tick.reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
-    upper = delta + auroc_z(length) * error + now_auroc.slack + baseline.slack
+    upper = delta + auroc_z(held) * error + now_auroc.slack + baseline.slack
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
-    if delta <= -drop and upper > 0 and length <= DAY:  # a day's noise; the longer windows tell
+    if tick.reference.sparse:
+        words = f"{words} ({last_rows(labelled, held)})"
+    if delta <= -drop and upper > 0 and held <= DAY:  # a day's noise; the longer windows tell
         return result(Verdict.INCONCLUSIVE, f"{words}, within the noise of {labelled} labels", delta, upper)
     if delta <= -drop:
         return result(Verdict.BREACH if upper <= 0 else Verdict.WARN, words, delta, upper)
@@ -121,7 +123,7 @@ def _judged_errors(tick: Tick, cohort: Cohort) -> tuple[KpiResult, KpiResult]:
         labelled = tick.slices.labelled()
         return _both(tick, cohort, labelled, f"{labelled:,} labels wait: {cohort.waits}")
     binning, healthy, spec = tick.reference.binning, _baseline_errors(tick.reference, cohort.window), tick.spec
-    counts = tick.slices.merge(cohort.window).counts
+    counts, held = tick.slices.merge(cohort.window).counts, nominal(cohort.window)
     scored = int(counts[binning.slots[SCORE]][: binning.columns[SCORE].bins].sum())
     labelled = int(counts[binning.slots["errors"]][0])
     if tick.reference.errors is not None and healthy is None:
@@ -129,9 +131,16 @@ def _judged_errors(tick: Tick, cohort: Cohort) -> tuple[KpiResult, KpiResult]:
     if labelled >= max(LEAST_ROWS, MATURE * scored) and (lack := lost_of(tick, cohort, labelled)):
         return _both(tick, cohort, labelled, lack)
     return (
-        mae_kpi(binning, healthy, counts, scored, spec, cohort.length),
-        residuals_kpi(binning, healthy, counts, scored, spec, cohort.length),
+        _held(tick, cohort, mae_kpi(binning, healthy, counts, scored, spec, held)),
+        _held(tick, cohort, residuals_kpi(binning, healthy, counts, scored, spec, held)),
     )
+
+
+def _held(tick: Tick, cohort: Cohort, found: KpiResult) -> KpiResult:
+    """Of a window that may hold less than its length yet."""
+    if found.window is None:
+        return found
+    return replace(tick.of_few_rows(found), window=cohort.length)
 
 
 def _both(tick: Tick, cohort: Cohort, labelled: int, why: str) -> tuple[KpiResult, KpiResult]:
