@@ -1,17 +1,20 @@
-"""Time as a parameter: half-open windows in aware UTC, a system clock and one that is set by hand."""
+"""Time as a parameter: half-open windows in aware UTC, places' hours and days, a system clock and one set by hand."""
 
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 WEEK = timedelta(weeks=1)
 
+_QUARTER = timedelta(minutes=15)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(?:[0-9]+[smhdw])+")
 
@@ -75,6 +78,62 @@ class Window:
         while day < self.end:
             yield day.date().isoformat()
             day += DAY
+
+
+@dataclass(frozen=True)
+class Zone:
+    """Whole hours and days by the clock on the wall of a place; moments are aware UTC, and stay so.
+
+    Its hours may begin at half past a UTC hour, its days have 23 or 25 hours where the clocks change.
+    """
+
+    name: str = "UTC"
+
+    @cached_property
+    def _info(self) -> ZoneInfo:
+        return ZoneInfo(self.name)
+
+    def wall(self, moment: datetime) -> datetime:
+        return moment.astimezone(self._info)
+
+    def floor(self, moment: datetime, unit: timedelta) -> datetime:
+        """The last whole minute, hour or day at or before the moment.
+
+        Where the clocks move by half an hour (Lord Howe), an hour ends with the change, so that hours never overlap.
+        """
+        if unit < HOUR:
+            return moment - (moment - moment.replace(hour=0, minute=0, second=0, microsecond=0)) % unit
+        wall = self.wall(moment)
+        if unit == DAY:  # a midnight that is left out is the moment at which the clocks change
+            return datetime(wall.year, wall.month, wall.day, tzinfo=self._info).astimezone(UTC)
+        start = moment - timedelta(minutes=wall.minute, seconds=wall.second, microseconds=wall.microsecond)
+        while self.wall(start).utcoffset() != wall.utcoffset() and start + _QUARTER <= moment:
+            start += _QUARTER
+        return start
+
+    def ceil(self, moment: datetime, unit: timedelta) -> datetime:
+        """The first whole hour or day at or after the moment."""
+        start = self.floor(moment, unit)
+        return start if start == moment else self.floor(self.later(start, unit) + unit / 4, unit)
+
+    def later(self, moment: datetime, by: timedelta) -> datetime:
+        """What the clock on the wall shows `by` later, or earlier where that is below 0."""
+        return (self.wall(moment) + by).astimezone(UTC)
+
+    def hour_of_week(self, moment: datetime) -> int:
+        """0 is the hour after midnight on Monday."""
+        wall = self.wall(moment)
+        return wall.weekday() * 24 + wall.hour
+
+    def last_due(self, cron: str, now: datetime) -> datetime:
+        """When a cron line last came due by the clock on the wall; once in an hour that comes twice."""
+        from croniter import croniter
+
+        due: datetime = croniter(cron, self.wall(now + timedelta(microseconds=1))).get_prev(datetime)
+        return due.replace(fold=0).astimezone(UTC)
+
+
+UTC_ZONE = Zone()
 
 
 class Clock(Protocol):

@@ -4,15 +4,46 @@ The budget of .4 / .3 / .2 / .1 false incidents a month for 15-minute, 1-hour, 2
 2 of 3 ticks, a false discovery rate of 1e-4 below a day and 1e-3 from a day on.
 """
 
+import math
 from datetime import timedelta
 
-from drift_pipeline.clock import DAY
+from drift_pipeline.clock import DAY, WEEK
 
 LEAST_ROWS = 200  # effective rows of a window, and of the reference's same hours
 LEAST_WINDOWS = 5  # healthy windows that tell how much a column varies
 LEAST_DISTANCE = 0.05  # a significant difference below it is real and does not matter
 FARTHER = 1.5  # than the farthest healthy window: a new month breaks the record of the last two often enough
 IID_BELOW = 1.5  # phi under which rows count as independent, where few windows tell it
+SPARSE_ROWS = (200, 1000)  # of the windows of a model with few rows; 28 days of any other hold the first
+_SPARE = 1.1  # a window of chance's 200 rows would lack some of them half the time
+_LONGEST = 104 * WEEK
+_ROWS_A_BLOCK = 50
+
+
+def sparse_lengths(rows: int, span: timedelta) -> tuple[timedelta, ...]:
+    """The windows of a model whose reference of so many rows and such a span holds fewer than 200 in 28 days.
+
+    Whole weeks that hold the last 200 and 1,000 rows at that rate and a tenth more, two years at most; none where
+    28 days hold enough.
+
+    >>> [length.days for length in sparse_lengths(1000, timedelta(days=1000))], sparse_lengths(9000, 90 * DAY)
+    ([224, 728], ())
+    """
+    a_week = rows * (WEEK / span)
+    if not a_week or 4 * a_week >= SPARSE_ROWS[0]:
+        return ()
+    return tuple(sorted({min(math.ceil(_SPARE * n / a_week) * WEEK, _LONGEST) for n in SPARSE_ROWS}))
+
+
+def block_days(rows: int, span: timedelta) -> int:
+    """How many days share what a day was like: 1, or whole weeks that hold 50 rows of a model with few.
+
+    >>> block_days(9000, 90 * DAY), block_days(1000, 1000 * DAY)
+    (1, 56)
+    """
+    if not sparse_lengths(rows, span):
+        return 1
+    return 7 * math.ceil(_ROWS_A_BLOCK / (rows * (WEEK / span)))
 
 
 def iid_below(windows: int) -> float:

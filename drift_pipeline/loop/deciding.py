@@ -70,7 +70,8 @@ class Deciding:
 
     def decide_schedule(self, report: Report, monitor: ChampionMonitor) -> tuple[str, Decision] | None:
         """Ask for the retrain that the spec's calendar says is due; once for each time it is due, whoever asks."""
-        due, found = self._due(), self._at.ledger.find("scheduled")
+        spec, found = self._at.spec, self._at.ledger.find("scheduled")
+        due = spec.zone.last_due(spec.retrain.cron, self._at.clock.now())
         if due <= (datetime.fromisoformat(found["due"]) if found else monitor.armed_at):
             return None
         return self.decide(Trigger.SCHEDULE, report, monitor, also={"scheduled": {"due": due.isoformat()}})
@@ -115,13 +116,6 @@ class Deciding:
         made = self._at.ledger.find("decisions")
         count = (made["count"] if made else 0) + 1
         return f"{self._at.spec.name}-{count}", {"decisions": {"count": count}}
-
-    def _due(self) -> datetime:
-        from croniter import croniter
-
-        now = self._at.clock.now() + timedelta(microseconds=1)
-        due: datetime = croniter(self._at.spec.retrain.cron, now).get_prev(datetime)
-        return due
 
 
 def _told(decision_id: str, decision: Decision, facts: Facts, reason: str) -> dict[str, Any]:

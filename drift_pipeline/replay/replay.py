@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from croniter import croniter
 
 from drift_pipeline.clock import ManualClock, Window
 from drift_pipeline.control.store import AuditRecord
@@ -123,7 +122,7 @@ class Replay:
         self._seen.report(now, report, self._loop.incident)
         if self._options.triggers != "schedule":
             self._act(Trigger.DRIFT, report)
-        if self._options.triggers != "drift" and _due(self._spec.retrain.cron, before, now):
+        if self._options.triggers != "drift" and self._spec.zone.last_due(self._spec.retrain.cron, now) > before:
             self._act(Trigger.SCHEDULE, report)
         self._roll(self._loop.advance())
         self._seen.alerts += self._loop.deliver()
@@ -201,8 +200,3 @@ class Replay:
             wall_seconds=time.monotonic() - self._started,
             partial=seen.partial,
         )
-
-
-def _due(cron: str, before: datetime, now: datetime) -> bool:
-    """Whether the schedule fired in (before, now]."""
-    return bool(croniter(cron, before).get_next(datetime) <= now)

@@ -14,8 +14,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from drift_pipeline.clock import Zone
 from drift_pipeline.spec.parts import Card, Columns, Kpis, Outcome, Part, Prediction, Retention, Retrain, Risk, Rollout
-from drift_pipeline.spec.values import TRAINERS, Form, Kind, Task, Text, Zone
+from drift_pipeline.spec.values import TRAINERS, Form, Kind, Task, Text, TimeZone
 
 # The keys that only one task has
 _OWN: dict[Task, tuple[tuple[str, str], ...]] = {
@@ -52,7 +53,7 @@ class ModelSpec(Part):
     protected: dict[str, Literal["categorical"]] = Field(default_factory=dict)
     forms: dict[str, Form] = Field(default_factory=dict)
     missing: tuple[Text, ...] = ()
-    timezone: Zone = "UTC"
+    timezone: TimeZone = "UTC"
     kpis: Kpis = Kpis()
     retrain: Retrain = Retrain()
     rollout: Rollout = Rollout()
@@ -116,6 +117,11 @@ class ModelSpec(Part):
         return self.model_copy(
             update={"forms": {name: self.forms.get(name, found.get(name, "text")) for name in names}}
         )
+
+    @property
+    def zone(self) -> Zone:
+        """Whose hours and days are the model's."""
+        return Zone(self.timezone)
 
     @property
     def watched(self) -> dict[str, Kind]:

@@ -35,7 +35,7 @@ Duration = Annotated[
     Field(ge=timedelta()),
 ]
 Text = Annotated[str, BeforeValidator(_as_text)]
-Zone = Annotated[str, AfterValidator(_zone)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
 Kind = Literal["numeric", "categorical"]
 Form = Literal["text", "integer", "decimal", "boolean"]
 Task = Literal["binary_classification", "regression"]

@@ -54,9 +54,10 @@ class Healthy:
         Args:
             frame: rows in order of time: `_time`, `_label`, the watched columns, and `_score`, `_latency_ms` if known.
         """
-        self.spec, self.lengths = spec, lengths
+        self.spec = spec
         self.frame = frame if SCORE in frame.columns else frame.with_columns(pl.lit(None, pl.Float64).alias(SCORE))
         self.reference: Reference = freeze(self.frame, self.frame, spec, lengths)
+        self.lengths = self.reference.sparse or lengths
         self._since = self.frame["_time"].dt.epoch("us").to_numpy()
         self._scored = bool(self.frame[SCORE].is_not_null().any())
         self._labels = self._label_counts(self.frame)

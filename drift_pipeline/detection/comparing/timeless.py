@@ -19,6 +19,7 @@ from drift_pipeline.detection.statistics.parity import parity_change
 from drift_pipeline.spec import ModelSpec
 
 NOW = datetime(2000, 1, 3, tzinfo=UTC)  # any whole day: it only gives windows an end
+ALWAYS = datetime(1, 1, 2, tzinfo=UTC)  # since when it is watched: no window waits
 
 
 def psi_window(spec: ModelSpec) -> timedelta:
@@ -29,8 +30,8 @@ def psi_window(spec: ModelSpec) -> timedelta:
 class OneProfile(Slices):
     """Slices that hold one profile and give it as every window."""
 
-    def __init__(self, profile: Profile, length: timedelta) -> None:
-        super().__init__(profile.binning, NOW - length)
+    def __init__(self, profile: Profile) -> None:
+        super().__init__(profile.binning, ALWAYS)
         self._profile = profile
 
     def merge(self, window: Window) -> Profile:  # noqa: ARG002  # every window is the same
@@ -39,7 +40,7 @@ class OneProfile(Slices):
     def column(self, window: Window, slot: str) -> Ints:  # noqa: ARG002  # every window is the same
         return self._profile.counts[self.binning.slots[slot]]
 
-    def by_day(self, window: Window) -> list[Profile]:  # noqa: ARG002  # every window is the same
+    def by_day(self, window: Window, days_each: int = 1) -> list[Profile]:  # noqa: ARG002  # every window is the same
         return [self._profile]
 
     def labelled(self) -> int:
@@ -51,7 +52,7 @@ def window_kpis(
 ) -> dict[str, KpiResult]:
     """What the live KPIs say of a profile as a window of this length; demographic parity is not told of one profile."""
     spec = _told_of_one_profile(spec, length)
-    slices = OneProfile(current, length)
+    slices = OneProfile(current)
     tick = Tick(
         reference, slices, spec, NOW, (length,), {length: current}, tuple(findings), lambda _name, _key, make: make()
     )

@@ -1,5 +1,11 @@
-"""Slices of time: profiles by the minute, the hour and the day, and windows of any length as merges of them."""
+"""Slices of time: profiles by the minute, the hour and the day, and windows of any length as merges of them.
 
+Hours and days are those of the model's time zone, so that a window of whole days is whole where the clocks change, and
+an hour begins at half past a UTC hour where it does in that place. What only tells whether something is new (revisions,
+how often profiles are stored) goes by UTC.
+"""
+
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,11 +13,13 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
+from drift_pipeline.clock import DAY, HOUR, MINUTE, UTC_ZONE, Window, Zone
 from drift_pipeline.detection.counting.binning import Binning, Floats, Ints
+from drift_pipeline.detection.counting.moving import Moving, SparseProfile, minutes
 from drift_pipeline.detection.counting.profile import Profile, empty, label_slices, merge, profile_slices
 
-_HOURS_KEPT = 2 * DAY
+HOURS_KEPT = 2 * DAY
+_QUARTER = 15 * MINUTE
 MINUTES_KEPT = 2 * HOUR
 _MOVING_KEPT = 2  # of a length: one up to now, one that waits for labels
 
@@ -22,10 +30,23 @@ def floor(moment: datetime, unit: timedelta) -> datetime:
     return midnight + (moment - midnight) // unit * unit
 
 
-def sliding(now: datetime, length: timedelta) -> Window:
-    """The window of this length that ends now: it slides by the minute, a day by the hour, a longer one by the day."""
-    end = floor(now, MINUTE if length < DAY else HOUR if length == DAY else DAY)
-    return Window(end - length, end)
+def sliding(now: datetime, length: timedelta, zone: Zone = UTC_ZONE) -> Window:
+    """The window of this length that ends now: it slides by the minute, a day by the hour, a longer one by the day.
+
+    From a day on it begins at the time of day at which it ends: an hour more or less where the clocks change.
+    """
+    end = zone.floor(now, MINUTE if length < DAY else HOUR if length == DAY else DAY)
+    return Window(end - length if length < DAY else min(zone.later(end, -length), end), end)
+
+
+def nominal(window: Window) -> timedelta:
+    """The length that a window has where no clock changes: of 23 or 25 hours, a day."""
+    return window.length if window.length < DAY / 2 else round(window.length / DAY) * DAY
+
+
+def local_days(times: pl.Series, zone: Zone) -> Ints:
+    """The day that each time (n,) lies in, as a number that grows with time."""
+    return times.dt.convert_time_zone(zone.name).dt.date().to_physical().to_numpy().astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -41,16 +62,18 @@ class Part:
 class Slices:
     """The profiles of one model version since monitoring of it began; a cache of the lake, rebuilt from it."""
 
-    def __init__(self, binning: Binning, armed_at: datetime, finest: timedelta = HOUR) -> None:
+    def __init__(self, binning: Binning, armed_at: datetime, finest: timedelta = HOUR, zone: Zone = UTC_ZONE) -> None:
         """
         Args:
             finest: a minute where windows under a day slide by it; an hour keeps no minutes.
+            zone: whose hours and days the slices are.
         """
         self.binning = binning
         self.armed_at = armed_at
+        self.zone = zone
         self._finest = finest
-        self._minutes: dict[datetime, _Minute] = {}
-        self._moving: dict[timedelta, list[_Moving]] = {}
+        self._minutes: dict[datetime, SparseProfile] = {}
+        self._moving: dict[timedelta, list[Moving]] = {}
         self._hours: dict[datetime, Profile] = {}
         self._days: dict[datetime, Profile] = {}
         self._labelled: dict[datetime, int] = {}
@@ -71,23 +94,23 @@ class Slices:
             assert isinstance(newest, datetime)
             is_recent = pl.col("_time") >= newest - MINUTES_KEPT
             recent, frame = frame.filter(is_recent), frame.filter(~is_recent)
-        for start, profile in self._profiles(frame, "1h"):
+        for start, profile in self._profiles(frame, HOUR):
             self._take(Part(start, HOUR, profile, (0,)))
-        for start, profile in self._profiles(recent, "1m"):
+        for start, profile in self._profiles(recent, MINUTE):
             self._put_minute(start, profile)
-            self._take(Part(floor(start, HOUR), HOUR, profile, (0,)))
+            self._take(Part(self.zone.floor(start, HOUR), HOUR, profile, (0,)))
 
-    def _profiles(self, frame: pl.DataFrame, every: str) -> Iterator[tuple[datetime, Profile]]:
-        starts, slices = _starts(frame, every)
+    def _profiles(self, frame: pl.DataFrame, unit: timedelta) -> Iterator[tuple[datetime, Profile]]:
+        starts, slices = _starts(frame, unit, self.zone)
         return zip(starts, profile_slices(self.binning, frame, slices, len(starts)), strict=True)
 
     def add_minutes(self, frame: pl.DataFrame, labelled: pl.DataFrame) -> None:
         """Count rows, and those with a `_label`, by the minute alone: their hours were restored."""
         if self.by_minute and not frame.is_empty():
-            for start, profile in self._profiles(frame, "1m"):
+            for start, profile in self._profiles(frame, MINUTE):
                 self._put_minute(start, profile)
         if self.by_minute and not labelled.is_empty():
-            for start, profile, _ in self._label_profiles(labelled, "1m"):
+            for start, profile, _ in self._label_profiles(labelled, MINUTE):
                 self._put_minute(start, profile)
 
     def add_labels(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
@@ -97,16 +120,17 @@ class Slices:
         """
         if frame.is_empty():
             return
-        for start, profile, rows in self._label_profiles(frame, "1h"):
+        for start, profile, rows in self._label_profiles(frame, HOUR):
             self._take(Part(start, HOUR, profile, (rows,)))
         if self.by_minute:
             newest = now or frame["_time"].max()
             assert isinstance(newest, datetime)
-            for start, profile, _ in self._label_profiles(frame.filter(pl.col("_time") >= newest - MINUTES_KEPT), "1m"):
+            recent = frame.filter(pl.col("_time") >= newest - MINUTES_KEPT)
+            for start, profile, _ in self._label_profiles(recent, MINUTE):
                 self._put_minute(start, profile)
 
-    def _label_profiles(self, frame: pl.DataFrame, every: str) -> Iterator[tuple[datetime, Profile, int]]:
-        starts, slices = _starts(frame, every)
+    def _label_profiles(self, frame: pl.DataFrame, unit: timedelta) -> Iterator[tuple[datetime, Profile, int]]:
+        starts, slices = _starts(frame, unit, self.zone)
         profiles = label_slices(self.binning, frame["_score"], frame["_label"], slices, len(starts))
         return zip(starts, profiles, np.bincount(slices, minlength=len(starts)).tolist(), strict=True)
 
@@ -117,11 +141,17 @@ class Slices:
 
     def consolidate(self, now: datetime) -> None:
         """Fold hours that no sliding window needs any more into their day, and drop such minutes."""
-        for start in [hour for hour in self._hours if hour < floor(now - _HOURS_KEPT, DAY)]:
-            self._fold(floor(start, DAY), self._hours.pop(start))
-            self._folded.add(floor(start, DAY))
+        folded = self.folded_before(now)
+        for start in sorted(hour for hour in self._hours if hour < folded):
+            day = self.zone.floor(start, DAY)
+            self._fold(day, self._hours.pop(start))
+            self._folded.add(day)
         for start in [minute for minute in self._minutes if minute < now - MINUTES_KEPT]:
             self._move(start, self._minutes.pop(start), -1)
+
+    def folded_before(self, now: datetime) -> datetime:
+        """The day before which only whole days are told apart."""
+        return self.zone.floor(now - HOURS_KEPT, DAY)
 
     def forget(self, before: datetime) -> None:
         """Drop slices that end at or before the moment: no window reaches back that far."""
@@ -136,7 +166,7 @@ class Slices:
         Its ends must be whole hours, and whole days where hours were folded already; whole minutes under a day, where
         minutes are kept: such a window moves on from where it stood, at the cost of what enters and leaves it.
         """
-        if self.by_minute and window.length < DAY:
+        if self.by_minute and nominal(window) < DAY:
             return self._moved(window)
         return merge(self.binning, [profile for _, profile in self._parts(window)])
 
@@ -148,11 +178,11 @@ class Slices:
             total += profile.counts[place]
         return total
 
-    def by_day(self, window: Window) -> list[Profile]:
-        """One profile a day that has rows, in order of time."""
-        days: dict[datetime, list[Profile]] = {}
+    def by_day(self, window: Window, days_each: int = 1) -> list[Profile]:
+        """One profile a day, or as many days, that has rows, in order of time."""
+        days: dict[int, list[Profile]] = {}
         for start, profile in sorted(self._parts(window), key=lambda item: item[0]):
-            days.setdefault(floor(start, DAY), []).append(profile)
+            days.setdefault(self.zone.wall(start).toordinal() // days_each, []).append(profile)
         return [merge(self.binning, parts) for parts in days.values()]
 
     def rows(self) -> int:
@@ -164,13 +194,26 @@ class Slices:
         return sum(self._labelled.values())
 
     def revision(self, window: Window) -> int:
-        """A number that changes when rows land in the window's hours, or where it is longer than a day in its days."""
-        unit, total = HOUR if window.length <= DAY else DAY, 0
+        """A number that changes when rows land in the window's hours, or where it is longer than a day in its days.
+
+        Of all UTC hours or days that it touches: what lands beside it does no harm.
+        """
+        unit, total = HOUR if nominal(window) <= DAY else DAY, 0
         start = floor(window.start, unit)
         while start < window.end:
             total += self._revisions[unit].get(start, 0)
             start += unit
         return total
+
+    def begun(self, window: Window) -> list[datetime]:
+        """When the hours with rows of the window begin, or the days where they were folded."""
+        return [start for start, profile in self._parts(window) if profile.rows]
+
+    def labelled_hours(self, window: Window) -> list[datetime]:
+        """When the hours with labelled rows of the window begin; known also where they were folded into days."""
+        first, number = self.zone.floor(window.start, HOUR), math.ceil(window.length / _QUARTER) + 4
+        quarters = (first + k * _QUARTER for k in range(number))
+        return [start for start in quarters if start in window and self._labelled.get(start)]
 
     def labelled_since(self, moment: datetime) -> int:
         """Labelled rows of the hours that begin at the moment or later; counted also where slices are forgotten."""
@@ -185,12 +228,18 @@ class Slices:
 
         A day holds all of its hours so far, and takes their place.
         """
-        days = [
-            Part(day, DAY, self._days[day], tuple(self._labelled.get(day + hour * HOUR, 0) for hour in range(24)))
-            for day in sorted(self._folded & self._days.keys())
-        ]
+        folded = sorted(self._folded & self._days.keys())
+        days = [Part(day, DAY, self._days[day], self._labelled_by_hour(day)) for day in folded]
         parts, self._new, self._folded = [*self._new.values(), *days], {}, set()
         return parts
+
+    def _labelled_by_hour(self, day: datetime) -> tuple[int, ...]:
+        """24 numbers, or 23 or 25; an hour that a change of the clocks cut in two is one of them."""
+        hours = -((day - self.zone.later(day, DAY)) // HOUR)
+        return tuple(
+            sum(self._labelled.get(day + hour * HOUR + quarter * _QUARTER, 0) for quarter in range(4))
+            for hour in range(hours)
+        )
 
     def restore(self, parts: Iterable[Part]) -> None:
         """Count what was stored, as if its rows had just been added; by the hour, or where a day was folded by it."""
@@ -205,7 +254,7 @@ class Slices:
         self._new[part.start] = part
 
     def _count(self, part: Part) -> None:
-        day = floor(part.start, DAY)
+        day = self.zone.floor(part.start, DAY)
         if part.length == DAY or day in self._days:
             self._fold(day, part.profile)
         else:
@@ -224,11 +273,11 @@ class Slices:
         self._days[day] = self._days[day] + profile if day in self._days else profile
 
     def _put_minute(self, start: datetime, profile: Profile) -> None:
-        new = _Minute.of(profile)
+        new = SparseProfile.of(profile)
         self._minutes[start] = self._minutes[start] + new if start in self._minutes else new
         self._move(start, new, 1)
 
-    def _move(self, start: datetime, minute: "_Minute", sign: int) -> None:
+    def _move(self, start: datetime, minute: SparseProfile, sign: int) -> None:
         """What came to, or is dropped from, the minutes that moving windows hold."""
         for moving in (moving for some in self._moving.values() for moving in some):
             if start in moving.window:
@@ -236,70 +285,37 @@ class Slices:
 
     def _moved(self, window: Window) -> Profile:
         moving = self._nearest(window)
-        for minute in _minutes(moving.window.start, window.start):
+        for minute in minutes(moving.window.start, window.start):
             if minute in self._minutes:
                 moving.take(self._minutes[minute], -1)
-        for minute in _minutes(moving.window.end, window.end):
+        for minute in minutes(moving.window.end, window.end):
             if minute in self._minutes:
                 moving.take(self._minutes[minute], 1)
         moving.window = window
-        inside = [self._minutes[m].sums for m in _minutes(window.start, window.end) if m in self._minutes]
+        inside = [self._minutes[m].sums for m in minutes(window.start, window.end) if m in self._minutes]
         sums: Floats = np.sum(inside, axis=0) if inside else empty(self.binning).sums
         return Profile(self.binning, moving.rows, moving.counts.copy(), sums)
 
-    def _nearest(self, window: Window) -> "_Moving":
+    def _nearest(self, window: Window) -> Moving:
         """The window of this length that last stood where fewest minutes have left since, or one that begins empty."""
         some = self._moving.setdefault(window.length, [])
         behind = [moving for moving in some if moving.window.start <= window.start < moving.window.end]
         if behind:
             return max(behind, key=lambda moving: moving.window.start)
-        some.append(_Moving(Window(window.start, window.start), empty(self.binning).counts, 0))
+        some.append(Moving(Window(window.start, window.start), empty(self.binning).counts, 0))
         del some[:-_MOVING_KEPT]
         return some[-1]
 
 
-@dataclass(frozen=True)
-class _Minute:
-    """A profile of few rows: only the counters that are not 0, at `places` of the flat vector."""
+def _starts(frame: pl.DataFrame, unit: timedelta, zone: Zone) -> tuple[list[datetime], Ints]:
+    """The slices that the rows lie in, and which of them each row lies in.
 
-    rows: int
-    places: Ints
-    counts: Ints
-    sums: Floats
-
-    @classmethod
-    def of(cls, profile: Profile) -> "_Minute":
-        places = np.flatnonzero(profile.counts)
-        return cls(profile.rows, places, profile.counts[places], profile.sums)
-
-    def __add__(self, other: "_Minute") -> "_Minute":
-        places, inverse = np.unique(np.concatenate([self.places, other.places]), return_inverse=True)
-        counts = np.bincount(inverse, np.concatenate([self.counts, other.counts])).astype(np.int64)
-        return _Minute(self.rows + other.rows, places, counts, self.sums + other.sums)
-
-
-@dataclass
-class _Moving:
-    """The counters of a window that moves with time; sums are not among them, since floats do not come off exactly."""
-
-    window: Window
-    counts: Ints
-    rows: int
-
-    def take(self, minute: _Minute, sign: int) -> None:
-        self.counts[minute.places] += sign * minute.counts
-        self.rows += sign * minute.rows
-
-
-def _minutes(start: datetime, end: datetime) -> Iterator[datetime]:
-    while start < end:
-        yield start
-        start += MINUTE
-
-
-def _starts(frame: pl.DataFrame, every: str) -> tuple[list[datetime], Ints]:
-    """The slices that the rows lie in, and which of them each row lies in."""
-    times = frame["_time"].dt.truncate(every)
-    starts = times.unique().sort()
-    slices = np.searchsorted(starts.to_physical().to_numpy(), times.to_physical().to_numpy()).astype(np.int64)
-    return starts.to_list(), slices
+    Whole hours begin at a quarter of a UTC hour, wherever that is.
+    """
+    times = frame["_time"].dt.truncate("1m" if unit == MINUTE else "15m")
+    distinct = times.unique().sort()
+    begins = [zone.floor(moment, unit) for moment in distinct.to_list()]
+    starts = sorted(set(begins))
+    places = {start: place for place, start in enumerate(starts)}
+    of = np.array([places[start] for start in begins], np.int64)
+    return starts, of[np.searchsorted(distinct.to_physical().to_numpy(), times.to_physical().to_numpy())]

@@ -1,11 +1,9 @@
 """The KPI matrix: one function a KPI, from profiles to a verdict."""
 
-from collections.abc import Sequence
-
 from drift_pipeline.clock import DAY, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import SCORE, Ints
 from drift_pipeline.detection.counting.layout import Side
-from drift_pipeline.detection.counting.windows import Slices, sliding
+from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
 from drift_pipeline.detection.judging.fairness import parity
 from drift_pipeline.detection.judging.hints import estimate_of, estimated, multivariate
 from drift_pipeline.detection.judging.labelled import LEAST_OF_A_CLASS, MATURE, auroc, errors, labelled_scores
@@ -15,7 +13,6 @@ from drift_pipeline.detection.statistics.auroc import binned_auroc
 from drift_pipeline.detection.statistics.latency import share_above
 from drift_pipeline.detection.statistics.range_z import is_breach, may_breach, range_excess
 from drift_pipeline.detection.thresholds import LEAST_ROWS, latency_level, range_level
-from drift_pipeline.spec import ModelSpec
 
 LATENCY_SHARE = 0.05  # p95 is above the threshold when more than 5 % of rows are
 
@@ -23,11 +20,11 @@ LATENCY_SHARE = 0.05  # p95 is above the threshold when more than 5 % of rows ar
 def evaluate(tick: Tick) -> dict[str, KpiResult]:
     """Every KPI of the matrix, those that are not configured included, and the hints that the spec asks for."""
     found = {
-        "psi": _psi(tick.spec, tick.findings),
-        "range_z": _range_z(tick),
+        "psi": tick.of_few_rows(_psi(tick)),
+        "range_z": tick.of_few_rows(_range_z(tick)),
         "auroc": auroc(tick),
-        "latency_p95_ms": _latency(tick),
-        "demographic_parity": parity(tick),
+        "latency_p95_ms": tick.of_few_rows(_latency(tick)),
+        "demographic_parity": tick.of_few_rows(parity(tick)),
         **(errors(tick) if tick.spec.task == "regression" else {}),
     }
     if tick.spec.kpis.estimated_auroc is not None:
@@ -37,15 +34,14 @@ def evaluate(tick: Tick) -> dict[str, KpiResult]:
     return found
 
 
-def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
+def _psi(tick: Tick) -> KpiResult:
     """BREACH: a drifting column whose PSI is above the threshold with its lower bound, in the KPI's own window."""
-    if spec.kpis.psi is None:
+    if tick.spec.kpis.psi is None:
         return off("psi", "switched off in the spec")
-    threshold = spec.kpis.psi.threshold
+    threshold, findings = tick.spec.kpis.psi.threshold, tick.findings
     if not findings:
         return KpiResult("psi", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, "no window has rows yet")
     longest = max(f.window for f in findings)
-    wanted = max(WEEK, spec.kpis.psi.window // WEEK * WEEK)
     newest = [f for f in findings if f.window == longest]
     worst = max(newest, key=lambda f: f.psi)
 
@@ -53,7 +49,7 @@ def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
         value, bound = (of.psi, of.psi_lower) if of.n else (None, None)
         return KpiResult("psi", verdict, value, threshold, bound, of.window, of.n, f"{of.name}: {reason}")
 
-    breaching = [f for f in findings if f.drift and f.window == wanted and f.psi_lower > threshold]
+    breaching = [f for f in findings if f.drift and f.window == tick.psi_window and f.psi_lower > threshold]
     if breaching:
         top = max(breaching, key=lambda f: f.psi)
         return result(Verdict.BREACH, f"{top.direction}, {top.reason}", top)
@@ -82,7 +78,7 @@ def _range_z(tick: Tick) -> KpiResult:
         return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, _too_few())
     matched, profile = tick.reference.matched(window), tick.profile(window)
     current = Side.of(matched.layout, profile)
-    phi = tick.reference.nulls[window.length].overdispersion(matched.layout.names)
+    phi = tick.reference.nulls[nominal(window)].overdispersion(matched.layout.names)
     (m, beyond_before), (n, beyond) = ((side.rows // phi, side.beyond // phi) for side in (matched, current))
     places = [k for name in numeric if n[k := matched.layout.position[name]] and m[k]]
     if not places:
@@ -103,7 +99,7 @@ def _range_z(tick: Tick) -> KpiResult:
 
 def _first_with_rows(tick: Tick) -> Window | None:
     for length in tick.lengths:
-        window = sliding(tick.now, length)
+        window = tick.window(length)
         if window.start >= tick.slices.armed_at and tick.profile(window).rows >= LEAST_ROWS:
             return window
     return None
@@ -115,7 +111,7 @@ def _too_few() -> str:
 
 def _estimated(tick: Tick, drop: float) -> KpiResult:
     """Of the last 24 h, whose labels need not have come; graded on the newest cohort whose labels have."""
-    window, slices = sliding(tick.now, DAY), tick.slices
+    window, slices = tick.window(DAY), tick.slices
     key = (window, slices.labelled(), slices.revision(window))
 
     def judged() -> KpiResult:
@@ -132,7 +128,7 @@ def _scored(slices: Slices, window: Window) -> Ints:
 def _realised(tick: Tick) -> tuple[float, float] | None:
     """Estimated and realised AUROC of the last week, else the last day, of which the labels have come."""
     for length in (WEEK, DAY):
-        window = sliding(tick.now - tick.spec.outcome.delay, length)
+        window = sliding(tick.now - tick.spec.outcome.delay, length, tick.slices.zone)
         positives, negatives, scored = labelled_scores(tick.slices, window)
         mature = positives.sum() + negatives.sum() >= MATURE * scored
         estimate = estimate_of(tick.reference, _scored(tick.slices, window))
@@ -159,7 +155,7 @@ def _latency(tick: Tick) -> KpiResult:
         return off(name, "the data has no latency column")
     threshold = tick.spec.kpis.latency_p95_ms.threshold
     for length in tick.lengths:
-        above, rows = tick.profile(sliding(tick.now, length)).latency(threshold)
+        above, rows = tick.profile(tick.window(length)).latency(threshold)
         if rows >= LEAST_ROWS:
             found = share_above(above, rows, latency_level(length))
             verdict = Verdict.BREACH if found.lower_bound > LATENCY_SHARE else Verdict.OK

@@ -1,22 +1,26 @@
 """What the labels say: `auroc` of a classification, `mae` and `residuals` of a regression."""
 
-from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from drift_pipeline.clock import DAY, HOUR, Window
+from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.counting.binning import SCORE, Ints
-from drift_pipeline.detection.counting.windows import MINUTES_KEPT, Slices, floor, sliding
+from drift_pipeline.detection.counting.windows import Slices, nominal
+from drift_pipeline.detection.judging.cohorts import Cohort, cohorts, lost_of
 from drift_pipeline.detection.judging.residuals import mae_kpi, residuals_kpi
-from drift_pipeline.detection.judging.tick import Tick, off, why_off
+from drift_pipeline.detection.judging.tick import Tick, last_rows, off, why_off
 from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
+from drift_pipeline.detection.reference.reference import Reference
+from drift_pipeline.detection.reference.residuals import HeldOut, mae_of
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
 from drift_pipeline.detection.thresholds import LEAST_ROWS, auroc_z
 
 LEAST_OF_A_CLASS = 50
 MATURE = 0.95
+_TOO_FEW_HELD_OUT = "the held-out rows of these hours of the day are too few to compare with"
 
 
 def auroc(tick: Tick) -> KpiResult:
@@ -29,20 +33,10 @@ def auroc(tick: Tick) -> KpiResult:
         return KpiResult("auroc", Verdict.INCONCLUSIVE, None, -drop, None, None, 0, reason)
     return _worst(
         [
-            tick.keep(f"auroc {length}", key, partial(_judged_auroc, tick, baseline, drop, window, length))
-            for length, window, key in _labelled_windows(tick)
+            tick.keep(f"auroc {cohort.length}", cohort.key(tick.slices), partial(_judged_auroc, tick, drop, cohort))
+            for cohort in cohorts(tick)
         ]
     )
-
-
-def _labelled_windows(tick: Tick) -> Iterator[tuple[timedelta, Window, object]]:
-    """Length, window and key to keep by, of predictions whose labels must have come: it ends a label's delay ago."""
-    slices = tick.slices
-    quick = slices.by_minute and tick.spec.outcome.delay <= MINUTES_KEPT - HOUR
-    for length in (length for length in tick.lengths if length >= DAY or quick):
-        end = sliding(tick.now - tick.spec.outcome.delay, length).end
-        window = Window(max(end - length, min(floor(slices.armed_at, DAY), end - min(length, DAY))), end)
-        yield length, window, (window, slices.labelled(), slices.revision(window))
 
 
 def _worst(results: Sequence[KpiResult]) -> KpiResult:
@@ -55,55 +49,120 @@ def _worst(results: Sequence[KpiResult]) -> KpiResult:
 
 def labelled_scores(slices: Slices, window: Window) -> tuple[Ints, Ints, int]:
     """Positives and negatives per score bin, and how many rows were scored."""
-    if window.length < DAY and slices.by_minute:
+    if nominal(window) < DAY and slices.by_minute:
         profile = slices.merge(window)
         return *profile.labelled_scores(), int(profile.bins(SCORE).sum())
     scored = slices.column(window, SCORE)[: slices.binning.columns[SCORE].bins].sum()
     return slices.column(window, "label:1"), slices.column(window, "label:0"), int(scored)
 
 
-def _judged_auroc(tick: Tick, baseline: Auroc, drop: float, window: Window, length: timedelta) -> KpiResult:
-    positives, negatives, scored = labelled_scores(tick.slices, window)
+def _judged_auroc(tick: Tick, drop: float, cohort: Cohort) -> KpiResult:
+    length, held = cohort.length, nominal(cohort.window)
+    if cohort.waits:
+        labelled = tick.slices.labelled()
+        reason = f"{labelled:,} labels wait: {cohort.waits}"
+        return KpiResult("auroc", Verdict.INCONCLUSIVE, None, -drop, None, length, labelled, reason)
+    positives, negatives, scored = labelled_scores(tick.slices, cohort.window)
     labelled = int(positives.sum() + negatives.sum())
 
     def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
         return KpiResult("auroc", verdict, value, -drop, bound, length, labelled, reason)
 
-    if min(positives.sum(), negatives.sum()) < LEAST_OF_A_CLASS or labelled < LEAST_ROWS:
-        return result(
-            Verdict.INCONCLUSIVE, f"{positives.sum()} positive and {negatives.sum()} negative labels are too few"
-        )
-    if labelled < MATURE * scored:
-        return result(
-            Verdict.INCONCLUSIVE,
-            f"{labelled / scored:.0%} of the predictions have their label, {MATURE:.0%} are needed",
-        )
+    if lack := _lack(positives, negatives, scored) or lost_of(tick, cohort, labelled):
+        return result(Verdict.INCONCLUSIVE, lack)
+    baseline = _baseline_auroc(tick.reference, cohort.window)
+    if baseline is None:
+        return result(Verdict.INCONCLUSIVE, _TOO_FEW_HELD_OUT)
     now_auroc = binned_auroc(positives, negatives, atom=tick.reference.binning.score_atom)
     delta = now_auroc.value - baseline.value
     error = tick.reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
-    upper = delta + auroc_z(length) * error + now_auroc.slack + baseline.slack
+    upper = delta + auroc_z(held) * error + now_auroc.slack + baseline.slack
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
-    if delta <= -drop and upper > 0 and length <= DAY:  # a day's noise; the longer windows tell
+    if tick.reference.sparse:
+        words = f"{words} ({last_rows(labelled, held)})"
+    if delta <= -drop and upper > 0 and held <= DAY:  # a day's noise; the longer windows tell
         return result(Verdict.INCONCLUSIVE, f"{words}, within the noise of {labelled} labels", delta, upper)
     if delta <= -drop:
         return result(Verdict.BREACH if upper <= 0 else Verdict.WARN, words, delta, upper)
     return result(Verdict.OK, words, delta, upper)
 
 
+def _lack(positives: Ints, negatives: Ints, scored: int) -> str:
+    """Why labels are too few to tell, or nothing."""
+    one, other = int(positives.sum()), int(negatives.sum())
+    if min(one, other) < LEAST_OF_A_CLASS or one + other < LEAST_ROWS:
+        return f"{one} positive and {other} negative labels are too few"
+    if one + other < MATURE * scored:
+        return f"{(one + other) / scored:.0%} of the predictions have their label, {MATURE:.0%} are needed"
+    return ""
+
+
+def _baseline_auroc(reference: Reference, window: Window) -> Auroc | None:
+    """Of the held-out rows; in a window under a day, of its hours of the day, None where they are too few."""
+    if nominal(window) >= DAY:
+        return reference.auroc
+    if reference.by_hour_of_day is None:
+        return None
+    positives, negatives = (side[reference.hours_of_day(window)].sum(axis=0) for side in reference.by_hour_of_day)
+    if min(positives.sum(), negatives.sum()) < LEAST_OF_A_CLASS:
+        return None
+    return binned_auroc(positives, negatives, atom=reference.binning.score_atom)
+
+
 def errors(tick: Tick) -> dict[str, KpiResult]:
     """A regression's KPIs, in the windows that AUROC has."""
     found = [
-        tick.keep(f"errors {length}", key, partial(_judged_errors, tick, window, length))
-        for length, window, key in _labelled_windows(tick)
+        tick.keep(f"errors {cohort.length}", cohort.key(tick.slices), partial(_judged_errors, tick, cohort))
+        for cohort in cohorts(tick)
     ]
     return {"mae": _worst([mae for mae, _ in found]), "residuals": _worst([residuals for _, residuals in found])}
 
 
-def _judged_errors(tick: Tick, window: Window, length: timedelta) -> tuple[KpiResult, KpiResult]:
-    binning, healthy, spec = tick.reference.binning, tick.reference.errors, tick.spec
-    counts = tick.slices.merge(window).counts
+def _judged_errors(tick: Tick, cohort: Cohort) -> tuple[KpiResult, KpiResult]:
+    if cohort.waits:
+        labelled = tick.slices.labelled()
+        return _both(tick, cohort, labelled, f"{labelled:,} labels wait: {cohort.waits}")
+    binning, healthy, spec = tick.reference.binning, _baseline_errors(tick.reference, cohort.window), tick.spec
+    counts, held = tick.slices.merge(cohort.window).counts, nominal(cohort.window)
     scored = int(counts[binning.slots[SCORE]][: binning.columns[SCORE].bins].sum())
+    labelled = int(counts[binning.slots["errors"]][0])
+    if tick.reference.errors is not None and healthy is None:
+        return _both(tick, cohort, labelled, _TOO_FEW_HELD_OUT)
+    if labelled >= max(LEAST_ROWS, MATURE * scored) and (lack := lost_of(tick, cohort, labelled)):
+        return _both(tick, cohort, labelled, lack)
     return (
-        mae_kpi(binning, healthy, counts, scored, spec, length),
-        residuals_kpi(binning, healthy, counts, scored, spec, length),
+        _held(tick, cohort, mae_kpi(binning, healthy, counts, scored, spec, held)),
+        _held(tick, cohort, residuals_kpi(binning, healthy, counts, scored, spec, held)),
     )
+
+
+def _held(tick: Tick, cohort: Cohort, found: KpiResult) -> KpiResult:
+    """Of a window that may hold less than its length yet."""
+    if found.window is None:
+        return found
+    return replace(tick.of_few_rows(found), window=cohort.length)
+
+
+def _both(tick: Tick, cohort: Cohort, labelled: int, why: str) -> tuple[KpiResult, KpiResult]:
+    """INCONCLUSIVE for the same reason, of those that the spec asks for."""
+
+    def of(name: str, limit: float | None) -> KpiResult:
+        if limit is None:
+            return off(name, "switched off in the spec")
+        return KpiResult(name, Verdict.INCONCLUSIVE, None, limit, None, cohort.length, labelled, why)
+
+    mae, residuals = tick.spec.kpis.mae, tick.spec.kpis.residuals
+    return of("mae", mae.rise if mae else None), of("residuals", residuals.threshold if residuals else None)
+
+
+def _baseline_errors(reference: Reference, window: Window) -> HeldOut | None:
+    """As of `_baseline_auroc`."""
+    whole = reference.errors
+    if whole is None or nominal(window) >= DAY:
+        return whole
+    if reference.by_hour_of_day is None:
+        return None
+    errors, counts = (side[reference.hours_of_day(window)].sum(axis=0) for side in reference.by_hour_of_day)
+    if errors[0] < LEAST_ROWS:
+        return None
+    return replace(whole, mae=mae_of(reference.binning, errors), counts=counts[: len(whole.counts)])

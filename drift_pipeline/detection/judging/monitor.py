@@ -1,15 +1,16 @@
 """The monitor: one tick over all windows and KPIs of one model; a function of reference, slices and time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, Window
 from drift_pipeline.detection.counting.layout import Side
 from drift_pipeline.detection.counting.profile import Profile
-from drift_pipeline.detection.counting.windows import Slices, floor, sliding
+from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
 from drift_pipeline.detection.judging import kpis
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
+from drift_pipeline.detection.judging.cycle import cycle_of
 from drift_pipeline.detection.judging.hints import Samples
 from drift_pipeline.detection.judging.tick import Tick
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
@@ -25,6 +26,11 @@ def window_lengths(spec: ModelSpec, step: timedelta) -> tuple[timedelta, ...]:
     """15 min, 1 h, 24 h, 7 d and the PSI window in whole weeks, less those shorter than the time between two ticks."""
     long = max(WEEK, spec.kpis.psi.window // WEEK * WEEK) if spec.kpis.psi else 4 * WEEK
     return tuple(n for n in sorted({QUARTER, HOUR, DAY, WEEK, long}) if n >= step or n == long)
+
+
+def lengths_of(reference: Reference, spec: ModelSpec, step: timedelta) -> tuple[timedelta, ...]:
+    """Those of `window_lengths`, or of a model with few rows the windows that hold its last 200 and 1,000 rows."""
+    return reference.sparse or window_lengths(spec, step)
 
 
 class Monitor:
@@ -43,7 +49,9 @@ class Monitor:
             step: time between two ticks; windows shorter than it would leave gaps and are not evaluated.
         """
         self.reference, self.spec, self.step = reference, spec, step
-        self.slices = Slices(reference.binning, armed_at, finest=MINUTE if step < HOUR else HOUR)
+        self.lengths = lengths_of(reference, spec, step)
+        finest = MINUTE if step < HOUR and self.lengths[0] < DAY else HOUR
+        self.slices = Slices(reference.binning, armed_at, finest, reference.zone)
         self._kept: dict[str, tuple[object, object]] = {}
 
     def evaluate(self, now: datetime, samples: tuple[Samples, Samples] = ({}, {})) -> Report:
@@ -52,10 +60,10 @@ class Monitor:
         Args:
             samples: rows of reference days and of the last 14 days, where the spec asks for the multivariate check.
         """
-        lengths = window_lengths(self.spec, self.step)
-        end = now if self.slices.by_minute else floor(now, HOUR)
-        windows = [w for n in lengths if (w := sliding(end, n)).start >= self.slices.armed_at]
-        merged = {window.length: self.slices.merge(window) for window in windows if window.length < DAY}
+        lengths, zone = self.lengths, self.slices.zone
+        end = now if self.slices.by_minute else zone.floor(now, HOUR)
+        windows = [w for n in lengths if (w := sliding(end, n, zone)).start >= self.slices.armed_at]
+        merged = {window.length: self.slices.merge(window) for window in windows if nominal(window) < DAY}
         findings: list[FeatureFinding] = []
         for window in windows:
             findings += self._findings(window, merged)
@@ -66,9 +74,11 @@ class Monitor:
         if window.length in merged:
             return compare(self.reference, merged[window.length], window)
         key = (window, self.slices.revision(window))
-        return self._keep(
-            f"findings {window.length}", key, lambda: compare(self.reference, self.slices.merge(window), window)
-        )
+
+        def found() -> list[FeatureFinding]:
+            return compare(self.reference, self.slices.merge(window), window, self.slices.begun(window))
+
+        return self._keep(f"findings {nominal(window)}", key, found)
 
     def _keep(self, name: str, key: object, make: Callable[[], T]) -> T:
         """What was made under this key at an earlier tick, else made now."""
@@ -77,11 +87,14 @@ class Monitor:
         return self._kept[name][1]  # type: ignore[return-value]
 
 
-def compare(reference: Reference, current: Profile, window: Window) -> list[FeatureFinding]:
-    """Findings of one window against what the reference holds of its hours."""
-    length = window.length
+def compare(
+    reference: Reference, current: Profile, window: Window, begun: Iterable[datetime] | None = None
+) -> list[FeatureFinding]:
+    """Findings of one window against what the reference holds of its hours; of those that have `begun`, if given."""
+    length = nominal(window)
+    lost = frozenset[int]() if begun is None else cycle_of(reference, window, begun, current.rows).lost
     return ComparedColumns(
-        before=reference.matched(window),
+        before=reference.matched(window, lost),
         after=Side.of(reference.layout, current),
         length=length,
         null=reference.nulls[length],

@@ -8,16 +8,16 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from drift_pipeline.clock import DAY, HOUR, WEEK, Window
+from drift_pipeline.clock import DAY, HOUR, WEEK, Window, Zone
 from drift_pipeline.detection.counting.binning import SCORE, Binning, Ints, NumericBins, freeze_binning
 from drift_pipeline.detection.counting.layout import Layout, Side
 from drift_pipeline.detection.counting.profile import Profile, label_slices, profile_slices
-from drift_pipeline.detection.counting.windows import floor
+from drift_pipeline.detection.counting.windows import local_days
 from drift_pipeline.detection.reference.null import Distances, Null, null_of
 from drift_pipeline.detection.reference.residuals import HeldOut, held_out_errors, known_residuals
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
 from drift_pipeline.detection.statistics.mae import Mae
-from drift_pipeline.detection.thresholds import LEAST_ROWS
+from drift_pipeline.detection.thresholds import LEAST_ROWS, block_days, sparse_lengths
 from drift_pipeline.spec import ModelSpec
 
 HOURS_A_WEEK = 168
@@ -34,7 +34,9 @@ class Reference:
     auroc_phi: its overdispersion by day, at least 1; group_days: per protected column (positives, totals), each
     (days, groups), of the scored rows;
     held_out: positives and negatives of the held-out rows per bin of the watched score, None where none has a label.
-    errors: in place of auroc, of a regression.
+    errors: in place of auroc, of a regression. by_hour_of_day: of the held-out rows in each of the 24 hours: positives
+    and negatives (24, B), or a regression's errors (24, 3) and residuals (24, R); None where no window is shorter than
+    a day. timezone: whose hours and days these are; a day is several where one holds few rows (`block_days`).
     """
 
     binning: Binning
@@ -48,6 +50,8 @@ class Reference:
     group_days: dict[str, tuple[Ints, Ints]]
     held_out: tuple[Ints, Ints] | None = None
     errors: HeldOut | None = None
+    by_hour_of_day: tuple[Ints, Ints] | None = None
+    timezone: str = "UTC"
 
     @property
     def baseline(self) -> Auroc | Mae | None:
@@ -63,19 +67,42 @@ class Reference:
     def weeks(self) -> int:
         return int(self.span.length / WEEK)
 
-    def matched(self, window: Window) -> Side:
+    @property
+    def sparse(self) -> tuple[timedelta, ...]:
+        """The lengths of the windows of a model with few rows, rising; none where 28 days hold enough."""
+        return sparse_lengths(self.rows, self.span.length)
+
+    def touched(self, window: Window) -> frozenset[int]:
+        """The hours of the cycle, by the clock on the wall, that the window touches."""
+        cycle, first = len(self.by_hour), self.zone.floor(window.start, HOUR)
+        number = math.ceil((window.end - first) / HOUR)
+        if number > cycle + 2:  # also where the clocks changed meanwhile
+            return frozenset(range(cycle))
+        return frozenset(self.hour(first + k * HOUR) for k in range(number))
+
+    def hour(self, moment: datetime) -> int:
+        """The hour of the cycle that the moment lies in."""
+        return self.zone.hour_of_week(moment) % len(self.by_hour)
+
+    def hours_of_day(self, window: Window) -> list[int]:
+        """The hours of the day that the window touches."""
+        return sorted({hour % 24 for hour in self.touched(window)})
+
+    def matched(self, window: Window, lost: frozenset[int] = frozenset()) -> Side:
         """What the reference holds of the hours of the week (or day) that the window touches.
 
-        All of it for windows of whole cycles.
+        All of it for windows of whole cycles; without the hours of the cycle that the window has `lost`.
         """
-        cycle, first = len(self.by_hour), floor(window.start, HOUR)
-        touched = min(cycle, math.ceil((window.end - first) / HOUR))
-        hours = frozenset(_cycle_hour(first + k * HOUR, cycle) for k in range(touched))
+        hours = (self.touched(window) - lost) or self.touched(window)
         if hours not in self._sides:
             if len(self._sides) >= _SIDES_KEPT:
                 self._sides.pop(next(iter(self._sides)))
             self._sides[hours] = Side.of(self.layout, self._sum(hours))
         return self._sides[hours]
+
+    @cached_property
+    def zone(self) -> Zone:
+        return Zone(self.timezone)
 
     @cached_property
     def layout(self) -> Layout:
@@ -98,31 +125,36 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         frame: the reference rows in order of time: `_time` and the watched columns.
         scored: rows the model was not trained on: `_time`, `_score`, `_label` (nullable) and the watched columns.
         spec: the model.
-        lengths: the window lengths whose empirical null is wanted: whole hours, or parts of which make an hour.
+        lengths: the window lengths whose empirical null is wanted: whole hours, or parts of which make an hour; those
+            of a model with few rows take their place.
     """
     residuals = known_residuals(scored)["_residual"] if spec.task == "regression" else None
-    binning = freeze_binning(frame, scored["_score"], spec, residuals)
-    start = floor(frame["_time"][0], HOUR)
-    span = Window(start, floor(frame["_time"][-1], HOUR) + HOUR)
+    binning, zone = freeze_binning(frame, scored["_score"], spec, residuals), spec.zone
+    span = Window(zone.floor(frame["_time"][0], HOUR), zone.floor(frame["_time"][-1], HOUR) + HOUR)
+    lengths = sparse_lengths(frame.height, span.length) or lengths
     cycle = HOURS_A_WEEK if span.length >= 4 * WEEK else 24
     by_hour = _add(
-        profile_slices(binning, frame.drop("_score", strict=False), _cycle(frame, cycle), cycle),
-        profile_slices(binning, scored.select("_score", *spec.protected), _cycle(scored, cycle), cycle, (SCORE,)),
+        profile_slices(binning, frame.drop("_score", strict=False), _cycle(frame, cycle, zone), cycle),
+        profile_slices(binning, scored.select("_score", *spec.protected), _cycle(scored, cycle, zone), cycle, (SCORE,)),
     )
-    unit = min(HOUR, *lengths)
+    unit = DAY if min(lengths) >= WEEK else min(HOUR, *lengths)
     coarse, missing = _counts_by_unit(binning, frame, scored, span, unit)
+    phase = np.array([zone.hour_of_week(span.start + k * HOUR) % cycle for k in range(span.length // HOUR)])
+    blocks = local_days(scored["_time"], zone) // block_days(frame.height, span.length)
     return Reference(
         binning,
         span,
         frame.height,
         by_hour,
-        _nulls(coarse, span, lengths, cycle),
-        _nulls(missing, span, lengths, cycle),
+        _nulls(coarse, unit, lengths, cycle, phase),
+        _nulls(missing, unit, lengths, cycle, phase),
         held_out_auroc(binning, scored),
-        _auroc_phi(scored) if residuals is None else 1.0,
-        {name: _group_days(binning, scored, name) for name in binning.protected},
+        _auroc_phi(scored, blocks) if residuals is None else 1.0,
+        {name: _group_days(binning, scored, name, blocks) for name in binning.protected},
         None if residuals is not None else _held_out(binning, scored),
-        None if residuals is None else held_out_errors(binning, scored),
+        None if residuals is None else held_out_errors(binning, scored, blocks),
+        _held_out_by_hour(binning, scored, zone) if min(lengths) < DAY else None,
+        zone.name,
     )
 
 
@@ -144,11 +176,24 @@ def _held_out(binning: Binning, scored: pl.DataFrame) -> tuple[Ints, Ints] | Non
     return np.bincount(index[positive], minlength=bins.bins), np.bincount(index[~positive], minlength=bins.bins)
 
 
-def _auroc_phi(scored: pl.DataFrame) -> float:
+def _held_out_by_hour(binning: Binning, scored: pl.DataFrame, zone: Zone) -> tuple[Ints, Ints] | None:
     known = scored.filter(pl.col("_label").is_not_null() & pl.col("_score").is_finite())
+    if known.is_empty():
+        return None
+    found = label_slices(binning, known["_score"], known["_label"], _cycle(known, 24, zone), 24)
+    first, second = ("label:1", "label:0") if binning.residuals is None else ("errors", "residual")
+    return np.stack([p.counts[binning.slots[first]] for p in found]), np.stack(
+        [p.counts[binning.slots[second]] for p in found]
+    )
+
+
+def _auroc_phi(scored: pl.DataFrame, blocks: Ints) -> float:
+    usable = scored.select(pl.col("_label").is_not_null() & pl.col("_score").is_finite().fill_null(value=False))
+    is_known = usable.to_series()
+    known = scored.filter(is_known)
     if known["_label"].n_unique() < 2:
         return 1.0
-    days = known["_time"].dt.truncate("1d").to_physical().to_numpy()
+    days = blocks[is_known.to_numpy()]
     phi = auroc_overdispersion(known["_label"].to_numpy(), known["_score"].to_numpy(), days)
     return max(phi, 1.0) if np.isfinite(phi) else 1.0
 
@@ -160,27 +205,25 @@ def _add(features: list[Profile], scores: list[Profile]) -> list[Profile]:
     ]
 
 
-def _cycle_hour(moment: datetime, cycle: int) -> int:
-    return (moment.weekday() * 24 + moment.hour) % cycle
-
-
-def _cycle(frame: pl.DataFrame, cycle: int) -> Ints:
-    times = frame["_time"]
+def _cycle(frame: pl.DataFrame, cycle: int, zone: Zone) -> Ints:
+    times = frame["_time"].dt.convert_time_zone(zone.name)
     hours = (times.dt.weekday().cast(pl.Int64) - 1) * 24 + times.dt.hour().cast(pl.Int64)
     return (hours % cycle).to_numpy().astype(np.int64)
 
 
-def _group_days(binning: Binning, scored: pl.DataFrame, name: str) -> tuple[Ints, Ints]:
-    day = scored["_time"].dt.truncate("1d").rank("dense").cast(pl.Int64).to_numpy() - 1
+def _group_days(binning: Binning, scored: pl.DataFrame, name: str, blocks: Ints) -> tuple[Ints, Ints]:
+    day = np.unique(blocks, return_inverse=True)[1].astype(np.int64)
     profiles = profile_slices(binning, scored.select("_score", *binning.protected), day, int(day.max()) + 1, (SCORE,))
     pairs = [profile.group_decisions(name) for profile in profiles]
     return np.array([p for p, _ in pairs]), np.array([t for _, t in pairs])
 
 
-def _nulls(counts: dict[str, Ints], span: Window, lengths: tuple[timedelta, ...], cycle: int) -> dict[timedelta, Null]:
+def _nulls(
+    counts: dict[str, Ints], unit: timedelta, lengths: tuple[timedelta, ...], cycle: int, phase: Ints
+) -> dict[timedelta, Null]:
     """Of counts (units of the span, bins) per column."""
     return {
-        length: null_of({name: _leave_one_out(by_unit, span, length, cycle) for name, by_unit in counts.items()})
+        length: null_of({name: _leave_one_out(by_unit, unit, length, cycle, phase) for name, by_unit in counts.items()})
         for length in lengths
     }
 
@@ -197,7 +240,7 @@ def _counts_by_unit(
         place = since // (unit // timedelta(microseconds=1))
         groups = bins.coarse if isinstance(bins, NumericBins) else np.arange(bins.bins)
         inside = index < bins.bins
-        units = span.length // unit
+        units = -(-span.length // unit)
         coarse[name] = _table(place[inside], groups[index[inside]], units, int(groups.max()) + 1)
         missing[name] = _table(place, (~inside).astype(np.int64), units, 2)
     return coarse, missing
@@ -207,15 +250,15 @@ def _table(place: Ints, column: Ints, units: int, width: int) -> Ints:
     return np.bincount(place * width + column, minlength=units * width).reshape(units, width)
 
 
-def _leave_one_out(counts: Ints, span: Window, length: timedelta, cycle: int) -> Distances:
+def _leave_one_out(counts: Ints, unit: timedelta, length: timedelta, cycle: int, phase: Ints) -> Distances:
     """PSI of each healthy window against the matched rest of the reference.
 
     Windows are laid end to end, back from the end of the span; those below 200 rows, or whose rest is smaller than
-    they are, do not count. Bins that the whole reference leaves empty are no bins: of one bin both are 0.
+    they are, do not count. `phase` is the hour of the cycle of each hour of the span.
+    Bins that the whole reference leaves empty are no bins: of one bin both are 0.
     """
     counts = counts[:, counts.any(axis=0)]
-    per_hour = len(counts) // (span.length // HOUR)
-    units = int(length / HOUR * per_hour)
+    units = length // unit
     number = len(counts) // units
     if number < 2 or not counts.size:
         return Distances.of(counts[:0], counts[:0])
@@ -224,17 +267,17 @@ def _leave_one_out(counts: Ints, span: Window, length: timedelta, cycle: int) ->
     if length >= WEEK:
         rest = counts.sum(axis=0) - windows
     else:
+        per_hour = HOUR // unit
         hours = counts.reshape(-1, per_hour, counts.shape[1]).sum(axis=1)
         touched = (first + np.arange(number) * units)[:, None] // per_hour + np.arange(max(1, units // per_hour))
-        rest = _same_hours(hours, span, touched, cycle) - windows
+        rest = _same_hours(hours, phase, touched, cycle) - windows
     n, m = windows.sum(axis=1), rest.sum(axis=1)
     usable = (n >= LEAST_ROWS) & (m >= n)
     return Distances.of(rest[usable], windows[usable])
 
 
-def _same_hours(hours: Ints, span: Window, touched: Ints, cycle: int) -> Ints:
+def _same_hours(hours: Ints, phase: Ints, touched: Ints, cycle: int) -> Ints:
     """For each window (W, hours it touches), the sum over the reference of those hours of the cycle."""
-    phase = (_cycle_hour(span.start, cycle) + np.arange(len(hours))) % cycle
     by_phase = np.zeros((cycle, hours.shape[1]), np.int64)
     np.add.at(by_phase, phase, hours)
     if touched.shape[1] >= cycle:

@@ -18,7 +18,7 @@ class HeldOut:
     """What a champion's residuals were on rows it had not seen.
 
     mae and its overdispersion by day, at least 1; counts (B,) per residual bin and their overdispersion by day, NaN
-    where fewer than 5 days have 50 rows.
+    where fewer than 5 days have 50 rows. A day is several where one holds few rows.
     """
 
     mae: Mae
@@ -28,18 +28,18 @@ class HeldOut:
 
 
 def known_residuals(scored: pl.DataFrame) -> pl.DataFrame:
-    """`_time` and `_residual` of the rows with a label and a finite prediction."""
+    """The rows with a label and a finite prediction, with their `_residual`."""
     known = scored.filter(pl.col("_label").is_finite() & pl.col("_score").is_finite())
-    return known.select("_time", (pl.col("_label") - pl.col("_score")).alias("_residual"))
+    return known.with_columns((pl.col("_label") - pl.col("_score")).alias("_residual"))
 
 
-def held_out_errors(binning: Binning, scored: pl.DataFrame) -> HeldOut | None:
-    """None where no row has a label."""
-    known = known_residuals(scored)
+def held_out_errors(binning: Binning, scored: pl.DataFrame, blocks: Ints) -> HeldOut | None:
+    """None where no row has a label. `blocks` (n,) say which rows share a day."""
+    known = known_residuals(scored.with_columns(pl.Series("_block", blocks)))
     if known.is_empty():
         return None
     residuals, bins = known["_residual"].to_numpy(), residual_bins(binning)
-    day = known["_time"].dt.truncate("1d").rank("dense").cast(pl.Int64).to_numpy() - 1
+    day = known["_block"].rank("dense").cast(pl.Int64).to_numpy() - 1
     by_day, errors = count_residuals(binning, residuals, day, int(day.max()) + 1)
     phi = mae_overdispersion(residuals, day)
     coarse = np.zeros((len(by_day), int(bins.coarse.max()) + 1), np.int64)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from drift_pipeline.clock import Window
-from drift_pipeline.detection.judging.monitor import window_lengths
+from drift_pipeline.detection.judging.monitor import lengths_of, window_lengths
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.reference.encoded import decode_reference, encode_reference
 from drift_pipeline.detection.reference.reference import Reference, freeze
@@ -99,7 +99,7 @@ def read_baseline(
     span = Window(datetime.fromisoformat(body["from"]), datetime.fromisoformat(body["to"]))
     champion, armed_at = Version.load(body, registry), datetime.fromisoformat(body["at"])
     reference = decode_reference(registry.get(body["bundle"]).files[REFERENCE_FILE])
-    if body["watched"] != _frozen_for(spec) or not set(window_lengths(spec, step)) <= reference.nulls.keys():
+    if body["watched"] != _frozen_for(spec) or not set(lengths_of(reference, spec, step)) <= reference.nulls.keys():
         reference = _freeze(champion, span, armed_at, body["delta"], lake, spec, step)
     landed = {table: Cursor(**cursor) for table, cursor in body["landed"].items()}
     return MonitoringBaseline(champion, reference, span, armed_at, body["delta"], landed)
@@ -139,6 +139,7 @@ def _frozen_for(spec: ModelSpec) -> dict[str, Any]:
         "range_z": kpis.range_z.threshold if kpis.range_z else None,
         "latency_p95_ms": kpis.latency_p95_ms.threshold if kpis.latency_p95_ms else None,
         "decision": spec.prediction.threshold,
+        "timezone": spec.timezone,
     }
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from drift_pipeline.clock import DAY, HOUR, Window
 from drift_pipeline.detection.counting.shape import Shape, shape_of
 from drift_pipeline.detection.counting.windows import floor, sliding
-from drift_pipeline.detection.judging.monitor import Monitor, window_lengths
+from drift_pipeline.detection.judging.monitor import Monitor
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline
@@ -39,8 +39,7 @@ class ChampionMonitor:
         self._landed, self._counted_until = dict(baseline.landed), baseline.armed_at
         self._judging = Monitor(baseline.reference, spec, baseline.armed_at, step)
         self._slices = self._judging.slices
-        longest = window_lengths(spec, step)[-1]
-        self._counting = Counting(baseline, self._slices, spec.outcome.delay, longest)
+        self._counting = Counting(baseline, self._slices, spec.outcome.delay, self._judging.lengths[-1])
         self._profiles = StoredProfiles(baseline, lake, spec.name)
         self._samples = None if spec.kpis.multivariate is None else DailySamples(baseline, lake)
 
@@ -117,7 +116,7 @@ class ChampionMonitor:
         return [(finding, self._shape(finding, report.at)) for finding in chosen]
 
     def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
-        window = sliding(at, finding.window)
+        window = sliding(at, finding.window, self._slices.zone)
         return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
 
     def _judged(self, now: datetime, versions: Mapping[str, int]) -> Report:

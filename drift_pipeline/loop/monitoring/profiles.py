@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from drift_pipeline.clock import DAY, HOUR, Window
+from drift_pipeline.clock import DAY, HOUR, Window, Zone
 from drift_pipeline.detection.counting.stored import decode, encode
-from drift_pipeline.detection.counting.windows import Part, floor
+from drift_pipeline.detection.counting.windows import Part
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline
 from drift_pipeline.telemetry.lake import Cursor, Lake
@@ -43,7 +43,8 @@ class StoredProfiles:
 
     def __init__(self, baseline: MonitoringBaseline, lake: Lake, model: str) -> None:
         self._since, self._champion = baseline.armed_at, baseline.champion.name
-        self._binning, self._lake, self._model = baseline.reference.binning, lake, model
+        self._binning, self._zone = baseline.reference.binning, baseline.reference.zone
+        self._lake, self._model = lake, model
         self._last_batch = -1
 
     def append(self, parts: Iterable[Part], hour: datetime, landed: Mapping[str, Cursor]) -> None:
@@ -65,7 +66,7 @@ class StoredProfiles:
     def read(self, now: datetime) -> Restored | None:
         """What was stored by whichever process; None where nothing was."""
         self._last_batch = self._lake.last_batch("profiles")
-        stored = self._lake.read("profiles", Window(floor(self._since, DAY), max(now, self._since)))
+        stored = self._lake.read("profiles", Window(self._zone.floor(self._since, DAY), max(now, self._since)))
         if stored.is_empty():
             return None
         ours = (pl.col("_version") == self._champion) & (pl.col("binning") == self._binning.digest)
@@ -74,7 +75,7 @@ class StoredProfiles:
             return None
         newest = stored.sort("cursor").row(-1, named=True)
         landed = {table: Cursor(**newest[table]) for table in ("predictions", "outcomes")}
-        return Restored(list(map(self._part, _without_replaced(stored))), newest["cursor"], landed)
+        return Restored(list(map(self._part, _without_replaced(stored, self._zone))), newest["cursor"], landed)
 
     def _row(self, part: Part, hour: datetime, landed: Mapping[str, Cursor]) -> dict[str, Any]:
         return {
@@ -93,10 +94,11 @@ class StoredProfiles:
         return Part(row["_time"], row["hours"] * HOUR, decode(self._binning, row["profile"]), tuple(row["labelled"]))
 
 
-def _without_replaced(stored: pl.DataFrame) -> list[dict[str, Any]]:
+def _without_replaced(stored: pl.DataFrame, zone: Zone) -> list[dict[str, Any]]:
     """The parts that count: a day takes the place of all parts of it that were stored by then."""
+    days = [zone.floor(start, DAY) for start in stored["_time"]]
     folded = stored.filter(pl.col("hours") == 24).group_by(_day="_time").agg(pl.col("cursor").max().alias("_folded"))
-    beside = stored.with_columns(_day=pl.col("_time").dt.truncate("1d")).join(folded, on="_day", how="left")
+    beside = stored.with_columns(_day=pl.Series(days, dtype=stored["_time"].dtype)).join(folded, on="_day", how="left")
     is_day = (pl.col("hours") == 24) & (pl.col("cursor") == pl.col("_folded"))
     counts = beside.filter(pl.col("_folded").is_null() | (pl.col("cursor") > pl.col("_folded")) | is_day)
     return counts.sort("hours", "_time", descending=[True, False]).to_dicts()

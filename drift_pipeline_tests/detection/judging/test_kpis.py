@@ -160,14 +160,14 @@ def test_a_baseline_without_both_classes_is_inconclusive(healthy: World, baselin
     assert (result.verdict, result.value, result.bound) == (Verdict.INCONCLUSIVE, None, None)
 
 
-def test_a_model_armed_at_noon_keeps_the_labels_of_its_first_day_when_its_hours_are_folded(healthy: World) -> None:
+def test_of_a_model_armed_at_noon_the_whole_days_are_held_against_whole_days_also_when_folded(healthy: World) -> None:
     frame = after(4)
     noon = healthy.armed_at + 12 * HOUR
     world = replace(healthy, armed_at=noon)
     world.land(frame.filter(pl.col("_time") >= noon))
     before = world.at(3 * DAY + 12 * HOUR).kpis["auroc"]
     world.slices.consolidate(healthy.armed_at + 20 * DAY)
-    assert before.n == 3.5 * PER_DAY
+    assert before.n == 3 * PER_DAY
     assert world.at(3 * DAY + 12 * HOUR).kpis["auroc"].n == before.n
 
 

@@ -1,0 +1,69 @@
+"""Cohorts: windows of predictions whose labels must have come, each of whole cycles or said to wait for one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from drift_pipeline.clock import DAY, HOUR, Window
+from drift_pipeline.detection.counting.windows import HOURS_KEPT, MINUTES_KEPT, Slices, nominal, sliding
+from drift_pipeline.detection.judging.cycle import cycle_of
+from drift_pipeline.detection.judging.tick import Tick
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A window that ends a label's delay ago; `length` is what it will have, `waits` why it is not judged yet."""
+
+    length: timedelta
+    window: Window
+    waits: str = ""
+
+    def key(self, slices: Slices) -> object:
+        """What a result can be kept by."""
+        return self.window, self.waits, slices.labelled(), slices.revision(self.window)
+
+
+def cohorts(tick: Tick) -> Iterator[Cohort]:
+    """Of each length, rising; those under a day only where labels come within the hour.
+
+    A window under a day, or of one, waits until it has its whole length; a longer one holds the whole days since
+    monitoring began, one at least. Of labels that take so long that hours are folded, a day is one by the calendar.
+    """
+    slices, delay = tick.slices, tick.spec.outcome.delay
+    quick = slices.by_minute and delay <= MINUTES_KEPT - HOUR
+    for length in (length for length in tick.lengths if length >= DAY or quick):
+        window = sliding(tick.now - delay, length, slices.zone)
+        if length == DAY and window.start < slices.folded_before(tick.now):
+            window = sliding(slices.zone.floor(window.end, DAY), length, slices.zone)
+        if length > DAY:
+            window = tick.whole_days(window)
+        is_whole = nominal(window) >= DAY if length > DAY else window.start >= slices.armed_at
+        yield Cohort(length, window, "" if is_whole else _waits(tick))
+
+
+def _waits(tick: Tick) -> str:
+    end = first_whole_day(tick)
+    known = _told(end + tick.spec.outcome.delay)
+    return f"the first whole 24 h window ends {_told(end)}, and is judged when its labels have come ({known})"
+
+
+def first_whole_day(tick: Tick) -> datetime:
+    """When the first window of a whole day since monitoring began ends."""
+    slices, delay = tick.slices, tick.spec.outcome.delay
+    by_hour = DAY in tick.lengths and delay + DAY <= HOURS_KEPT
+    return slices.zone.later(slices.zone.ceil(slices.armed_at, HOUR if by_hour else DAY), DAY)
+
+
+def _told(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def lost_of(tick: Tick, cohort: Cohort, labelled: int) -> str:
+    """Why a cohort with enough labels is not judged: an outage took part of its cycle; else nothing."""
+    slices, window = tick.slices, cohort.window
+    begun = slices.labelled_hours(window) if nominal(window) <= DAY else slices.begun(window)
+    cycle = cycle_of(tick.reference, window, begun, labelled)
+    if cycle.whole:
+        return ""
+    unit = "hours" if nominal(window) <= DAY else "days of the week"
+    return f"{unit} that hold {1 - cycle.held:.0%} of the reference's rows have none here: part of the cycle is lost"
