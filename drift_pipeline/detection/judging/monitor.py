@@ -88,6 +88,7 @@ def compare(reference: Reference, current: Profile, window: Window) -> list[Feat
         missing_null=reference.missing_nulls[length],
         rate=false_discovery_rate(length),
         claim=_no_claim(reference, length),
+        fresh=reference.expected_later(window),
     ).findings()
 
 

@@ -1,7 +1,7 @@
 """The reference: what healthy looked like, frozen with a model version, and how much it varied by itself."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from drift_pipeline.detection.counting.binning import SCORE, Binning, Ints, Nume
 from drift_pipeline.detection.counting.layout import Layout, Side
 from drift_pipeline.detection.counting.profile import Profile, label_slices, profile_slices
 from drift_pipeline.detection.counting.windows import floor
+from drift_pipeline.detection.reference.new_levels import expected_later, fresh_levels
 from drift_pipeline.detection.reference.null import Distances, Null, null_of
 from drift_pipeline.detection.reference.residuals import HeldOut, held_out_errors, known_residuals
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
@@ -35,6 +36,8 @@ class Reference:
     (days, groups), of the scored rows;
     held_out: positives and negatives of the held-out rows per bin of the watched score, None where none has a label.
     errors: in place of auroc, of a regression.
+    fresh: per window length and column, the largest share of rows of a healthy window whose level came up as time
+    went on, beyond what rows without time let expect; nothing where none was found.
     """
 
     binning: Binning
@@ -48,6 +51,7 @@ class Reference:
     group_days: dict[str, tuple[Ints, Ints]]
     held_out: tuple[Ints, Ints] | None = None
     errors: HeldOut | None = None
+    fresh: dict[timedelta, dict[str, float]] = field(default_factory=dict)
 
     @property
     def baseline(self) -> Auroc | Mae | None:
@@ -76,6 +80,11 @@ class Reference:
                 self._sides.pop(next(iter(self._sides)))
             self._sides[hours] = Side.of(self.layout, self._sum(hours))
         return self._sides[hours]
+
+    def expected_later(self, window: Window) -> dict[str, float]:
+        """Share of rows of each column whose level may have come up since, of the columns where any did before."""
+        most = self.fresh.get(window.length, {})
+        return {name: expected_later(share, self.span, window.end) for name, share in most.items()}
 
     @cached_property
     def layout(self) -> Layout:
@@ -123,6 +132,7 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         {name: _group_days(binning, scored, name) for name in binning.protected},
         None if residuals is not None else _held_out(binning, scored),
         None if residuals is None else held_out_errors(binning, scored),
+        fresh_levels(binning, frame, span, lengths, unit),
     )
 
 
