@@ -173,9 +173,10 @@ def test_the_workspace_holds_the_findings_to_the_last_digit(rendered: Rendered, 
 
 def test_a_column_without_a_value_is_told_and_not_drawn(rendered: Rendered, tick: tuple[Report, Any, Any]) -> None:
     row = rendered.table("Columns")["kind"]
-    assert finding(tick[0], "kind").drift is None
-    assert (row["verdict"], row["PSI"], row["rows"]) == ("no claim", "–", "0")
-    assert row["reason"] == "no usable value in the window; not drawn: no value in the current rows"
+    found = finding(tick[0], "kind")
+    assert (found.drift, row["verdict"], row["direction"]) == (True, "DRIFT", "more missing")
+    assert (row["PSI"], row["distance"], row["rows"]) == ("–", "1.000", "0")
+    assert row["reason"] == f"{found.reason}; not drawn: no value in the current rows"
     assert "kind" not in rendered.blocks
 
 

@@ -182,7 +182,7 @@ def _undecided(site: Site, report: Report, records: Sequence[AuditRecord]) -> It
     for name, kpi in report.kpis.items():
         if kpi.n == 0 and kpi.verdict is Verdict.OK:
             yield f"I6 {name} is OK on no rows"
-    if odd := [finding.name for finding in report.features if finding.n == 0 and finding.drift is not None]:
+    if odd := [found.name for found in report.features if not found.n_effective and found.drift is not None]:
         yield f"I6 columns without a row are judged: {', '.join(odd)}"
     for record in records:
         silent = record.event == "decision.made" and "policy unavailable" in str(record.details["reasons"])

@@ -71,7 +71,8 @@ def infer(reference: pl.DataFrame, current: pl.DataFrame) -> Iterator[Column]:
                 f"column {before.name!r} holds {natures[0]} in the reference and {natures[1]} now (such as "
                 f"{example!r}): the two cannot be compared; drop the column, or name the columns to watch in a --spec"
             )
-        yield _column(before, now, natures[0])
+        came = natures[0] == _Nature.EMPTY  # a column that only now has values is what those make of it
+        yield _column(now, now, natures[1]) if came else _column(before, now, natures[0])
 
 
 def _nature(values: pl.Series) -> _Nature:
@@ -95,7 +96,7 @@ def _nature_of_text(text: pl.Series) -> _Nature:
 
 
 _NOT_WATCHED = {
-    _Nature.EMPTY: "no value in the reference",
+    _Nature.EMPTY: "no value on either side",
     _Nature.TIME: "times",
     _Nature.OTHER: "no order and no levels",
 }

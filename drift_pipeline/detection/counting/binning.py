@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from drift_pipeline.detection.counting.kept_levels import kept_levels
 from drift_pipeline.detection.counting.kernel import Grid, grid, locate
 from drift_pipeline.spec import ModelSpec
 
@@ -18,8 +19,6 @@ Bools = npt.NDArray[np.bool_]
 FINE_BINS = 1000
 SCORE_BINS = 2000
 COARSE_BINS = 10
-MOST_LEVELS = 20
-LEAST_EXPECTED = 5
 SCORE = "_score"
 LATENCY_CUTS = np.geomspace(0.1, 100_000, 121)
 
@@ -73,10 +72,16 @@ class NumericBins:
 
 @dataclass(frozen=True)
 class CategoricalBins:
-    """At most 20 levels with an expected count of at least 5, then `rare` (known, pooled), `unseen`, `missing`."""
+    """At most 19 levels with an expected count of at least 5, then `rare` (known, pooled), `unseen`, `missing`.
+
+    `once`, `twice`: how many levels had one and two of the `rows` that froze them, which tell the share unseen by them.
+    """
 
     levels: tuple[str, ...]
     rare: frozenset[str]
+    once: int = 0
+    twice: int = 0
+    rows: int = 0
 
     @property
     def bins(self) -> int:
@@ -148,8 +153,10 @@ def categorical_bins(values: pl.Series) -> CategoricalBins:
     """Freeze the levels of a categorical reference column, the most frequent first."""
     counts = values.cast(pl.String).alias("level").drop_nulls().value_counts(name="n")
     counts = counts.sort(["n", "level"], descending=[True, False])
-    kept = counts.filter(pl.col("n") >= LEAST_EXPECTED)["level"].to_list()[: MOST_LEVELS - 1]
-    return CategoricalBins(tuple(kept), frozenset(counts["level"].to_list()) - frozenset(kept))
+    levels, n = counts["level"].to_list(), counts["n"].cast(pl.Int64).to_numpy()
+    kept = kept_levels(levels, n)
+    once, twice = (int((n == rows).sum()) for rows in (1, 2))
+    return CategoricalBins(tuple(kept), frozenset(levels) - frozenset(kept), once, twice, int(n.sum()))
 
 
 @dataclass(frozen=True)
@@ -207,6 +214,7 @@ class Binning:
                 sha.update(bins.cuts.tobytes() + np.array([bins.mean, bins.sd, bins.z_threshold]).tobytes())
             else:
                 sha.update("\0".join([*bins.levels, "", *sorted(bins.rare)]).encode())
+                sha.update(np.array([bins.once, bins.twice, bins.rows]).tobytes())
         sha.update("\0".join(self.protected).encode() + self.score_cuts.tobytes() + self.latency_cuts.tobytes())
         sha.update(np.array([self.decision_threshold]).tobytes())
         if self.residuals is not None:

@@ -43,7 +43,7 @@ def _psi(tick: Tick) -> KpiResult:
         return KpiResult("psi", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, "no window has rows yet")
     longest = max(f.window for f in findings)
     newest = [f for f in findings if f.window == longest]
-    worst = max(newest, key=lambda f: f.psi)
+    worst = max(newest, key=lambda f: (f.n > 0, f.psi))
 
     def result(verdict: Verdict, reason: str, of: FeatureFinding) -> KpiResult:
         value, bound = (of.psi, of.psi_lower) if of.n else (None, None)
@@ -56,13 +56,14 @@ def _psi(tick: Tick) -> KpiResult:
     if drifting := [f for f in findings if f.drift]:
         top = max(drifting, key=lambda f: f.distance)
         return result(Verdict.WARN, f"{top.direction} over {format_duration(top.window)}, {top.reason}", top)
-    empty = [f for f in findings if f.n == 0]
+    empty = [f for f in findings if f.n == 0 and f.drift is None]
     untold = [f for f in newest if f.drift is None and f.psi > threshold]
-    unclaimed = newest if all(f.drift is None for f in findings) else []
+    unclaimed = newest if all(f.drift is None or f.n == 0 for f in findings) else []
     if silent := empty or untold or unclaimed:
         top = max(silent, key=lambda f: f.psi)
         return result(Verdict.INCONCLUSIVE, top.reason, top)
-    return result(Verdict.OK, "the largest PSI of a column", worst)
+    why = f": {worst.reason}" if worst.psi > threshold and worst.reason else ""
+    return result(Verdict.OK, f"the largest PSI of a column{why}", worst)
 
 
 def _range_z(tick: Tick) -> KpiResult:

@@ -101,6 +101,7 @@ def compare(
         missing_null=reference.missing_nulls[length],
         rate=false_discovery_rate(length),
         claim=_no_claim(reference, length),
+        fresh=reference.expected_later(window),
     ).findings()
 
 

@@ -25,8 +25,10 @@ HINTS = ("estimated_auroc", "multivariate")  # KPIs that may warn and never say 
 class FeatureFinding:
     """One watched column in one window.
 
-    n, n_effective: rows and rows over phi; p_value: Kolmogorov-Smirnov (numbers) or chi2 (levels) and missing share,
-    Bonferroni over the two; distance: KS D or total variation and its lower 99 % bound; drift: None = no claim.
+    n, n_effective: rows whose values are compared (0: the missing share alone is), and rows over phi; p_value: of
+    Kolmogorov-Smirnov (numbers), or chi2 and more unseen levels than expected (levels), and of the missing share,
+    Bonferroni over those that are asked; distance: KS D or total variation, or of the missing share, and its lower 99 %
+    bound; drift: None = no claim.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The reference: what healthy looked like, frozen with a model version, and how much it varied by itself."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from drift_pipeline.detection.counting.binning import SCORE, Binning, Ints, Nume
 from drift_pipeline.detection.counting.layout import Layout, Side
 from drift_pipeline.detection.counting.profile import Profile, label_slices, profile_slices
 from drift_pipeline.detection.counting.windows import local_days
+from drift_pipeline.detection.reference.new_levels import expected_later, fresh_levels
 from drift_pipeline.detection.reference.null import Distances, Null, null_of
 from drift_pipeline.detection.reference.residuals import HeldOut, held_out_errors, known_residuals
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
@@ -37,6 +38,8 @@ class Reference:
     errors: in place of auroc, of a regression. by_hour_of_day: of the held-out rows in each of the 24 hours: positives
     and negatives (24, B), or a regression's errors (24, 3) and residuals (24, R); None where no window is shorter than
     a day. timezone: whose hours and days these are; a day is several where one holds few rows (`block_days`).
+    fresh: per window length and column, the largest share of rows of a healthy window whose level came up as time
+    went on, beyond what rows without time let expect; nothing where none was found.
     """
 
     binning: Binning
@@ -52,6 +55,7 @@ class Reference:
     errors: HeldOut | None = None
     by_hour_of_day: tuple[Ints, Ints] | None = None
     timezone: str = "UTC"
+    fresh: dict[timedelta, dict[str, float]] = field(default_factory=dict)
 
     @property
     def baseline(self) -> Auroc | Mae | None:
@@ -99,6 +103,11 @@ class Reference:
                 self._sides.pop(next(iter(self._sides)))
             self._sides[hours] = Side.of(self.layout, self._sum(hours))
         return self._sides[hours]
+
+    def expected_later(self, window: Window) -> dict[str, float]:
+        """Share of rows of each column whose level may have come up since, of the columns where any did before."""
+        most = self.fresh.get(window.length, {})
+        return {name: expected_later(share, self.span, window.end) for name, share in most.items()}
 
     @cached_property
     def zone(self) -> Zone:
@@ -155,6 +164,7 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
         None if residuals is None else held_out_errors(binning, scored, blocks),
         _held_out_by_hour(binning, scored, zone) if min(lengths) < DAY else None,
         zone.name,
+        fresh_levels(binning, frame, span, lengths, unit),
     )
 
 

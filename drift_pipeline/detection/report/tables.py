@@ -67,14 +67,15 @@ def _column_row(name: str, finding: FeatureFinding | None, undrawn: str) -> list
     if finding is None:
         return [name, "no finding", *["–"] * 7, undrawn]
     reason = "; ".join(filter(None, (finding.reason, undrawn and f"not drawn: {undrawn}")))
-    if finding.n == 0:  # its numbers are no measurements
-        return [name, verdict_of(finding), *["–"] * 6, "0", reason]
+    told = [name, verdict_of(finding), finding.direction or "–"]
+    if finding.n == 0 and not finding.direction:  # its numbers are no measurements
+        return [*told, *["–"] * 5, "0", reason]
+    of_values = (finding.psi, finding.hellinger, finding.ks_low) if finding.n else (None, None, None)
+    p_value = f"{finding.p_value:.1e}".replace("-", "\u2212")  # a hyphen would break the line
     return [
-        name,
-        verdict_of(finding),
-        finding.direction,
-        *(short(value, ".3f") for value in (finding.psi, finding.hellinger, finding.ks_low, finding.distance)),
-        f"{finding.p_value:.1e}".replace("-", "\u2212"),  # a hyphen would break the line
+        *told,
+        *(short(value, ".3f") for value in (*of_values, finding.distance)),
+        p_value,
         f"{finding.n:,}",
         reason,
     ]

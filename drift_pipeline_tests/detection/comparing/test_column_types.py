@@ -38,7 +38,7 @@ def read(values: object, now: object = None, name: str = "x") -> Column:
         ([f"user {number}" for number in range(N)], None, "left out: text, 300 distinct in 300: ids, or free text"),
         (TIMES, None, "left out: times"),
         ([time.isoformat() for time in TIMES], None, "left out: times"),
-        ([None] * N, None, "left out: no value in the reference"),
+        ([None] * N, None, "left out: no value on either side"),
         ([[1, 2]] * N, None, "left out: no order and no levels"),
     ],
 )

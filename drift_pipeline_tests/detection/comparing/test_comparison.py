@@ -101,10 +101,34 @@ def test_below_200_rows_nothing_is_claimed(tmp_path: Path) -> None:
     assert "150 effective rows, 200 are needed" in found.columns[0].finding.reason
 
 
-def test_a_column_that_comes_empty_is_inconclusive_not_ok(tmp_path: Path) -> None:
-    found = compared(tmp_path, table(3000, 9), table(3000, 10).with_columns(w=pl.lit(None, pl.Float64)))
-    assert found.verdict == Verdict.INCONCLUSIVE
-    assert (found.columns[0].finding.name, found.columns[0].missing) == ("w", (0.0, 1.0))
+@pytest.mark.parametrize(
+    ("before", "after", "direction", "verdict"),
+    [
+        ("w", None, "more missing", Verdict.WARN),
+        (None, "w", "fewer missing", Verdict.WARN),
+        ("level", None, "more missing", Verdict.WARN),
+        (None, "level", "fewer missing", Verdict.WARN),
+    ],
+)
+def test_a_column_that_dies_or_comes_to_life_is_drift_of_distance_1(
+    tmp_path: Path, before: str | None, after: str | None, direction: str, verdict: Verdict
+) -> None:
+    name = before or after or ""
+    gone = pl.lit(None, pl.String if name == "level" else pl.Float64).alias(name)
+    sides = (table(3000, 9 + k).with_columns(*([] if kept else [gone])) for k, kept in enumerate((before, after)))
+    found = compared(tmp_path, next(sides), next(sides))
+    first = found.columns[0]
+    assert (found.verdict, first.finding.name, first.finding.direction) == (verdict, name, direction)
+    assert (first.finding.distance, first.finding.p_value) == (1.0, 0.0)
+    assert first.missing == (0.0 if before else 1.0, 0.0 if after else 1.0)
+    assert [column.verdict for column in found.columns[1:]] == [Verdict.OK] * (len(found.columns) - 1)
+
+
+def test_a_column_without_a_value_on_either_side_is_left_out_and_named(tmp_path: Path) -> None:
+    sides = [table(3000, 9 + k).with_columns(w=pl.lit(None, pl.Float64)) for k in (0, 1)]
+    found = compared(tmp_path, sides[0], sides[1])
+    assert found.verdict == Verdict.OK
+    assert next(column.why for column in found.read if column.name == "w") == "left out: no value on either side"
 
 
 def test_more_missing_values_are_drift(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drift_pipeline.detection.counting.binning import (
-    MOST_LEVELS,
     CategoricalBins,
     Floats,
     NumericBins,
     categorical_bins,
     numeric_bins,
 )
+from drift_pipeline.detection.counting.kept_levels import MOST_LEVELS
 from drift_pipeline.detection.statistics.psi import psi
 
 RNG = np.random.default_rng(1)

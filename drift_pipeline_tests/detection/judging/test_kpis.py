@@ -53,7 +53,7 @@ def finding(name: str, psi: float, drift: bool | None, window: timedelta = DAY, 
         ([("a", 0.9, True, WEEK)], Verdict.WARN, "a: up over 7d, True"),
         ([("a", 0.26, True, 4 * WEEK)], Verdict.BREACH, "a: up, True"),
         ([("a", 0.24, True, 4 * WEEK)], Verdict.WARN, "a: up over 28d, True"),
-        ([("a", 0.9, False, 4 * WEEK)], Verdict.OK, "a: the largest PSI of a column"),
+        ([("a", 0.9, False, 4 * WEEK)], Verdict.OK, "a: the largest PSI of a column: False"),
     ],
 )
 def test_psi_says_what_its_findings_say(healthy: World, findings: list[tuple], verdict: Verdict, said: str) -> None:  # type: ignore[type-arg]

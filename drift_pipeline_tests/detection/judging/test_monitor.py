@@ -11,6 +11,7 @@ import pytest
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.detection.judging.monitor import window_lengths
 from drift_pipeline.detection.judging.verdict import Report, Verdict
+from drift_pipeline.detection.thresholds import LEAST_ROWS
 from drift_pipeline.telemetry.synthetic import seasonal_history
 from drift_pipeline_tests.detection.worlds import SPEC, World, finding, rows, spec_of
 
@@ -108,13 +109,28 @@ def test_a_missing_share_that_always_varied_from_day_to_day_is_no_drift() -> Non
         assert day(world, lambda frame, s=share_now: frame.with_columns(emptied("x", s, 9))).drifting == ()  # type: ignore[misc]
 
 
-def test_a_column_that_loses_all_values_makes_no_claim_and_psi_is_inconclusive(healthy: World) -> None:
-    for gone in (pl.lit(None, pl.Float64), pl.lit(float("nan")), pl.lit(float("inf"))):
-        report = day(healthy, lambda frame, g=gone: frame.with_columns(x=g))  # type: ignore[misc]
-        assert finding(report, "x").drift is None
-        psi = report.kpis["psi"]
-        assert (psi.verdict, psi.value) == (Verdict.INCONCLUSIVE, None)
-        assert psi.reason == "x: no usable value in the window"
+@pytest.mark.parametrize("gone", [pl.lit(None, pl.Float64), pl.lit(float("nan")), pl.lit(float("inf"))])
+def test_a_column_that_loses_all_values_is_drift_to_more_missing(healthy: World, gone: pl.Expr) -> None:
+    report = day(healthy, lambda frame: frame.with_columns(x=gone))
+    found, psi = finding(report, "x"), report.kpis["psi"]
+    assert (report.drifting, found.direction, found.distance) == (("x",), "more missing", 1.0)
+    assert (psi.verdict, psi.value) == (Verdict.WARN, None)  # nothing was left to have a PSI of
+
+
+def test_a_column_that_died_drifts_in_every_window_as_it_fills_and_never_is_inconclusive(healthy: World) -> None:
+    world, looks = healthy.again(), []
+    for number in range(10):
+        frame = rows(np.random.default_rng(number), 1, PER_DAY, first_day=REFERENCE_DAYS + number)
+        world.land(frame.with_columns(x=pl.lit(None, pl.Float64)))
+        looks.append(world.at((number + 1) * DAY))
+    assert [report.drifting for report in looks] == [("x",)] * 10
+    assert {report.kpis["psi"].verdict for report in looks} == {Verdict.WARN}
+    assert {f.window for f in looks[-1].features if f.drift} >= {DAY, WEEK}
+
+
+def test_a_few_rows_without_a_value_leave_the_claim_to_the_next_longer_window(healthy: World) -> None:
+    few = rows(np.random.default_rng(1), 1, LEAST_ROWS - 1, REFERENCE_DAYS).with_columns(x=pl.lit(None, pl.Float64))
+    assert "x" not in {f.name for f in healthy.again().land(few).at(DAY).features}
 
 
 def test_a_column_that_is_not_in_the_window_at_all_is_inconclusive(healthy: World) -> None:
@@ -128,21 +144,25 @@ def test_levels_all_unknown_are_drift_to_new_levels(healthy: World) -> None:
     assert (report.drifting, found.direction, found.distance) == (("kind",), "new levels", 1.0)
 
 
-def test_a_model_that_scores_nothing_is_inconclusive(healthy: World) -> None:
+def test_a_model_that_scores_nothing_drifts_to_more_missing(healthy: World) -> None:
     psi = day(healthy, lambda frame: frame.with_columns(_score=pl.lit(None, pl.Float64))).kpis["psi"]
-    assert (psi.verdict, psi.reason) == (Verdict.INCONCLUSIVE, "_score: no usable value in the window")
+    assert psi.verdict is Verdict.WARN
+    assert psi.reason.startswith("_score: more missing over 1d")
 
 
-def test_a_reference_without_values_makes_no_claim_of_its_column() -> None:
+def test_a_reference_without_values_says_so_and_drifts_when_they_come() -> None:
     frame = rows(np.random.default_rng(0), 40, PER_DAY).with_columns(
         x=pl.lit(None, pl.Float64), kind=pl.lit(None, pl.String)
     )
     world = World.on(frame)
     now = rows(np.random.default_rng(1), 1, PER_DAY, 40)
-    for change in (now, now.with_columns(x=pl.lit(None, pl.Float64), kind=pl.lit(None, pl.String))):
-        report = world.again().land(change).at(DAY)
-        assert {"x", "kind"}.isdisjoint(f.name for f in report.features)
-        assert report.kpis["psi"].verdict is Verdict.OK
+    came = world.again().land(now).at(DAY)
+    assert set(came.drifting) == {"x", "kind"}
+    assert {finding(came, name).direction for name in ("x", "kind")} == {"fewer missing"}
+    same = now.with_columns(x=pl.lit(None, pl.Float64), kind=pl.lit(None, pl.String))
+    still = world.again().land(same).at(DAY)
+    assert still.kpis["psi"].verdict is Verdict.OK
+    assert finding(still, "x").reason == "no value on either side: nothing to compare"
 
 
 def test_a_constant_column_is_quiet_while_it_stays_and_drifts_either_way_when_it_leaves() -> None:
