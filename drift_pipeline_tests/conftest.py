@@ -19,6 +19,11 @@ PATIENCE_S = 10.0  # for what ends by itself
 MULTIPROCESSINGS_OWN = b"multiprocessing.resource_tracker"  # lives as long as the process that spawned first
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Each worker collects for itself and wants the names of the others: gzip writes the time into its bytes."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def handlers_are_put_back() -> Iterator[None]:
     """A command that a test calls in this process may leave its own behind: it would have ended with them."""
