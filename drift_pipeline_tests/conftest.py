@@ -1,4 +1,4 @@
-"""What holds for every run of the tests: children can be interrupted, and none of them outlives the run."""
+"""What holds for every run of the tests: children can be interrupted, none outlives the run, and nothing is timed."""
 
 import os
 import signal
@@ -8,9 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # A shell that puts the run into the background hands down that it ignores Ctrl-C, and so would every child of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Inherited by all that is started below this process, also where its parent is gone by then.
 RUN = "PYTEST_STARTED_BY"
