@@ -1,4 +1,4 @@
-"""What holds for every run of the tests: children can be interrupted, and none of them outlives the run."""
+"""What holds for every run of the tests: children can be interrupted, none outlives the run, and nothing is timed."""
 
 import os
 import signal
@@ -8,15 +8,24 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # A shell that puts the run into the background hands down that it ignores Ctrl-C, and so would every child of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Inherited by all that is started below this process, also where its parent is gone by then.
 RUN = "PYTEST_STARTED_BY"
 os.environ[RUN] = str(os.getpid())
 PATIENCE_S = 10.0  # for what ends by itself
 MULTIPROCESSINGS_OWN = b"multiprocessing.resource_tracker"  # lives as long as the process that spawned first
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Each worker collects for itself and wants the names of the others: gzip writes the time into its bytes."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from threading import Timer
@@ -25,22 +26,38 @@ MODEL = "recommendation_v3"
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    models = tmp_path / "models" / MODEL
-    models.mkdir(parents=True)
-    lines = "".join(f"  {line}\n" for line in SAMPLE_SPEC.splitlines())
-    head = "type: drift_pipeline.components.MonitoredModel\nattributes:\n"
-    more = "  retrain: {trials: 1, trainer: logistic_regression}\n"
-    (models / "defs.yaml").write_text(head + lines + more)
-    synthetic_history(40, 60, 0, start=START).write_parquet(tmp_path / "history.parquet")
+    laid_out(tmp_path)
     monkeypatch.setenv("DRIFT_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("DRIFT_HOME", str(tmp_path / "home"))
     return tmp_path
 
 
-@pytest.fixture
-def adopted(place: Path) -> Path:
-    ended = drift("adopt", MODEL, "--data", place / "history.parquet")
+def laid_out(folder: Path) -> None:
+    """One model and its history."""
+    models = folder / "models" / MODEL
+    models.mkdir(parents=True)
+    lines = "".join(f"  {line}\n" for line in SAMPLE_SPEC.splitlines())
+    head = "type: drift_pipeline.components.MonitoredModel\nattributes:\n"
+    more = "  retrain: {trials: 1, trainer: logistic_regression}\n"
+    (models / "defs.yaml").write_text(head + lines + more)
+    synthetic_history(40, 60, 0, start=START).write_parquet(folder / "history.parquet")
+
+
+@pytest.fixture(scope="module")
+def adopted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the model was adopted; it is only copied."""
+    folder = tmp_path_factory.mktemp("adopted")
+    laid_out(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DRIFT_MODELS", str(folder / "models"))
+        ended = drift("adopt", MODEL, "--data", folder / "history.parquet", "--home", folder / "home")
     assert (ended.code, ended.out) == (0, f"{MODEL}: v1 is watched from now on, against 2,400 rows\n")
+    return folder / "home"
+
+
+@pytest.fixture
+def adopted(place: Path, adopted_once: Path) -> Path:
+    shutil.copytree(adopted_once, place / "home")
     return place
 
 

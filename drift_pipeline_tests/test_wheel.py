@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [
+    pytest.mark.live,
     pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling is not installed: it builds the wheel"),
     pytest.mark.skipif(find_spec("pip") is None, reason="pip is not installed: it installs the wheel"),
     pytest.mark.skipif(find_spec("dagster_dg_cli") is None, reason="dagster-dg-cli is not installed"),

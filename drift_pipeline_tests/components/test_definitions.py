@@ -220,6 +220,7 @@ def test_what_blocks_is_the_quality_of_a_day_and_the_gates(graph: AssetGraph) ->
 # dg
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("arguments", [("check", "yaml"), ("check", "defs")], ids=" ".join)
 def test_dg_finds_nothing_wrong_in_the_checkout(arguments: Sequence[str]) -> None:
     found = dg_command(*arguments)

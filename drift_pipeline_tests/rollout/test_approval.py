@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("envelope", "asked", "reason"), REFUSED)
+@pytest.mark.parametrize(
+    ("envelope", "asked", "reason"), REFUSED, ids=[re.sub("[0-9a-f]{16}", "KEY", reason) for *_, reason in REFUSED]
+)
 def test_what_does_not_hold_is_refused(envelope: dict[str, Any], asked: dict[str, Any], reason: str) -> None:
     found = check(envelope, **asked)
     assert isinstance(found, Refusal)
