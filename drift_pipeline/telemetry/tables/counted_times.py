@@ -89,9 +89,13 @@ def _own_unit(sizes: pl.Series) -> pl.Series:
 
 
 def _of_another_unit(numbers: pl.Series, own: pl.Series, unit: int) -> pl.Series:
-    """Numbers that in a unit of their own lie where the rest does; smaller ones with a gap to the rest only."""
+    """Numbers that in a unit of their own lie where the rest does; smaller ones with a gap to the rest only.
+
+    A smaller one that even in its own unit is of the years 1967 to 1973 is taken for a time near 1970.
+    """
     frame = pl.DataFrame({"number": numbers, "own": own})
-    number, smaller = pl.col("number"), pl.col("own") < unit
+    number = pl.col("number")
+    smaller = (pl.col("own") < unit) & (number.abs() > 1e8 * 1000.0 ** pl.col("own"))
     mine = number.filter(pl.col("own") == unit)
     gap = number.filter(smaller).abs().max() * _GAP < mine.abs().min()
     seconds, room = number / 1000.0 ** pl.col("own"), (mine.max() - mine.min()) / 1000.0**unit + 86_400

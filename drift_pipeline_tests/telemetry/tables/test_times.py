@@ -14,7 +14,10 @@ from drift_pipeline.telemetry.tables.written_times import are_written_times
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 BERLIN = timezone(timedelta(hours=1))
-MOMENTS = st.integers(-600_000_000, 3_780_000_000).map(lambda second: EPOCH + second * SECOND)  # 1950 to 2089
+# 1950 to 2089. A few rows of which one is of 1970 leave a unit in doubt; a history that passes it does not: see below
+MOMENTS = st.one_of(st.integers(-600_000_000, -32_000_000), st.integers(32_000_000, 3_780_000_000)).map(
+    lambda second: EPOCH + second * SECOND
+)
 
 
 def seconds(moment: datetime) -> int:
