@@ -9,6 +9,7 @@ import polars as pl
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.judging.verdict import Report
 from drift_pipeline.detection.report import DriftFiles, write_drift_report
+from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.loop import Backends
 from drift_pipeline.loop.watch import Watch, watch_at
 from drift_pipeline.settings import Settings
@@ -43,6 +44,7 @@ def day_of(partition: str) -> Window:
 
 def snapshot(at: Backends, spec: ModelSpec, day: Window, now: datetime) -> Snapshot:
     """Pin the Delta versions, and check the day's rows."""
+    spec = frozen(at.store, spec)
     versions = at.lake.versions()
     frame = at.lake.read("predictions", day, versions["predictions"])
     labelled = at.lake.labelled(day, as_of=now, delay=spec.outcome.delay, versions=versions).height
@@ -61,6 +63,7 @@ def drift_of(
         InputError: no model was watched on that day.
         IntegrityError: the reference cannot be made again as it was.
     """
+    spec = frozen(at.store, spec)
     watch = watch_at(day.end, lake=at.lake, store=at.store, registry=at.registry, spec=spec, step=DAY)
     report = watch.look_back(day.end, versions or {})
     reference = at.lake.read("predictions", watch.span, watch.versions["predictions"])

@@ -15,6 +15,7 @@ from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError
 from drift_pipeline.loop.arming import Arming
+from drift_pipeline.loop.forms import FORMS
 from drift_pipeline.loop.holds import Holds
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.owed import Owed
@@ -160,10 +161,11 @@ class Loop:
         puts: dict[str, Mapping[str, Any]] = {
             "holdout": held,
             "retrains": Retrains(versions=1).to_json(),
+            FORMS: self.spec.forms,
             "model": {**champion.to_json(), "previous": None},
         }
         digests = {} if recorded else {"bundle": champion.digest}
-        self.ledger.commit("model.adopted", told, digests, puts=puts)
+        self.ledger.commit("model.adopted", {**told, FORMS: self.spec.forms}, digests, puts=puts)
         self._watch = self._arming.new(champion, span)
 
     def _first(

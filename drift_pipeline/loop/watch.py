@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
 import polars as pl
@@ -27,6 +27,9 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Cursor, Lake
 
 MOST_SHAPES = 8
+_FIRST_HOUR = datetime(
+    1, 1, 1, tzinfo=UTC
+)  # batches are numbered by the hour, and none is below 0: histories begin 1949
 REFERENCE_FILE = "reference.bin"
 
 _CURSOR = pl.Struct({"version": pl.Int64, "batch": pl.Int64, "source": pl.String})
@@ -164,7 +167,7 @@ class Watch:
         ]
         if not rows:
             return
-        batch = int(hour.timestamp() // 3600)
+        batch = (hour - _FIRST_HOUR) // HOUR
         if self._lake.last_batch("profiles") != self._profiles_kept or not self._lake.append(
             "profiles", pl.DataFrame(rows, schema=_STORED), batch
         ):

@@ -29,6 +29,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import keep_policy, verify_home, write_checkpoint
 from drift_pipeline.loop import RECORDED, Backends, Loop, Training, Trust, Version
+from drift_pipeline.loop.adopting import brought_to_form
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.policy.engines import read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
@@ -102,9 +103,10 @@ class Replay:
         Raises:
             InputError: the history ends before the reference span does, or a step is not above 0.
         """
+        spec, frame = brought_to_form(spec, history.frame)
         self._spec, self._settings, self._options = spec, settings, options
         self._recorded = spec.prediction.column is not None
-        self._frame = history.frame.rename({"_score": "_recorded"}, strict=False)
+        self._frame = frame.rename({"_score": "_recorded"}, strict=False)
         self._notes = history.notes
         self._span = _reference_span(self._frame, spec, options)
         self._ticks = _ticks(self._span.end, self._frame["_time"][-1], options.step)
