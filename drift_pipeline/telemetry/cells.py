@@ -38,8 +38,9 @@ class Levels(dict[object, str | None]):
 
     def __init__(self, form: Form, missing: Sequence[str] = ()) -> None:
         super().__init__()
-        self.form, self.types, self.wanted = form, frozenset(TYPES[form]), _WANTED[form]
+        self.form, self._types, self._wanted = form, frozenset(TYPES[form]), _WANTED[form]
         self.off_form: set[str] = set()
+        self.is_full = False
         self._missing, self._canonical = frozenset(missing), re.compile(CANONICAL[form], re.DOTALL)
 
     def __missing__(self, value: object) -> str | None:
@@ -48,29 +49,30 @@ class Levels(dict[object, str | None]):
             self.off_form.add(found)
         if len(value) <= _LONGEST_KEPT if isinstance(value, str) else _is_exact(value):
             self[value] = found
+        self.is_full = len(self) > _MOST_KEPT or len(self.off_form) > _MOST_KEPT
         return found
 
     def of(self, values: Sequence[object]) -> list[str | None]:
         """The levels of values (n,), whose types are the form's."""
-        if len(self) + len(self.off_form) > _MOST_KEPT:
+        if self.is_full:
             self.clear()
             self.off_form.clear()
+            self.is_full = False
         return [self[value] for value in values]
 
     def count_off_form(self, levels: Sequence[object]) -> int:
         """How many of the levels that `of` gave last do not fit the form."""
-        return sum(found in self.off_form for found in levels) if self.off_form else 0
+        return sum(found in self.off_form for found in levels)
 
     def one(self, key: str, value: object) -> str | None:
         """The level of one value of an event. Raises ValueError, which names the key, where its type is not taken."""
-        if type(value) not in self.types:
-            raise ValueError(f"{key}: {value!r} is a {type(value).__name__}; {self._advice()}")
+        if type(value) not in self._types:
+            raise ValueError(
+                f"{key}: {value!r} cannot be brought to the column's form {self.form}; write {self._wanted}"
+            )
         if type(value) is float and not isfinite(value):
             raise ValueError(f"{key}: {value} is not finite; write null where there is no value")
         return self.of((value,))[0]
-
-    def _advice(self) -> str:
-        return f"the column's form is {self.form}: write {self.wanted}"
 
 
 def _is_exact(value: object) -> bool:

@@ -234,7 +234,9 @@ def _features(given: object, spec: ModelSpec) -> dict[str, float | str | None]:
         if value is None:
             features[name] = None
         elif kind == "categorical":
-            features[name] = levels[name].one(f"features.{name}", value)
+            known = levels[name]
+            is_plain = type(value) is str and not known.is_full
+            features[name] = known[value] if is_plain else known.one(f"features.{name}", value)
         else:
             is_plain = type(value) is float and isfinite(value)
             features[name] = value if is_plain else _number(f"features.{name}", value)
