@@ -1,5 +1,6 @@
 """Adopting: a model's history lands in the lake, its reference is frozen, and what answers becomes version 1."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.history import History
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.tables.levels import form_of, levels
+from drift_pipeline.training.trainers import categories_of
 
 SOURCE = "adopt"
 
@@ -23,19 +26,22 @@ def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None 
 
     Args:
         history: its newest 20 % of labelled rows are the held-out baseline and the trusted holdout.
-        bundle: a skops file of a scikit-learn pipeline that answers from now on; else one is trained.
+        bundle: a skops file of a scikit-learn pipeline that answers from now on; else one is trained. It is given a
+            table of the features: numbers with NaN for null, and the levels of categories as texts of their column's
+            form ("1" of integers, "true" and "false" of booleans), "" for null.
         external: another system goes on answering, and its recorded scores are all that is known of the model.
 
     Raises:
-        InputError: the history is too small, has no scores for an external model, or the model was adopted before.
+        InputError: the history is too small, has no scores for an external model, the model was adopted before, or the
+            bundle knows none of a column's levels.
         IntegrityError: the bundle holds what a registry does not load.
     """
     if home.store.get("model", spec.name) is not None and home.store.find("reference", f"{spec.name}/"):
         raise InputError(f"{spec.name}: is adopted already; a new version comes by drift retrain")
     if external and spec.prediction.column is None:
         raise InputError(f"{spec.name}: an external model is known by its scores; name their column in prediction")
-    given = None if bundle is None else (_read(bundle), str(bundle))
-    frame, loop = history.frame, home.loop(spec)
+    spec, frame = brought_to_form(spec, history.frame)
+    given = None if bundle is None else (_read(bundle, spec, frame), str(bundle))
     labels = frame["_label"].drop_nulls()
     if len(labels) < spec.retrain.min_rows or labels.n_unique() < 2:
         needs = performance_of(spec).needs
@@ -45,20 +51,57 @@ def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None 
         )
     _land(Lake(home.settings.lake / spec.name, source=SOURCE), frame, spec)
     span = Window(frame["_time"][0], frame["_time"][-1] + timedelta(microseconds=1))
+    loop = home.loop(spec)
     loop.adopt(span, recorded=external, given=given)
     return loop
 
 
-def _read(bundle: Path) -> bytes:
+def _read(bundle: Path, spec: ModelSpec, frame: pl.DataFrame) -> bytes:
     try:
         data = bundle.read_bytes()
     except OSError as error:
         raise InputError(f"{bundle}: cannot be read: {error.strerror}") from error
     try:
-        load_pipeline(data)
+        pipeline = load_pipeline(data)
     except IntegrityError as error:
         raise IntegrityError(f"{bundle}: {error}; write it with skops.io.dump") from error
+    for name, categories in categories_of(pipeline).items():
+        if name in spec.forms and not _knows_any(categories, known := frame[name].unique().drop_nulls().sort()):
+            raise InputError(
+                f"{bundle}: knows none of the levels of {name}: it was trained on {_shown(categories)}, and is asked "
+                f"for {_shown(known)}, the texts of the form {spec.forms[name]}; train it on these"
+                + (
+                    ""
+                    if spec.forms[name] == "text"
+                    else f", or declare forms: {{{name}: text}} if its texts are the raw ones"
+                )
+            )
     return data
+
+
+def _knows_any(categories: Sequence[object], known: pl.Series) -> bool:
+    """A number is no text: an encoder that learnt 1 does not know "1"."""
+    texts = {str(category) for category in categories if isinstance(category, str)}
+    return known.is_empty() or bool(texts & {*known})
+
+
+def _shown(values: Sequence[object] | pl.Series) -> str:
+    return ", ".join(repr(value.item() if hasattr(value, "item") else value) for value in [*values][:3])
+
+
+def brought_to_form(spec: ModelSpec, frame: pl.DataFrame) -> tuple[ModelSpec, pl.DataFrame]:
+    """The spec with the forms of a history's categorical columns, declared or found, and the rows with their levels."""
+    names = [name for name, kind in spec.watched.items() if kind == "categorical"]
+    spec = spec.with_forms({name: form_of(frame[name], spec.missing) for name in names})
+    return spec, frame.with_columns(levels(frame[name], spec.forms[name], spec.missing) for name in names)
+
+
+def _same_rows(landed: pl.DataFrame, served: pl.DataFrame) -> bool:
+    """Whether an earlier try landed the very rows: another history, or forms that the spec declared since, are not."""
+    if landed.is_empty() or not set(served.columns) <= set(landed.columns):
+        return False
+    landed = landed.filter(pl.col("_version") == "history").select(served.columns)
+    return landed.equals(served.sort("_time", "_id"))
 
 
 def _land(lake: Lake, frame: pl.DataFrame, spec: ModelSpec) -> None:
@@ -72,7 +115,7 @@ def _land(lake: Lake, frame: pl.DataFrame, spec: ModelSpec) -> None:
     )
     if not lake.append("predictions", served, 0):
         landed = lake.read("predictions", Window(frame["_time"][0], frame["_time"][-1] + timedelta(seconds=1)))
-        if landed.is_empty() or landed.filter(pl.col("_version") == "history").height != frame.height:
+        if not _same_rows(landed, served):
             raise InputError(f"{lake.root}: holds the history of an adoption that failed; remove it, then adopt again")
     known = frame.filter(pl.col("_label").is_not_null())
     lake.append(

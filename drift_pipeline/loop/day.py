@@ -10,6 +10,7 @@ from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.judging.verdict import Report
 from drift_pipeline.detection.report import DriftFiles, write_drift_report
 from drift_pipeline.loop.context import Backends
+from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline, in_force_before, read_baseline
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.settings import Settings
@@ -44,6 +45,7 @@ def day_of(partition: str) -> Window:
 
 def snapshot(at: Backends, spec: ModelSpec, day: Window, now: datetime) -> Snapshot:
     """Pin the Delta versions, and check the day's rows."""
+    spec = frozen(at.store, spec)
     versions = at.lake.versions()
     frame = at.lake.read("predictions", day, versions["predictions"])
     labelled = at.lake.labelled(day, as_of=now, delay=spec.outcome.delay, versions=versions).height
@@ -62,6 +64,7 @@ def drift_of(
         InputError: no model was watched on that day.
         IntegrityError: the reference cannot be made again as it was.
     """
+    spec = frozen(at.store, spec)
     bodies = [record.body for record in at.store.find("reference", f"{spec.name}/")]
     body = in_force_before(day.end, bodies, spec)
     baseline = read_baseline(body, lake=at.lake, registry=at.registry, spec=spec, step=DAY)

@@ -9,6 +9,7 @@ import polars as pl
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError
 from drift_pipeline.loop.context import Context
+from drift_pipeline.loop.forms import FORMS
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.monitoring.rebaselining import Rebaselining
 from drift_pipeline.loop.retraining.fitting import fitted, register, register_given
@@ -48,10 +49,11 @@ def adopt(
     puts: dict[str, Mapping[str, Any]] = {
         "holdout": held,
         "retrains": Retrains(versions=1).to_json(),
+        FORMS: context.spec.forms,
         "model": {**champion.to_json(), "previous": None},
     }
     digests = {} if recorded else {"bundle": champion.digest}
-    context.ledger.commit("model.adopted", told, digests, puts=puts)
+    context.ledger.commit("model.adopted", {**told, FORMS: context.spec.forms}, digests, puts=puts)
     return rebaselining.freeze(champion, span)
 
 

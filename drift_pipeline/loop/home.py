@@ -14,6 +14,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.approve import PACKAGED_MODELS, read_keys
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop.context import Backends, Trust
+from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.policy.engines import PolicyEngine, read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
@@ -44,7 +45,7 @@ class Home:
         self, spec: ModelSpec, *, step: timedelta = MINUTE, progress: Callable[[str], None] = lambda _: None
     ) -> Loop:
         """One model's loop, not resumed yet. The rules that decide are filed first."""
-        settings = self.settings
+        settings, spec = self.settings, frozen(self.store, spec)
         keep_policy(settings, read_bundle())
         approvers = read_keys(settings.keys)
         trust = Trust(settings.gitops, settings.environment, approvers, _trainer(settings).key_id)

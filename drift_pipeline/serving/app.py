@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.serving.endpoints import Endpoints, failed
 from drift_pipeline.serving.gateway import Gateway, Judge, RolledBack
@@ -53,10 +54,13 @@ def make_app(
         rolled_back: told what was stopped, in a thread; called again until it returns.
         rotate_seconds: how long an event waits at most before capture may read it.
         drills: requests may ask for delays.
+
+    Raises:
+        SpecError: a spec declares other forms than its model was adopted with.
     """
     store, registry = ControlStore(settings.database_url, clock), LocalRegistry(settings.registry)
     gateway = Gateway(
-        specs,
+        FrozenSpecs(store, specs),
         store,
         registry,
         spool,

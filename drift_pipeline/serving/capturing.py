@@ -7,6 +7,7 @@ from threading import Event
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.serving.mirror import Mirror
 from drift_pipeline.settings import Settings
@@ -32,6 +33,7 @@ def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) 
         signal.signal(ending, lambda *_: stop.set())
     store = ControlStore(settings.database_url, clock)
     try:
+        specs = FrozenSpecs(store, specs)
         mirror = Mirror(store, LocalRegistry(settings.registry), specs)
         yield Capture(settings.home / "spool", lake_of, specs, clock, mirror.mirror), stop
     finally:

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from drift_pipeline.serving.keys import Producer, key_hash
 from drift_pipeline.serving.models import Served
 from drift_pipeline.serving.protocol import metadata, read_ask, read_document, response
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.event import DeadLetter, read_event
+from drift_pipeline.telemetry.event import DeadLetter, off_form_of, read_event
 
 MOST_EVENTS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
@@ -126,6 +127,7 @@ class Endpoints:
         ask = read_ask(body, spec)
         self._take(producer, len(ask.rows))
         served = self._served(spec)
+        gateway.count_off_form(spec.name, ask.off_form)
         if gateway.drills and ask.delay_ms:
             await asyncio.sleep(ask.delay_ms / 1000)
         found = answer(spec, served, ask, gateway.clock.now(), began, time.perf_counter, gateway.drills)
@@ -161,13 +163,15 @@ class Endpoints:
         """All of them are written, or none."""
         if not 1 <= len(events) <= MOST_EVENTS:
             raise InputError(f"{what}: {len(events)} of them; send 1 to {MOST_EVENTS:,} in a request")
-        lines, now = [], self._gateway.clock.now()
+        lines, now, off_form = [], self._gateway.clock.now(), Counter[str]()
         for place, event in enumerate(events):
             line = to_json(event)
             if isinstance(read := read_event(line, self._gateway.specs, now), DeadLetter):
                 raise InputError(f"{what}.{place}: {read.reason}")
+            off_form.update(off_form_of(read, spec))
             lines.append(line)
         self._take(producer, len(lines))
+        self._gateway.count_off_form(spec.name, off_form)
         self._gateway.write(spec.name, lines)
         return _json({"taken": len(lines)}, 202)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from drift_pipeline.clock import DAY, HOUR, Clock
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.errors import InputError, SpecError, UnavailableError
 from drift_pipeline.loop.routes import Route, routes
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.plan import Phase
@@ -51,11 +51,11 @@ class Gateway:
         drills: bool,
     ) -> None:
         self.drills = drills
-        self.specs, self.clock, self.spool = specs, clock, spool
+        self.specs, self.clock, self.spool = dict(specs), clock, spool
         self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
         self.producers: dict[str, Producer] = {}
         self.trouble = "the routes were not read yet"
-        self._store, self._judge_slo, self._rolled_back = store, judge_slo, rolled_back
+        self._given, self._store, self._judge_slo, self._rolled_back = specs, store, judge_slo, rolled_back
         self._every, self._rotate_every = every_seconds, rotate_seconds
         self._heard_at: float | None = None
         self._buckets: dict[str, Bucket] = {}
@@ -85,12 +85,16 @@ class Gateway:
     async def follow(self) -> None:
         """Take up what the control store says; a version is loaded before the first request is sent to it."""
         try:
-            found, known, ticked = await asyncio.to_thread(self._read)
+            found, specs, known, ticked = await asyncio.to_thread(self._read)
         except Exception as error:  # the old routes hold; told by /v2/health/ready
             self._trouble(f"the control store: {error}")
         else:
             self.producers = _by_hash(known)
             for route in found:
+                if isinstance(spec := specs[route.model], SpecError):
+                    self._problem(route.model, str(spec))
+                    continue
+                self.specs[route.model] = spec
                 await self._switch(route)
             for model, at in ticked.items():
                 self.metrics.ticked_at.labels(model).set(at.timestamp())
@@ -149,6 +153,11 @@ class Gateway:
             self._judged_at = now  # this very loop, and what is due each second comes late
             self._judge(model)
 
+    def count_off_form(self, model: str, counts: Mapping[str, int]) -> None:
+        """Values by the column whose form they do not fit."""
+        for column, values in counts.items():
+            self.metrics.off_form.labels(model, column).inc(values)
+
     def say_once(self, model: str, failure: str) -> None:
         """A failure of scoring, which the metrics count."""
         if self._said.get(model) != failure:
@@ -179,11 +188,19 @@ class Gateway:
             del self._refused[key]
             log.warning("%s: the refusal could not be recorded: %s", producer.name, error)
 
-    def _read(self) -> tuple[list[Route], list[Producer], dict[str, datetime]]:
-        """Routes, producers, and when each model last ticked."""
+    def _read(self) -> tuple[list[Route], dict[str, ModelSpec | SpecError], list[Producer], dict[str, datetime]]:
+        """Routes, the specs of their models, producers, and when each model last ticked."""
         ticks = {model: self._store.recall(model) for model in self.specs}
         ticked = {model: datetime.fromisoformat(tick.body["at"]) for model, tick in ticks.items() if tick}
-        return [*routes(self._store, self.specs.values()).values()], producers(self._store), ticked
+        found = routes(self._store, self.specs.values())
+        return [*found.values()], {model: self._spec_of(model) for model in found}, producers(self._store), ticked
+
+    def _spec_of(self, model: str) -> ModelSpec | SpecError:
+        """With the forms that the model was adopted with, which may have been a moment ago."""
+        try:
+            return self._given[model]
+        except SpecError as error:
+            return error
 
     async def _switch(self, route: Route) -> None:
         model, models = route.model, self.models
@@ -194,16 +211,20 @@ class Gateway:
         if models.is_current(route):
             return
         served, problem = await asyncio.to_thread(models.prepare, route)
-        if problem and problem != models.problems.get(model):
-            log.error("%s: %s", model, problem)
-        models.problems.pop(model, None)
-        if problem:
-            models.problems[model] = problem
+        self._problem(model, problem)
         if served is not None:
             self.guard.watch(route, self._bakes_for(route))
             weight = 0 if self.guard.stopped(route) else served.weight
             models.served[model] = replace(served, weight=weight)
         self._show(model)
+
+    def _problem(self, model: str, problem: str) -> None:
+        """Of loading a model; "" = there is none."""
+        if problem and problem != self.models.problems.get(model):
+            log.error("%s: %s", model, problem)
+        self.models.problems.pop(model, None)
+        if problem:
+            self.models.problems[model] = problem
 
     def _bakes_for(self, route: Route) -> float:
         """Seconds for which a promotion can still be taken back by itself."""

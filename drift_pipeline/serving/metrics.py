@@ -24,6 +24,7 @@ class Metrics:
             Counter, "rows", "Rows answered, by the version they were sent to.", "model", "version", "route"
         )
         self.errors = made(Counter, "row_errors", "Rows without a usable score.", "model", "version", "route")
+        self.off_form = made(Counter, "off_form", "Values that do not fit their column's form.", "model", "column")
         self.spool_failures = made(Counter, "spool_failures", "Times that the spool did not take events.", "model")
         self.weight = made(Gauge, "canary_weight_percent", "Share of the traffic that the canary is sent.", "model")
         self.loaded = made(

@@ -1,11 +1,12 @@
 """The Open Inference Protocol (v2, REST): what a request asks, checked against the spec, and how it is answered.
 
 One tensor a column, of shape [n] or [n, 1]: each feature, and each protected column that is no feature, which is
-written down and not scored, and may be left out.
+written down and not scored, and may be left out. A categorical column's cells are brought to its form, whatever
+datatype they came in; what does not fit the form is a level of its own text, and counted.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import isfinite
 from types import NoneType
@@ -16,20 +17,24 @@ from pydantic import BaseModel, Field, ValidationError
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.scoring import Cell, Row
-from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.spec import Form, ModelSpec
+from drift_pipeline.telemetry.cells import Levels, levels_of
 
 MOST_ROWS = 1000
 LONGEST_ID = 200
-_INTEGERS = ("INT64", "INT32")
+_INTEGERS, _FLOATS = ("INT64", "INT32"), ("FP64", "FP32")
 _TAKEN: Mapping[str, set[type]] = {
     **{name: {float, int, NoneType} for name in ("FP64", "FP32")},
     **{name: {int, NoneType} for name in _INTEGERS},
     "BOOL": {bool, NoneType},
     "BYTES": {str, NoneType},
 }
-_OF_KIND: Mapping[Kind, tuple[str, ...]] = {
-    "numeric": ("FP64", "FP32", *_INTEGERS, "BOOL"),
-    "categorical": ("BYTES", *_INTEGERS, "BOOL"),
+_NUMERIC = (*_FLOATS, *_INTEGERS, "BOOL")
+_OF_FORM: Mapping[Form, tuple[str, ...]] = {  # the first is the one that suits it
+    "text": ("BYTES",),
+    "integer": (*_INTEGERS, *_FLOATS, "BOOL", "BYTES"),
+    "decimal": (*_FLOATS, *_INTEGERS, "BYTES"),
+    "boolean": ("BOOL", *_INTEGERS, "BYTES"),
 }
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -63,7 +68,10 @@ class InferRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Ask:
-    """`rows` (n) hold the features in their order, `columns` each watched column (n), None = null."""
+    """`rows` (n) hold the features in their order, `columns` each watched column (n), None = null.
+
+    `off_form`: of the columns that have such, how many values do not fit the form.
+    """
 
     id: str
     ids: list[str]
@@ -72,6 +80,7 @@ class Ask:
     rows: list[Row]
     delay_ms: float = 0
     canary_delay_ms: float = 0
+    off_form: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_document(kind: type[Document], body: bytes) -> Document:
@@ -102,13 +111,20 @@ def read_ask(body: bytes, spec: ModelSpec) -> Ask:
     if not 1 <= n <= MOST_ROWS:
         raise InputError(f"inputs: {n} rows; send 1 to {MOST_ROWS} in a request")
     absent: list[Cell] = [None] * n
+    levels = levels_of(spec)
     columns = {
-        name: _column(tensors[name], kind, n) if name in tensors else absent for name, kind in spec.watched.items()
+        name: _column(tensors[name], levels.get(name), n) if name in tensors else absent for name in spec.watched
+    }
+    off_form = {
+        name: count
+        for name, known in levels.items()
+        if known.off_form and (count := known.count_off_form(columns[name]))
     }
     id = request.id or uuid4().hex
     ids, entities = _ids(id, request.parameters, n), _entities(request.parameters, n)
     rows: list[Row] = list(zip(*(columns[name] for name in spec.features), strict=True))
-    return Ask(id, ids, entities, columns, rows, request.parameters.delay_ms, request.parameters.canary_delay_ms)
+    delays = request.parameters.delay_ms, request.parameters.canary_delay_ms
+    return Ask(id, ids, entities, columns, rows, *delays, off_form)
 
 
 def _flat(tensor: Tensor) -> list[Any]:
@@ -119,17 +135,22 @@ def _flat(tensor: Tensor) -> list[Any]:
     return data
 
 
-def _column(tensor: Tensor, kind: Kind, n: int) -> list[Cell]:
+def _column(tensor: Tensor, levels: Levels | None, n: int) -> list[Cell]:
+    """A column's cells; `levels` None: of a numeric one."""
     name, data = tensor.name, _flat(tensor)
-    if tensor.datatype not in _OF_KIND[kind]:
-        raise InputError(
-            f"inputs: {name} is {kind}, which {tensor.datatype} is not; send {' or '.join(_OF_KIND[kind])}"
-        )
+    taken = _NUMERIC if levels is None else _OF_FORM[levels.form]
+    if tensor.datatype not in taken:
+        what = "numeric" if levels is None else f"categorical, of the form {levels.form}"
+        raise InputError(f"inputs: {name} is {what}, which {tensor.datatype} is not; send {' or '.join(taken)}")
     if tensor.shape[:1] != [n] or tensor.shape[1:] not in ([], [1]) or len(data) != n:
         raise InputError(f"inputs: {name} has the shape {tensor.shape} and {len(data)} cells; send [{n}] or [{n}, 1]")
     if odd := set(map(type, data)) - _TAKEN[tensor.datatype]:
         raise InputError(f"inputs: {name} holds a {odd.pop().__name__}, which is no {tensor.datatype}")
-    return _numbers(name, data) if kind == "numeric" else [_text(cell) for cell in data]
+    if levels is None:
+        return _numbers(name, data)
+    if tensor.datatype in _FLOATS:
+        _refuse_infinite(name, [cell for cell in data if type(cell) is float])
+    return [*levels.of(data)]
 
 
 def _numbers(name: str, data: list[Any]) -> list[Cell]:
@@ -137,16 +158,13 @@ def _numbers(name: str, data: list[Any]) -> list[Cell]:
         numbers = [None if cell is None else float(cell) for cell in data]
     except OverflowError as error:
         raise InputError(f"inputs: {name} holds an integer that no FP64 can hold; send null for unknown") from error
-    if not all([number is None or isfinite(number) for number in numbers]):  # noqa: C419  # a generator takes longer
-        raise InputError(f"inputs: {name} holds a number that is not finite; send null for unknown")
+    _refuse_infinite(name, numbers)
     return [*numbers]
 
 
-def _text(cell: Any) -> str | None:
-    """A level as text; "" is how a history spells null."""
-    if cell is None or cell == "":
-        return None
-    return cell if type(cell) is str else str(cell).lower()  # true, false
+def _refuse_infinite(name: str, numbers: Sequence[float | None]) -> None:
+    if not all([number is None or isfinite(number) for number in numbers]):  # noqa: C419  # a generator takes longer
+        raise InputError(f"inputs: {name} holds a number that is not finite; send null for unknown")
 
 
 def _ids(id: str, parameters: Parameters, n: int) -> list[str]:
@@ -190,8 +208,9 @@ def response(
 
 def metadata(spec: ModelSpec, versions: Sequence[str]) -> dict[str, Any]:
     """What the protocol tells of a model; `versions` are those that are loaded."""
-    datatypes = {"numeric": "FP64", "categorical": "BYTES"}
-    inputs = [{"name": name, "datatype": datatypes[kind], "shape": [-1]} for name, kind in spec.watched.items()]
+    levels = levels_of(spec)
+    suits = {name: _OF_FORM[levels[name].form][0] if name in levels else "FP64" for name in spec.watched}
+    inputs = [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in suits.items()]
     outputs = [{"name": "score", "datatype": "FP64", "shape": [-1]}]
     if spec.task == "binary_classification":
         outputs.append({"name": "decision", "datatype": "BOOL", "shape": [-1]})

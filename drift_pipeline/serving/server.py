@@ -28,7 +28,8 @@ def serve(
     Port 0 is any free one; stderr tells which. `options` are `make_app`'s.
 
     Raises:
-        InputError: the address is taken, or another gateway writes this home's spool.
+        InputError: the address is taken, another gateway writes this home's spool, or a spec is not what its model was
+            adopted with.
     """
     import uvicorn
 

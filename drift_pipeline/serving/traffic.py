@@ -73,7 +73,7 @@ def history_of(lake: Lake, spec: ModelSpec, now: datetime) -> pl.DataFrame:
     Raises:
         InputError: there are none.
     """
-    rows = lake.labelled(Window(datetime(1970, 1, 1, tzinfo=UTC), now + DAY), now, spec.outcome.delay)
+    rows = lake.labelled(Window(datetime(1678, 1, 1, tzinfo=UTC), now + DAY), now, spec.outcome.delay)
     if rows.is_empty():
         raise InputError(
             f"{spec.name}: no labelled row in {lake.root}; drift adopt {spec.name} --data HISTORY lands some"

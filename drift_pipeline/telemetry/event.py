@@ -7,7 +7,9 @@
 {"event": "outcome", "model": M, "id": text, "time": when it was observed, "label": number|text|bool}
 ```
 
-`score`, `latency_ms` and `entity` may be left out.
+`score`, `latency_ms` and `entity` may be left out. A category's value is brought to its column's form, of which it has
+to be (`cells`); null and what the spec calls missing are no value. A label is `outcome.positive` or its negation; one
+that `outcome.unknown` lists is refused, and told once it is known.
 """
 
 import json
@@ -21,13 +23,15 @@ import polars as pl
 
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.cells import levels_of
+from drift_pipeline.telemetry.tables.levels import level
 
 ROUTES = ("stable", "canary", "external")
 LINE_BYTES = 1_000_000
 _ID_LENGTH = 200
 _PAYLOAD_LENGTH = 4096
 _REASON_LENGTH = 300
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # events tell what happens now; a clock that lost its battery says 1970
 _TIME = pl.Datetime("us", "UTC")
 _PREDICTION = {"event", "model", "id", "time", "version", "route", "score", "latency_ms", "entity", "features"}
 _OUTCOME = {"event", "model", "id", "time", "label"}
@@ -183,8 +187,8 @@ def _time(document: dict[str, Any], now: datetime) -> datetime:
         raise ValueError(f"time: {text!r} has no zone; write 2026-01-31T12:00:00Z")
     if time > now + MINUTE:
         raise ValueError(f"time: {text!r} is later than now, {now.isoformat()}: the producer's clock is ahead")
-    if time < _EPOCH:
-        raise ValueError(f"time: {text!r} is before 1970")
+    if time < _FIRST:
+        raise ValueError(f"time: {text!r} is before 2000: the producer's clock is wrong")
     return time
 
 
@@ -219,28 +223,20 @@ def _latency(value: object) -> float | None:
     return latency_ms
 
 
-def _level(key: str, value: object) -> str:
-    """A category's level as text, true and false in JSON's words."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    raise ValueError(f"{key}: {value!r} is neither a text nor a whole number nor true or false")
-
-
 def _features(given: object, spec: ModelSpec) -> dict[str, float | str | None]:
     watched = spec.watched
     if not isinstance(given, dict) or given.keys() != watched.keys():
         raise ValueError(_features_differ(given, watched.keys()))
     features: dict[str, float | str | None] = {}
+    levels = levels_of(spec)
     for name, kind in watched.items():
         value = given[name]
         if value is None:
             features[name] = None
         elif kind == "categorical":
-            features[name] = value if type(value) is str else _level(f"features.{name}", value)
+            known = levels[name]
+            is_plain = type(value) is str and not known.is_full
+            features[name] = known[value] if is_plain else known.one(f"features.{name}", value)
         else:
             is_plain = type(value) is float and isfinite(value)
             features[name] = value if is_plain else _number(f"features.{name}", value)
@@ -257,15 +253,29 @@ def _features_differ(given: object, watched: Any) -> str:
 
 
 def _label(value: object, spec: ModelSpec) -> float:
-    """1 where the label equals `outcome.positive`, else 0; a regression's own number."""
+    """1 where the label equals `outcome.positive`, else 0; a regression's own number.
+
+    Of a positive 1 or 0, true or false, the negation is known, and a third value is refused; of another the negation is
+    whatever else is told.
+    """
+    outcome, positive = spec.outcome, spec.outcome.positive
+    if outcome.unknown and _same(value) in map(_same, outcome.unknown):
+        raise ValueError(f"label: {value!r} stands for one that is not known yet (outcome.unknown); tell it once it is")
     if spec.task == "regression":
         return _number("label", value)
-    positive = spec.outcome.positive
     if isinstance(positive, str):
-        return int(_level("label", value) == positive)
-    if isinstance(value, bool):
-        return int(value == bool(positive))
-    return int(_number("label", value) == float(positive))
+        if not isinstance(value, str | bool | int | float):
+            raise ValueError(f"label: {value!r} is neither a text nor a number nor true or false")
+        return int(level(value, "text") == level(positive, "text"))
+    label = _number("label", value)
+    if positive in (0, 1) and label not in (0, 1):
+        raise ValueError(f"label: {value!r} is neither {positive!r} (outcome.positive) nor its negation")
+    return int(label == float(positive))
+
+
+def _same(label: object) -> str | None:
+    """One text for the spellings of a label: -1, -1.0 and "-1"."""
+    return level(label, "decimal") if isinstance(label, str | bool | int | float) else None
 
 
 def predictions_frame(spec: ModelSpec, predictions: Sequence[Prediction]) -> pl.DataFrame:
@@ -297,3 +307,10 @@ def outcomes_frame(spec: ModelSpec, outcomes: Sequence[OutcomeKnown]) -> pl.Data
             "_label": pl.Series([o.label for o in outcomes], dtype=label),
         }
     )
+
+
+def off_form_of(event: Prediction | OutcomeKnown, spec: ModelSpec) -> list[str]:
+    """The columns of an event that was just read whose value does not fit their form."""
+    if isinstance(event, OutcomeKnown):
+        return []
+    return [name for name, levels in levels_of(spec).items() if event.features[name] in levels.off_form]

@@ -13,7 +13,9 @@ import polars.selectors as cs
 
 from drift_pipeline.clock import Window
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.tables.levels import CANONICAL
 
+_LEAST_OF_FORM = 0.5  # of a column's values: fewer, and it is another column, or another producer's spelling
 _TOLD = 3  # values of a failed expectation
 _NUMBERS = ["bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float32", "float64"]
 
@@ -59,7 +61,8 @@ def check_snapshot(frame: pl.DataFrame, spec: ModelSpec, window: Window) -> Qual
     """Check rows of the lake's `predictions`; whatever they are, it answers and does not raise.
 
     A column that is not there fails everything that is expected of it. Features and scores may have nulls (NaN counts
-    as one) as long as something is there. Great Expectations takes 5-13 s of CPU to import the first time; it writes
+    as one) as long as something is there. Values that do not fit their column's form are told, and fail the day where
+    they are more than half. Great Expectations takes 5-13 s of CPU to import the first time; it writes
     no file, shows no progress and reports to nobody.
     """
     expected = _expected(frame, spec, window)
@@ -92,6 +95,9 @@ def _expected(frame: pl.DataFrame, spec: ModelSpec, window: Window) -> list[_Exp
         expected += [of(column, "exists", "ExpectColumnToExist"), some(column)]
         if kind == "numeric":
             expected.append(of(column, "holds numbers", "ExpectColumnValuesToBeInTypeList", type_list=_NUMBERS))
+        elif (form := spec.forms.get(column, "text")) != "text":
+            fits = {"regex": CANONICAL[form], "mostly": _LEAST_OF_FORM}
+            expected.append(of(column, f"fits its form {form}", "ExpectColumnValuesToMatchRegex", **fits))
     return expected
 
 

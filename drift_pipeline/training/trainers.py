@@ -159,6 +159,17 @@ def score(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, Kind
         return predicted(pipeline, rows)
 
 
+def categories_of(pipeline: "Pipeline") -> dict[str, list[object]]:
+    """What the encoders of a fitted pipeline learnt of each column that a ColumnTransformer gives them, by name."""
+    found: dict[str, list[object]] = {}
+    for _, encoder, names in getattr(pipeline[0], "transformers_", ()):
+        steps = [step for _, step in encoder.steps] if hasattr(encoder, "steps") else [encoder]
+        learnt = next((step.categories_ for step in steps if hasattr(step, "categories_")), None)
+        if learnt is not None and len(learnt) == len(names):
+            found |= {name: [*categories] for name, categories in zip(names, learnt, strict=True)}
+    return found
+
+
 def predicted(model: Any, rows: Any) -> npt.NDArray[np.float64]:
     """What a fitted classifier or regressor says of prepared rows (rows,)."""
     told = model.predict_proba(rows)[:, 1] if hasattr(model, "predict_proba") else model.predict(rows)

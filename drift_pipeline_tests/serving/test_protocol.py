@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from drift_pipeline.errors import InputError
-from drift_pipeline.serving.protocol import Ask, read_ask
+from drift_pipeline.serving.protocol import Ask, metadata, read_ask
+from drift_pipeline.spec import Form
 from drift_pipeline_tests.serving.worlds import SPECS, infer
 
 ROWS = [(1.0, 2.0, "tv"), (3.5, None, None)]
@@ -47,8 +48,6 @@ def test_a_protected_column_may_be_absent_and_is_not_scored() -> None:
 def test_a_column_may_be_nested_and_of_any_type_that_its_kind_takes() -> None:
     nested = changed(0, shape=[2, 1], data=[[1], [2]], datatype="INT64")
     assert ask(nested).columns["amount"] == [1.0, 2.0]
-    assert ask(changed(2, datatype="BOOL", data=[True, None])).columns["device"] == ["true", None]
-    assert ask(changed(2, datatype="INT32", data=[7, 8])).columns["device"] == ["7", "8"]
     assert ask(changed(0, datatype="BOOL", data=[True, False])).columns["amount"] == [1.0, 0.0]
 
 
@@ -69,7 +68,12 @@ def test_an_entity_is_one_for_all_rows_or_one_a_row() -> None:
         (changed(1, shape=[3], data=[1, 2, 3]), "age has the shape [3] and 3 cells"),
         (changed(0, datatype="FP16"), "inputs.0.datatype"),
         (changed(0, datatype="BYTES", data=["1", "2"]), "amount is numeric, which BYTES is not"),
-        (changed(2, datatype="FP64", data=[1, 2]), "device is categorical, which FP64 is not"),
+        (
+            changed(2, datatype="FP64", data=[1, 2]),
+            "device is categorical, of the form text, which FP64 is not; send BYTES",
+        ),
+        (changed(2, datatype="INT64", data=[1, 2]), "of the form text, which INT64 is not; send BYTES"),
+        (changed(2, datatype="BOOL", data=[True, False]), "of the form text, which BOOL is not; send BYTES"),
         (changed(0, data=[1.0, "x"]), "amount holds a str, which is no FP64"),
         (changed(0, data=[1.0, True]), "amount holds a bool, which is no FP64"),
         (changed(0, datatype="INT64", data=[1, 1.5]), "amount holds a float, which is no INT64"),
@@ -88,3 +92,97 @@ def test_what_cannot_be_scored_is_refused_by_the_name_of_its_place(document: Any
     with pytest.raises(InputError) as refused:
         ask(document)
     assert said in str(refused.value)
+
+
+def of_form(form: Form, datatype: str, data: list[Any], missing: tuple[str, ...] = ()) -> Ask:
+    spec = SPECS["fraud"].model_copy(update={"forms": {"device": form}, "missing": missing})
+    return read_ask(json.dumps(changed(2, datatype=datatype, data=data)).encode(), spec)
+
+
+@pytest.mark.parametrize(
+    ("form", "datatype", "data", "levels"),
+    [
+        ("text", "BYTES", ["01", " tv "], ["01", "tv"]),
+        ("text", "BYTES", ["", " "], [None, None]),
+        ("text", "BYTES", ["True", "ünïcode\u2009"], ["True", "ünïcode"]),
+        ("integer", "INT64", [3, -3], ["3", "-3"]),
+        ("integer", "INT32", [3, None], ["3", None]),
+        ("integer", "FP64", [3.0, -0.0], ["3", "0"]),
+        ("integer", "FP32", [3, 3.5], ["3", "3.5"]),
+        ("integer", "BOOL", [True, False], ["1", "0"]),
+        ("integer", "BYTES", ["3.0", "03"], ["3", "03"]),
+        ("integer", "INT64", [2**63, -(2**64)], ["9223372036854775808", "-18446744073709551616"]),
+        ("decimal", "FP64", [0.5, 1.0], ["0.5", "1"]),
+        ("decimal", "INT64", [1, None], ["1", None]),
+        ("decimal", "BYTES", ["0.50", "1e3"], ["0.5", "1000"]),
+        ("decimal", "FP64", [1e300, 5e-324], ["1e+300", "5e-324"]),
+        ("decimal", "FP64", [10**400, 0], [str(10**400), "0"]),
+        ("boolean", "BOOL", [True, False], ["true", "false"]),
+        ("boolean", "INT64", [1, 0], ["true", "false"]),
+        ("boolean", "BYTES", ["True", "0"], ["true", "false"]),
+    ],
+)
+def test_a_category_is_brought_to_its_form_whatever_datatype_it_has(
+    form: Form, datatype: str, data: list[Any], levels: list[str | None]
+) -> None:
+    found = of_form(form, datatype, data)
+    assert found.columns["device"] == levels
+    assert [row[2] for row in found.rows] == levels
+    nested = changed(2, datatype=datatype, data=[[cell] for cell in data], shape=[2, 1])
+    spec = SPECS["fraud"].model_copy(update={"forms": {"device": form}})
+    assert read_ask(json.dumps(nested).encode(), spec).columns["device"] == levels
+
+
+@pytest.mark.parametrize(
+    ("form", "datatype", "data", "said"),
+    [
+        ("decimal", "BOOL", [True, False], "of the form decimal, which BOOL is not; send FP64 or FP32"),
+        ("boolean", "FP64", [1.0, 0.0], "of the form boolean, which FP64 is not; send BOOL or INT64"),
+        ("integer", "INT64", [1, 1.5], "holds a float, which is no INT64"),
+        ("integer", "INT64", [1, True], "holds a bool, which is no INT64"),
+        ("integer", "BYTES", ["1", 2], "holds a int, which is no BYTES"),
+        ("decimal", "FP64", [1.0, float("inf")], "a number that is not finite"),
+        ("integer", "FP64", [1.0, float("nan")], "a number that is not finite"),
+        ("integer", "INT64", [[1, 2]], "cells"),
+    ],
+)
+def test_what_cannot_be_brought_to_a_form_is_refused_with_what_it_wants(
+    form: Form, datatype: str, data: list[Any], said: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        of_form(form, datatype, data)
+    assert said in str(refused.value)
+
+
+def test_a_number_of_too_many_digits_is_refused_and_1e400_is_not_finite() -> None:
+    spec = SPECS["fraud"].model_copy(update={"forms": {"device": "decimal"}})
+    for number, said in (("9" * 5000, "number out of range"), ("1e400", "not finite")):
+        body = json.dumps(changed(2, datatype="FP64", data=[1.0, 77])).replace("77", number).encode()
+        with pytest.raises(InputError, match=said):
+            read_ask(body, spec)
+
+
+def test_values_that_do_not_fit_the_form_are_counted_each_time() -> None:
+    for _ in range(2):
+        assert of_form("integer", "BYTES", ["x", "x"]).off_form == {"device": 2}
+        assert of_form("integer", "BYTES", ["1", "x"]).off_form == {"device": 1}
+    assert of_form("integer", "BYTES", ["1", ""]).off_form == {}
+    assert of_form("text", "BYTES", ["x", "1"]).off_form == {}
+
+
+def test_what_the_spec_calls_missing_is_null() -> None:
+    assert of_form("text", "BYTES", ["?", "NA"], missing=("?",)).columns["device"] == [None, "NA"]
+    assert of_form("integer", "INT64", [-1, 3], missing=("-1",)).columns["device"] == [None, "3"]
+
+
+@pytest.mark.parametrize(
+    ("form", "datatype"), [("text", "BYTES"), ("integer", "INT64"), ("decimal", "FP64"), ("boolean", "BOOL")]
+)
+def test_metadata_tell_the_datatype_that_suits_a_form(form: Form, datatype: str) -> None:
+    told = metadata(SPECS["fraud"].model_copy(update={"forms": {"device": form}}), ["v1"])["inputs"]
+    assert [(tensor["name"], tensor["datatype"]) for tensor in told] == [
+        ("amount", "FP64"),
+        ("age", "FP64"),
+        ("device", datatype),
+        ("region", "BYTES"),
+    ]

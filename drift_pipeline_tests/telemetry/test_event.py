@@ -15,6 +15,7 @@ from drift_pipeline.telemetry.event import (
     DeadLetter,
     OutcomeKnown,
     Prediction,
+    off_form_of,
     outcomes_frame,
     predictions_frame,
     read_event,
@@ -31,6 +32,13 @@ PRICE = ModelSpec.model_validate(
     {"name": "price", "owner": "o", "task": "regression", "features": {"x": "numeric"}, "outcome": {"column": "y"}}
 )
 SPECS = {"m": SPEC, "price": PRICE}
+FORMS = spec_of(
+    "x",
+    name="formed",
+    categorical=("kind", "count", "rate", "flag"),
+    forms={"count": "integer", "rate": "decimal", "flag": "boolean"},
+    missing=["?"],
+)
 
 GOOD: dict[str, Any] = {
     "event": "prediction",
@@ -44,6 +52,7 @@ GOOD: dict[str, Any] = {
     "entity": "u1",
     "features": {"x": 3, "kind": "a", "group": None},
 }
+FORMED = {**GOOD, "model": "formed", "features": dict.fromkeys(FORMS.watched)}
 KNOWN: dict[str, Any] = {"event": "outcome", "model": "m", "id": "p1", "time": "2026-03-01T10:30:00Z", "label": 1}
 
 
@@ -96,18 +105,34 @@ def test_score_latency_and_entity_may_be_null_or_left_out() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("kind", 7, "7"),
-        ("kind", True, "true"),
-        ("kind", False, "false"),
         ("kind", "ünïcode", "ünïcode"),
+        ("kind", " a ", "a"),
+        ("kind", "", None),
+        ("kind", "?", None),
+        ("count", 7, "7"),
+        ("count", 7.0, "7"),
+        ("count", "7.0", "7"),
+        ("count", True, "1"),
+        ("count", "many", "many"),
+        ("count", 2**64, "18446744073709551616"),
+        ("count", -0.0, "0"),
+        ("rate", 0.5, "0.5"),
+        ("rate", "0.50", "0.5"),
+        ("rate", 1, "1"),
+        ("flag", True, "true"),
+        ("flag", "False", "false"),
+        ("flag", 1, "true"),
+        ("flag", 2, "2"),
         ("x", True, 1.0),
         ("x", -2.5, -2.5),
         ("x", None, None),
     ],
 )
 def test_a_value_takes_the_type_that_its_column_has(name: str, value: object, expected: object) -> None:
-    read = prediction(features(**{name: value})).features[name]
-    assert (type(read), read) == (type(expected), expected)
+    of = {**FORMED, "features": {**FORMED["features"], name: value}}
+    read = read_event(line(of), {"formed": FORMS}, NOW)
+    assert isinstance(read, Prediction), read
+    assert (type(read.features[name]), read.features[name]) == (type(expected), expected)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +157,7 @@ def test_a_value_takes_the_type_that_its_column_has(name: str, value: object, ex
         (line({**GOOD, "time": "2026-03-01"}), "has no zone"),
         (line({**GOOD, "time": "yesterday"}), "is not ISO 8601"),
         (line({**GOOD, "time": "0001-01-01T00:00:00+05:00"}), "is not ISO 8601"),
-        (line({**GOOD, "time": "1969-12-31T23:59:59Z"}), "is before 1970"),
+        (line({**GOOD, "time": "1999-12-31T23:59:59Z"}), "is before 2000: the producer's clock is wrong"),
         (line({**GOOD, "time": "2026-03-01T12:01:01Z"}), "the producer's clock is ahead"),
         (line({**GOOD, "time": 1772359200}), "time: 1772359200 is not a text"),
         (line({**GOOD, "version": None}), "version: None is not a text"),
@@ -149,8 +174,13 @@ def test_a_value_takes_the_type_that_its_column_has(name: str, value: object, ex
         (line(features(x="1")), "features.x: '1' is not a number"),
         (line(features(x=float("-inf"))), "features.x: -inf is not finite"),
         (line(features(x=10**400)), "features.x: a number of 1329 bits is too large"),
-        (line(features(kind=1.5)), "features.kind: 1.5 is neither"),
-        (line(features(group=["g"])), "features.group: ['g'] is neither"),
+        (line(features(kind=7)), "features.kind: 7 cannot be brought to the column's form text; write a text"),
+        (line(features(kind=1.5)), "features.kind: 1.5 cannot be brought to the column's form text; write a text"),
+        (line(features(kind=True)), "features.kind: True cannot be brought to the column's form text; write a text"),
+        (line(features(group=["g"])), "features.group: ['g'] cannot be brought"),
+        (line({**KNOWN, "label": 2}), "label: 2 is neither 1 (outcome.positive) nor its negation"),
+        (line({**KNOWN, "label": 0.5}), "label: 0.5 is neither 1"),
+        (line({**KNOWN, "label": -1}), "label: -1 is neither 1"),
         (line({**KNOWN, "label": None}), "label: None is not a number"),
         (line({**KNOWN, "label": "1"}), "label: '1' is not a number"),
         (line({**KNOWN, "score": 1}), "unknown key 'score'"),
@@ -182,13 +212,16 @@ def test_a_clock_may_be_a_minute_ahead() -> None:
         (1, 1.0, 1),
         (1, 0, 0),
         (1, True, 1),
-        (1, 2, 0),
+        (2, 1, 0),
+        (2, 2.0, 1),
         (0, False, 1),
         (True, 1, 1),
         (True, False, 0),
         ("yes", "yes", 1),
         ("yes", "no", 0),
         ("2", 2, 1),
+        ("2", 2.0, 1),
+        ("yes", " yes ", 1),
         ("true", True, 1),
     ],
 )
@@ -197,6 +230,44 @@ def test_a_label_is_positive_where_it_equals_what_the_spec_names(
 ) -> None:
     spec = SPEC.model_copy(update={"outcome": SPEC.outcome.model_copy(update={"positive": positive})})
     assert outcome(spec, label=label).label == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (
+            {"count": [1]},
+            "features.count: [1] cannot be brought to the column's form integer; write a whole number, or its text",
+        ),
+        ({"rate": True}, "features.rate: True cannot be brought to the column's form decimal"),
+        ({"flag": 1.0}, "features.flag: 1.0 cannot be brought to the column's form boolean"),
+        ({"count": float("inf")}, "features.count: inf is not finite"),
+        ({"rate": float("nan")}, "features.rate: nan is not finite"),
+    ],
+)
+def test_what_cannot_be_brought_to_a_form_says_what_it_wants(value: dict[str, Any], why: str) -> None:
+    letter = read_event(line({**FORMED, "features": {**FORMED["features"], **value}}), {"formed": FORMS}, NOW)
+    assert isinstance(letter, DeadLetter)
+    assert why in letter.reason
+
+
+@pytest.mark.parametrize("told", [-1, -1.0, "-1"])
+@pytest.mark.parametrize("spec", [SPEC, PRICE])
+def test_a_label_that_stands_for_not_known_yet_is_refused(told: object, spec: ModelSpec) -> None:
+    unknown = spec.model_copy(update={"outcome": spec.outcome.model_copy(update={"unknown": (-1,)})})
+    letter = read_event(line({**KNOWN, "model": spec.name, "label": told}), {spec.name: unknown}, NOW)
+    assert isinstance(letter, DeadLetter)
+    assert (
+        letter.reason == f"label: {told!r} stands for one that is not known yet (outcome.unknown); tell it once it is"
+    )
+
+
+def test_the_columns_whose_value_does_not_fit_their_form_are_told() -> None:
+    of = {**FORMED, "features": {"x": 1, "kind": "any", "count": "many", "rate": 0.5, "flag": 2}}
+    read = read_event(line(of), {"formed": FORMS}, NOW)
+    assert isinstance(read, Prediction)
+    assert off_form_of(read, FORMS) == ["count", "flag"]
+    assert off_form_of(outcome(SPEC), SPEC) == []
 
 
 def test_a_regression_takes_any_finite_score_and_label() -> None:

@@ -192,3 +192,21 @@ def test_a_regression_predicts_any_number() -> None:
     served = snapshot().with_columns(_score=pl.col("_score") * 1000 - 500)
     assert check_snapshot(served, spec_of("x", "w", task="regression"), WINDOW).passed
     assert not check_snapshot(served, spec_of("x", "w"), WINDOW).passed
+
+
+@pytest.mark.parametrize(
+    ("off", "passed", "told"),
+    [
+        (0, True, "so in 400 of 400 rows"),
+        (3, True, "not so in 3 of 400 rows: many"),
+        (200, True, "not so in 200 of 400 rows: many"),
+        (201, False, "not so in 201 of 400 rows: many"),
+    ],
+)
+def test_values_that_do_not_fit_a_form_are_told_and_fail_where_they_are_most(off: int, passed: bool, told: str) -> None:
+    spec = SPEC.model_copy(update={"forms": {"kind": "integer", "group": "text"}})
+    served = snapshot().with_columns(kind=pl.when(off > ROW).then(pl.lit("many")).otherwise(pl.lit("12")))
+    quality = check_snapshot(served, spec, WINDOW)
+    assert quality.passed is passed
+    assert observed(quality)["kind", "fits its form integer"] == told
+    assert not any(column == "group" and "form" in name for column, name in observed(quality))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -14,6 +14,8 @@ from drift_pipeline.errors import ConflictError
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline
 from drift_pipeline.telemetry.lake import Cursor, Lake
 
+# batches are numbered by the hour, and none is below 0: histories begin before 1970
+_FIRST_HOUR = datetime(1, 1, 1, tzinfo=UTC)
 _CURSOR = pl.Struct({"version": pl.Int64, "batch": pl.Int64, "source": pl.String})
 _STORED: dict[str, pl.DataType | type[pl.DataType]] = {
     "_id": pl.String,
@@ -56,7 +58,7 @@ class StoredProfiles:
         rows = [self._row(part, hour, landed) for part in parts]
         if not rows:
             return
-        batch = int(hour.timestamp() // 3600)
+        batch = (hour - _FIRST_HOUR) // HOUR
         if self._lake.last_batch("profiles") != self._last_batch or not self._lake.append(
             "profiles", pl.DataFrame(rows, schema=_STORED), batch
         ):

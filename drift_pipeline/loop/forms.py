@@ -1,0 +1,65 @@
+"""Forms of a home: what a model's categorical columns were found to hold at its adoption, which stays.
+
+Whoever opens a model of a home works with `frozen`: the loop, the gateway, capture, Dagster's assets.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.errors import SpecError
+from drift_pipeline.spec import Form, ModelSpec
+
+FORMS = "forms"  # the kind of state
+
+
+def frozen(store: ControlStore, spec: ModelSpec) -> ModelSpec:
+    """The spec with the forms that its model was adopted with; as it is where the model is not adopted.
+
+    Raises:
+        SpecError: the spec declares another form than the model was adopted with.
+    """
+    found = _found(store, spec.name)
+    return spec if found is None else _with(spec, found)
+
+
+class FrozenSpecs(Mapping[str, ModelSpec]):
+    """The specs of a home by name, each `frozen`; a model that is adopted later is taken up when it is next asked for.
+
+    Raises SpecError as `frozen` does, of all models at once when it is made.
+    """
+
+    def __init__(self, store: ControlStore, specs: Mapping[str, ModelSpec]) -> None:
+        self._store, self._specs = store, specs
+        self._frozen: dict[str, ModelSpec] = {}
+        for name in specs:
+            self[name]
+
+    def __getitem__(self, name: str) -> ModelSpec:
+        if name in self._frozen:
+            return self._frozen[name]
+        spec = self._specs[name]
+        if (found := _found(self._store, name)) is not None:
+            spec = self._frozen[name] = _with(spec, found)
+        return spec
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+
+def _found(store: ControlStore, model: str) -> Mapping[str, Form] | None:
+    record = store.get(FORMS, model)
+    return None if record is None else record.body
+
+
+def _with(spec: ModelSpec, found: Mapping[str, Form]) -> ModelSpec:
+    for name, form in spec.forms.items():
+        if found.get(name, form) != form:
+            raise SpecError(
+                f"{spec.name}: forms.{name} is {form}, but the model was adopted with {found[name]}, which its lake, "
+                f"its reference and its versions hold: take forms.{name} out of the spec, or adopt the model anew in "
+                "another home"
+            )
+    return spec.with_forms(found)
