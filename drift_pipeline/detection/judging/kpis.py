@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from drift_pipeline.clock import DAY, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import SCORE, Ints
 from drift_pipeline.detection.counting.layout import Side
@@ -11,19 +13,34 @@ from drift_pipeline.detection.judging.hints import estimate_of, estimated, multi
 from drift_pipeline.detection.judging.labelled import LEAST_OF_A_CLASS, MATURE, auroc, errors, labelled_scores
 from drift_pipeline.detection.judging.tick import Tick, off
 from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Verdict, told_p
+from drift_pipeline.detection.judging.waiting import waiting
+from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.statistics.auroc import binned_auroc
 from drift_pipeline.detection.statistics.latency import share_above
+from drift_pipeline.detection.statistics.psi import psi_lower_bound_rows
 from drift_pipeline.detection.statistics.range_z import is_breach, may_breach, range_excess
-from drift_pipeline.detection.thresholds import LEAST_ROWS, latency_level, range_level
-from drift_pipeline.spec import ModelSpec
+from drift_pipeline.detection.thresholds import (
+    FAR_BEYOND,
+    LEAST_DISTANCE,
+    LEAST_ROWS,
+    latency_level,
+    range_level,
+    times_over,
+)
 
+_NAMED = 5  # columns
 LATENCY_SHARE = 0.05  # p95 is above the threshold when more than 5 % of rows are
 
 
 def evaluate(tick: Tick) -> dict[str, KpiResult]:
+    """The matrix, and of what is not judged when it can be."""
+    return waiting(tick, matrix(tick))
+
+
+def matrix(tick: Tick) -> dict[str, KpiResult]:
     """Every KPI of the matrix, those that are not configured included, and the hints that the spec asks for."""
     found = {
-        "psi": _psi(tick.spec, tick.findings),
+        "psi": _psi(tick),
         "range_z": _range_z(tick),
         "auroc": auroc(tick),
         "latency_p95_ms": _latency(tick),
@@ -37,36 +54,87 @@ def evaluate(tick: Tick) -> dict[str, KpiResult]:
     return found
 
 
-def _psi(spec: ModelSpec, findings: Sequence[FeatureFinding]) -> KpiResult:
+def _psi(tick: Tick) -> KpiResult:
     """BREACH: a drifting column whose PSI is above the threshold with its lower bound, in the KPI's own window."""
-    if spec.kpis.psi is None:
+    kpi, findings = tick.spec.kpis.psi, tick.findings
+    if kpi is None:
         return off("psi", "switched off in the spec")
-    threshold = spec.kpis.psi.threshold
     if not findings:
-        return KpiResult("psi", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, "no window has rows yet")
-    longest = max(f.window for f in findings)
-    wanted = max(WEEK, spec.kpis.psi.window // WEEK * WEEK)
-    newest = [f for f in findings if f.window == longest]
-    worst = max(newest, key=lambda f: f.psi)
-
-    def result(verdict: Verdict, reason: str, of: FeatureFinding) -> KpiResult:
-        value, bound = (of.psi, of.psi_lower) if of.n else (None, None)
-        return KpiResult("psi", verdict, value, threshold, bound, of.window, of.n, f"{of.name}: {reason}")
-
-    breaching = [f for f in findings if f.drift and f.window == wanted and f.psi_lower > threshold]
+        return KpiResult("psi", Verdict.INCONCLUSIVE, None, kpi.threshold, None, None, 0, "no window has rows yet")
+    wanted = max(WEEK, kpi.window // WEEK * WEEK)
+    breaching = [f for f in findings if f.drift and f.window == wanted and f.psi_lower > kpi.threshold]
     if breaching:
         top = max(breaching, key=lambda f: f.psi)
-        return result(Verdict.BREACH, f"{top.direction}, {top.reason}", top)
+        return _psi_of(top, Verdict.BREACH, f"{top.direction}, {top.reason}", kpi.threshold)
     if drifting := [f for f in findings if f.drift]:
         top = max(drifting, key=lambda f: f.distance)
-        return result(Verdict.WARN, f"{top.direction} over {format_duration(top.window)}, {top.reason}", top)
+        reason = f"{top.direction} over {format_duration(top.window)}, {top.reason}"
+        return _psi_of(top, Verdict.WARN, reason, kpi.threshold)
+    return _psi_far_beyond(tick, kpi.threshold) or _psi_without_drift(findings, kpi.threshold)
+
+
+def _psi_of(finding: FeatureFinding, verdict: Verdict, reason: str, threshold: float) -> KpiResult:
+    value, bound = (finding.psi, finding.psi_lower) if finding.n else (None, None)
+    told = f"{finding.name}: {reason}"
+    return KpiResult("psi", verdict, value, threshold, bound, finding.window, finding.n, told)
+
+
+def _psi_without_drift(findings: Sequence[FeatureFinding], threshold: float) -> KpiResult:
+    """OK is of the columns that some window makes a claim about; the others are named."""
+    longest = max(f.window for f in findings)
+    newest = [f for f in findings if f.window == longest]
     empty = [f for f in findings if f.n == 0]
-    untold = [f for f in newest if f.drift is None and f.psi > threshold]
+    untold = [f for f in newest if f.drift is None and f.psi_lower > threshold]
     unclaimed = newest if all(f.drift is None for f in findings) else []
     if silent := empty or untold or unclaimed:
         top = max(silent, key=lambda f: f.psi)
-        return result(Verdict.INCONCLUSIVE, top.reason, top)
-    return result(Verdict.OK, "the largest PSI of a column", worst)
+        return _psi_of(top, Verdict.INCONCLUSIVE, top.reason, threshold)
+    judged = {f.name for f in findings if f.drift is not None}
+    mute = list(dict.fromkeys(f.name for f in findings if f.name not in judged))
+    worst = max([f for f in newest if f.name in judged] or newest, key=lambda f: f.psi)
+    more = f" and {len(mute) - _NAMED} more" if len(mute) > _NAMED else ""
+    beside = f"; not judged: {', '.join(mute[:_NAMED])}{more}" if mute else ""
+    return _psi_of(worst, Verdict.OK, f"the largest PSI of a column{beside}", threshold)
+
+
+def _psi_far_beyond(tick: Tick, threshold: float) -> KpiResult | None:
+    """WARN: a bound many times over the threshold where no healthy window tells how much is healthy."""
+    far = [(bound, f) for f in tick.findings if (bound := _far_beyond(tick, f, threshold)) is not None]
+    if not far:
+        return None
+    bound, top = max(far, key=lambda pair: pair[0])
+    told = (
+        f"{top.direction} over {format_duration(top.window)}, PSI at least {times_over(bound, threshold)} the threshold"
+    )
+    return _psi_of(top, Verdict.WARN, f"{told}, but {top.reason}", threshold)
+
+
+def _far_beyond(tick: Tick, finding: FeatureFinding, threshold: float) -> float | None:
+    """The lower bound of a PSI many times over the threshold where no healthy window tells how much is healthy.
+
+    Its rows count for no more than those of the healthy windows of any other length did, which bounds what days that
+    differ by themselves can do.
+    """
+    limit = FAR_BEYOND * threshold
+    if finding.drift is not None or finding.n < LEAST_ROWS or finding.distance_lower <= LEAST_DISTANCE:
+        return None
+    if finding.psi_lower < limit:
+        return None
+    window = sliding(tick.now, finding.window)
+    before = tick.reference.matched(window)
+    after, k = Side.of(before.layout, tick.profile(window)), before.layout.position[finding.name]
+    if before.rows[k] < LEAST_ROWS:
+        return None
+    phi = max(1.0, finding.n / _worth(tick.reference, finding.name))
+    bound = float(psi_lower_bound_rows(before.coarse[[k]], after.coarse[[k]], np.array([phi]))[0])
+    return bound if bound >= limit else None
+
+
+def _worth(reference: Reference, name: str) -> float:
+    """The fewest effective rows that healthy windows of a length whose overdispersion is known had."""
+    pace = reference.rows / reference.span.length
+    known = [(length, null.phi[name]) for length, null in reference.nulls.items() if not np.isnan(null.phi[name])]
+    return min((pace * length / max(phi, 1.0) for length, phi in known), default=np.inf)
 
 
 def _range_z(tick: Tick) -> KpiResult:
@@ -165,4 +233,16 @@ def _latency(tick: Tick) -> KpiResult:
             verdict = Verdict.BREACH if found.lower_bound > LATENCY_SHARE else Verdict.OK
             reason = f"{found.share:.1%} of rows above {threshold:g} ms, 5 % are allowed"
             return KpiResult(name, verdict, found.share, LATENCY_SHARE, found.lower_bound, length, rows, reason)
-    return KpiResult(name, Verdict.INCONCLUSIVE, None, LATENCY_SHARE, None, None, 0, _too_few())
+    return _slow_in_doubt(tick, threshold)
+
+
+def _slow_in_doubt(tick: Tick, threshold: float) -> KpiResult:
+    """Of fewer rows than are judged: the bound is exact for any number, but a few slow rows may be one bad moment."""
+    name, length = "latency_p95_ms", tick.lengths[-1]
+    above, rows = tick.profile(sliding(tick.now, length)).latency(threshold)
+    found = share_above(above, rows, latency_level(length)) if rows else None
+    if found is None or found.lower_bound < FAR_BEYOND * LATENCY_SHARE:
+        return KpiResult(name, Verdict.INCONCLUSIVE, None, LATENCY_SHARE, None, None, 0, _too_few())
+    reason = f"{found.share:.1%} of only {rows} rows above {threshold:g} ms, 5 % are allowed; at least "
+    reason += f"{found.lower_bound:.0%}, {times_over(found.lower_bound, LATENCY_SHARE)} that"
+    return KpiResult(name, Verdict.WARN, found.share, LATENCY_SHARE, found.lower_bound, length, rows, reason)

@@ -13,9 +13,10 @@ from drift_pipeline.detection.judging.residuals import mae_kpi, residuals_kpi
 from drift_pipeline.detection.judging.tick import Tick, off, why_off
 from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
-from drift_pipeline.detection.thresholds import LEAST_ROWS, auroc_z
+from drift_pipeline.detection.thresholds import FAR_BEYOND, LEAST_ROWS, auroc_z, times_over
 
 LEAST_OF_A_CLASS = 50
+LEAST_IN_DOUBT = 20  # of a class, below which not even a bound far beyond the threshold is told
 MATURE = 0.95
 
 
@@ -69,20 +70,24 @@ def _judged_auroc(tick: Tick, baseline: Auroc, drop: float, window: Window, leng
     def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
         return KpiResult("auroc", verdict, value, -drop, bound, length, labelled, reason)
 
-    if min(positives.sum(), negatives.sum()) < LEAST_OF_A_CLASS or labelled < LEAST_ROWS:
-        return result(
-            Verdict.INCONCLUSIVE, f"{positives.sum()} positive and {negatives.sum()} negative labels are too few"
-        )
-    if labelled < MATURE * scored:
-        return result(
-            Verdict.INCONCLUSIVE,
-            f"{labelled / scored:.0%} of the predictions have their label, {MATURE:.0%} are needed",
-        )
+    few = min(positives.sum(), negatives.sum())
+    doubt = ""
+    if few < LEAST_OF_A_CLASS or labelled < LEAST_ROWS:
+        doubt = f"{positives.sum()} positive and {negatives.sum()} negative labels are too few"
+    elif labelled < MATURE * scored:
+        doubt = f"{labelled / scored:.0%} of the predictions have their label, {MATURE:.0%} are needed"
+    if doubt and few < LEAST_IN_DOUBT:
+        return result(Verdict.INCONCLUSIVE, doubt)
     now_auroc = binned_auroc(positives, negatives, atom=tick.reference.binning.score_atom)
     delta = now_auroc.value - baseline.value
     error = tick.reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
     upper = delta + auroc_z(length) * error + now_auroc.slack + baseline.slack
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
+    if doubt and upper > -FAR_BEYOND * drop:
+        return result(Verdict.INCONCLUSIVE, doubt)
+    if doubt:
+        told = f"{words}; {doubt}, but the bound is {times_over(upper, drop)} the threshold"
+        return result(Verdict.WARN, told, delta, upper)
     if delta <= -drop and upper > 0 and length <= DAY:  # a day's noise; the longer windows tell
         return result(Verdict.INCONCLUSIVE, f"{words}, within the noise of {labelled} labels", delta, upper)
     if delta <= -drop:
