@@ -12,7 +12,7 @@ from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import DAY, HOUR, Clock, Window
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.judging.performance import performance_of
-from drift_pipeline.detection.judging.verdict import Report, Verdict
+from drift_pipeline.detection.judging.verdict import Report, Verdict, told_verdict, told_waiting
 from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError
 from drift_pipeline.loop.arming import Arming
 from drift_pipeline.loop.holds import Holds
@@ -48,6 +48,8 @@ class Ticked:
     trained: tuple[str, ...] = ()
     released: str | None = None
     moved: str | None = None
+    judged: int = 0
+    configured: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,10 @@ class Loop:
     def champion(self) -> Version | None:
         """The version that answers; None before a model is adopted."""
         return self._watch.champion if self._watch else None
+
+    def prospects(self) -> list[str]:
+        """What can be judged at the pace of the reference, in words."""
+        return self._watched().prospects()
 
     @property
     def incident(self) -> Incident:
@@ -238,6 +244,8 @@ class Loop:
             tuple(training.version for training in trained if training),
             released,
             str(moved.phase) if moved else None,
+            report.rolled_up.judged,
+            report.rolled_up.configured,
         )
 
     # observe
@@ -281,14 +289,15 @@ class Loop:
         undecided_key = f"undecided-{report.at:%Y%m%dT%H%M}"  # its own: the incident before it has paged already
         key = undecided_key if change is Change.UNDECIDED else self.incident.key
         kpis = {name: report.kpis[name].to_json() for name in self.incident.kpis or before.kpis}
-        details = {"key": key, "kpis": kpis, "features": list(self.incident.features[:10])}
+        rolled_up = report.rolled_up.to_json()
+        details = {"key": key, "kpis": kpis, "features": list(self.incident.features[:10]), "verdict": rolled_up}
         puts: dict[str, Mapping[str, Any]] = {"incident": self.incident.to_json()}
         if change in (Change.OPENED, Change.REOPENED, Change.JOINED):
             puts[f"finding/{key}"] = self._finding(key, report, kpis)
         alerts = []
         if change in (Change.OPENED, Change.UNDECIDED) and not self.holds.snoozed():
             found = [f"{name} {k['verdict']}: {k['reason']}" for name, k in kpis.items()]
-            undecided = [f"{n}: {k.reason}" for n, k in report.kpis.items() if k.verdict is Verdict.INCONCLUSIVE]
+            undecided = [told_verdict(rolled_up), *told_waiting(rolled_up["not_judged"])]
             alerts.append(self.ledger.alert(key, change, "; ".join(found or undecided)))
         self.ledger.find("incident")
         self.ledger.commit(change, details, puts=puts, messages=alerts, memory=self.memory.to_json(report.at))
@@ -503,9 +512,10 @@ class Loop:
 def _summary(report: Report, watch: Watch) -> dict[str, Any]:
     """What the last tick saw, for people who ask how things stand."""
     kpis = {name: kpi.to_json() for name, kpi in report.kpis.items()}
-    shown = ("verdict", "value", "threshold", "bound", "n", "reason")
+    shown = ("verdict", "value", "threshold", "bound", "n", "reason", "judged_at")
     return {
-        "verdict": str(report.verdict),
+        **report.rolled_up.to_json(),
+        "labels": watch.labels(report),
         "champion": watch.champion.name,
         "kpis": {name: {key: kpi[key] for key in shown} for name, kpi in kpis.items()},
         "drifting": list(report.drifting[:10]),

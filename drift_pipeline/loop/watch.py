@@ -17,6 +17,7 @@ from drift_pipeline.detection.judging.hints import SAMPLED_DAYS, Samples, sample
 from drift_pipeline.detection.judging.monitor import Monitor, window_lengths
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
+from drift_pipeline.detection.judging.waiting import prospects
 from drift_pipeline.detection.reference.encoded import decode_reference, encode_reference
 from drift_pipeline.detection.reference.reference import Reference, freeze
 from drift_pipeline.errors import ConflictError, InputError
@@ -62,16 +63,18 @@ class Watch:
         lake: Lake,
         spec: ModelSpec,
         step: timedelta,
+        labels_before: int | None = None,
     ) -> None:
         """
         Args:
             span: what the reference was frozen on, in the Delta `versions` of `predictions` and `outcomes`.
             armed_at: since when this champion is watched; rows of an earlier time are not.
             landed: the cursors of `predictions` and `outcomes` at that time.
+            labels_before: how many outcomes the lake held at that time; None = nobody counted.
             step: time between two ticks.
         """
         self.champion, self.reference, self.span, self.armed_at = champion, reference, span, armed_at
-        self.versions = dict(versions)
+        self.versions, self.labels_before = dict(versions), labels_before
         self._lake, self._spec, self._step = lake, spec, step
         self._landed, self._stored_at, self._profiles_kept = dict(landed), armed_at, -1
         self._monitor = Monitor(reference, spec, armed_at, step)
@@ -99,6 +102,7 @@ class Watch:
             "delta": self.versions,
             "landed": {table: asdict(cursor) for table, cursor in self._landed.items()},
             "bundle": bundle,
+            "labels_before": self.labels_before,
             "watched": _watched(self._spec),
         }
 
@@ -261,6 +265,17 @@ class Watch:
         """Labelled rows of this watch from the moment on; of its hour, which is not told apart, none count."""
         return self._slices.labelled() if moment <= self.armed_at else self._slices.labelled_since(moment)
 
+    def labels(self, report: Report) -> dict[str, int]:
+        """The labels since this champion is watched: those that landed, whosever they are, that were joined to its
+        predictions, and of those how many the performance is judged on now."""
+        kpi, joined = report.kpis[performance_of(self._spec).kpi], self._slices.labelled()
+        landed = 0 if self.labels_before is None else self._lake.rows("outcomes") - self.labels_before
+        return {"landed": max(landed, joined), "joined": joined, "judged": kpi.n if kpi.judged else 0}
+
+    def prospects(self) -> list[str]:
+        """What can be judged at the pace of the reference's rows, the longest known first: drift, then performance."""
+        return prospects(self.reference, self._spec, window_lengths(self._spec, self._step))
+
     def performance_now(self, report: Report) -> float | None:
         """The last estimate of the champion's performance: its newest window's, else its baseline, if it has one."""
         performance, baseline = performance_of(self._spec), self.reference.baseline
@@ -343,7 +358,10 @@ def watch_anew(
 ) -> Watch:
     """A watch that counts what lands from now on."""
     landed = {"predictions": lake.cursor("predictions"), "outcomes": lake.cursor("outcomes")}
-    watch = Watch(champion, reference, span, armed_at, landed, versions, lake=lake, spec=spec, step=step)
+    before = lake.rows("outcomes")
+    watch = Watch(
+        champion, reference, span, armed_at, landed, versions, lake=lake, spec=spec, step=step, labels_before=before
+    )
     watch.restore(armed_at)
     return watch
 
@@ -406,4 +424,15 @@ def watch_of(body: Mapping[str, Any], *, lake: Lake, registry: Registry, spec: M
     if body["watched"] != _watched(spec) or not set(window_lengths(spec, step)) <= reference.nulls.keys():
         reference = _freeze(champion, span, armed_at, body["delta"], lake, spec, step)
     landed = {table: Cursor(**cursor) for table, cursor in body["landed"].items()}
-    return Watch(champion, reference, span, armed_at, landed, body["delta"], lake=lake, spec=spec, step=step)
+    return Watch(
+        champion,
+        reference,
+        span,
+        armed_at,
+        landed,
+        body["delta"],
+        lake=lake,
+        spec=spec,
+        step=step,
+        labels_before=body.get("labels_before"),
+    )

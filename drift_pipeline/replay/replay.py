@@ -80,6 +80,7 @@ class _Ran:
     ticks: list[dict[str, Any]] = field(default_factory=list)
     alerts: int = 0
     partial: bool = False
+    last: dict[str, Any] | None = None
 
 
 class Replay:
@@ -194,6 +195,7 @@ class Replay:
         self._clock.advance_to(now)
         report = self._loop.observe()
         self._ran.evaluations += 1
+        self._ran.last = report.rolled_up.to_json()
         self._ran.conclusive += report.verdict not in (Verdict.INCONCLUSIVE, Verdict.NOT_CONFIGURED)
         self._ran.ticks += [{"at": now, **kpi.to_json()} for kpi in report.kpis.values()]
         if self._loop.incident.open:
@@ -347,6 +349,7 @@ class Replay:
             verification=verified,
             wall_seconds=time.monotonic() - self._started,
             partial=ran.partial,
+            last=ran.last,
         )
 
     def _first_row(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from drift_pipeline.clock import DAY, WEEK, Window, format_duration
+from drift_pipeline.clock import DAY, HOUR, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import SCORE, Ints
 from drift_pipeline.detection.counting.layout import Side
 from drift_pipeline.detection.counting.windows import Slices, sliding
@@ -112,8 +112,8 @@ def _psi_far_beyond(tick: Tick, threshold: float) -> KpiResult | None:
 def _far_beyond(tick: Tick, finding: FeatureFinding, threshold: float) -> float | None:
     """The lower bound of a PSI many times over the threshold where no healthy window tells how much is healthy.
 
-    Its rows count for no more than those of the healthy windows of any other length did, which bounds what days that
-    differ by themselves can do.
+    Its rows count for what those of healthy windows of other lengths did, so that days that differ by themselves are
+    not taken for drift.
     """
     limit = FAR_BEYOND * threshold
     if finding.drift is not None or finding.n < LEAST_ROWS or finding.distance_lower <= LEAST_DISTANCE:
@@ -125,16 +125,24 @@ def _far_beyond(tick: Tick, finding: FeatureFinding, threshold: float) -> float 
     after, k = Side.of(before.layout, tick.profile(window)), before.layout.position[finding.name]
     if before.rows[k] < LEAST_ROWS:
         return None
-    phi = max(1.0, finding.n / _worth(tick.reference, finding.name))
+    phi = max(1.0, finding.n / _worth(tick.reference, finding))
     bound = float(psi_lower_bound_rows(before.coarse[[k]], after.coarse[[k]], np.array([phi]))[0])
     return bound if bound >= limit else None
 
 
-def _worth(reference: Reference, name: str) -> float:
-    """The fewest effective rows that healthy windows of a length whose overdispersion is known had."""
-    pace = reference.rows / reference.span.length
-    known = [(length, null.phi[name]) for length, null in reference.nulls.items() if not np.isnan(null.phi[name])]
-    return min((pace * length / max(phi, 1.0) for length, phi in known), default=np.inf)
+def _worth(reference: Reference, finding: FeatureFinding) -> float:
+    """Effective rows of a window of which no healthy one is known, from those of other lengths.
+
+    A longer window knows no less than a shorter one, and a shorter one no more than a longer: what days do to a week,
+    they do to each hour of it.
+    """
+    rows_an_hour = reference.rows / (reference.span.length / HOUR)
+    known = {length: null.phi[finding.name] for length, null in reference.nulls.items()}
+    worth = {
+        length: rows_an_hour * (length / HOUR) / max(phi, 1.0) for length, phi in known.items() if not np.isnan(phi)
+    }
+    shorter = [rows for length, rows in worth.items() if length <= finding.window]
+    return max(shorter) if shorter else min(worth.values(), default=np.inf)
 
 
 def _range_z(tick: Tick) -> KpiResult:

@@ -1,7 +1,7 @@
 """What monitoring says: verdicts, findings per feature, results per KPI, and the report of one tick."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -111,6 +111,12 @@ class RollUp:
     columns: tuple[int, int] | None = None
     silent: Mapping[str, str] = field(default_factory=dict)
 
+    def asking(self, least: float) -> "RollUp":
+        """INCONCLUSIVE where it would be OK of fewer columns: a number of them, or as a float a share."""
+        judged, of = self.columns or (0, 0)
+        wanted = least * of - 1e-9 if isinstance(least, float) else least  # a share of 0.29 of 100 is 28.999...
+        return replace(self, verdict=Verdict.INCONCLUSIVE) if self.verdict is Verdict.OK and judged < wanted else self
+
     def told(self) -> str:
         """The one wording of a verdict, wherever a person reads it."""
         return told_verdict(self.to_json())
@@ -161,17 +167,25 @@ def told_reason(reason: str, judged_at: str | datetime | None) -> str:
     return f"{reason}; can be judged from {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC on"
 
 
-def roll_up(kpis: Iterable[KpiResult]) -> RollUp:
-    """The worst KPI; without a warning OK of what was judged.
+def roll_up(kpis: Iterable[KpiResult], columns: Mapping[str, tuple[Verdict, str]] | None = None) -> RollUp:
+    """The worst of KPIs, and of two tables' columns; without a warning OK of what was judged.
 
     INCONCLUSIVE where nothing was judged, or where a KPI that gates retraining should have been by now: an OK that
     leaves out for good what a retrain would follow from says less than it seems to.
+
+    Args:
+        columns: verdict and reason of each compared column; None where a model is watched and only KPIs count.
     """
     told = tuple(kpis)
     counted = [kpi for kpi in told if kpi.configured]
     silent = tuple(kpi for kpi in counted if not kpi.judged)
-    said = {kpi.verdict for kpi in told}
+    said = {kpi.verdict for kpi in told} | {verdict for verdict, _ in (columns or {}).values()}
     worst = next((verdict for verdict in (Verdict.BREACH, Verdict.WARN) if verdict in said), None)
+    if columns is not None:
+        mute = {name: reason for name, (verdict, reason) in columns.items() if verdict is Verdict.INCONCLUSIVE}
+        known = Verdict.OK if len(mute) < len(columns) else Verdict.INCONCLUSIVE
+        judged = len(columns) - len(mute), len(columns)
+        return RollUp(worst or known, len(counted) - len(silent), len(counted), silent, judged, mute)
     if worst is None and not counted:
         worst = Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in said else Verdict.NOT_CONFIGURED
     overdue = any(kpi.overdue and kpi.name in GATING for kpi in silent)
