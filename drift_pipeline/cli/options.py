@@ -48,9 +48,10 @@ class AtLeast(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         text = str(value).strip()
         try:
-            least = (
-                float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text) if "." in text else int(text)
-            )
+            if text.endswith("%"):
+                least: float = float(text.removesuffix("%")) / 100
+            else:
+                least = float(text) if "." in text else int(text)
         except ValueError:
             least = -1
         if not (0 < least <= 1 if isinstance(least, float) else least > 0):

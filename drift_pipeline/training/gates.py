@@ -181,7 +181,7 @@ def parity_gate(
         )
 
     def positives(decisions: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        return np.bincount(member, weights=np.asarray(decisions, dtype=bool)[known], minlength=len(names))
+        return np.bincount(member, np.asarray(decisions, dtype=np.float64)[known], len(names)).astype(np.float64)
 
     mine = positives(candidate)
     now = demographic_parity_difference(mine[used], totals[used])

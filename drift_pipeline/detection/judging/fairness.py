@@ -76,13 +76,11 @@ def parity_of(
     pairs = [block.group_decisions(column) for block in blocks]
     shape = (len(pairs), bins.size)
     positives, totals = (np.array([pair[side] for pair in pairs], np.int64).reshape(shape) for side in (0, 1))
-    sides = (
-        *(side[:, : len(names)] for side in reference.group_days[column]),
-        *(s[:, : len(names)] for s in (positives, totals)),
-    )
-    found = parity_change(*sides) if pairs else None
+    known = slice(len(names))
+    yes, rows = (side[:, known] for side in reference.group_days[column])
+    found = parity_change(yes, rows, positives[:, known], totals[:, known]) if pairs else None
     verdict, words = _judged(found, drop)
-    aside = _aside(names, sides[1].sum(axis=0), positives.sum(axis=0), totals.sum(axis=0))
+    aside = _aside(names, rows.sum(axis=0), positives.sum(axis=0), totals.sum(axis=0))
     value, bound = (found.delta, found.upper_bound) if found else (None, None)
     reason = "; ".join([f"{column}: {words}", *aside])
     return KpiResult(NAME, verdict, value, -drop, bound, length, int(totals.sum()), reason)

@@ -160,11 +160,12 @@ def told_waiting(not_judged: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def told_reason(reason: str, judged_at: str | datetime | None) -> str:
-    """With the time from which it can be judged, where that is known."""
+    """With the time from which it can be judged, where that is known and not told by the reason itself."""
     if not judged_at:
         return reason
     at = datetime.fromisoformat(judged_at) if isinstance(judged_at, str) else judged_at
-    return f"{reason}; can be judged from {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC on"
+    told = f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return reason if told in reason else f"{reason}; can be judged from {told} on"
 
 
 def roll_up(kpis: Iterable[KpiResult], columns: Mapping[str, tuple[Verdict, str]] | None = None) -> RollUp:
@@ -180,7 +181,7 @@ def roll_up(kpis: Iterable[KpiResult], columns: Mapping[str, tuple[Verdict, str]
     counted = [kpi for kpi in told if kpi.configured]
     silent = tuple(kpi for kpi in counted if not kpi.judged)
     said = {kpi.verdict for kpi in told} | {verdict for verdict, _ in (columns or {}).values()}
-    worst = next((verdict for verdict in (Verdict.BREACH, Verdict.WARN) if verdict in said), None)
+    worst: Verdict | None = next((verdict for verdict in (Verdict.BREACH, Verdict.WARN) if verdict in said), None)
     if columns is not None:
         mute = {name: reason for name, (verdict, reason) in columns.items() if verdict is Verdict.INCONCLUSIVE}
         known = Verdict.OK if len(mute) < len(columns) else Verdict.INCONCLUSIVE

@@ -194,7 +194,7 @@ class _Rates:
 
     lower: Array
     upper: Array
-    normal: Array
+    normal: npt.NDArray[np.bool_]
 
 
 def _bounded(positives: Array, n: Array, alpha: float) -> _Rates:

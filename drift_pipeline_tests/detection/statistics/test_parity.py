@@ -143,7 +143,7 @@ def test_a_group_that_is_denied_or_granted_entirely_is_judged(
 ) -> None:
     sides = [np.array(part) for side in (reference, current) for part in side]
     spread = [np.array([side // blocks + (number < side % blocks) for number in range(blocks)]) for side in sides]
-    found = parity_change(*spread)
+    found = parity_change(spread[0], spread[1], spread[2], spread[3])
     assert found is not None
     assert (found.upper_bound <= BREACH) == breaches
 
