@@ -26,6 +26,7 @@ def compare(folder: Path, reference: pl.DataFrame, current: pl.DataFrame, *optio
 
 
 BEFORE, SAME, MOVED, FAR = table(3000, 0), table(3000, 1), table(3000, 2, shift=0.3), table(3000, 3, shift=1.0)
+THIN = [side.with_columns(x=pl.when(pl.int_range(pl.len()) < 150).then("x")) for side in (BEFORE, SAME)]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,16 @@ BEFORE, SAME, MOVED, FAR = table(3000, 0), table(3000, 1), table(3000, 2, shift=
         (FAR, (), 1),
         (FAR, ("--fail-on", "warn"), 1),
         (FAR[:100], (), 3),
+        (FAR[:100], ("--fail-on", "inconclusive"), 1),
+        (MOVED, ("--fail-on", "inconclusive"), 1),
+        (SAME, ("--fail-on", "inconclusive"), 0),
+        (SAME, ("--min-judged", "1.0"), 0),
+        (SAME, ("--min-judged", "4"), 3),
+        (FAR, ("--min-judged", "4"), 1),
+        (SAME, ("--min-judged", "0"), 2),
+        (SAME, ("--min-judged", "1.5"), 2),
+        (SAME, ("--min-judged", "101%"), 2),
+        (SAME, ("--min-judged", "most"), 2),
     ],
 )
 def test_the_verdict_is_the_exit_code(
@@ -50,11 +61,39 @@ def test_the_verdict_is_the_exit_code(
 def test_the_table_is_worst_first_and_fits_100_letters(tmp_path: Path) -> None:
     ended = compare(tmp_path, BEFORE, FAR)
     lines = ended.out.splitlines()
-    assert lines[0].startswith("BREACH: ")
+    assert lines[0].startswith("BREACH (3 of 3 columns, 2 of 2 KPIs judged): ")
     rows = [line.split()[1] for line in lines if line.split()[:1] in (["BREACH"], ["OK"]) and "+" in line]
     assert rows[0] == "x"
     assert max(map(len, lines[1:])) <= 100
     assert "rows count as independent" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ((), 0),
+        (("--min-judged", "2"), 0),
+        (("--min-judged", "3"), 3),
+        (("--min-judged", "0.6"), 0),
+        (("--min-judged", "67%"), 3),
+        (("--min-judged", "3", "--fail-on", "inconclusive"), 1),
+    ],
+)
+def test_how_many_columns_have_to_be_judged_can_be_asked_for(
+    tmp_path: Path, options: tuple[str, ...], code: int
+) -> None:
+    assert compare(tmp_path, *THIN, *options).code == code
+
+
+def test_a_thin_column_is_named_and_the_others_are_judged(tmp_path: Path) -> None:
+    found = compare(tmp_path, *THIN, "--json").summary
+    assert (found["verdict"], found["judged"], found["configured"]) == ("OK", 2, 2)
+    assert found["columns"] == {
+        "judged": 2,
+        "of": 3,
+        "not_judged": {"x": "150 effective rows, 200 are needed"},
+    }
+    assert compare(tmp_path, *THIN).out.splitlines()[0].startswith("OK (2 of 3 columns, 2 of 2 KPIs judged): ")
 
 
 def test_without_a_spec_it_says_how_each_column_is_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, Duration, Moment, bar
+from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, AtLeast, Duration, Moment, bar
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError
 
@@ -175,6 +175,7 @@ def _publish(work: Path, out: Path) -> None:
 
 def _told(summary: dict[str, Any], out: Path) -> str:
     from drift_pipeline.detection.judging.performance import measured_by
+    from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
 
     measure, audit = measured_by(summary), summary["audit"]
     told = summary[measure.kpi]
@@ -190,6 +191,9 @@ def _told(summary: dict[str, Any], out: Path) -> str:
         f"trainings   {len(summary['retrains'])}, of them {summary['rejected_candidates']} rejected; "
         f"promotions {summary['promotions']}, rollbacks {summary['rollbacks']}",
     ]
+    if summary["last"]:
+        lines.append(f"at the end  {told_verdict(summary['last'])}")
+        lines += [f"  waits     {line}" for line in told_waiting(summary["last"]["not_judged"])]
     for retrain in summary["retrains"]:
         gate = "accepted" if retrain["accepted"] else "rejected"
         lines.append(
@@ -284,21 +288,34 @@ def diff(folders: tuple[Path, ...], html: Path | None, as_json: bool) -> int:
 @click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the comparison as one page, too.")
 @click.option(
     "--fail-on",
-    type=click.Choice(["warn", "breach"]),
+    type=click.Choice(["inconclusive", "warn", "breach"]),
     default="breach",
     show_default=True,
     help="From which verdict on the command ends with 1.",
 )
+@click.option(
+    "--min-judged",
+    type=AtLeast(),
+    metavar="N",
+    help="INCONCLUSIVE where fewer columns are judged, such as 14, 0.9 or 90%; else one is enough.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def compare(
-    reference: Path, current: Path, spec_path: Path | None, html: Path | None, fail_on: str, as_json: bool
+    reference: Path,
+    current: Path,
+    spec_path: Path | None,
+    html: Path | None,
+    fail_on: str,
+    min_judged: float | None,
+    as_json: bool,
 ) -> int:
     """Compare two tables, CURRENT with REFERENCE.
 
     A table is a CSV, CSV.GZ or Parquet file, a folder of them or a Delta table, and may be larger than memory.
 
-    WARN: a column drifts. BREACH: its PSI is above the threshold (0.2), too, or a KPI of the spec is breached. Ends
-    with 1 from --fail-on on, with 3 where too few rows or values can be judged.
+    WARN: a column drifts. BREACH: its PSI is above the threshold (0.2), too, or a KPI of the spec is breached. OK is of
+    the columns and KPIs that could be judged; it says how many, and the others are named. Ends with 1 from --fail-on
+    on, with 3 where none, or fewer than --min-judged, could be judged.
     """
     from drift_pipeline.detection.comparing.comparison import compare_files
     from drift_pipeline.detection.judging.verdict import Verdict
@@ -308,16 +325,17 @@ def compare(
     spec = None if spec_path is None else read_spec(spec_path)
     with bar("row") as show:
         found = compare_files(reference, current, spec, lambda rows, words: show(rows, None, words))
+    found = found if min_judged is None else found.asking(min_judged)
     for column in found.read if spec is None and not as_json else ():
         click.echo(f"{column.name}: {column.why}", err=True)
     names = (str(reference), str(current))
     if html is not None:
         write_comparison(found, names, html)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else comparison_table(found, names))
-    if found.verdict == Verdict.INCONCLUSIVE:
-        return INCONCLUSIVE
-    failing = {Verdict.BREACH} if fail_on == "breach" else {Verdict.BREACH, Verdict.WARN}
-    return NEGATIVE if found.verdict in failing else OK
+    order = (Verdict.INCONCLUSIVE, Verdict.WARN, Verdict.BREACH)
+    if found.verdict in order[[str(verdict).lower() for verdict in order].index(fail_on) :]:
+        return NEGATIVE
+    return INCONCLUSIVE if found.verdict is Verdict.INCONCLUSIVE else OK
 
 
 @click.command()

@@ -60,8 +60,9 @@ def adopt(
         loop = take(at, spec, history, bundle=bundle, external=external)
         champion = loop.champion
         assert champion is not None
-        rows, served = history.frame.height, champion.name
+        rows, served, prospects = history.frame.height, champion.name, loop.monitor.prospects()
     told = {"model": model, "version": served, "digest": champion.digest, "rows": rows, "home": str(settings.home)}
+    told["judged"] = prospects
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:
@@ -69,6 +70,8 @@ def adopt(
             click.echo(f"note      {note}", err=True)
         back = "; rollback hands the traffic back to what serves it now" if external else ""
         click.echo(f"{model}: {served} is watched from now on, against {rows:,} rows{back}")
+        for line in prospects:
+            click.echo(f"{model}: {line}")
     return OK
 
 
@@ -105,6 +108,7 @@ def _plain(one: Any) -> dict[str, Any]:
 
 
 def _line(one: Any) -> str:
+    from drift_pipeline.detection.judging.verdict import told_verdict
     from drift_pipeline.loop.fleet import Failed
 
     if isinstance(one, Failed):
@@ -116,7 +120,8 @@ def _line(one: Any) -> str:
         f"released {one.released}" if one.released else "",
         f"rollout {one.moved}" if one.moved else "",
     ]
-    return "  ".join([f"{one.model}: {one.verdict}", *filter(None, told)])
+    verdict = told_verdict({"verdict": one.verdict, "judged": one.judged, "configured": one.configured})
+    return "  ".join([f"{one.model}: {verdict}", *filter(None, told)])
 
 
 @click.command()

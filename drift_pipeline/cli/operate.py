@@ -235,13 +235,29 @@ def status(home: Path | None, as_json: bool) -> int:
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         )
     for one in found:
-        for name, kpi in one.kpis.items():
-            if _speaks(kpi):
-                click.echo(f"  {one.model}  {kpi['verdict']:<7} {name}: {kpi['reason']}")
+        for line in _beneath(one):
+            click.echo(f"  {one.model}  {line}")
     return OK
 
 
+def _beneath(one: Any) -> Iterator[str]:
+    """What a standing rests on: KPIs that speak, labels, and why the others are not judged."""
+    from drift_pipeline.detection.judging.verdict import told_waiting
+
+    for name, kpi in one.kpis.items():
+        if _speaks(kpi):
+            yield f"{kpi['verdict']:<7} {name}: {kpi['reason']}"
+    if one.labels:
+        landed, joined, judged = (one.labels[name] for name in ("landed", "joined", "judged"))
+        yet = "" if judged else " yet"
+        yield f"labels  {landed:,} landed, {joined:,} joined to predictions, {judged:,} judged{yet}"
+    for line in told_waiting(one.not_judged):
+        yield f"waits   {line}"
+
+
 def _row(one: Any, now: datetime) -> tuple[str, ...]:
+    from drift_pipeline.detection.judging.verdict import told_verdict
+
     age = one.age(now)
     beat = "" if age is None else f"{format_duration(timedelta(seconds=round(age.total_seconds())))} ago"
     told = [
@@ -251,7 +267,8 @@ def _row(one: Any, now: datetime) -> tuple[str, ...]:
         one.rollout,
     ]
     who = f" ({one.acknowledged_by})" if one.acknowledged_by else ""
-    return one.model, one.champion, one.verdict, beat, one.incident + who, "; ".join(filter(None, told))
+    verdict = told_verdict({"verdict": one.verdict, "judged": one.judged, "configured": one.configured})
+    return one.model, one.champion, verdict, beat, one.incident + who, "; ".join(filter(None, told))
 
 
 @click.command()

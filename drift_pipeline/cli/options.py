@@ -40,6 +40,25 @@ class Moment(click.ParamType[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+class AtLeast(click.ParamType[float]):
+    """A number of things as an int, or a share of them as a float: `14`, `0.9`, `90%`."""
+
+    name = "number or share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            if text.endswith("%"):
+                least: float = float(text.removesuffix("%")) / 100
+            else:
+                least = float(text) if "." in text else int(text)
+        except ValueError:
+            least = -1
+        if not (0 < least <= 1 if isinstance(least, float) else least > 0):
+            self.fail(f"{text!r} is no number of columns such as 14, and no share such as 0.9 or 90%", param, ctx)
+        return least
+
+
 class bar:  # noqa: N801  # used as a function that is a context
     """A progress bar on stderr; it writes nothing where stderr is no terminal."""
 

@@ -16,7 +16,7 @@ from drift_pipeline.clock import system_clock
 from drift_pipeline.components.home import home
 from drift_pipeline.components.partitions import days_of
 from drift_pipeline.components.tables import features_table, kpis_table
-from drift_pipeline.detection.judging.verdict import HINTS, KpiResult, Report, Verdict
+from drift_pipeline.detection.judging.verdict import HINTS, KpiResult, Report, Verdict, told_reason, told_waiting
 from drift_pipeline.loop.day import DayOfDrift, day_of, drift_of, snapshot
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -139,7 +139,8 @@ def _kpi_checks(spec: ModelSpec) -> list[dg.AssetCheckSpec]:
 def _reported(found: DayOfDrift) -> dict[str, Any]:
     report = found.report
     return {
-        "verdict": str(report.verdict),
+        "verdict": report.rolled_up.told(),
+        "not_judged": "\n".join(told_waiting(report.rolled_up.to_json()["not_judged"])) or "nothing",
         "page": dg.MetadataValue.path(found.files.html.absolute()),
         "champion": found.baseline.champion.name,
         "reference": f"{found.baseline.span.start:%Y-%m-%d} to {found.baseline.span.end:%Y-%m-%d}",
@@ -172,7 +173,7 @@ def _checked(kpis: Mapping[str, KpiResult]) -> dg.AssetCheckResult:
         passed=_passed(kpi),
         check_name=kpi.name,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{_of(day, kpis)}{kpi.verdict}: {kpi.reason}",
+        description=f"{_of(day, kpis)}{kpi.verdict}: {told_reason(kpi.reason, kpi.judged_at)}",
         metadata={"verdict": str(kpi.verdict), **told},
     )
 

@@ -2,6 +2,12 @@
 
 The budget of .4 / .3 / .2 / .1 false incidents a month for 15-minute, 1-hour, 24-hour and longer windows gives, with
 2 of 3 ticks, a false discovery rate of 1e-4 below a day and 1e-3 from a day on.
+
+Where no healthy window tells how much a KPI varies by itself, a confidence bound `FAR_BEYOND` = 3 times over the
+threshold is a WARN all the same, with the doubt named; it opens an incident only where it lasts 24 h, and never is a
+BREACH. A PSI of 3 x 0.2 is a mean that has moved by 0.8 sd. Days that differ by .3 sd, as in the worlds that the budget
+is simulated on, do that in one of 130 days even if a single day is all that is looked at, and never for a week; a
+factor of 2 (0.6 sd) would in one of 22, and a factor of 5 (1 sd) would leave out what a person sees at a glance.
 """
 
 import math
@@ -13,6 +19,7 @@ LEAST_ROWS = 200  # effective rows of a window, and of the reference's same hour
 LEAST_WINDOWS = 5  # healthy windows that tell how much a column varies
 LEAST_DISTANCE = 0.05  # a significant difference below it is real and does not matter
 FARTHER = 1.5  # than the farthest healthy window: a new month breaks the record of the last two often enough
+FAR_BEYOND = 3.0  # times the threshold, from which a bound warns where nothing tells how much is healthy
 IID_BELOW = 1.5  # phi under which rows count as independent, where few windows tell it
 SPARSE_ROWS = (200, 1000)  # of the windows of a model with few rows; 28 days of any other hold the first
 _SPARE = 1.1  # a window of chance's 200 rows would lack some of them half the time
@@ -80,3 +87,12 @@ def auroc_z(window: timedelta) -> float:
     day before.
     """
     return 4.26 if window < DAY else 3.09 if window == DAY else 2.33
+
+
+def times_over(bound: float, threshold: float) -> str:
+    """How many times the threshold a bound is, in words.
+
+    >>> times_over(-0.31, 0.03)
+    '10 times'
+    """
+    return f"{abs(bound / threshold):.0f} times"

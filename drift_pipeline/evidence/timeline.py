@@ -9,6 +9,7 @@ from typing import Any
 
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.performance import measured_by
+from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
 
 LONGEST = 240
 
@@ -143,7 +144,9 @@ def _incident(change: str, tone: Tone) -> Callable[[AuditRecord, _Versions], _Sa
 
 
 def _undecided(record: AuditRecord, _: _Versions) -> _Said:
-    return Kind.ALERT, Tone.BAD, "monitoring is undecided: there is too little evidence", record.details["key"]
+    found = record.details.get("verdict")
+    why = f": {'; '.join([told_verdict(found), *told_waiting(found['not_judged'])])}" if found else ""
+    return Kind.ALERT, Tone.BAD, f"monitoring is undecided: there is too little evidence{why}", record.details["key"]
 
 
 def _decision(record: AuditRecord, _: _Versions) -> _Said:

@@ -44,6 +44,8 @@ class Ticked:
     trained: tuple[str, ...] = ()
     released: str | None = None
     moved: str | None = None
+    judged: int = 0
+    configured: int = 0
 
 
 class Loop:
@@ -128,6 +130,8 @@ class Loop:
             tuple(training.version for training in trained if training),
             released,
             str(moved.phase) if moved else None,
+            report.rolled_up.judged,
+            report.rolled_up.configured,
         )
 
     def step_rollout(self) -> Ticked:

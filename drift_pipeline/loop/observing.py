@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from drift_pipeline.control.store import Message
-from drift_pipeline.detection.judging.verdict import Report, Verdict
+from drift_pipeline.detection.judging.verdict import Report, told_verdict, told_waiting
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.pauses import Pauses
@@ -44,7 +44,8 @@ class Observing:
             return
         key = _key(change, memory.incident.key, report.at)
         kpis = {name: report.kpis[name].to_json() for name in memory.incident.kpis or before.kpis}
-        details = {"key": key, "kpis": kpis, "features": list(memory.incident.features[:10])}
+        details: dict[str, Any] = {"key": key, "kpis": kpis, "features": list(memory.incident.features[:10])}
+        details["verdict"] = report.rolled_up.to_json()
         puts: dict[str, Mapping[str, Any]] = {"incident": memory.incident.to_json()}
         if change in (Change.OPENED, Change.REOPENED, Change.JOINED):
             puts[f"finding/{key}"] = _finding(key, report, kpis, monitor)
@@ -56,7 +57,8 @@ class Observing:
         if change not in (Change.OPENED, Change.UNDECIDED) or self._pauses.snoozed():
             return []
         found = [f"{name} {k['verdict']}: {k['reason']}" for name, k in kpis.items()]
-        undecided = [f"{n}: {k.reason}" for n, k in report.kpis.items() if k.verdict is Verdict.INCONCLUSIVE]
+        rolled_up = report.rolled_up.to_json()
+        undecided = [told_verdict(rolled_up), *told_waiting(rolled_up["not_judged"])]
         return [self._at.ledger.alert(key, change, "; ".join(found or undecided))]
 
 
@@ -74,9 +76,10 @@ def _finding(key: str, report: Report, kpis: Mapping[str, Any], monitor: Champio
 def _summary(report: Report, monitor: ChampionMonitor) -> dict[str, Any]:
     """What the last tick saw, for people who ask how things stand."""
     kpis = {name: kpi.to_json() for name, kpi in report.kpis.items()}
-    shown = ("verdict", "value", "threshold", "bound", "n", "reason")
+    shown = ("verdict", "value", "threshold", "bound", "n", "reason", "judged_at")
     return {
-        "verdict": str(report.verdict),
+        **report.rolled_up.to_json(),
+        "labels": monitor.labels(report),
         "champion": monitor.champion.name,
         "kpis": {name: {key: kpi[key] for key in shown} for name, kpi in kpis.items()},
         "drifting": list(report.drifting[:10]),

@@ -18,6 +18,10 @@ class Standing:
     model: str
     champion: str
     verdict: str
+    judged: int
+    configured: int
+    not_judged: Mapping[str, Mapping[str, Any]]
+    labels: Mapping[str, int]
     ticked_at: datetime | None
     kpis: Mapping[str, Mapping[str, Any]]
     drifting: tuple[str, ...]
@@ -60,6 +64,10 @@ def _standing(store: ControlStore, spec: ModelSpec, now: datetime) -> Standing:
         model=spec.name,
         champion=model.get("version", NOT_ADOPTED),
         verdict=seen.get("verdict", ""),
+        judged=seen.get("judged", 0),
+        configured=seen.get("configured", 0),
+        not_judged=seen.get("not_judged", {}),
+        labels=seen.get("labels", {}),
         ticked_at=datetime.fromisoformat(memory["at"]) if memory else None,
         kpis=seen.get("kpis", {}),
         drifting=tuple(seen.get("drifting", ())),

@@ -26,7 +26,7 @@ def comparison_table(found: Comparison, names: tuple[str, str]) -> str:
     """Lines of at most 100 letters; `names` is what the two tables are called."""
     (before, after), said = found.rows, found.kpis.items()
     lines = [
-        f"{found.verdict}: {names[1]} ({after:,} rows) against {names[0]} ({before:,} rows)",
+        f"{found.rolled_up.told()}: {names[1]} ({after:,} rows) against {names[0]} ({before:,} rows)",
         "",
         *(_kpi(name, kpi.verdict, kpi.reason) for name, kpi in said if kpi.verdict != Verdict.NOT_CONFIGURED),
         "",
@@ -75,6 +75,7 @@ def comparison_page(found: Comparison, names: tuple[str, str]) -> str:
     document = found.to_json()
     facts: dict[str, Any] = {
         **{name: document[name] for name in ("verdict", "rows", "notes")},
+        "told": found.rolled_up.told(),
         "names": dict(zip(("reference", "current"), names, strict=True)),
         "columns": [{"name": name, **column} for name, column in document["features"].items()],
         "kpis": list(document["kpis"].values()),

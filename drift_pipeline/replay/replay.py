@@ -201,4 +201,5 @@ class Replay:
             verification=verified,
             wall_seconds=time.monotonic() - self._started,
             partial=seen.partial,
+            last=seen.last,
         )

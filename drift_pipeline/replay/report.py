@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from drift_pipeline.clock import DAY, format_duration
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.performance import Performance
+from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
 from drift_pipeline.evidence.timeline import failed_gates, plain, story
 from drift_pipeline.files import write_whole
 from drift_pipeline.replay import charts
@@ -73,9 +74,15 @@ def report_page(left: Left) -> str:
         measure=left.performance,
         drawn={one["key"]: one["drawn"] for one in found},
         off=_not_configured(ticks),
+        ended=_ended(left.summary.get("last")),
         most_drawn=max((kpi["drawn"] for kpi in kpis), default=0),
         lasted=format_duration(_whole_days(left)) if left.end - left.start >= DAY else "less than a day",
     )
+
+
+def _ended(last: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The verdict of the last tick in words; None of a folder that is older, or without a tick."""
+    return last and {"verdict": told_verdict(last), "waiting": told_waiting(last["not_judged"])}
 
 
 def _whole_days(left: Left) -> Any:

@@ -31,10 +31,12 @@ class Seen:
     ticks: list[dict[str, Any]] = field(default_factory=list)
     alerts: int = 0
     partial: bool = False
+    last: dict[str, Any] | None = None
 
     def report(self, now: datetime, report: Report, incident: Incident) -> None:
         """A tick's."""
         self.evaluations += 1
+        self.last = report.rolled_up.to_json()
         self.conclusive += report.verdict not in (Verdict.INCONCLUSIVE, Verdict.NOT_CONFIGURED)
         self.ticks += [{"at": now, **kpi.to_json()} for kpi in report.kpis.values()]
         if incident.open:

@@ -1,5 +1,6 @@
 """The summary of a replay: one JSON document that says what the loop saw, did and gained."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -64,6 +65,7 @@ class Facts:
     verification: Verification
     wall_seconds: float
     partial: bool
+    last: Mapping[str, Any] | None = None
 
 
 def summarise(facts: Facts) -> dict[str, Any]:
@@ -73,7 +75,8 @@ def summarise(facts: Facts) -> dict[str, Any]:
     labelled rows (and both classes), else null; the means are over months that have both sides. `frozen` are the
     recorded scores or the first model's, `loop` the scores as served. `worst_month` is the smallest gain of the loop:
     of AUROC in points, of MAE as a share of the frozen model's. `reigns` are the champions' times, with the performance
-    of both sides on the same rows: what each promotion gained.
+    of both sides on the same rows: what each promotion gained. `last` is the verdict of the last tick, with how many of
+    the KPIs it is of, and why the others were not judged; null where there was no tick.
     """
     months, performance = by_month(facts), performance_of(facts.spec)
     counted = [m for m in months if m["frozen"] is not None and m["loop"] is not None]
@@ -88,6 +91,7 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "notes": list(facts.notes),
         "evaluations": facts.evaluations,
         "conclusive": facts.conclusive,
+        "last": facts.last,
         performance.kpi: {
             "frozen": _mean([m["frozen"] for m in counted]),
             "loop": _mean([m["loop"] for m in counted]),

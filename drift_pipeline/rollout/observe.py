@@ -111,7 +111,7 @@ def _decided(scored: pl.DataFrame, served: pl.DataFrame, spec: ModelSpec | None)
         for level, n, alike in groups.select(column, "_rows", "_alike").iter_rows():
             agreement[f"{column}={level}"] = alike, n
     drop = spec.kpis.demographic_parity
-    parity = {column: _decisions(groups, drop.drop) for column, groups in by_column.items()} if drop else {}
+    parity = {column: _decisions(column, groups, drop.drop) for column, groups in by_column.items()} if drop else {}
     return {"agreement": agreement, "parity": parity}
 
 
@@ -125,10 +125,13 @@ def _by_group(rows: pl.DataFrame, column: str) -> pl.DataFrame:
         "_champion": other.sum(),
         "_both": (mine & other).sum(),
     }
-    return rows.drop_nulls(column).group_by(column).agg(**counts).sort(column)
+    known = pl.col(column).is_not_null()
+    if rows.schema[column].is_float():
+        known &= pl.col(column).is_not_nan()
+    return rows.filter(known).group_by(column).agg(**counts).sort(column)
 
 
-def _decisions(groups: pl.DataFrame, allowed: float) -> Decisions:
+def _decisions(column: str, groups: pl.DataFrame, allowed: float) -> Decisions:
     counted = ("_rows", "_candidate", "_champion", "_both")
     rows, candidate, champion, both = (tuple(groups[name].to_list()) for name in counted)
-    return Decisions(rows, candidate, champion, both, allowed)
+    return Decisions(rows, candidate, champion, both, allowed, tuple(groups[column].cast(pl.String).to_list()))

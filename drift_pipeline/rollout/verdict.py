@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance
+from drift_pipeline.detection.statistics.parity import TOO_FEW_GROUPS, left_out, one_sided
 from drift_pipeline.detection.statistics.sequential import mean_radius, parity_widening, share_excess, share_lower_bound
 
 _QUESTIONS = 4  # usable scores, answers in time, performance, parity: each may fail a good candidate once in four
@@ -27,7 +28,8 @@ def _none() -> npt.NDArray[np.float64]:
 class Decisions:
     """Rows that both models decided, by group of a protected column: how many, and the positives among them.
 
-    `both` are the rows that both decide positively. `allowed` is how much wider the candidate's gap may be.
+    `both` are the rows that both decide positively. `allowed` is how much wider the candidate's gap may be. `names`
+    are what the groups are called.
     """
 
     rows: tuple[int, ...]
@@ -35,6 +37,13 @@ class Decisions:
     champion: tuple[int, ...]
     both: tuple[int, ...]
     allowed: float
+    names: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """The groups that the candidate denies or grants entirely, and those that are not compared, by name."""
+        names = self.names or tuple(f"group {number + 1}" for number in range(len(self.rows)))
+        words = one_sided(names, self.candidate, self.rows), left_out(names, self.rows)
+        return "".join(f"; {some}" for some in words if some)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,10 +195,11 @@ def _as_fair(observations: Observations, alpha: float) -> Judgement:
         each = alpha / len(observations.parity)
         found = parity_widening(of.rows, of.candidate, of.champion, of.both, each)
         if found is None:
-            told.append(f"parity by {column} not compared: two groups need 100 rows and 10 of each decision")
+            told.append(f"parity by {column} not compared: {TOO_FEW_GROUPS}{of.told()}")
             continue
         both = f"parity gap by {column} {found.candidate:.3f} against {found.champion:.3f} on {found.rows} rows"
-        told.append(f"{both}: wider by at least {max(found.lower_bound, 0.0):.3f}, {of.allowed:.3g} allowed")
+        wider_by = f"wider by at least {max(found.lower_bound, 0.0):.3f}, {of.allowed:.3g} allowed"
+        told.append(f"{both}: {wider_by}{of.told()}")
         wider += told[-1:] if found.lower_bound > of.allowed else []
     return Judgement(Verdict.FAIL, tuple(wider)) if wider else Judgement(Verdict.PASS, tuple(told))
 

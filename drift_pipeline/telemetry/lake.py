@@ -245,6 +245,12 @@ class Lake:
         )
         return int(old["num_records"].sum()), int(old["size_bytes"].sum())
 
+    def rows(self, table: Table) -> int:
+        """How many rows the table holds, those that wait included; off Delta's log, without reading one."""
+        handle = self._handle(table)
+        written = 0 if handle is None else int(pl.DataFrame(handle.get_add_actions(flatten=True))["num_records"].sum())
+        return written + sum(part.height for _, part in self._waiting[table])
+
     def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of any time, read file by file; columns that the table lacks are left out."""
         handle = self._handle(table)

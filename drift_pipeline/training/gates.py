@@ -15,7 +15,13 @@ import polars as pl
 
 from drift_pipeline.detection.judging.performance import Performance, performance_of
 from drift_pipeline.detection.statistics.concordance import concordance
-from drift_pipeline.detection.statistics.parity import demographic_parity_difference, usable_groups
+from drift_pipeline.detection.statistics.parity import (
+    TOO_FEW_GROUPS,
+    demographic_parity_difference,
+    left_out,
+    one_sided,
+    usable_groups,
+)
 from drift_pipeline.spec import Kind, ModelSpec
 from drift_pipeline.training.trainers import score
 
@@ -147,31 +153,45 @@ def parity_gate(
     FAIL where DPD(candidate) - DPD(champion) > allowed_drop, compared as measured: a bound would let the widest gaps
     of the smallest groups through. A first model passes with its gap told: it is the reference of all later ones.
 
-    `candidate`, `champion` are decisions (n,) and `groups` (n,) names, null where not known (left out). A group of
-    100 rows is compared, also one without any positive decision, which is the gap that matters most. Fewer than two
-    such groups: UNKNOWN. Decisions need no labels, so give this gate as many recent rows as there are rather than the
-    labelled block alone; else a model with a group that is rare in 500 rows could never ship. A model without a
-    protected column has no such gate.
+    `candidate`, `champion` are decisions (n,) and `groups` (n,) names, missing where not known (of no group, counted).
+    Which groups are compared is one rule of all who compare (`usable_groups`): 100 rows, also one without any positive
+    decision, which is the gap that matters most. Fewer than two such groups: UNKNOWN. Decisions need no labels, so give
+    this gate as many recent rows as there are rather than the labelled block alone; else a model with a group that is
+    rare in 500 rows could never ship. A model without a protected column has no such gate.
     """
     name = f"parity:{column}"
+    groups = groups.fill_nan(None) if groups.dtype.is_float() else groups
     known = groups.is_not_null().to_numpy()
     names, member = np.unique(groups.drop_nulls().cast(pl.String).to_numpy().astype(str), return_inverse=True)
     totals = np.bincount(member, minlength=len(names))
-    used = usable_groups(np.zeros(len(names)), totals, minimum_each=0)
+    used = usable_groups(totals)
+    aside = [
+        left_out(names.tolist(), totals),
+        f"{groups.null_count():,} rows without a group" * bool(groups.null_count()),
+    ]
+    beside = "".join(f"; {words}" for words in aside if words)
     if np.count_nonzero(used) < 2:
-        sizes = ", ".join(f"{group}: {rows:,}" for group, rows in zip(names, totals, strict=True))
-        reason = f"two groups of 100 rows are needed ({sizes or 'none'}); give more rows, or switch the KPI off"
-        return GateResult(name, Outcome.UNKNOWN, None, None, allowed_drop, reason)
+        return GateResult(
+            name,
+            Outcome.UNKNOWN,
+            None,
+            None,
+            allowed_drop,
+            f"{TOO_FEW_GROUPS}{beside}; give more rows, or switch the KPI off",
+        )
 
-    def gap(decisions: npt.ArrayLike) -> float:
-        positives = np.bincount(member, weights=np.asarray(decisions, dtype=bool)[known], minlength=len(names))
-        return demographic_parity_difference(positives[used], totals[used])
+    def positives(decisions: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return np.bincount(member, np.asarray(decisions, dtype=np.float64)[known], len(names)).astype(np.float64)
 
-    now = gap(candidate)
+    mine = positives(candidate)
+    now = demographic_parity_difference(mine[used], totals[used])
+    if denied := one_sided(names.tolist(), mine, totals):
+        beside = f"; {denied}{beside}"
     if champion is None:
-        return _judged(name, True, now, None, None, f"first model: a gap of {now:.4f}, the reference of later ones")
-    before = gap(champion)
-    reason = f"a gap of {now:.4f} against the champion's {before:.4f} over {np.count_nonzero(used)} groups"
+        reason = f"first model: a gap of {now:.4f}, the reference of later ones{beside}"
+        return _judged(name, True, now, None, None, reason)
+    before = demographic_parity_difference(positives(champion)[used], totals[used])
+    reason = f"a gap of {now:.4f} against the champion's {before:.4f} over {np.count_nonzero(used)} groups{beside}"
     return _judged(name, now - before <= allowed_drop, now - before, None, allowed_drop, reason)
 
 

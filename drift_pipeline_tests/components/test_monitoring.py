@@ -65,7 +65,8 @@ def test_every_check_of_a_healthy_day_passes(home: Path) -> None:
     assert result.success
     assert set(checks(result)) == {"fit_to_judge", *KPIS}
     assert all(check.passed for check in checks(result).values())
-    assert metadata(result, "drift_report")["verdict"] == "OK"
+    assert metadata(result, "drift_report")["verdict"] == "OK (5 of 5 judged)"
+    assert metadata(result, "drift_report")["not_judged"] == "nothing"
     assert metadata(result, "telemetry_snapshot")["rows"] == 200
 
 
@@ -76,7 +77,7 @@ def test_after_a_change_the_auroc_check_fails_as_a_warning_and_the_run_succeeds(
     assert (auroc.passed, auroc.severity, auroc.blocking) == (False, dg.AssetCheckSeverity.WARN, False)
     assert auroc.description is not None
     assert auroc.description.startswith("BREACH: AUROC 0.")
-    assert metadata(result, "drift_report")["verdict"] == "BREACH"
+    assert metadata(result, "drift_report")["verdict"] == "BREACH (5 of 5 judged)"
 
 
 @pytest.mark.parametrize("which", ["healthy", "first breach", "first of the new champion", "two days after it"])
@@ -95,7 +96,9 @@ def test_a_report_judges_every_kpi_as_the_loop_did_when_the_day_ended(home: Path
         assert {key: told.get(key) for key in ("verdict", "value", "threshold", "bound", "n")} == {
             key: said[key] for key in ("verdict", "value", "threshold", "bound", "n")
         }
-        assert check.description == f"{said['verdict']}: {said['reason']}"
+        assert check.description is not None
+        assert check.description.startswith(f"{said['verdict']}: {said['reason']}")
+        assert ("can be judged from" in check.description) <= (said["verdict"] == "INCONCLUSIVE")
 
 
 def test_a_report_is_held_to_the_champion_and_the_reference_of_its_day(home: Path) -> None:

@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from drift_pipeline.clock import DAY, HOUR
-from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report, Verdict
+from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report, Verdict, told_reason
 from drift_pipeline.detection.report import DRAWN_ROWS, DriftFiles, write_drift_report
 from drift_pipeline.detection.report.evidently_blocks import HELLINGER, KS, PSI
 from drift_pipeline.telemetry.synthetic import START
@@ -153,7 +153,8 @@ def test_the_page_shows_every_kpi(rendered: Rendered, tick: tuple[Report, Any, A
     for name, kpi in tick[0].kpis.items():
         for column, value in (("value", kpi.value), ("threshold", kpi.threshold), ("bound", kpi.bound)):
             assert table[name][column] == ("–" if value is None else f"{value:.4g}")
-        assert (table[name]["verdict"], table[name]["reason"]) == (kpi.verdict, kpi.reason)
+        said = told_reason(kpi.reason, kpi.judged_at)
+        assert (table[name]["verdict"], table[name]["reason"]) == (kpi.verdict, said)
 
 
 def test_the_workspace_holds_the_findings_to_the_last_digit(rendered: Rendered, tick: tuple[Report, Any, Any]) -> None:

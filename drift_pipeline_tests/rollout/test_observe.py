@@ -102,7 +102,7 @@ def test_a_canary_is_counted_by_what_it_answered_beside_the_champion_of_the_same
 def test_decisions_are_compared_on_the_rows_that_both_scored_whoever_answered(tmp_path: Path, by_canary: int) -> None:
     found = seen(lake_of(tmp_path, ROWS, by_canary), SHADOW)
     assert found.agreement == {"all": (2, 4), "rows=a": (1, 2), "rows=b": (0, 1)}
-    assert found.parity == {"rows": Decisions((2, 1), (1, 1), (2, 0), (1, 0), allowed=0.1)}
+    assert found.parity == {"rows": Decisions((2, 1), (1, 1), (2, 0), (1, 0), 0.1, ("a", "b"))}
 
 
 def test_the_score_shift_is_the_distance_of_the_scores_on_the_same_rows(tmp_path: Path) -> None:

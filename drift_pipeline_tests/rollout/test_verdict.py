@@ -372,4 +372,41 @@ def test_each_protected_column_is_judged_and_the_failing_ones_are_told() -> None
     assert [reason.split(" 0.")[0] for reason in found.reasons] == ["parity gap by region"]
     told = judge(Observations(6000, 0, 6000, parity={"size": few}), 20)
     assert told.verdict is PASS
-    assert told.reasons[2] == "parity by size not compared: two groups need 100 rows and 10 of each decision"
+    assert told.reasons[2] == (
+        "parity by size not compared: fewer than two groups have 100 rows; not judged: group 1 (99 rows)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "verdict"),
+    [
+        ((900, 0), (900, 900), FAIL),
+        ((900, 3000), (900, 900), FAIL),
+        ((900, 900, 0), (900, 900, 900), FAIL),
+        ((900, 0), (900, 0), PASS),
+        ((900, 0), (900, 1), PASS),
+        ((0, 0), (900, 900), PASS),
+        ((30, 0), (30, 3), PASS),
+        ((3000, 2999), (2999, 3000), PASS),
+    ],
+    ids=[
+        "denied",
+        "granted",
+        "one of three denied",
+        "denied by both",
+        "all but denied by the champion",
+        "nobody is granted: no gap",
+        "near 0",
+        "near 1",
+    ],
+)
+def test_a_group_is_judged_whatever_its_decisions(
+    candidate: tuple[int, ...], champion: tuple[int, ...], verdict: Verdict
+) -> None:
+    both = tuple(map(min, candidate, champion))
+    of = Decisions((3000,) * len(both), candidate, champion, both, 0.03, ("a", "b", "c")[: len(both)])
+    found = judge(Observations(6000, 0, 6000, parity={"region": of}), 20)
+    assert found.verdict is verdict
+    told = " ".join(found.reasons)
+    assert ("b is denied entirely (3,000 rows)" in told) == (candidate[1] == 0)
+    assert ("b is granted entirely (3,000 rows)" in told) == (candidate[1] == 3000)

@@ -117,11 +117,37 @@ def test_small_and_unknown_groups_are_not_compared() -> None:
     assert parity_gate(candidate, champion, groups, allowed_drop=0.03, column="x").outcome is FAIL
 
 
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (["a", None], "300 rows without a group"),
+        ([1.0, float("nan")], "300 rows without a group"),
+        ([True, None], "300 rows without a group"),
+        ([7, None], "300 rows without a group"),
+    ],
+    ids=["text", "a float's NaN", "booleans", "whole numbers"],
+)
+def test_rows_without_a_group_are_no_group_but_counted(groups: list[object], said: str) -> None:
+    named = pl.Series([groups[0]] * 300 + [groups[1]] * 300, strict=False)
+    decided = np.r_[np.ones(300, bool), np.zeros(300, bool)]
+    found = parity_gate(decided, decided, named, allowed_drop=0.03, column="x")
+    assert found.outcome is UNKNOWN
+    assert said in found.reason
+
+
+def test_a_denied_group_and_a_small_one_are_told_by_name() -> None:
+    champion, groups = _decisions(a=(60, 200), b=(60, 200), c=(30, 99))
+    candidate, _ = _decisions(a=(60, 200), b=(0, 200), c=(0, 99))
+    found = parity_gate(candidate, champion, groups, allowed_drop=0.03, column="x")
+    assert found.outcome is FAIL
+    assert found.reason.endswith("over 2 groups; b is denied entirely (200 rows); not judged: c (99 rows)")
+
+
 def test_one_group_is_nothing_to_compare_and_a_first_model_is_the_reference() -> None:
     champion, groups = _decisions(a=(60, 400), b=(6, 99))
     alone = parity_gate(champion, champion, groups, allowed_drop=0.03, column="x")
     assert alone.outcome is UNKNOWN
-    assert "a: 400, b: 99" in alone.reason
+    assert alone.reason.startswith("fewer than two groups have 100 rows; not judged: b (99 rows);")
     assert (
         parity_gate(champion, None, pl.Series([None] * 499, dtype=pl.String), allowed_drop=0.03, column="x").outcome
         is UNKNOWN

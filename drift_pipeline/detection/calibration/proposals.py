@@ -278,7 +278,9 @@ def _days(healthy: Healthy) -> int:
 def _parity_of(healthy: Healthy, block: slice) -> list[tuple[float, float]]:
     """(delta, upper bound) of each protected column with two usable groups."""
     found = []
-    for positives, totals in healthy.reference.group_days.values():
+    for name, sides in healthy.reference.group_days.items():
+        known = healthy.reference.binning.columns[name].bins
+        positives, totals = (side[:, :known] for side in sides)  # rows without a group are of none
         rest = [np.delete(side, np.r_[block], axis=0) for side in (positives, totals)]
         if len(rest[0]) and (change := parity_change(rest[0], rest[1], positives[block], totals[block])):
             found.append((change.delta, change.upper_bound))

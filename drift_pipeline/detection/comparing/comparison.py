@@ -27,7 +27,7 @@ from drift_pipeline.detection.counting.layout import Side
 from drift_pipeline.detection.counting.profile import Profile
 from drift_pipeline.detection.counting.shape import Shape, shape_of
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
-from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Verdict
+from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, RollUp, Verdict, roll_up
 from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.thresholds import false_discovery_rate
@@ -79,16 +79,24 @@ class ComparedColumn:
 class Comparison:
     """Columns and KPIs worst first; `read`: how each column was read; `rows`: (reference, current)."""
 
-    verdict: Verdict
+    rolled_up: RollUp
     rows: tuple[int, int]
     columns: tuple[ComparedColumn, ...]
     kpis: Mapping[str, KpiResult]
     read: tuple[Column, ...]
     notes: tuple[str, ...]
 
+    @property
+    def verdict(self) -> Verdict:
+        return self.rolled_up.verdict
+
+    def asking(self, least: float) -> "Comparison":
+        """INCONCLUSIVE where it would be OK of fewer columns: a number of them, or as a float a share."""
+        return replace(self, rolled_up=self.rolled_up.asking(least))
+
     def to_json(self) -> dict[str, Any]:
         return {
-            "verdict": str(self.verdict),
+            **self.rolled_up.to_json(),
             "rows": dict(zip(("reference", "current"), self.rows, strict=True)),
             "features": {column.finding.name: column.to_json() for column in self.columns},
             "kpis": {name: kpi.to_json() for name, kpi in self.kpis.items()},
@@ -268,7 +276,7 @@ def _compared(binning: Binning, before: Profile, after: Profile, plan: _Plan) ->
     if before.rows > scan.SAMPLE_ROWS:
         notes.insert(0, f"bins are frozen on a sample of {scan.SAMPLE_ROWS:,} of the reference's {before.rows:,} rows")
     return Comparison(
-        _verdict(columns, kpis),
+        roll_up(kpis.values(), {column.finding.name: (column.verdict, column.finding.reason) for column in columns}),
         (before.rows, after.rows),
         tuple(columns),
         dict(sorted(kpis.items(), key=lambda item: _rank(item[1].verdict))),
@@ -340,13 +348,3 @@ def _rank(verdict: Verdict) -> int:
 
 def _badness(column: ComparedColumn) -> tuple[int, float, float]:
     return _rank(column.verdict), -column.finding.distance, -column.finding.psi
-
-
-def _verdict(columns: Sequence[ComparedColumn], kpis: Mapping[str, KpiResult]) -> Verdict:
-    """The worst of all; without a warning, INCONCLUSIVE where the columns or nothing at all could be judged."""
-    said = {column.verdict for column in columns} | {kpi.verdict for kpi in kpis.values()}
-    for worst in (Verdict.BREACH, Verdict.WARN):
-        if worst in said:
-            return worst
-    unknown = kpis["psi"].verdict == Verdict.INCONCLUSIVE or Verdict.OK not in said
-    return Verdict.INCONCLUSIVE if unknown else Verdict.OK

@@ -3,19 +3,17 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-
 from drift_pipeline.clock import DAY, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import Ints
 from drift_pipeline.detection.counting.profile import Profile
 from drift_pipeline.detection.counting.windows import Slices
 from drift_pipeline.detection.judging import kpis
+from drift_pipeline.detection.judging.fairness import parity_of, worst
 from drift_pipeline.detection.judging.tick import Tick
-from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Verdict
+from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult
 from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.reference.residuals import HeldOut, mae_of
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
-from drift_pipeline.detection.statistics.parity import parity_change
 from drift_pipeline.spec import ModelSpec
 
 NOW = datetime(2000, 1, 3, tzinfo=UTC)  # any whole day: it only gives windows an end
@@ -56,7 +54,7 @@ def window_kpis(
     tick = Tick(
         reference, slices, spec, NOW, (length,), {length: current}, tuple(findings), lambda _name, _key, make: make()
     )
-    return {name: _timeless(found, length) for name, found in kpis.evaluate(tick).items()}
+    return {name: _timeless(found, length) for name, found in kpis.matrix(tick).items()}
 
 
 def _told_of_one_profile(spec: ModelSpec, length: timedelta) -> ModelSpec:
@@ -95,21 +93,4 @@ def parity(reference: Reference, current: Profile, spec: ModelSpec) -> KpiResult
     """Demographic parity of one profile, rows taken for independent; the worst protected column."""
     kpi = spec.kpis.demographic_parity
     assert kpi is not None
-    order = (Verdict.BREACH, Verdict.INCONCLUSIVE, Verdict.OK)
-    results = [_parity_of(column, reference, current, kpi.drop) for column in spec.protected]
-    return min(results, key=lambda result: (order.index(result.verdict), result.value or 0.0))
-
-
-def _parity_of(column: str, reference: Reference, current: Profile, drop: float) -> KpiResult:
-    positives, totals = (np.array([side]) for side in current.group_decisions(column))
-    found = parity_change(*reference.group_days[column], positives, totals)
-
-    def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
-        rows = int(totals.sum())
-        return KpiResult("demographic_parity", verdict, value, -drop, bound, None, rows, f"{column}: {reason}")
-
-    if found is None:
-        return result(Verdict.INCONCLUSIVE, "fewer than two groups have 100 rows and 10 of either decision")
-    verdict = Verdict.BREACH if found.upper_bound <= -drop else Verdict.OK
-    words = f"gap {found.dpd_reference:.3f} -> {found.dpd_current:.3f}"
-    return result(verdict, words, found.delta, found.upper_bound)
+    return worst(parity_of(column, reference, [current], kpi.drop, None) for column in spec.protected)

@@ -16,9 +16,10 @@ from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.reference.residuals import HeldOut, mae_of
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
-from drift_pipeline.detection.thresholds import LEAST_ROWS, auroc_z
+from drift_pipeline.detection.thresholds import FAR_BEYOND, LEAST_ROWS, auroc_z, times_over
 
 LEAST_OF_A_CLASS = 50
+LEAST_IN_DOUBT = 20  # of a class, below which not even a bound far beyond the threshold is told
 MATURE = 0.95
 _TOO_FEW_HELD_OUT = "the held-out rows of these hours of the day are too few to compare with"
 
@@ -68,8 +69,10 @@ def _judged_auroc(tick: Tick, drop: float, cohort: Cohort) -> KpiResult:
     def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
         return KpiResult("auroc", verdict, value, -drop, bound, length, labelled, reason)
 
-    if lack := _lack(positives, negatives, scored) or lost_of(tick, cohort, labelled):
-        return result(Verdict.INCONCLUSIVE, lack)
+    doubt = _lack(positives, negatives, scored)
+    few = min(positives.sum(), negatives.sum()) < LEAST_IN_DOUBT
+    if silent := (doubt if few else "") or lost_of(tick, cohort, labelled):
+        return result(Verdict.INCONCLUSIVE, doubt or silent)
     baseline = _baseline_auroc(tick.reference, cohort.window)
     if baseline is None:
         return result(Verdict.INCONCLUSIVE, _TOO_FEW_HELD_OUT)
@@ -80,11 +83,21 @@ def _judged_auroc(tick: Tick, drop: float, cohort: Cohort) -> KpiResult:
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
     if tick.reference.sparse:
         words = f"{words} ({last_rows(labelled, held)})"
+    if doubt:
+        return result(*_in_doubt(words, doubt, delta, upper, drop))
     if delta <= -drop and upper > 0 and held <= DAY:  # a day's noise; the longer windows tell
         return result(Verdict.INCONCLUSIVE, f"{words}, within the noise of {labelled} labels", delta, upper)
-    if delta <= -drop:
-        return result(Verdict.BREACH if upper <= 0 else Verdict.WARN, words, delta, upper)
-    return result(Verdict.OK, words, delta, upper)
+    fell = Verdict.BREACH if upper <= 0 else Verdict.WARN
+    return result(fell if delta <= -drop else Verdict.OK, words, delta, upper)
+
+
+def _in_doubt(
+    words: str, doubt: str, delta: float, upper: float, drop: float
+) -> tuple[Verdict, str, float | None, float | None]:
+    """Of labels that are too few, or of too few of the rows: told only where the bound is far beyond the threshold."""
+    if upper > -FAR_BEYOND * drop:
+        return Verdict.INCONCLUSIVE, doubt, None, None
+    return Verdict.WARN, f"{words}; {doubt}, but the bound is {times_over(upper, drop)} the threshold", delta, upper
 
 
 def _lack(positives: Ints, negatives: Ints, scored: int) -> str:

@@ -11,10 +11,11 @@ from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.detection.reference.residuals import LEAST_DAYS, HeldOut, mae_of
 from drift_pipeline.detection.statistics.ks import ks_interval, ks_lower_bound, ks_p_value
 from drift_pipeline.detection.statistics.mae import mae_rise
-from drift_pipeline.detection.thresholds import IID_BELOW, auroc_z, false_discovery_rate
+from drift_pipeline.detection.thresholds import FAR_BEYOND, IID_BELOW, auroc_z, false_discovery_rate, times_over
 from drift_pipeline.spec import ModelSpec
 
 LEAST_LABELS = 200
+LEAST_IN_DOUBT = 50  # labels, below which not even a bound far beyond the threshold is told
 MATURE = 0.95
 
 
@@ -44,17 +45,29 @@ def mae_kpi(
     def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
         return KpiResult(name, verdict, value, limit, bound, length, labelled, reason)
 
-    if lack := _lack(labelled, scored):
+    lack = _lack(labelled, scored)
+    if lack and labelled < LEAST_IN_DOUBT:
         return result(Verdict.INCONCLUSIVE, lack)
     now = mae_of(binning, errors)
     rise = mae_rise(now, healthy.mae)
     lower = rise.value - auroc_z(length) * healthy.mae_phi**0.5 * rise.standard_error
     words = f"MAE {now.value:.4g} against {healthy.mae.value:.4g} held out ({rise.value:+.1%})".replace("%", " %")
-    if rise.value >= limit and lower <= 0 and length <= DAY:  # a day's noise; the longer windows tell
-        return result(Verdict.INCONCLUSIVE, f"{words}, within the noise of {labelled} labels", rise.value, lower)
-    if rise.value >= limit:
-        return result(Verdict.BREACH if lower > 0 else Verdict.WARN, words, rise.value, lower)
-    return result(Verdict.OK, words, rise.value, lower)
+    if lack and lower < FAR_BEYOND * limit:
+        return result(Verdict.INCONCLUSIVE, lack)
+    if lack:
+        doubt = f"{words}; {lack}, but the bound is {times_over(lower, limit)} the threshold"
+        return result(Verdict.WARN, doubt, rise.value, lower)
+    verdict = _of_rise(rise.value, lower, limit, length)
+    noise = f", within the noise of {labelled} labels" if verdict is Verdict.INCONCLUSIVE else ""
+    return result(verdict, words + noise, rise.value, lower)
+
+
+def _of_rise(rise: float, lower: float, limit: float, length: timedelta) -> Verdict:
+    if rise < limit:
+        return Verdict.OK
+    if lower > 0:
+        return Verdict.BREACH
+    return Verdict.INCONCLUSIVE if length <= DAY else Verdict.WARN  # a day's noise; the longer windows tell
 
 
 def residuals_kpi(

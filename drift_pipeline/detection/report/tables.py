@@ -6,7 +6,7 @@ from typing import Any
 
 from drift_pipeline.clock import format_duration
 from drift_pipeline.detection.counting.binning import SCORE
-from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report
+from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report, told_reason
 from drift_pipeline.detection.report.drawing import DRAWN_ROWS
 from drift_pipeline.spec import Kind, ModelSpec
 
@@ -31,7 +31,10 @@ def notes_of(
     drawn = f"; drawn: at most {DRAWN_ROWS:,} a side" if max(before, after) > DRAWN_ROWS else ""
     drifting = sum(f.drift is True for f in findings.values())
     notes = [
-        (str(report.verdict), "verdict of the tick" + (" (provisional: the reference is short)" * report.provisional)),
+        (
+            report.rolled_up.told(),
+            "verdict of the tick" + (" (provisional: the reference is short)" * report.provisional),
+        ),
         (f"{drifting} of {len(findings)}", "columns drift"),
         (f"{before:,} / {after:,}", f"reference / current rows{drawn}"),
     ]
@@ -51,7 +54,7 @@ def kpi_table(report: Report) -> tuple[str, list[str], list[list[str]]]:
 def _kpi_row(kpi: KpiResult) -> list[str]:
     numbers = [short(value) for value in (kpi.value, kpi.threshold, kpi.bound)]
     window = format_duration(kpi.window) if kpi.window else "–"
-    return [kpi.name, str(kpi.verdict), *numbers, window, f"{kpi.n:,}", kpi.reason]
+    return [kpi.name, str(kpi.verdict), *numbers, window, f"{kpi.n:,}", told_reason(kpi.reason, kpi.judged_at)]
 
 
 def column_table(

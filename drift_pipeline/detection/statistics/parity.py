@@ -2,9 +2,15 @@
 
 DPD = max_a P(yhat = 1 | a) - min_a P(yhat = 1 | a). Agarwal et al., "A reductions approach to fair classification",
 ICML 2018. Cameron, Gelbach and Miller, "Bootstrap-based improvements for inference with clustered errors", Review of
-Economics and Statistics 90(3), 2008, on few blocks.
+Economics and Statistics 90(3), 2008, on few blocks. Clopper and Pearson, "The use of confidence or fiducial limits
+illustrated in the case of the binomial", Biometrika 26(4), 1934.
+
+Which groups are compared is decided here for all who compare: the monitor, `drift compare`, the release gate, the
+shadow and the canary. A group of 100 rows is, whatever its decisions: one that is denied or granted entirely is the
+gap that matters most.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,16 +30,59 @@ class ParityChange:
     groups_used: tuple[int, ...]
 
 
-def usable_groups(
-    positives: npt.ArrayLike, totals: npt.ArrayLike, minimum: int = 100, minimum_each: int = 10
-) -> npt.NDArray[np.bool_]:
-    """Which groups (G,) have `minimum` rows and `minimum_each` of either decision; the rest is listed, not compared.
+LEAST_OF_A_GROUP = 100
+TOO_FEW_GROUPS = f"fewer than two groups have {LEAST_OF_A_GROUP} rows"
+_TOLD = 5
 
-    >>> usable_groups(positives=[50, 5, 45], totals=[200, 300, 50]).tolist()
-    [True, False, False]
+
+def usable_groups(*totals: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which groups (G,) have 100 rows on every side; the rest is listed (`left_out`), not compared.
+
+    >>> usable_groups([200, 300, 50]).tolist(), usable_groups([200, 300], [99, 100]).tolist()
+    ([True, True, False], [False, True])
+    """
+    return np.asarray(np.all([np.asarray(side) >= LEAST_OF_A_GROUP for side in totals], axis=0))
+
+
+def left_out(names: Sequence[str], now: npt.ArrayLike, before: npt.ArrayLike | None = None) -> str:
+    """The groups that are not compared, by name with their rows (G,) of the window, those that are gone first.
+
+    `before`: rows of the reference, where there is one; a group that neither side has is nobody's.
+
+    >>> left_out(["a", "b", "c", "d"], [500, 0, 70, 80], before=[900, 400, 300, 0])
+    'gone: b (400 rows in the reference, none now); not judged: c (70 rows), d (80 rows, none in the reference)'
+    """
+    current = np.asarray(now).astype(int).tolist()
+    reference = current if before is None else np.asarray(before).astype(int).tolist()
+    gone, few = [], []
+    for name, n, m in zip(names, current, reference, strict=True):
+        if n == 0 and m >= LEAST_OF_A_GROUP:
+            gone.append(f"{name} ({m:,} rows in the reference, none now)")
+        elif n + m > 0 and min(n, m) < LEAST_OF_A_GROUP:
+            beside = "" if m == n or m >= LEAST_OF_A_GROUP else f", {m or 'none'} in the reference"
+            few.append(f"{name} ({n:,} rows{beside})")
+    parts = (("gone: ", gone), ("not judged: ", few))
+    return "; ".join(word + _first(some) for word, some in parts if some)
+
+
+def _first(some: Sequence[str]) -> str:
+    more = f" and {len(some) - _TOLD} more" if len(some) > _TOLD else ""
+    return ", ".join(some[:_TOLD]) + more
+
+
+def one_sided(names: Sequence[str], positives: npt.ArrayLike, totals: npt.ArrayLike) -> str:
+    """The groups (G,) of 100 rows that are denied or granted entirely, by name; nothing where there is none.
+
+    >>> one_sided(["a", "b", "c"], positives=[0, 50, 400], totals=[300, 100, 400])
+    'a is denied entirely (300 rows), c is granted entirely (400 rows)'
     """
     p, n = _decisions(positives, totals)
-    return np.asarray((n >= minimum) & (p >= minimum_each) & (n - p >= minimum_each))
+    some = [
+        f"{name} is {'granted' if yes else 'denied'} entirely ({rows:,.0f} rows)"
+        for name, yes, rows in zip(names, p.tolist(), n.tolist(), strict=True)
+        if rows >= LEAST_OF_A_GROUP and yes in (0, rows)
+    ]
+    return _first(some)
 
 
 def demographic_parity_difference(positives: npt.ArrayLike, totals: npt.ArrayLike) -> float:
@@ -64,7 +113,7 @@ def parity_change(
     """Change of 1 - DPD from the reference to now, with its one-sided upper confidence bound.
 
     Args are counts of shape (blocks, groups): consecutive blocks of time, the same groups on both sides. Groups that
-    are not usable on both sides are left out; below two, None: there is nothing to compare.
+    have not 100 rows on both sides are left out; below two, None: there is nothing to compare.
 
     The bound is delta minus the (1 - level) quantile of e_ref - R_now, from seeded draws of the groups' rate errors
     d (see `_rate_errors`): R_now = max d - min d over the groups is how much chance alone widens the gap between
@@ -85,7 +134,7 @@ def parity_change(
     """
     sides = _decisions(reference_positives, reference_totals), _decisions(current_positives, current_totals)
     _require_same_groups(*(p.shape for p, _ in sides))
-    used = np.logical_and(*(usable_groups(p.sum(axis=0), n.sum(axis=0)) for p, n in sides))
+    used = usable_groups(*(n.sum(axis=0) for _, n in sides))
     if np.count_nonzero(used) < 2:
         return None
     random = np.random.default_rng(seed)
@@ -108,18 +157,34 @@ def _rate_errors(p: Array, n: Array, level: float, draws: int, random: np.random
 
     Blocks are drawn with replacement, so what moves whole blocks (a busy hour) is in the errors; each draw is the
     first-order change of the rate, which also stands when a draw misses all of a small group's blocks. K blocks know
-    their own spread with K - 1 degrees of freedom: errors are widened by sqrt(K / (K-1)) t / z. Of one block nothing
-    is known but its rows: there decisions are drawn binomially within each group, as if rows were independent.
+    their own spread with K - 1 degrees of freedom: errors are widened by sqrt(K / (K-1)) t / z.
+
+    A rate is never surer than its rows: where blocks vary less than that, as those of a group do that is denied or
+    granted entirely, and of one block, the errors are the exact ones of independent rows.
     """
     from scipy.special import ndtri, stdtrit
 
-    total, blocks = n.sum(axis=0), len(n)
-    rate = p.sum(axis=0) / total
+    blocks, yes, rows = len(n), p.sum(axis=0), n.sum(axis=0)
+    exact = yes / rows - _clopper_pearson(yes, rows, draws, random)
     if blocks == 1:
-        return rate, random.binomial(total.astype(np.int64), rate, size=(draws, len(rate))) / total - rate
+        return yes / rows, exact
     weights = random.multinomial(blocks, np.full(blocks, 1 / blocks), size=draws) - 1.0
     widen = (blocks / (blocks - 1)) ** 0.5 * max(1.0, stdtrit(blocks - 1, level) / ndtri(level))
-    return rate, widen * (weights @ (p - rate * n)) / total
+    drawn = widen * (weights @ (p - yes / rows * n)) / rows
+    return yes / rows, np.where((drawn**2).mean(axis=0) < (exact**2).mean(axis=0), exact, drawn)
+
+
+def _clopper_pearson(yes: Array, rows: Array, draws: int, random: np.random.Generator) -> Array:
+    """Draws (draws, G) of true shares whose quantiles are the exact one-sided bounds of `yes` of `rows` (G,).
+
+    Of Beta(k, n - k + 1) the lower half, and of Beta(k + 1, n - k) the upper: 0 and 1 where k leaves no such share.
+    """
+    low, high = np.zeros((draws, len(yes))), np.ones((draws, len(yes)))
+    some, not_all = yes > 0, yes < rows
+    low[:, some] = random.beta(yes[some], (rows - yes + 1)[some], size=(draws, np.count_nonzero(some)))
+    high[:, not_all] = random.beta((yes + 1)[not_all], (rows - yes)[not_all], size=(draws, np.count_nonzero(not_all)))
+    half = draws // 2
+    return random.permuted(np.concatenate([np.sort(low, axis=0)[:half], np.sort(high, axis=0)[half:]]), axis=0)
 
 
 def _decisions(positives: npt.ArrayLike, totals: npt.ArrayLike) -> tuple[Array, Array]:

@@ -20,6 +20,8 @@ from drift_pipeline.detection.statistics.parity import usable_groups
 from drift_pipeline.detection.statistics.psi import Array
 
 _BISECTIONS = 40  # to 1e-12
+_LEAST_OF_A_DECISION = 10  # below it a rate is no normal mean
+_RARE = 0.1  # the part of alpha that such rates have
 
 
 def share_log_e(above: npt.ArrayLike, rows: npt.ArrayLike, allowed: npt.ArrayLike) -> Array:
@@ -153,30 +155,66 @@ def parity_widening(
     shared among the G (G - 1) pairs (a, b) of all groups, usable or not, and needs no share for (x, y). Where models
     agree on most rows, the pairing cancels what both have in common.
 
+    A rate with fewer than 10 rows of a decision is no normal mean, and at 0 or 1 it has no variance: it counts at its
+    own `share_lower_bound` or `share_upper_bound`, unpaired. A tenth of alpha is shared by these bounds of all rates.
+
     >>> found = parity_widening([3000, 3000], candidate=[900, 600], champion=[900, 900], both=[850, 600], alpha=0.01)
     >>> round(found.candidate, 3), round(found.champion, 3), round(found.lower_bound, 3)
-    (0.1, 0.0, 0.019)
+    (0.1, 0.0, 0.018)
+    >>> denied = parity_widening([3000, 3000], candidate=[900, 0], champion=[900, 900], both=[850, 0], alpha=0.01)
+    >>> round(denied.candidate, 3), round(denied.lower_bound, 2)
+    (0.3, 0.25)
 
     Raises:
         ValueError: more positives than rows, more of both than of one, or shapes that differ.
     """
     n, c, h, b = (np.asarray(side, dtype=np.float64) for side in (totals, candidate, champion, both))
-    used = usable_groups(c, n) & usable_groups(h, n)
-    if b.shape != n.shape or not np.all((b >= np.maximum(0, c + h - n)) & (b <= np.minimum(c, h))):
-        raise ValueError(f"positives of both are part of either's: {b} of {c} and {h}")
+    fits = c.shape == h.shape == b.shape == n.shape
+    if not fits or not np.all((b >= np.maximum(0, c + h - n)) & (b <= np.minimum(c, h))):
+        raise ValueError(f"positives of both are part of either's: {b} of {c} and {h}, of {n} rows")
+    used = usable_groups(n)
     if np.count_nonzero(used) < 2:
         return None
-    pairs = n.size * (n.size - 1)
+    pairs, rare = n.size * (n.size - 1), alpha * _RARE / (4 * n.size)
     n, c, h, b = (side[used] for side in (n, c, h, b))
-    c, h, b = c / n, h / n, b / n
-    group = np.eye(n.size)
+    group = np.eye(len(n))
     ahead = (group[:, None] - group[None, :])[~group.astype(bool)]  # (ordered pairs, groups): +1 and -1
-    estimate = (ahead @ c)[:, None] - (ahead @ h)[None, :]
-    alone = [ahead**2 @ (side * (1 - side) / (n - 1)) for side in (c, h)]
-    variance = alone[0][:, None] + alone[1][None, :] - 2 * (ahead * ((b - c * h) / (n - 1))) @ ahead.T
-    radius = mean_radius(np.sqrt(np.maximum(variance, 0.0)), float(n.sum()), alpha / pairs)
+    mine, other = (_bounded(side, n, rare) for side in (c, h))
+    estimate = _least_gap(ahead, mine)[:, None] + _least_gap(-ahead, other)[None, :]
+    variance = _variance_of_pairs(ahead, mine, other, b / n, n)
+    radius = mean_radius(np.sqrt(np.maximum(variance, 0.0)), float(n.sum()), alpha * (1 - _RARE) / pairs)
     bound = float((estimate - radius).min(axis=1).max())
-    return Widening(bound, float(np.ptp(c)), float(np.ptp(h)), round(n.sum()))
+    return Widening(bound, float(np.ptp(c / n)), float(np.ptp(h / n)), round(n.sum()))
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Of each group (G,): the least and the largest rate it counts at; equal where it is `normal`, a mean with a
+    variance."""
+
+    lower: Array
+    upper: Array
+    normal: npt.NDArray[np.bool_]
+
+
+def _bounded(positives: Array, n: Array, alpha: float) -> _Rates:
+    rate, normal = positives / n, np.minimum(positives, n - positives) >= _LEAST_OF_A_DECISION
+    if normal.all():
+        return _Rates(rate, rate, normal)
+    lower, upper = share_lower_bound(positives, n, alpha), share_upper_bound(positives, n, alpha)
+    return _Rates(np.where(normal, rate, lower), np.where(normal, rate, upper), normal)
+
+
+def _least_gap(ahead: Array, rates: _Rates) -> Array:
+    """The least that rate a - rate b may be, of each pair (P, G)."""
+    return np.asarray((ahead > 0) @ rates.lower - (ahead < 0) @ rates.upper)
+
+
+def _variance_of_pairs(ahead: Array, mine: _Rates, other: _Rates, both: Array, n: Array) -> Array:
+    """Of (c_a - c_b) - (h_x - h_y), (P, P), as far as it is made of normal rates."""
+    alone = [ahead**2 @ (side.normal * side.lower * (1 - side.lower) / (n - 1)) for side in (mine, other)]
+    common = mine.normal * other.normal * (both - mine.lower * other.lower) / (n - 1)
+    return np.asarray(alone[0][:, None] + alone[1][None, :] - 2 * (ahead * common) @ ahead.T)
 
 
 def _check(alpha: float) -> None:

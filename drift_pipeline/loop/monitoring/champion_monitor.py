@@ -12,6 +12,7 @@ from drift_pipeline.detection.counting.windows import floor, sliding
 from drift_pipeline.detection.judging.monitor import Monitor
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
+from drift_pipeline.detection.judging.waiting import prospects
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline
 from drift_pipeline.loop.monitoring.counting import Counting, outside
 from drift_pipeline.loop.monitoring.profiles import StoredProfiles
@@ -97,6 +98,18 @@ class ChampionMonitor:
     def labelled_since(self, moment: datetime) -> int:
         """Labelled rows of this monitor from the moment on; of its hour, which is not told apart, none count."""
         return self._slices.labelled() if moment <= self.armed_at else self._slices.labelled_since(moment)
+
+    def labels(self, report: Report) -> dict[str, int]:
+        """The labels since this champion is monitored: those that landed, whosever they are, that were joined to its
+        predictions, and of those how many the performance is judged on now."""
+        kpi, joined = report.kpis[performance_of(self._spec).kpi], self._slices.labelled()
+        before = self.baseline.labels_before
+        landed = 0 if before is None else self._lake.rows("outcomes") - before
+        return {"landed": max(landed, joined), "joined": joined, "judged": kpi.n if kpi.judged else 0}
+
+    def prospects(self) -> list[str]:
+        """What can be judged at the pace of the reference's rows: drift first, then performance."""
+        return prospects(self.reference, self._spec, self._judging.lengths)
 
     def performance_now(self, report: Report) -> float | None:
         """The last estimate of the champion's performance: its newest window's, else the held-out one, if it has

@@ -42,7 +42,8 @@ def finding(name: str, psi: float, drift: bool | None, window: timedelta = DAY, 
     [
         ([], Verdict.INCONCLUSIVE, "no window has rows yet"),
         ([("a", 0.1, False), ("b", 0.15, False)], Verdict.OK, "b: the largest PSI of a column"),
-        ([("a", 0.1, None), ("b", 0.15, False)], Verdict.OK, "b: the largest PSI of a column"),
+        ([("a", 0.1, None), ("b", 0.15, False)], Verdict.OK, "b: the largest PSI of a column; not judged: a"),
+        ([("a", 0.24, None), ("b", 0.15, False)], Verdict.OK, "b: the largest PSI of a column; not judged: a"),
         ([("a", 0.1, None), ("b", 0.15, None)], Verdict.INCONCLUSIVE, "b: None"),
         ([("a", 0.3, None), ("b", 0.1, False)], Verdict.INCONCLUSIVE, "a: None"),
         ([("a", 0.3, None), ("b", 0.4, False)], Verdict.INCONCLUSIVE, "a: None"),
@@ -190,8 +191,17 @@ def test_a_true_p95_of_140_ms_rarely_breaches_and_200_ms_does(healthy: World) ->
 
 def test_latency_needs_200_rows_that_have_one(healthy: World) -> None:
     frame = with_p95(after(1), 500, 1)
-    gone = frame.with_columns(_latency_ms=pl.when(pl.int_range(pl.len()) < 301).then(None).otherwise("_latency_ms"))
-    assert found(healthy, "latency_p95_ms", gone).verdict is Verdict.INCONCLUSIVE
+
+    def of_199(p95_ms: float) -> KpiResult:
+        few = with_p95(after(1), p95_ms, 1)
+        gone = pl.when(pl.int_range(pl.len()) < 301).then(None).otherwise("_latency_ms")
+        return found(healthy, "latency_p95_ms", few.with_columns(_latency_ms=gone))
+
+    assert of_199(60).verdict is Verdict.INCONCLUSIVE
+    assert of_199(160).verdict is Verdict.INCONCLUSIVE
+    doubted = of_199(500)
+    assert (doubted.verdict, doubted.n) == (Verdict.WARN, 199)
+    assert "of only 199 rows above 150 ms" in doubted.reason
     edge = frame.with_columns(_latency_ms=pl.lit(150.0))
     result = found(healthy, "latency_p95_ms", edge)
     assert (result.verdict, result.value) == (Verdict.OK, 0.0)

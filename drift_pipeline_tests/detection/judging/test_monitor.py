@@ -198,20 +198,26 @@ def test_a_thin_reference_of_these_hours_makes_no_claim(healthy: World) -> None:
     assert "of these hours in the reference" in found.reason
 
 
-def test_28_days_under_a_year_of_reference_make_no_claim_and_a_psi_above_the_threshold_is_inconclusive(
-    healthy: World,
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(0.8, Verdict.INCONCLUSIVE), (3.0, Verdict.WARN)], ids=["above", "many times above"]
+)
+def test_28_days_under_a_year_of_reference_make_no_claim_and_a_psi_above_the_threshold_is_not_ok(
+    healthy: World, shift: float, verdict: Verdict
 ) -> None:
     world, rng = healthy.again(), np.random.default_rng(5)
-    world.land(rows(rng, 21, PER_DAY, REFERENCE_DAYS).with_columns(pl.col("x") + 3))
+    world.land(rows(rng, 21, PER_DAY, REFERENCE_DAYS).with_columns(pl.col("x") + shift))
     report = world.land(rows(rng, 7, PER_DAY, REFERENCE_DAYS + 21)).at(28 * DAY)
     long = [f for f in report.features if f.window == 4 * WEEK]
     assert {f.drift for f in long} == {None}
     assert "under a year, makes no claim about a window of 28 d" in long[0].reason
     assert report.drifting == ()
     psi = report.kpis["psi"]
-    assert (psi.verdict, psi.window) == (Verdict.INCONCLUSIVE, 4 * WEEK)
+    assert (psi.verdict, psi.window) == (verdict, 4 * WEEK)
     assert psi.value is not None
     assert psi.value > 0.2
+    assert "under a year, makes no claim" in psi.reason
+    assert ("times the threshold" in psi.reason) == (verdict is Verdict.WARN)
+    assert report.sudden is False
 
 
 def test_windows_that_began_before_the_model_was_armed_are_not_judged(healthy: World) -> None:
