@@ -222,17 +222,26 @@ def _exit_code(summary: dict[str, Any]) -> int:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--days", type=click.IntRange(min=120), default=270, show_default=True)
-@click.option("--rows-per-day", type=click.IntRange(min=20), default=400, show_default=True)
+@click.option("--days", type=click.IntRange(min=28), help="Else 270, of --calm 28.")
+@click.option("--rows-per-day", type=click.IntRange(min=20), help="Else 400, of --calm 12000: short windows can judge.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--regression", is_flag=True, help="Minutes that deliveries take, in place of clicks.")
 @click.option("--calm", is_flag=True, help="Nothing changes: a history to adopt a model with.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def sample(folder: Path, days: int, rows_per_day: int, seed: int, regression: bool, calm: bool, as_json: bool) -> int:
+def sample(
+    folder: Path,
+    days: int | None,
+    rows_per_day: int | None,
+    seed: int,
+    regression: bool,
+    calm: bool,
+    as_json: bool,
+) -> int:
     """Write a synthetic history to try things on: FOLDER/history.parquet, and the model's FOLDER/defs.yaml.
 
     Clicks on recommendations; three fifths in, what makes people click changes.
     """
+    days, rows_per_day = days or (28 if calm else 270), rows_per_day or (12_000 if calm else 400)
     import textwrap
 
     from drift_pipeline.telemetry.synthetic import (

@@ -27,6 +27,7 @@ _HEAD = (
 def calibration_table(found: Calibration, spec: ModelSpec) -> str:
     """Lines of at most 100 letters."""
     lines = [
+        *(line for words in found.prospects for line in wrap(f"{spec.name}: {words}", WIDTH)),
         f"{spec.name}: {found.rows:,} healthy rows, {found.days:.0f} days, a tick every {format_duration(found.step)}",
         "",
         f"{'':25}share of windows that alarm   false alarms a month (< 95 %)",

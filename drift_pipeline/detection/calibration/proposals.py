@@ -14,6 +14,7 @@ from drift_pipeline.detection.calibration.healthy import Healthy
 from drift_pipeline.detection.calibration.visible import shift_of_psi
 from drift_pipeline.detection.counting.windows import floor
 from drift_pipeline.detection.judging.monitor import window_lengths
+from drift_pipeline.detection.judging.waiting import prospects
 from drift_pipeline.detection.statistics.parity import parity_change
 from drift_pipeline.detection.thresholds import LEAST_ROWS, LEAST_WINDOWS
 from drift_pipeline.errors import InputError
@@ -60,6 +61,7 @@ class Calibration:
     proposals: tuple[Proposal, ...]
     untold: dict[str, str]
     parity: Told
+    prospects: tuple[str, ...] = ()
 
     @property
     def conclusive(self) -> bool:
@@ -71,6 +73,7 @@ class Calibration:
             "rows": self.rows,
             "days": self.days,
             "step": format_duration(self.step),
+            "judged": list(self.prospects),
             "windows": [one.to_json() for one in self.evidence],
             "demographic_parity": self.parity.to_json(),
             "proposals": [one.to_json() for one in self.proposals],
@@ -109,7 +112,8 @@ def calibrate(
         else:
             untold[key] = found
     span = healthy.reference.span.length
-    return Calibration(frame.height, span / DAY, step, evidence, tuple(proposals), untold, parity)
+    told = tuple(prospects(healthy.reference, spec, healthy.lengths))
+    return Calibration(frame.height, span / DAY, step, evidence, tuple(proposals), untold, parity, told)
 
 
 def _healthy_rows(frame: pl.DataFrame, reference: timedelta | None) -> pl.DataFrame:
