@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -414,4 +414,4 @@ def between(history: History, start: datetime | None, end: datetime | None) -> H
         frame = frame.filter(pl.col("_time") < end)
     if frame.is_empty():
         raise InputError(f"no row is left between --from {start} and --to {end}")
-    return History(frame, history.notes)
+    return replace(history, frame=frame)

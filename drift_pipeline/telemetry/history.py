@@ -1,4 +1,4 @@
-"""A recorded history, whatever form it has, as rows of the lake; what cannot be used is refused by file, line and column.
+"""A recorded history in any form, as rows of the lake; what cannot be used is refused by file, line and column.
 
 The lake's own columns start with an underscore, features keep their names:
 `_id, _time (UTC), _label (0, 1 or null; a number or null), _score, _latency_ms, _entity, _version`. A regression's
@@ -59,10 +59,8 @@ def read_history(
     raw = table.whole(wanted)
     notes = list(table.notes)
     ids = _ids(table, raw, spec, notes)
-    if outcomes is None:
-        labels = _labels(table, raw, spec)
-    else:
-        labels = _joined_labels(ids, Table.of(outcomes), spec, notes)
+    labelled = table if outcomes is None else Table.of(outcomes)
+    labels = _labels(table, raw, spec) if outcomes is None else _joined_labels(ids, labelled, spec, notes)
     spec = spec.with_forms(_forms(raw, spec))
     frame = pl.DataFrame(
         [
@@ -74,7 +72,7 @@ def read_history(
         ]
     )
     frame = frame.filter(pl.col("_time").is_not_null()).sort("_time", maintain_order=True)
-    _refuse_labels_that_tell_nothing(frame, spec, table.name if outcomes is None else Table.of(outcomes).name)
+    _refuse_labels_that_tell_nothing(frame, spec, labelled.name)
     return History(frame, tuple(notes), spec.forms)
 
 
@@ -122,7 +120,8 @@ def _ids(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> 
         notes.append("no prediction id in the spec: the row position is used")
         return pl.int_range(raw.height, eager=True).cast(pl.String)
     given = raw[column]
-    ids = table.read(given, Levels("text" if _is_odd(given) else form_of(given)))
+    whole = not _is_odd(given) and form_of(given) == "integer"
+    ids = table.read(given, Levels("integer" if whole else "text"))
     table.refuse(given, 0, ids.is_null(), "is no id; every prediction needs one")
     if ids.n_unique() < len(ids):
         first = ids.filter(ids.is_duplicated())[0]
@@ -170,15 +169,16 @@ def _joined_labels(ids: pl.Series, outcomes: Table, spec: ModelSpec, notes: list
     known = pl.DataFrame({"_id": _ids(outcomes, raw, spec, notes), "_label": _labels(outcomes, raw, spec)})
     strangers = int(known["_id"].is_in(ids.implode()).not_().sum())
     joined = ids.alias("_id").to_frame().join(known, on="_id", how="left", maintain_order="left")
-    notes += [*outcomes.notes, f"{outcomes.name}: {known.height - strangers:,} labels joined, {strangers:,} name no prediction"]
+    joins = f"{known.height - strangers:,} labels joined, {strangers:,} name no prediction"
+    notes += [*outcomes.notes, f"{outcomes.name}: {joins}"]
     return joined["_label"]
 
 
-def _refuse_labels_that_tell_nothing(frame: pl.DataFrame, spec: ModelSpec, path: Path) -> None:
+def _refuse_labels_that_tell_nothing(frame: pl.DataFrame, spec: ModelSpec, where: str) -> None:
     known = frame["_label"].drop_nulls()
     if known.n_unique() > 1:
         return
-    column = f"{path}: column {spec.outcome.column!r}"
+    column = f"{where}: column {spec.outcome.column!r}"
     if known.is_empty():
         seen = "no label at all"
     elif spec.task == "regression":

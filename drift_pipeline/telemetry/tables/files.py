@@ -191,7 +191,7 @@ def _split(lines: list[str], separator: str) -> list[list[str]]:
 
 
 def records(source: Source) -> Iterator[tuple[int, list[str]]]:
-    """A CSV's records after blank lines at the top, each with the line where it starts: quoted fields may hold lines."""
+    """A CSV's records after blank lines at the top, each with its first line; a quoted field may hold lines."""
     with _unpacked(source.path) as raw:
         lines = TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="")
         reader = csv.reader(lines, delimiter=source.separator)

@@ -19,10 +19,8 @@ Column = Callable[[], Iterable[pl.Series]]  # all of a column, batch by batch
 Decimal = Literal[".", ","]
 
 # what stands for no value in a numeric column, in small letters
-TOKENS = frozenset(
-    ("na", "n/a", "#n/a", "#na", "n.a.", "<na>", "nan", "-nan", "nat", "null", "(null)", "#null!", "#div/0!", "nil")
-    + ("none", "-", "--", "—", "–", "?", ".", "\\n")
-)
+_WORDS = ("na", "n/a", "#n/a", "#na", "n.a.", "<na>", "nan", "-nan", "nat", "null", "(null)", "nil", "none")
+TOKENS = frozenset([*_WORDS, "#null!", "#div/0!", "-", "--", "—", "–", "?", ".", "\\n"])
 _EXPONENT, _SIGN, _GROUP = r"(?:[eE][+-]?\d+)?", r"^[+-]?", r"\d{1,3}"
 # How texts are written; the first two without thousands separators
 _POINT, _COMMA = rf"{_SIGN}(?:\d+\.?\d*|\.\d+){_EXPONENT}$", rf"{_SIGN}\d*,\d+{_EXPONENT}$"

@@ -172,11 +172,18 @@ class Table:
         for source in run:
             try:
                 for batch in _batches([source], columns, rows):
+                    self._refuse_type(source, batch.schema)
                     rest = batch[min(done, batch.height) :]
                     done -= batch.height - rest.height
                     yield rest
             except _UNREADABLE as error:
                 raise _unreadable(source, error) from error
+
+    def _refuse_type(self, source: Source, schema: pl.Schema) -> None:
+        """Numbers, texts and times of files go together, lists and their like do not."""
+        for name, dtype in schema.items():
+            if dtype != (other := self.types[name]) and (dtype.is_nested() or other.is_nested()):
+                raise InputError(f"{source.path}: column {name!r} is {dtype}, but {other} in {self.parts[0].path.name}")
 
     # columns
 
