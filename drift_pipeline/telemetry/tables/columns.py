@@ -15,6 +15,14 @@ _LARGEST = 1.7976931348623157e308
 _NUMERIC: tuple[Form, ...] = ("integer", "decimal")
 
 
+def _levels(values: pl.Series, form: Form, missing: Collection[str], refuse: Refuse) -> pl.Series:
+    try:
+        return levels(values, form, missing)
+    except TypeError:
+        refuse(values.is_not_null(), f"has the type {values.dtype}, which has no levels; give text or numbers")
+        return pl.Series([None] * len(values), dtype=pl.String)
+
+
 @dataclass
 class Levels:
     """Reads one categorical column; counts what does not fit its form."""
@@ -25,11 +33,7 @@ class Levels:
     example: str = field(default="", init=False)
 
     def __call__(self, values: pl.Series, refuse: Refuse, column: Column) -> pl.Series:  # noqa: ARG002
-        try:
-            known = levels(values, self.form, self.missing)
-        except TypeError:
-            refuse(values.is_not_null(), f"has the type {values.dtype}, which cannot be read; give text or numbers")
-            return pl.Series([None] * len(values), dtype=pl.String)
+        known = _levels(values, self.form, self.missing, refuse)
         if self.form != "text" and not (values.dtype.is_integer() and self.form in _NUMERIC):
             self._count(known)
         return known
@@ -86,7 +90,7 @@ class Labels:
             counts = others.value_counts(name="n").sort(["n", others.name], descending=[True, False])
             commonest = counts[others.name].to_list()
             self._negative = "0" if "0" in commonest and form == "decimal" else commonest[0]
-        odd = (known != positive) & (known != self._negative)
+        odd = (known != positive) & (known != (self._negative or positive))
         if odd.any():
             named = sorted({*known.drop_nulls().unique(), str(self._negative)})
             told = f"{', '.join(named[:8])}{', ...' * (len(named) > 8)}"
@@ -94,11 +98,7 @@ class Labels:
         return (known == positive).cast(pl.Int8)
 
     def _known(self, values: pl.Series, form: Form, refuse: Refuse) -> pl.Series:
-        try:
-            known = levels(values, form, listed(self.missing))
-        except TypeError:
-            refuse(values.is_not_null(), f"has the type {values.dtype}, which cannot be read; give text or numbers")
-            return pl.Series([None] * len(values), dtype=pl.String)
+        known = _levels(values, form, self.missing, refuse)
         known = known.set(known.is_in([level(one, form) or "" for one in self.unknown]), None)
         if form == "decimal":
             known = known.set(known.str.to_lowercase().is_in([*TOKENS]), None)

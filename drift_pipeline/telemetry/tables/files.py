@@ -87,9 +87,12 @@ def plan_of(run: list[Source]) -> pl.LazyFrame:
             plan = pl.scan_csv(
                 files, infer_schema=False, glob=False, separator=first.separator, skip_rows=first.skipped
             )
-    stored = plan.collect_schema().names()
-    names = clean(first.header or stored, first.path)
-    return plan.select(pl.col(old).alias(new) for old, new in zip(stored, names, strict=True))
+    schema = plan.collect_schema()
+    names = clean(first.header or schema.names(), first.path)
+    return plan.select(
+        pl.col(old).cast(pl.String if dtype == pl.Binary else dtype).alias(new)  # bytes are texts that do not say so
+        for (old, dtype), new in zip(schema.items(), names, strict=True)
+    )
 
 
 def _delta(table: Path) -> pl.LazyFrame:
@@ -152,7 +155,8 @@ def _unpacked(path: Path) -> IO[bytes]:
 
 
 def not_utf8(error: Exception) -> str:
-    return f"is not UTF-8 ({first_line(error)}), perhaps Windows-1252 or Latin-1; {_SAVE.format('WINDOWS-1252')}"
+    at = f" (byte {error.start + 1:,})" if isinstance(error, UnicodeDecodeError) else ""
+    return f"is not UTF-8{at}, perhaps Windows-1252 or Latin-1; {_SAVE.format('WINDOWS-1252')}"
 
 
 def _separator(lines: list[str], path: Path) -> str:

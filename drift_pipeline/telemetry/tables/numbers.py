@@ -76,7 +76,7 @@ class Numbers:
         if dtype in (pl.Categorical, pl.Enum) or dtype.is_numeric():  # 0.1 is 0.1 also where it has 32 bits
             values = values.cast(pl.String)
         if values.dtype != pl.String:
-            refuse(values.is_not_null(), f"{self.problem}: its type is {dtype}")
+            refuse(values.is_not_null(), f"has the type {dtype}, which cannot be read; give text or numbers")
             return pl.Series([None] * len(values), dtype=pl.Float64)
         if self._decimal != ",":
             plain = values.cast(pl.Float64, strict=False)

@@ -99,7 +99,7 @@ class Table:
         if count := int(bad.sum()):
             at = int(bad.fill_null(value=False).arg_max() or 0)
             more = f" ({count:,} such rows{' so far' if done else ''})" if count > 1 else ""
-            value = "an empty field" if values[at] is None else repr(values[at])
+            value = "an empty field" if values[at] is None else " ".join(repr(values[at]).split())
             raise InputError(f"{self.where(done + at)}: column {values.name!r}: {value} {problem}{more}")
 
     # reading
@@ -220,7 +220,7 @@ def _runs(parts: list[Source]) -> list[list[Source]]:
 def _unreadable(source: Source, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
-    if "utf-8" in str(error):
+    if "utf-8" in str(error) or "utf8" in str(error):
         return InputError(f"{source.path}: {not_utf8(error)}")
     return InputError(f"{source.path}: cannot be read: {ragged_line(source) or first_line(error)}")
 
