@@ -15,6 +15,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Form, ModelSpec
 from drift_pipeline.telemetry.tables.columns import (
     Levels,
+    forms_of,
     frequent_token,
     numbers_of,
     reads_of_facts,
@@ -61,7 +62,7 @@ def read_history(
     ids = _ids(table, raw, spec, notes)
     labelled = table if outcomes is None else Table.of(outcomes)
     labels = _labels(table, raw, spec) if outcomes is None else _joined_labels(ids, labelled, spec, notes)
-    spec = spec.with_forms(_forms(raw, spec))
+    spec = forms_of(raw, spec)
     frame = pl.DataFrame(
         [
             ids.alias("_id"),
@@ -80,17 +81,6 @@ def _named(spec: ModelSpec) -> list[str]:
     columns = spec.columns
     optional = (columns.prediction_id, columns.entity, columns.latency_ms, columns.version, spec.prediction.column)
     return [name for name in optional if name is not None]
-
-
-def _forms(raw: pl.DataFrame, spec: ModelSpec) -> dict[str, Form]:
-    missing = listed(spec.missing)
-    names = [name for name, kind in spec.watched.items() if kind == "categorical" and name not in spec.forms]
-    return {name: form_of(raw[name], missing) for name in names if not _is_odd(raw[name])}
-
-
-def _is_odd(values: pl.Series) -> bool:
-    """Whether it has no levels, which its reader refuses with its place."""
-    return values.dtype.is_nested() or values.dtype == pl.Object
 
 
 def _times(table: Table, values: pl.Series, notes: list[str]) -> pl.Series:
@@ -120,7 +110,7 @@ def _ids(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> 
         notes.append("no prediction id in the spec: the row position is used")
         return pl.int_range(raw.height, eager=True).cast(pl.String)
     given = raw[column]
-    whole = not _is_odd(given) and form_of(given) == "integer"
+    whole = not given.dtype.is_nested() and form_of(given) == "integer"
     ids = table.read(given, Levels("integer" if whole else "text"))
     table.refuse(given, 0, ids.is_null(), "is no id; every prediction needs one")
     if ids.n_unique() < len(ids):

@@ -26,7 +26,7 @@ from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Kind, ModelSpec
-from drift_pipeline.telemetry.tables.columns import Labels, frequent_token, told_off_form
+from drift_pipeline.telemetry.tables.columns import Labels, forms_of, frequent_token, told_off_form
 from drift_pipeline.telemetry.tables.infer import Column
 from drift_pipeline.telemetry.tables.levels import levels
 from drift_pipeline.telemetry.tables.table import FilesDiffer, Reread, Table
@@ -122,7 +122,7 @@ def _compare(sides: Sides, spec: ModelSpec | None, progress: Progress) -> Compar
     reads = plan.reads()
     twice = Reread(lambda: sides[0].batches(reads))  # a small reference is decoded once
     sample = sample_batches(twice)
-    plan = plan.with_forms(sample)
+    plan = replace(plan, spec=forms_of(sample, plan.spec))
     was, now = plan.levels(), plan.levels()
     sample = sample.with_columns(levels(sample[name], read.form, read.missing) for name, read in was.items())
     binning = _frozen(sample, plan)

@@ -1,17 +1,14 @@
 """What of two tables is to be compared, and how their columns are read: by a spec, or as their values say."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
-
-import polars as pl
 
 from drift_pipeline.detection.comparing.scan import Named, sample_batches
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Columns, Kind, ModelSpec, Outcome, Task
 from drift_pipeline.telemetry.tables.columns import Levels, numbers_of, reads_of_facts
 from drift_pipeline.telemetry.tables.infer import Column, Tables
-from drift_pipeline.telemetry.tables.levels import form_of
 from drift_pipeline.telemetry.tables.numbers import listed
 from drift_pipeline.telemetry.tables.table import Read, Table
 
@@ -52,12 +49,6 @@ class Plan:
     def levels(self) -> dict[str, Levels]:
         """How the levels are read, in the forms of the spec."""
         return {name: Levels(self.spec.forms[name], listed(self.spec.missing)) for name in self.categorical}
-
-    def with_forms(self, sample: pl.DataFrame) -> "Plan":
-        """With the forms of the reference, of which `sample` are rows."""
-        missing = listed(self.spec.missing)
-        found = {name: form_of(sample[name], missing) for name in self.categorical if name not in self.spec.forms}
-        return replace(self, spec=self.spec.with_forms(found))
 
 
 def planned(sides: Sides, spec: ModelSpec | None) -> Plan:

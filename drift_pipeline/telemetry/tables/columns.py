@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from drift_pipeline.spec import Form, ModelSpec
-from drift_pipeline.telemetry.tables.levels import level, levels, off_form
+from drift_pipeline.telemetry.tables.levels import form_of, level, levels, off_form
 from drift_pipeline.telemetry.tables.numbers import TOKENS, Column, Numbers, Refuse, listed
 from drift_pipeline.telemetry.tables.table import Read
 
@@ -105,6 +105,21 @@ class Labels:
             hint = "write outcome.positive in quotes where it is a text"
             refuse(off_form(known, form).fill_null(value=False), f"is neither a number nor true or false; {hint}")
         return known
+
+
+def forms_of(raw: pl.DataFrame, spec: ModelSpec) -> ModelSpec:
+    """The spec with the form of each categorical column: as declared, else the narrowest that all its values fit."""
+    missing = listed(spec.missing)
+    names = [name for name, kind in spec.watched.items() if kind == "categorical" and name not in spec.forms]
+    return spec.with_forms({n: _form(raw[n], missing) for n in names if not raw[n].dtype.is_nested()})
+
+
+def _form(values: pl.Series, missing: Collection[str]) -> Form:
+    form = form_of(values, missing)
+    if form == "text":  # true in one file and 1 in the next
+        known = levels(values, "boolean", missing).drop_nulls()
+        form = "boolean" if len(known) and known.is_in(["true", "false"]).all() else form
+    return form
 
 
 def numbers_of(missing: Collection[str]) -> Numbers:

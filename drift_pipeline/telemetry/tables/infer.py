@@ -9,6 +9,7 @@ import polars as pl
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Kind
+from drift_pipeline.telemetry.tables.levels import CANONICAL, levels
 from drift_pipeline.telemetry.tables.numbers import TOKENS, UNIT, WRITTEN, Numbers, evidence, read, trimmed
 from drift_pipeline.telemetry.tables.table import Table
 
@@ -187,7 +188,7 @@ def _nature_of_text(text: pl.Series) -> _Nature:
         return _Nature.NUMBER
     if share >= MOSTLY and values.n_unique() > MOST_WHOLE_LEVELS:
         return _Nature.MOSTLY
-    if values.str.to_lowercase().is_in(["true", "false"]).all():
+    if levels(values, "boolean").str.contains(CANONICAL["boolean"]).all():  # 1 and 0 beside true and false
         return _Nature.BOOLEAN
     return _Nature.TIME if values.str.contains(_DATE).all() else _Nature.TEXT
 

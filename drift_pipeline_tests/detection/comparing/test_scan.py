@@ -199,7 +199,7 @@ def test_every_row_is_as_likely_to_be_in_the_sample(tmp_path: Path) -> None:
     pl.DataFrame({"x": np.arange(400.0)}).write_parquet(tmp_path / "rows.parquet")
     hits = np.zeros(400)
     for seed in range(200):
-        hits[sample_rows([tmp_path], {"x": "numeric"}, 40, seed)["x"].to_numpy().astype(int)] += 1
+        hits[sample_batches(Table.of(tmp_path).batches({"x": None}), 40, seed)["x"].to_numpy().astype(int)] += 1
     assert hits.sum() == 200 * 40
     assert ((hits - 20) ** 2 / 18).sum() < 400 + 5 * np.sqrt(800)
 
