@@ -12,7 +12,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.detection.comparing import scan
-from drift_pipeline.detection.comparing.plan import PERFORMANCE, Plan, Sides, planned
+from drift_pipeline.detection.comparing.plan import PERFORMANCE, Lacking, Plan, Sides, planned
 from drift_pipeline.detection.comparing.scan import profile_batches, sample_batches
 from drift_pipeline.detection.comparing.timeless import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
 from drift_pipeline.detection.counting.binning import SCORE, Binning, freeze_binning
@@ -28,7 +28,6 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Kind, ModelSpec
 from drift_pipeline.telemetry.tables.columns import Labels, forms_of, frequent_token, told_off_form
 from drift_pipeline.telemetry.tables.infer import Column
-from drift_pipeline.telemetry.tables.levels import levels
 from drift_pipeline.telemetry.tables.table import FilesDiffer, Reread, Table
 
 Progress = Callable[[int, str], None]
@@ -124,7 +123,7 @@ def _compare(sides: Sides, spec: ModelSpec | None, progress: Progress) -> Compar
     sample = sample_batches(twice)
     plan = replace(plan, spec=forms_of(sample, plan.spec))
     was, now = plan.levels(), plan.levels()
-    sample = sample.with_columns(levels(sample[name], read.form, read.missing) for name, read in was.items())
+    sample = sample.with_columns(sides[0].read(sample[name], read) for name, read in plan.levels().items())
     binning = _frozen(sample, plan)
     labels = {name: read for name, read in reads.items() if isinstance(read, Labels)}  # of both sides two in all
     batches = (
@@ -177,8 +176,9 @@ def _compared(binning: Binning, before: Profile, after: Profile, plan: Plan, tol
     findings = sides.findings()
     kpis = _kpis(reference, after, findings, plan, length)
     threshold = spec.kpis.psi.threshold if spec.kpis.psi else float("inf")
-    lacking = [_lacking(name, plan, length) for name in plan.lacking]
-    columns = sorted([*(_column(finding, sides, threshold) for finding in findings), *lacking], key=_badness)
+    unknown = {**plan.lacking, **_without_values(sides, plan)}
+    columns = [_column(finding, sides, threshold) for finding in findings]
+    columns = sorted([*columns, *(_unjudged(name, found, length) for name, found in unknown.items())], key=_badness)
     notes = [*told, INDEPENDENT]
     if before.rows > scan.SAMPLE_ROWS:
         notes.insert(0, f"bins are frozen on a sample of {scan.SAMPLE_ROWS:,} of the reference's {before.rows:,} rows")
@@ -249,9 +249,17 @@ def _column(finding: FeatureFinding, sides: ComparedColumns, threshold: float) -
     )
 
 
-def _lacking(name: str, plan: Plan, length: timedelta) -> ComparedColumn:
-    """A watched column that a table has not: nothing can be said of it."""
-    found = plan.lacking[name]
+def _without_values(sides: ComparedColumns, plan: Plan) -> dict[str, Lacking]:
+    """Watched columns of which the reference has no value."""
+    before, after, place = sides.before, sides.after, sides.before.layout.position
+    return {
+        name: Lacking(kind, "no value in the reference", (1.0, float(after.lacking[k] / max(after.profile.rows, 1))))
+        for name, kind in plan.spec.watched.items()
+        if not before.rows[k := place[name]]
+    }
+
+
+def _unjudged(name: str, found: Lacking, length: timedelta) -> ComparedColumn:
     finding = FeatureFinding(name, length, 0, 0.0, 0.0, 0.0, 0.0, None, None, 1.0, 0.0, 0.0, 0, None, "", found.why)
     return ComparedColumn(finding, found.kind, Verdict.INCONCLUSIVE, None, found.missing, Shape((), (), (), ()))
 

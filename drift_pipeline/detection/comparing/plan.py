@@ -87,7 +87,8 @@ def _not_in(name: str, table: Table, other: Table) -> str:
     """That the table has no such column, and which of those that only it has may be meant."""
     by_small = {new.lower(): new for new in table.types if new not in other.types}
     near = get_close_matches(name.lower(), by_small, n=1)
-    return f"not in {table.short}{f'; did you mean {by_small[near[0]]!r}, which is?' if near else ''}"
+    where = table.lacking[name].name if name in table.lacking else table.short
+    return f"not in {where}{f'; did you mean {by_small[near[0]]!r}, which is?' if near else ''}"
 
 
 def _by_spec(spec: ModelSpec, common: list[str], sides: Sides) -> Plan:

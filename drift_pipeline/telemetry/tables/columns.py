@@ -92,9 +92,8 @@ class Labels:
             self._negative = "0" if "0" in commonest and form == "decimal" else commonest[0]
         odd = (known != positive) & (known != (self._negative or positive))
         if odd.any():
-            named = sorted({*known.drop_nulls().unique(), str(self._negative)})
-            told = f"{', '.join(named[:8])}{', ...' * (len(named) > 8)}"
-            refuse(odd, f"is a third label; {len(named)} values: {told}; list what means not known in outcome.unknown")
+            two = f"{positive!r} (outcome.positive) and {self._negative!r}"
+            refuse(odd, f"is a third label beside {two}; list what means not known in outcome.unknown")
         return (known == positive).cast(pl.Int8)
 
     def _known(self, values: pl.Series, form: Form, refuse: Refuse) -> pl.Series:

@@ -21,8 +21,10 @@ SEPARATORS = ",;\t|"
 _NO_SEPARATORS = ": ^~\x01"  # what others write, and nobody reads here
 _HEAD_BYTES, _HEAD_LINES = 1 << 16, 200
 _CSV_ERRORS = (OSError, EOFError, csv.Error)
+_OTHERS = {b"PAR1": "it is Parquet; name it .parquet", b"PK": "it is a zip or an Excel file; save it as CSV"}
 _ENCODED = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 _SAVE = "save it as UTF-8, such as by: iconv -f {} -t UTF-8"
+_WITH_NUL = f"it holds NUL bytes: it is damaged, or UTF-16; {_SAVE.format('UTF-16')}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def _csv(path: Path) -> Source:
     if mark := next((name for bom, name in _ENCODED.items() if head.startswith(bom)), None):
         raise InputError(f"{path}: is written in {mark}; {_SAVE.format(mark)}")
     if b"\0" in head:
-        raise InputError(f"{path}: holds NUL bytes: it is damaged, or UTF-16; {_SAVE.format('UTF-16')}")
+        what = next((name for start, name in _OTHERS.items() if head.startswith(start)), _WITH_NUL)
+        raise InputError(f"{path}: is no CSV: {what}")
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError as error:
@@ -137,6 +140,8 @@ def _csv(path: Path) -> Source:
     if told := re.fullmatch(r"\"?sep=(.)\"?\s*", lines[0]):  # Excel's own
         return Source(path, "csv", told[1], tuple(_split(lines[1:], told[1])[0]), 1)
     separator = _separator(lines, path)
+    if any(re.match(r'[ \t]+".*"$', cell) for record in _split(lines, separator) for cell in record):
+        raise InputError(f"{path}: a blank stands before a quote; separate quoted fields by {separator!r} alone")
     return Source(path, "csv", separator, tuple(_split(lines, separator)[0]))
 
 
@@ -177,11 +182,12 @@ def _separator(lines: list[str], path: Path) -> str:
     return best
 
 
-def _agreed(lines: list[str], separator: str) -> tuple[bool, int]:
-    """Whether all lines have as many fields as the header has, which is more than one; and how many that are."""
+def _agreed(lines: list[str], separator: str) -> tuple[bool, int, bool]:
+    """Whether all lines have as many fields as the header, more than one; how many; and whether no quote is cut."""
     header, *records = _split(lines, separator)
     whole = records[:-1] or records  # the last may be cut off
-    return len(header) > 1 and all(len(record) in (0, len(header)) for record in whole), len(header)
+    same = len(header) > 1 and all(len(record) in (0, len(header)) for record in whole)
+    return same, len(header), not any('"' in cell for record in (header, *whole) for cell in record)
 
 
 def _split(lines: list[str], separator: str) -> list[list[str]]:

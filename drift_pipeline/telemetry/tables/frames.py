@@ -1,11 +1,13 @@
 """Frames in memory, of Polars, pandas or Arrow, as one of Polars; and columns of several types as one."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.telemetry.tables.files import clean
 from drift_pipeline.telemetry.tables.levels import levels
 
 _NO_VALUE = ("None", "nan", "NaT", "<NA>")
@@ -18,10 +20,8 @@ def as_frame(data: Any) -> pl.DataFrame:
     if isinstance(data, pl.DataFrame):
         return data.with_columns(_series(column) for column in data if column.dtype == pl.Object)
     if hasattr(data, "iloc") and hasattr(data, "columns"):
-        names = [str(name) for name in data.columns]
-        columns = [_series(data.iloc[:, at]).alias(str(at)) for at in range(len(names))]
-        frame = pl.DataFrame(columns)
-        return frame.rename(dict(zip(frame.columns, names, strict=True))) if len({*names}) == len(names) else frame
+        names = clean([str(name) for name in data.columns], Path("the table"))
+        return pl.DataFrame({name: _series(data.iloc[:, at]) for at, name in enumerate(names)})
     if hasattr(data, "__arrow_c_stream__"):
         return pl.DataFrame(data)
     raise InputError(f"a {type(data).__name__} is no table; give a path, or a frame of Polars, pandas or Arrow")

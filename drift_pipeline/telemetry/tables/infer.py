@@ -10,21 +10,24 @@ import polars as pl
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Kind
 from drift_pipeline.telemetry.tables.levels import CANONICAL, levels
-from drift_pipeline.telemetry.tables.numbers import TOKENS, UNIT, WRITTEN, Numbers, evidence, read, trimmed
+from drift_pipeline.telemetry.tables.numbers import TOKENS, UNIT, WRITTEN, Evidence, Numbers, read, trimmed
 from drift_pipeline.telemetry.tables.table import Table
 
 MOST_WHOLE_LEVELS = 10
 MOSTLY = 0.95
 _ID = re.compile(r"(^|[_\W])(id|uuid|guid|key|index)$|Id$|ID$", re.ASCII)
 _NAMELESS = re.compile(r"^$|^Unnamed: \d+|^__index_level_\d+__$")
-_TIME = re.compile(r"(^|_)(ts|time|timestamp|datetime|date)$|_at$", re.IGNORECASE)
-_CLOCK = r"([T ]\d{1,2}:\d\d.*)?$"
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_TIME = re.compile(r"(?i:(^|_)(ts|time|timestamp|datetime|date|day|epoch|created|updated)$|_at$)|[a-z](Time|Date|At)$")
+_DAY = re.compile(r"(?i:(^|_)(date|day)$)|[a-z]Date$")
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _DATE = (
-    rf"(?i)^\d{{4}}[-/.]\d\d?([-/.]\d\d?)?{_CLOCK}|^\d\d?([-/.])\d\d?[-/.](\d{{4}}|\d\d){_CLOCK}"
-    rf"|^\d\d?[- ]{_MONTH}[- ,]+\d{{2,4}}{_CLOCK}|^{_MONTH}\.? \d\d?,? \d{{4}}{_CLOCK}"
+    r"(?i)^(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?(?:"
+    r"\d{4}[-/.]\d\d?([-/.]\d\d?)?|\d\d?[-/.]\d\d?[-/.](\d{4}|\d\d)|\d{4}-?[WQ]\d\d?"
+    rf"|\d\d?[-. ]+{_MONTH}[-, ]+\d{{2,4}}|{_MONTH} (\d\d?,? )?\d{{4}})([T ]\d{{1,2}}:\d\d.*)?$"
+    rf"|^[a-z]{{3}} {_MONTH} +\d\d? [\d:]+ (?:[A-Z]+ )?\d{{4}}$"
 )
-_EPOCH, _FIRST_DAY, _LAST_DAY = 1e8, 19000101, 21001231  # in seconds: 1973
+_EPOCH, _EXCEL = 1e8, (25569, 73051)  # in seconds: 1973; in days of Excel: 1970 to 2100
+_FIRST_DAY, _LAST_DAY = 19000101, 21001231
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Tables:
             if nature == _Nature.MOSTLY:
                 _refuse_what_is_no_number(table, name)
         if not _go_together(first, second, self.before[name], self.now[name]):
-            example = next(value for value in self.now[name] if value is not None)
+            example = _example(self.now[name], second)
             raise InputError(
                 f"column {name!r} holds {first} in {self.reference.short} and {second} in {self.current.short} (such "
                 f"as {example!r}): the two cannot be compared; mend it where it is made, or leave it out of both"
@@ -105,11 +108,9 @@ class Tables:
         name = values.name
         if not _whole(values):
             return Column(name, "numeric", "numeric: float")
+        if times := _times_as_numbers(values):
+            return Column(name, None, f"left out: {times}")
         distinct = values.n_unique()
-        if _TIME.search(name) and _least(values) > _EPOCH:
-            return Column(name, None, "left out: times, as numbers since 1970")
-        if _are_days(values):
-            return Column(name, None, "left out: days, as numbers such as 20260131")
         if distinct == len(values) > MOST_WHOLE_LEVELS and (
             _ID.search(name) or values.is_sorted() or self._counts_rows(name)
         ):
@@ -161,6 +162,15 @@ def _go_together(first: _Nature, second: _Nature, before: pl.Series, now: pl.Ser
     return False
 
 
+def _example(values: pl.Series, nature: _Nature) -> object:
+    """The first value; of texts the first that is no number."""
+    known = values.drop_nulls()
+    if nature == _Nature.TEXT:
+        known = trimmed(known.cast(pl.String))
+        known = known.filter(~known.str.contains(WRITTEN))
+    return known[0]
+
+
 def _nature(values: pl.Series) -> _Nature:
     kind = values.dtype
     if values.null_count() == len(values):
@@ -197,7 +207,7 @@ def _floats(values: pl.Series) -> pl.Series:
     if values.dtype not in (pl.String, pl.Categorical, pl.Enum):
         return values.cast(pl.Float64).fill_nan(None).drop_nulls()
     text = trimmed(values.cast(pl.String)).drop_nulls()
-    return read(text, "," if evidence(text)[0] else ".").fill_nan(None).drop_nulls().alias(values.name)
+    return read(text, Evidence.of(text).decimal or ".").fill_nan(None).drop_nulls().alias(values.name)
 
 
 def _text(values: pl.Series) -> Column:
@@ -210,10 +220,17 @@ def _text(values: pl.Series) -> Column:
     return Column(values.name, None, why)
 
 
-def _are_days(values: pl.Series) -> bool:
-    if _least(values) < _FIRST_DAY or -_least(-values) > _LAST_DAY:
-        return False
-    return values.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False).null_count() == 0
+def _times_as_numbers(values: pl.Series) -> str:
+    """What times whole numbers are by their size, and but for YYYYMMDD by their name; '' if none."""
+    low, high = _least(values), -_least(-values)
+    if _TIME.search(values.name) and low > _EPOCH:
+        return "times, as numbers since 1970"
+    if _DAY.search(values.name) and low > _EXCEL[0] and high < _EXCEL[1]:
+        return "days, as Excel counts them"
+    if low < _FIRST_DAY or high > _LAST_DAY:
+        return ""
+    days = values.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False)
+    return "" if days.null_count() else "days, as numbers such as 20260131"
 
 
 def _whole(values: pl.Series) -> bool:

@@ -7,7 +7,7 @@ alone does not, and is refused.
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import polars as pl
@@ -31,6 +31,7 @@ _BY_COMMAS, _BY_POINTS = (
 _BLANK = r"[ '’\xa0\u2009\u202f]"
 _BY_BLANKS = rf"{_SIGN}{_GROUP}(?:{_BLANK}\d{{3}})+"
 _EITHER = rf"{_SIGN}[1-9]\d{{0,2}}[.,]\d{{3}}$"  # thousands or decimals
+_MANY = 50  # 0.9 ** 50 is 0.5 %
 _SEPARATED: dict[Decimal, str] = {
     ".": rf"{_BY_COMMAS}|{_BY_BLANKS}(?:\.\d*)?$",
     ",": rf"{_BY_POINTS}|{_BY_BLANKS}(?:,\d*)?$|{_COMMA}",
@@ -78,7 +79,7 @@ class Numbers:
         if values.dtype != pl.String:
             refuse(values.is_not_null(), f"has the type {dtype}, which cannot be read; give text or numbers")
             return pl.Series([None] * len(values), dtype=pl.Float64)
-        if self._decimal != ",":
+        if self._decimal != "," and (self._begun or not may_be_grouped(values)):
             plain = values.cast(pl.Float64, strict=False)
             lost = plain.is_null() & values.is_not_null()
             if not lost.any() or self._is_missing(trimmed(values.filter(lost))).all():
@@ -92,7 +93,7 @@ class Numbers:
     def _written(self, values: pl.Series, refuse: Refuse, column: Column) -> pl.Series:
         text = trimmed(values)
         text = text.set(self._is_missing(text), None)
-        if self._decimal is None and text.str.contains(rf",|{_BLANK}").any():
+        if self._decimal is None and (not self._begun or text.str.contains(rf",|{_BLANK}").any()):
             self._decimal = self._decided(text, refuse, column())
         numbers = read(text, self._decimal or ".")
         refuse(numbers.is_null() & text.is_not_null(), self.problem)
@@ -101,46 +102,89 @@ class Numbers:
 
     def _decided(self, text: pl.Series, refuse: Refuse, column: Iterable[pl.Series]) -> Decimal:
         """The decimal sign, of all that the column shows."""
-        counts = [evidence(trimmed(batch.cast(pl.String))) for batch in column]
-        comma, point, either_comma, either_point = (sum(one[k] for one in counts) for k in range(4))
-        if comma and (point or (either_point and self._begun)):
+        seen = Evidence()
+        for batch in column:
+            seen += Evidence.of(trimmed(batch.cast(pl.String)))
+        decimal = seen.decimal
+        if seen.is_mixed or (decimal == "," and seen.either_point and self._begun):
             problem = "is written with a decimal comma, and others with a decimal point; write all in one way"
             refuse(text.str.contains(",", literal=True), problem)
             refuse(text.is_not_null(), problem)
-        if not comma and not point and either_comma:
+        if decimal is None:
             problem = "may be thousands or decimals, and no other value shows which; write it without a comma"
             refuse(text.str.contains(",", literal=True), problem)
-        return "," if comma else "."
+        return decimal or "."
 
 
 def _is_narrow(dtype: pl.DataType) -> bool:
     return dtype.is_float() and dtype != pl.Float64
 
 
+def may_be_grouped(text: pl.Series) -> bool:
+    """Whether the first texts are all whole below 1000, or have a point before three digits, as thousands may."""
+    first = text[:1000].drop_nulls()
+    return (
+        len(first) > 0
+        and first.str.contains(rf"{_EITHER}|^-?\d{{1,3}}$").all()
+        and first.str.contains(".", literal=True).any()
+    )
+
+
 def trimmed(text: pl.Series) -> pl.Series:
     return text.str.strip_chars(BLANKS).str.replace("−", "-", literal=True)
 
 
-def evidence(text: pl.Series) -> tuple[int, int, int, int]:
-    """How many values show a decimal comma, how many a decimal point; of how many with one of either nobody knows."""
-    t = pl.col("t")
-    has_comma, has_point = (t.str.contains(sign, literal=True) for sign in ",.")
-    either, blanks = t.str.contains(_EITHER), t.str.contains(_BY_BLANKS)
-    by_commas, by_points = t.str.contains(_BY_COMMAS), t.str.contains(_BY_POINTS)
-    comma = (t.str.contains(_COMMA) & ~either) | (by_points & (has_comma | t.str.contains(r"\..*\.")))
-    point = (t.str.contains(_POINT) & has_point & ~either) | (by_commas & (has_point | t.str.contains(",.*,")))
-    counts = (
-        text.alias("t")
-        .to_frame()
-        .select(
-            comma=(comma | (blanks & has_comma)).sum(),
-            point=(point | (blanks & has_point)).sum(),
-            either_comma=(either & has_comma).sum(),
-            either_point=(either & has_point).sum(),
-        )
-    )
-    found: tuple[int, int, int, int] = counts.row(0)
-    return found
+@dataclass(frozen=True)
+class Evidence:
+    """How many values of a column show a decimal comma, how many a decimal point.
+
+    Of those with one comma or point before three digits nobody knows (`either_comma`, `either_point`), unless there are
+    many, and every number below 1000 is whole (`small`) and none above is without a sign (`large`): then it is
+    thousands, for of decimals a tenth would end with fewer digits.
+    """
+
+    comma: int = 0
+    point: int = 0
+    either_comma: int = 0
+    either_point: int = 0
+    small: int = 0
+    large: int = 0
+
+    @classmethod
+    def of(cls, text: pl.Series) -> "Evidence":
+        t = pl.col("t")
+        has_comma, has_point = (t.str.contains(sign, literal=True) for sign in ",.")
+        either, blanks = t.str.contains(_EITHER), t.str.contains(_BY_BLANKS)
+        by_commas, by_points = t.str.contains(_BY_COMMAS), t.str.contains(_BY_POINTS)
+        comma = (t.str.contains(_COMMA) & ~either) | (by_points & (has_comma | t.str.contains(r"\..*\.")))
+        point = (t.str.contains(_POINT) & has_point & ~either) | (by_commas & (has_point | t.str.contains(",.*,")))
+        kinds = {
+            "comma": comma | (blanks & has_comma),
+            "point": point | (blanks & has_point),
+            "either_comma": either & has_comma,
+            "either_point": either & has_point,
+            "small": t.str.contains(r"^-?[1-9]\d{0,2}$"),
+            "large": t.str.contains(r"^-?\d{4,}$"),
+        }
+        return cls(*text.alias("t").to_frame().select(shown.sum().alias(name) for name, shown in kinds.items()).row(0))
+
+    def __add__(self, other: "Evidence") -> "Evidence":
+        return Evidence(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def is_mixed(self) -> bool:
+        unknown = not self.comma and not self.point and self.either_comma and self.either_point
+        return bool((self.comma and self.point) or unknown)
+
+    @property
+    def decimal(self) -> Decimal | None:
+        """None where nobody knows."""
+        if self.comma or self.point:
+            return "," if self.comma else "."
+        grouped = self.either_comma + self.either_point >= _MANY and self.small > 0 and not self.large
+        if self.either_comma:
+            return "." if grouped else None
+        return "," if self.either_point and grouped else "."
 
 
 def read(text: pl.Series, decimal: Decimal) -> pl.Series:

@@ -45,13 +45,16 @@ class FilesDiffer(InputError):  # noqa: N818  # it is the files that do
 
 @dataclass
 class Table:
-    """`types`: of each column that all parts are known to have, as the first stores it (a CSV's are texts)."""
+    """`types`: of each column that all parts are known to have, as the first stores it (a CSV's are texts).
+
+    `lacking`: of other columns of the first part, which part has them not.
+    """
 
     name: str
     parts: list[Source]
     types: dict[str, pl.DataType] = field(init=False, default_factory=dict)
     notes: list[str] = field(init=False, default_factory=list)
-    _lacking: dict[str, Path] = field(init=False, default_factory=dict)  # columns of the first part; which lacks it
+    lacking: dict[str, Path] = field(init=False, default_factory=dict)
     _one_by_one: bool = field(init=False, default=False)  # files of one format that do not have the same columns
 
     def __post_init__(self) -> None:
@@ -77,7 +80,7 @@ class Table:
     def require(self, names: Iterable[str]) -> None:
         """Raise InputError where the table lacks one of the columns."""
         if missing := [name for name in dict.fromkeys(names) if name not in self.types]:
-            where = self._lacking.get(missing[0], self.name)
+            where = self.lacking.get(missing[0], self.name)
             raise InputError(f"{where}: no column {', '.join(map(repr, missing))}; there are: {', '.join(self.types)}")
 
     @property
@@ -167,8 +170,8 @@ class Table:
                     raise _unreadable(run[0], error) from error
                 self._survey(run)
                 self._one_by_one = True
-        if gone := [name for name in columns if name in self._lacking]:
-            raise FilesDiffer(f"{self._lacking[gone[0]]}: no column {gone[0]!r}, which {run[0].path.name} has")
+        if gone := [name for name in columns if name in self.lacking]:
+            raise FilesDiffer(f"{self.lacking[gone[0]]}: no column {gone[0]!r}, which {run[0].path.name} has")
         for source in run:
             try:
                 for batch in _batches([source], columns, rows):
@@ -198,9 +201,9 @@ class Table:
             self.types = self.types or dict(schema)
             for name in [name for name in self.types if name not in schema]:
                 del self.types[name]
-                self._lacking[name] = part.path
+                self.lacking[name] = part.path
                 self.notes.append(f"{part.path}: has no column {name!r}, which {first.path.name} has: left out")
-            new = [name for name in schema if name not in self.types and name not in self._lacking]
+            new = [name for name in schema if name not in self.types and name not in self.lacking]
             self.notes += [
                 f"{part.path}: the column {name!r}, which {first.path.name} has not, is left out" for name in new
             ]

@@ -115,8 +115,8 @@ def text_parquet(frame: pl.DataFrame, path: Path) -> Path:
 
 
 def other_types(frame: pl.DataFrame, path: Path) -> Path:
-    types = {"site": pl.Categorical, "grade": pl.UInt8, "price": pl.Decimal(18, 2), "id": pl.UInt64, "on": pl.Float32}
-    frame.cast(types).write_parquet(path / "types.parquet")
+    few = frame.cast({"grade": pl.UInt8, "id": pl.UInt64, "on": pl.Float32})
+    few.cast({"site": pl.Categorical(), "price": pl.Decimal(18, 2)}).write_parquet(path / "types.parquet")
     return path / "types.parquet"
 
 
