@@ -161,7 +161,7 @@ def test_a_page_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
         ("x\n", "x\n1\n", "before.csv: holds no rows"),
         ("x\n1\n", "x\n", "after.csv: holds no rows"),
         ("x\n1\n", "y\n1\n", "no common column"),
-        ("x\n1.5\n", "x\nhigh\n", "column 'x' holds numbers in the reference and text now"),
+        ("x\n1.5\n", "x\nhigh\n", "column 'x' holds numbers in before.csv and text in after.csv"),
         ("x\n2026-01-01\n", "x\n2026-01-02\n", "no column to compare: x: left out: times"),
         ("x\n1\n", "x\n1,2\n", "after.csv: cannot be read"),
     ],

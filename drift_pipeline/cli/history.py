@@ -320,7 +320,8 @@ def compare(
 ) -> int:
     """Compare two tables, CURRENT with REFERENCE.
 
-    A table is a CSV, CSV.GZ or Parquet file, a folder of them or a Delta table, and may be larger than memory.
+    A table is a CSV (with , ; tab or |), CSV.GZ or Parquet file, a folder of them or a Delta table, and may be larger
+    than memory.
 
     WARN: a column drifts. BREACH: its PSI is above the threshold (0.2), too, or a KPI of the spec is breached. OK is of
     the columns and KPIs that could be judged; it says how many, and the others are named. Ends with 1 from --fail-on
@@ -336,7 +337,8 @@ def compare(
         found = compare_files(reference, current, spec, lambda rows, words: show(rows, None, words))
     found = found if min_judged is None else found.asking(min_judged)
     for column in found.read if spec is None and not as_json else ():
-        click.echo(f"{column.name}: {column.why}", err=True)
+        if column.kind is not None:  # what is left out, the answer itself tells
+            click.echo(f"{column.name}: {column.why}", err=True)
     names = (str(reference), str(current))
     if html is not None:
         write_comparison(found, names, html)

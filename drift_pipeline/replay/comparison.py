@@ -34,6 +34,7 @@ def comparison_table(found: Comparison, names: tuple[str, str]) -> str:
         *(line for column in found.columns for line in _column(column)),
         "",
         *wrap(_LEGEND, WIDTH),
+        *(line for one in found.read if one.kind is None for line in wrap(f"{one.name!r}: {one.why}", WIDTH)),
         *(line for note in found.notes for line in wrap(f"note: {note}", WIDTH)),
     ]
     return "\n".join(line.rstrip() for line in lines)

@@ -1,6 +1,6 @@
 """How to replay a history: which span trains, how far apart ticks are, which triggers count, and which rows play."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,7 @@ def between(history: History, start: datetime | None, end: datetime | None) -> H
         frame = frame.filter(pl.col("_time") < end)
     if frame.is_empty():
         raise InputError(f"no row is left between --from {start} and --to {end}")
-    return History(frame, history.notes)
+    return replace(history, frame=frame)
 
 
 def reference_span(frame: pl.DataFrame, spec: ModelSpec, options: Options) -> Window:

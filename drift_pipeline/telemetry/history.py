@@ -1,80 +1,80 @@
-"""Reads a recorded history (CSV, CSV.GZ, Parquet; a file or a folder of them) and refuses what cannot be used.
+"""A recorded history in any form, as rows of the lake; what cannot be used is refused by file, line and column.
 
 The lake's own columns start with an underscore, features keep their names:
 `_id, _time (UTC), _label (0, 1 or null; a number or null), _score, _latency_ms, _entity, _version`. A regression's
-predicted value is its `_score`.
+predicted value is its `_score`. Levels have the form of their column (`History.forms`).
 """
 
-import csv
-import gzip
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from io import TextIOWrapper
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import ModelSpec
-
-MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
-_SUFFIXES = (".csv", ".csv.gz", ".parquet")
-_FILE, _ROW = "_where_file", "_where_row"  # where each row was read, for messages
-_ISO = r"^\d{4}-?\d\d-?\d\d"  # anything else is a guess: 01/02/2026 is two days
-_OFFSET = r"\d(?:Z|[+-]\d\d:?\d\d)$"
+from drift_pipeline.spec import Form, ModelSpec
+from drift_pipeline.telemetry.tables.columns import (
+    Levels,
+    forms_of,
+    frequent_token,
+    numbers_of,
+    reads_of_facts,
+    told_off_form,
+)
+from drift_pipeline.telemetry.tables.levels import form_of
+from drift_pipeline.telemetry.tables.numbers import listed
+from drift_pipeline.telemetry.tables.table import Table
+from drift_pipeline.telemetry.tables.times import read_times
 
 
 @dataclass(frozen=True)
 class History:
-    """Rows in order of time, and what a reader should know about how they were read."""
+    """Rows in order of time, what a reader should know about how they were read, and the form of each level column."""
 
     frame: pl.DataFrame
     notes: tuple[str, ...]
+    forms: Mapping[str, Form] = field(default_factory=dict)
 
 
-def read_history(path: Path, spec: ModelSpec, timestamp: str | None = None, outcomes: Path | None = None) -> History:
+def read_history(
+    data: Path | Table, spec: ModelSpec, timestamp: str | None = None, outcomes: Path | Table | None = None
+) -> History:
     """Read and check a whole history.
 
     Args:
-        path: a file, or a folder whose CSV and Parquet files are read in order of name.
+        data: a file, a folder, a Delta table or a frame (`Table.of`).
         spec: names the columns.
         timestamp: the time column where the spec names none.
-        outcomes: a file of labels by prediction id, where they are not in the history itself.
+        outcomes: labels by prediction id, where they are not in the history itself.
 
     Raises:
         InputError: names the file and the column or line.
     """
-    raw = _read(path)
     time_column = timestamp or spec.columns.timestamp
     if time_column is None:
         raise InputError(f"{spec.name}: no time column: set columns.timestamp in the spec or give --timestamp COLUMN")
+    table = Table.of(data)
     wanted = [time_column, *spec.watched, *_named(spec)]
     if outcomes is None:
         wanted.append(spec.outcome.column)
-    _require(raw, wanted, path)
-    notes = []
-    if spec.columns.prediction_id is None:
-        notes.append("no prediction id in the spec: the row position is used")
-        raw = raw.with_columns(_id=pl.int_range(pl.len()).cast(pl.String))
-    else:
-        raw = raw.with_columns(_text(raw, spec.columns.prediction_id).alias("_id"))
-        _refuse_repeated_ids(raw, spec.columns.prediction_id)
-    if outcomes is None:
-        labels = _labels(raw, spec)
-    else:
-        labels, note = _joined_labels(raw, outcomes, spec)
-        notes.append(note)
-    columns = [
-        raw["_id"],
-        _times(raw, time_column).alias("_time"),
-        labels.alias("_label"),
-        *_facts(raw, spec),
-        *(_feature(raw, name, kind).alias(name) for name, kind in spec.watched.items()),
-    ]
-    frame = raw.select(columns).sort("_time", maintain_order=True)
-    _refuse_labels_that_tell_nothing(frame, spec, outcomes or path)
-    return History(frame, tuple(notes))
+    raw = table.whole(wanted)
+    notes = list(table.notes)
+    ids = _ids(table, raw, spec, notes)
+    labelled = table if outcomes is None else Table.of(outcomes)
+    labels = _labels(table, raw, spec) if outcomes is None else _joined_labels(ids, labelled, spec, notes)
+    spec = forms_of(raw, spec)
+    frame = pl.DataFrame(
+        [
+            ids.alias("_id"),
+            _times(table, raw[time_column], notes).alias("_time"),
+            labels.alias("_label"),
+            *_facts(table, raw, spec),
+            *_watched(table, raw, spec, notes),
+        ]
+    )
+    frame = frame.filter(pl.col("_time").is_not_null()).sort("_time", maintain_order=True)
+    _refuse_labels_that_tell_nothing(frame, spec, labelled.name)
+    return History(frame, tuple(notes), spec.forms)
 
 
 def _named(spec: ModelSpec) -> list[str]:
@@ -83,260 +83,92 @@ def _named(spec: ModelSpec) -> list[str]:
     return [name for name in optional if name is not None]
 
 
-def _read(path: Path) -> pl.DataFrame:
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file or folder")
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES))
-        if not files:
-            raise InputError(f"{path}: the folder holds no {', '.join(_SUFFIXES)} file")
-    frames = [_read_file(file) for file in files]
-    for file, frame in zip(files, frames, strict=True):
-        if odd := set(frame.columns) ^ set(frames[0].columns):
-            raise InputError(
-                f"{path}: its files do not have the same columns: {file.name} and {files[0].name} differ in "
-                f"{', '.join(map(repr, sorted(odd)))}"
-            )
+def _times(table: Table, values: pl.Series, notes: list[str]) -> pl.Series:
+    """UTC; null where one stands for none, which is laid aside where few do."""
     try:
-        whole = pl.concat([frame.select(frames[0].columns) for frame in frames], how="vertical_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: a column has different types in its files: {_first_line(error)}") from error
-    if whole.is_empty():
-        raise InputError(f"{path}: holds no rows")
-    return whole
-
-
-def _read_file(file: Path) -> pl.DataFrame:
-    if not file.name.endswith(_SUFFIXES):
-        raise InputError(f"{file}: cannot tell its format; it should end in one of {', '.join(_SUFFIXES)}")
-    try:
-        if file.name.endswith(".parquet"):
-            frame = pl.read_parquet(file, glob=False)
-        else:
-            frame = pl.read_csv(file, infer_schema=False, null_values=MISSING, glob=False)
-    except pl.exceptions.NoDataError as error:
-        raise InputError(f"{file}: the file is empty") from error
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read: {_ragged_line(file) or _first_line(error)}") from error
-    return frame.with_columns(pl.lit(str(file)).alias(_FILE), pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW))
-
-
-def _csv_records(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The records after blank lines at the top, each with the line where it starts (quoted fields may hold lines)."""
-    with file.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        unpacked = gzip.GzipFile(fileobj=raw) if zipped else raw
-        reader = csv.reader(TextIOWrapper(unpacked, encoding="utf-8", errors="replace", newline=""))
-        start, begun = 1, False
-        for record in reader:
-            begun = begun or bool(record)
-            if begun:
-                yield start, record
-            start = reader.line_num + 1
-
-
-def _ragged_line(file: Path) -> str | None:
-    """Says which line of a CSV has more fields than its header."""
-    if file.name.endswith(".parquet"):
-        return None
-    try:
-        records = _csv_records(file)
-        _, header = next(records)
-        line, record = next((line, record) for line, record in records if len(record) > len(header))
-    except (StopIteration, OSError, EOFError, csv.Error):
-        return None
-    return f"line {line} has {len(record)} fields, but the header {len(header)}"
-
-
-def _where(row: dict[str, object]) -> str:
-    """`file: line 7`, or `file: row 6` in Parquet; reads a CSV again to count its lines."""
-    file, number = Path(str(row[_FILE])), int(str(row[_ROW]))
-    if file.name.endswith(".parquet"):
-        return f"{file}: row {number + 1}"
-    try:
-        return f"{file}: line {next(islice(_csv_records(file), number + 1, None))[0]}"
-    except (StopIteration, OSError, EOFError, csv.Error):
-        return f"{file}: row {number + 1}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _require(raw: pl.DataFrame, wanted: Sequence[str], path: Path) -> None:
-    if missing := [name for name in dict.fromkeys(wanted) if name not in raw.columns]:
-        have = ", ".join(name for name in raw.columns if name not in (_FILE, _ROW))
-        raise InputError(f"{path}: no column {', '.join(map(repr, missing))}; there are: {have}")
-    if twice := [name for name in wanted if f"{name}_duplicated_0" in raw.columns]:
-        raise InputError(f"{path}: the header names {', '.join(map(repr, twice))} twice; keep one")
-
-
-def _refuse(raw: pl.DataFrame, bad: pl.Series, column: str, problem: str) -> None:
-    """Raise naming the first row where `bad` is true, and how many there are."""
-    count = int(bad.sum())
+        found = read_times(values)
+    except ValueError as error:
+        raise InputError(f"{table.name}: column {values.name!r}: {error}") from error
+    advice = "write ISO 8601 such as 2026-01-31T12:00:00Z, or seconds since 1970"
+    table.refuse(values, 0, found.unreadable, f"is not a time; {advice}")
+    count = int(found.sentinel.sum())
+    if count and not found.sentinels_are_few:
+        table.refuse(values, 0, found.sentinel, "lies far from the other times, as do too many to be laid aside")
     if count:
-        first = raw.filter(bad).row(0, named=True)
-        more = f" ({count:,} such rows)" if count > 1 else ""
-        value = "an empty field" if first[column] is None else repr(first[column])
-        raise InputError(f"{_where(first)}: column {column!r}: {value} {problem}{more}")
-
-
-def _times(raw: pl.DataFrame, column: str) -> pl.Series:
-    given = raw[column]
-    if isinstance(given.dtype, pl.Datetime):
-        zoned = given.dtype.time_zone is not None
-        times = given.dt.convert_time_zone("UTC") if zoned else given.dt.replace_time_zone("UTC")
-    elif given.dtype == pl.Date:
-        times = given.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    elif given.dtype.is_numeric():
-        times = _epoch(given)
-    else:
-        times = _parsed(given.cast(pl.String))
-    times = times.cast(pl.Datetime("us", "UTC"))
-    _refuse(
-        raw,
-        times.is_null(),
-        column,
-        "is not a time; write ISO 8601 such as 2026-01-31T12:00:00Z, or seconds since 1970",
-    )
-    return times
-
-
-def _parsed(text: pl.Series) -> pl.Series:
-    """ISO times, with or without an offset (then UTC), or seconds since 1970 where most are numbers."""
-    numbers = text.cast(pl.Float64, strict=False)
-    if 2 * numbers.null_count() < len(text):
-        return _epoch(numbers)
-    text = text.str.strip_chars()
-    iso, zoned = text.str.contains(_ISO), text.str.contains(_OFFSET)
-    times = _no_times(len(text))
-    for chosen in (iso & zoned, iso & ~zoned):  # polars reads a column in one way only
-        if chosen.any():
-            times = _iso_times(text, chosen).zip_with(chosen.fill_null(value=False), times)
-    return times
-
-
-def _iso_times(text: pl.Series, chosen: pl.Series) -> pl.Series:
-    """Times where `chosen`, null elsewhere and where the text is no time."""
-    wanted = pl.DataFrame({"text": text, "chosen": chosen}).select(pl.when("chosen").then("text"))["text"]
-    try:
-        return wanted.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-    except pl.exceptions.PolarsError:  # no format fits the first rows
-        return _no_times(len(text))
-
-
-def _no_times(n: int) -> pl.Series:
-    return pl.repeat(None, n, dtype=pl.Datetime("us", "UTC"), eager=True)
-
-
-def _epoch(numbers: pl.Series) -> pl.Series:
-    """Since 1970 in seconds, or in ms, us or ns where the largest would lie after the year 5138 in the coarser unit."""
-    numbers = numbers.cast(pl.Float64)
-    numbers = numbers.set(~numbers.is_finite(), None)
-    largest = float(str(numbers.abs().max() or 0))
-    scale = next((scale for limit, scale in ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0)) if largest <= limit), 1e-3)
-    return (numbers * scale).round().cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-
-
-def _labels(raw: pl.DataFrame, spec: ModelSpec) -> pl.Series:
-    """A regression's number; else 1 where the outcome equals `outcome.positive`, 0 elsewhere. Null: not known."""
-    if spec.task == "regression":
-        return _finite(raw, spec.outcome.column)
-    given, positive = raw[spec.outcome.column], spec.outcome.positive
-    if isinstance(positive, str):
-        hit = _text(raw, spec.outcome.column) == positive
-    elif given.dtype == pl.Boolean:
-        hit = given == bool(positive)
-    else:
-        hint = "write outcome.positive in quotes where it is a text"
-        numbers = _numbers(raw, spec.outcome.column, f"is neither a number nor true or false; {hint}")
-        hit = numbers == float(positive)
-    return hit.cast(pl.Int8)
-
-
-def _text(raw: pl.DataFrame, column: str) -> pl.Series:
-    try:
-        return raw[column].cast(pl.String)
-    except pl.exceptions.PolarsError as error:
-        where = f"{raw[_FILE][0]}: column {column!r}"
-        raise InputError(f"{where}: values of type {raw[column].dtype} cannot be read; give text or numbers") from error
-
-
-def _numbers(raw: pl.DataFrame, column: str, problem: str) -> pl.Series:
-    """Floats, true and false as 1 and 0; missing and NaN as null."""
-    given = raw[column]
-    if given.dtype == pl.Boolean or given.dtype.is_numeric():
-        return given.cast(pl.Float64).fill_nan(None)
-    text = _text(raw, column).str.strip_chars().str.to_lowercase()
-    numbers = text.cast(pl.Float64, strict=False)
-    numbers = numbers.set(text == "true", 1.0).set(text == "false", 0.0)
-    _refuse(raw, numbers.is_null() & given.is_not_null(), column, problem)
-    return numbers
-
-
-def _finite(raw: pl.DataFrame, column: str) -> pl.Series:
-    numbers = _numbers(raw, column, "is not a number")
-    _refuse(raw, numbers.is_infinite().fill_null(value=False), column, "is not finite")
-    return numbers
-
-
-def _feature(raw: pl.DataFrame, name: str, kind: str) -> pl.Series:
-    if kind == "categorical":
-        return _text(raw, name)
-    return _numbers(raw, name, "is not a number; if the feature has levels, declare it categorical")
-
-
-def _facts(raw: pl.DataFrame, spec: ModelSpec) -> list[pl.Series]:
-    facts = []
-    if spec.prediction.value is not None:
-        facts.append(_finite(raw, spec.prediction.value).alias("_score"))
-    if spec.prediction.score is not None:
-        score = _numbers(raw, spec.prediction.score, "is not a score")
-        _refuse(
-            raw, ~score.is_between(0, 1) & score.is_not_null(), spec.prediction.score, "is not a probability in 0..1"
+        at = int(found.sentinel.arg_max() or 0)
+        notes.append(
+            f"{table.where(at)}: column {values.name!r}: {values[at]!r} stands for no time, or lies far from the rest; "
+            f"{count:,} such row{'s' * (count > 1)} left out"
         )
-        facts.append(score.alias("_score"))
-    if spec.columns.latency_ms is not None:
-        facts.append(_numbers(raw, spec.columns.latency_ms, "is not a number of milliseconds").alias("_latency_ms"))
-    if spec.columns.entity is not None:
-        facts.append(_text(raw, spec.columns.entity).alias("_entity"))
-    if spec.columns.version is not None:
-        facts.append(_text(raw, spec.columns.version).alias("_version"))
-    return facts
+    return found.times
 
 
-def _refuse_repeated_ids(raw: pl.DataFrame, column: str) -> None:
-    _refuse(raw, raw["_id"].is_null(), column, "is no id; every prediction needs one")
-    repeated = raw.filter(raw["_id"].is_duplicated())
-    if not repeated.is_empty():
-        first, second = repeated.filter(pl.col("_id") == repeated["_id"][0])[:2].to_dicts()
+def _ids(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> pl.Series:
+    """Each row's own; a whole number in any spelling is one id."""
+    column = spec.columns.prediction_id
+    if column is None:
+        notes.append("no prediction id in the spec: the row position is used")
+        return pl.int_range(raw.height, eager=True).cast(pl.String)
+    given = raw[column]
+    whole = not given.dtype.is_nested() and form_of(given) == "integer"
+    ids = table.read(given, Levels("integer" if whole else "text"))
+    table.refuse(given, 0, ids.is_null(), "is no id; every prediction needs one")
+    if ids.n_unique() < len(ids):
+        first = ids.filter(ids.is_duplicated())[0]
+        at, again = ids.eq(first).arg_true()[:2]
+        repeated = ids.filter(ids.is_duplicated()).n_unique()
         raise InputError(
-            f"{_where(second)}: column {column!r}: the prediction id {first['_id']!r} stands already at "
-            f"{_where(first)} ({repeated['_id'].n_unique():,} ids are repeated); each prediction has its own id"
+            f"{table.where(again)}: column {column!r}: the prediction id {first!r} stands already at "
+            f"{table.where(at)} ({repeated:,} ids are repeated); each prediction has its own id"
         )
+    return ids
 
 
-def _joined_labels(raw: pl.DataFrame, outcomes: Path, spec: ModelSpec) -> tuple[pl.Series, str]:
-    """The labels of a file of outcomes in the order of `raw`, null for a prediction without one."""
+def _labels(table: Table, raw: pl.DataFrame, spec: ModelSpec) -> pl.Series:
+    """A regression's number; else 1 where the outcome equals `outcome.positive`, 0 elsewhere. Null: not known."""
+    return table.read(raw[spec.outcome.column], reads_of_facts(spec)[spec.outcome.column])
+
+
+def _facts(table: Table, raw: pl.DataFrame, spec: ModelSpec) -> list[pl.Series]:
+    reads, columns = reads_of_facts(spec), spec.columns
+    numbers = ((spec.prediction.column, "_score"), (columns.latency_ms, "_latency_ms"))
+    texts = ((columns.entity, "_entity"), (columns.version, "_version"))
+    return [
+        *(table.read(raw[name], reads[name]).alias(ours) for name, ours in numbers if name is not None),
+        *(table.read(raw[name], Levels("text")).alias(ours) for name, ours in texts if name is not None),
+    ]
+
+
+def _watched(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> list[pl.Series]:
+    missing = listed(spec.missing)
+    reads = {
+        name: Levels(spec.forms[name], missing) if kind == "categorical" else numbers_of(missing)
+        for name, kind in spec.watched.items()
+    }
+    found = [table.read(raw[name], read) for name, read in reads.items()]
+    notes += told_off_form(reads)
+    notes += [note for known in found if known.dtype == pl.String and (note := frequent_token(known))]
+    return found
+
+
+def _joined_labels(ids: pl.Series, outcomes: Table, spec: ModelSpec, notes: list[str]) -> pl.Series:
+    """The labels of a table of outcomes in the order of `ids`, null for a prediction without one."""
     if spec.columns.prediction_id is None:
         raise InputError("--outcomes needs columns.prediction_id in the spec: labels are joined by it")
-    known = _read(outcomes)
-    _require(known, [spec.columns.prediction_id, spec.outcome.column], outcomes)
-    known = known.with_columns(_text(known, spec.columns.prediction_id).alias("_id"))
-    _refuse_repeated_ids(known, spec.columns.prediction_id)
-    known = known.with_columns(_labels(known, spec).alias("_label"))
-    strangers = known.join(raw, on="_id", how="anti").height
-    joined = raw.select("_id").join(known.select("_id", "_label"), on="_id", how="left", maintain_order="left")
-    return joined["_label"], f"{outcomes}: {known.height - strangers:,} labels joined, {strangers:,} name no prediction"
+    raw = outcomes.whole([spec.columns.prediction_id, spec.outcome.column])
+    known = pl.DataFrame({"_id": _ids(outcomes, raw, spec, notes), "_label": _labels(outcomes, raw, spec)})
+    strangers = int(known["_id"].is_in(ids.implode()).not_().sum())
+    joined = ids.alias("_id").to_frame().join(known, on="_id", how="left", maintain_order="left")
+    joins = f"{known.height - strangers:,} labels joined, {strangers:,} name no prediction"
+    notes += [*outcomes.notes, f"{outcomes.name}: {joins}"]
+    return joined["_label"]
 
 
-def _refuse_labels_that_tell_nothing(frame: pl.DataFrame, spec: ModelSpec, path: Path) -> None:
+def _refuse_labels_that_tell_nothing(frame: pl.DataFrame, spec: ModelSpec, where: str) -> None:
     known = frame["_label"].drop_nulls()
     if known.n_unique() > 1:
         return
-    column = f"{path}: column {spec.outcome.column!r}"
+    column = f"{where}: column {spec.outcome.column!r}"
     if known.is_empty():
         seen = "no label at all"
     elif spec.task == "regression":

@@ -37,14 +37,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from drift_pipeline.detection.comparing.scan import (
-    Named,
-    Reread,
-    profile_batches,
-    profile_files,
-    sample_batches,
-    sample_rows,
-)
+from drift_pipeline.detection.comparing.scan import Named, profile_batches, sample_batches
 from drift_pipeline.detection.counting.binning import Binning, NumericBins, freeze_binning
 from drift_pipeline.detection.counting.layout import Layout, Side
 from drift_pipeline.detection.counting.profile import Profile
@@ -53,6 +46,9 @@ from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.verdict import FeatureFinding
 from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.tables.columns import Labels, Levels
+from drift_pipeline.telemetry.tables.numbers import Numbers
+from drift_pipeline.telemetry.tables.table import Read, Reread, Table
 
 NUMERIC = tuple(f"x{k}" for k in range(20))
 LEVELS = {"c0": 10, "c1": 50, "c2": 200, "c3": 1000}
@@ -123,24 +119,34 @@ def _statistics(reference: Profile, current: Profile) -> list[FeatureFinding]:
     return ComparedColumns(before, after, timedelta(days=30), null=null, missing_null=null, rate=1e-3).findings()
 
 
+def _reads() -> dict[str, Read]:
+    """As `drift compare` reads them."""
+    watched = {name: Numbers() if kind == "numeric" else Levels("text") for name, kind in SPEC.watched.items()}
+    return {**watched, "_score": Numbers(), "_label": Labels(1)}
+
+
+def _profile(path: Path, binning: Binning) -> Profile:
+    return profile_batches(Table.of(path).batches(_reads()), binning, NAMED)
+
+
 def _frozen(folder: Path) -> Binning:
-    sample = sample_rows([folder / "reference"], {**SPEC.watched, "_score": "numeric"})
+    sample = sample_batches(Table.of(folder / "reference").batches(_reads()))
     return freeze_binning(sample, sample["_score"], SPEC)
 
 
 def ours(folder: Path) -> Callable[[], object]:
     binning = _frozen(folder)
-    reference = profile_files([folder / "reference"], binning, NAMED)
-    return lambda: _statistics(reference, profile_files([folder / "current"], binning, NAMED))
+    reference = _profile(folder / "reference", binning)
+    return lambda: _statistics(reference, _profile(folder / "current", binning))
 
 
 def rebuilt(folder: Path) -> Callable[[], object]:
     def run() -> object:
-        reference = Reread([folder / "reference"], {**SPEC.watched, "_score": "numeric", "_label": "numeric"})
+        reference = Reread(lambda: Table.of(folder / "reference").batches(_reads()))
         sample = sample_batches(reference)
         binning = freeze_binning(sample, sample["_score"], SPEC)
         before = profile_batches(reference, binning, NAMED)
-        return _statistics(before, profile_files([folder / "current"], binning, NAMED))
+        return _statistics(before, _profile(folder / "current", binning))
 
     return run
 
@@ -312,7 +318,7 @@ def measure_window(folder: Path, repeats: int) -> dict[str, Any]:
     """The 30-day window from stored hourly profiles: seconds to merge them, and the largest one's bytes."""
     binning = _frozen(folder)
     start = time.perf_counter()
-    stored = [encode(profile_files([file], binning, NAMED)) for file in _files(folder / "current")]
+    stored = [encode(_profile(file, binning)) for file in _files(folder / "current")]
     made = time.perf_counter() - start
     merge_stored(binning, stored[:2])
     times = []

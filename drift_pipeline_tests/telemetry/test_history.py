@@ -219,13 +219,27 @@ def test_a_missing_column_is_named_beside_those_there_are(tmp_path: Path, column
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
-@pytest.mark.parametrize("text", ["yesterday", "31.01.2026 10:00", "01/02/2026", "2026-13-01T00:00:00Z"])
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01T00:00:00Z", "31.02.2026 10:00"])
 def test_an_unreadable_time_is_told_with_its_line(tmp_path: Path, name: str, text: str) -> None:
     path = csv(tmp_path, changed(1, "ts", text), name=name)
     assert refusal(path) == (
         f"{path}: line 3: column 'ts': {text!r} is not a time; "
         "write ISO 8601 such as 2026-01-31T12:00:00Z, or seconds since 1970"
     )
+
+
+def test_a_date_of_which_no_row_tells_day_and_month_apart_is_refused_by_name(tmp_path: Path) -> None:
+    path = csv(tmp_path, changed(1, "ts", "01/02/2026"))
+    assert refusal(path).startswith(f"{path}: column 'ts': '01/02/2026' is ambiguous")
+
+
+@pytest.mark.parametrize("odd", ["9999-12-31T00:00:00Z", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
+def test_a_row_whose_time_stands_for_none_is_laid_aside_by_its_line(tmp_path: Path, odd: str) -> None:
+    lines = [f"2026-01-01T{hour:02}:{minute:02}:00Z,1,{minute % 2}" for hour in range(24) for minute in range(60)]
+    path = csv(tmp_path, [*lines[:700], f"{odd},1,1", *lines[700:]], header="ts,x,y")
+    history = read_history(path, small())
+    assert history.frame.height == len(lines)
+    assert f"{path}: line 702: column 'ts': '{odd}' stands for no time" in history.notes[-1]
 
 
 def test_times_that_are_all_unreadable_are_counted(tmp_path: Path) -> None:
@@ -319,7 +333,7 @@ def test_a_spec_without_a_time_column_says_how_to_give_one(tmp_path: Path) -> No
         ("log.parquet", b"", "{path}: cannot be read: parquet: "),
         ("log.parquet", b"PAR1 not at all PAR1", "{path}: cannot be read: parquet: "),
         ("log.csv", b"ts,x,y\n1,2,0\n\n2,3,1,4,5\n", "{path}: cannot be read: line 4 has 5 fields, but the header 3"),
-        ("log.csv", b"ts,x,y\n\xe9,2,0\n", "{path}: cannot be read: invalid utf-8 sequence"),
+        ("log.csv", b"ts,x,y\n\xe9,2,0\n", "{path}: is not UTF-8 (byte 8), perhaps Windows-1252"),
         ("log.csv.gz", gzip.compress(b"ts,x,y\n1,2,0\n" * 99)[:-12], "{path}: cannot be read: "),
         ("log.xlsx", b"PK", "{path}: cannot tell its format; it should end in one of .csv, .csv.gz, .parquet"),
     ],
@@ -344,27 +358,38 @@ def test_a_parquet_file_that_is_cut_off_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_path_that_is_not_there_or_holds_nothing(tmp_path: Path) -> None:
     assert refusal(tmp_path / "gone.csv") == f"{tmp_path / 'gone.csv'}: there is no such file or folder"
-    assert refusal(tmp_path) == f"{tmp_path}: the folder holds no .csv, .csv.gz, .parquet file"
+    assert refusal(tmp_path) == f"{tmp_path}: the folder holds no .csv, .csv.gz, .parquet file and is no Delta table"
 
 
-def test_files_of_a_folder_have_the_same_columns(tmp_path: Path) -> None:
+def test_a_file_of_a_folder_that_lacks_a_column_is_named(tmp_path: Path) -> None:
     csv(tmp_path, ["1,2,0"], header="ts,x,y", name="1.csv")
-    csv(tmp_path, ["1,2,0"], header="ts,z,y", name="2.csv")
-    assert refusal(tmp_path, small()) == (
-        f"{tmp_path}: its files do not have the same columns: 2.csv and 1.csv differ in 'x', 'z'"
-    )
+    second = csv(tmp_path, ["1,2,0"], header="ts,z,y", name="2.csv")
+    assert refusal(tmp_path, small()) == f"{second}: no column 'x'; there are: ts, y"
 
 
-def test_files_of_a_folder_have_the_same_types(tmp_path: Path) -> None:
+def test_a_column_that_only_one_file_has_is_left_out_and_said(tmp_path: Path) -> None:
+    csv(tmp_path, ["1,2,0"], header="ts,x,y", name="1.csv")
+    second = csv(tmp_path, ["1,7,2,1"], header="ts,batch,x,y", name="2.csv")
+    notes = read_history(tmp_path, small()).notes
+    assert notes[0] == f"{second}: the column 'batch', which 1.csv has not, is left out"
+
+
+def test_a_list_among_numbers_is_told_with_its_file(tmp_path: Path) -> None:
     pl.DataFrame({"ts": [1], "x": [1], "y": [1]}).write_parquet(tmp_path / "1.parquet")
     pl.DataFrame({"ts": [1], "x": [[1]], "y": [True]}).write_parquet(tmp_path / "2.parquet")
-    assert refusal(tmp_path, small()).startswith(f"{tmp_path}: a column has different types in its files: ")
+    assert refusal(tmp_path, small()) == f"{tmp_path / '2.parquet'}: column 'x' is List(Int64), but Int64 in 1.parquet"
 
 
 def test_bytes_that_are_no_text_are_no_feature(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     pl.DataFrame({"ts": [1, 2], "x": [b"\xff", b"a"], "y": [0, 1]}).write_parquet(path)
-    assert refusal(path, small()) == (f"{path}: column 'x': values of type Binary cannot be read; give text or numbers")
+    assert refusal(path, small()).startswith(f"{path}: is not UTF-8")
+
+
+def test_bytes_that_are_text_are_read_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"ts": [1, 2], "x": [b"1.5", b"2"], "y": [0, 1]}).write_parquet(path)
+    assert read_history(path, small()).frame["x"].to_list() == [1.5, 2.0]
 
 
 def test_a_column_that_the_header_names_twice_is_refused(tmp_path: Path) -> None:

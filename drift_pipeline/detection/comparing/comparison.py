@@ -1,6 +1,6 @@
 """Any two tables compared as the live loop compares a window with its reference; files larger than memory are read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -12,15 +12,8 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.detection.comparing import scan
-from drift_pipeline.detection.comparing.column_types import Column, infer, types_of
-from drift_pipeline.detection.comparing.scan import (
-    Named,
-    Reread,
-    profile_batches,
-    read_batches,
-    sample_batches,
-    sample_rows,
-)
+from drift_pipeline.detection.comparing.plan import PERFORMANCE, Lacking, Plan, Sides, planned
+from drift_pipeline.detection.comparing.scan import profile_batches, sample_batches
 from drift_pipeline.detection.comparing.timeless import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
 from drift_pipeline.detection.counting.binning import SCORE, Binning, freeze_binning
 from drift_pipeline.detection.counting.layout import Side
@@ -32,10 +25,12 @@ from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Columns, Kind, ModelSpec, Outcome, Task
+from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.telemetry.tables.columns import Labels, forms_of, frequent_token, told_off_form
+from drift_pipeline.telemetry.tables.infer import Column
+from drift_pipeline.telemetry.tables.table import FilesDiffer, Reread, Table
 
 Progress = Callable[[int, str], None]
-INFERRED_ROWS = 20_000
 WORST_FIRST = (Verdict.BREACH, Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.OK)
 INDEPENDENT = (
     "rows count as independent: rows that come in days or sessions vary more, and are called drifting too often; "
@@ -106,9 +101,12 @@ class Comparison:
 
 
 def compare_files(
-    reference: Path, current: Path, spec: ModelSpec | None = None, progress: Progress = lambda _rows, _words: None
+    reference: Path | Table,
+    current: Path | Table,
+    spec: ModelSpec | None = None,
+    progress: Progress = lambda _r, _w: None,
 ) -> Comparison:
-    """Compare two files, folders or Delta tables.
+    """Compare two files, folders, Delta tables or frames (`Table.of`).
 
     Args:
         spec: which columns are watched, and what score, label, group and latency are called; None: types are inferred.
@@ -117,136 +115,51 @@ def compare_files(
     Raises:
         InputError: a side cannot be read or has no row, or the two have no column in common or columns that differ.
     """
-    plan = _planned(reference, current, spec)
-    for path in (reference, current):
-        _first_rows(path, plan.spec.watched)
+    sides = Table.of(reference), Table.of(current)
+    while True:
+        try:
+            return _compare(sides, spec, progress)
+        except FilesDiffer:  # the table knows now what all its files have
+            continue
+
+
+def _compare(sides: Sides, spec: ModelSpec | None, progress: Progress) -> Comparison:
+    plan = planned(sides, spec)
     progress(0, "drawing the reference's sample")
-    columns: dict[str, Kind] = {**plan.spec.watched, **dict.fromkeys(plan.named.present, "numeric")}
-    twice = Reread([reference], columns)  # a small reference is decoded once
-    binning = _frozen(twice, plan)
-    before, after = (
-        profile_batches(batches, binning, plan.named, partial(_told, progress, f"reading {path.name}"))
-        for path, batches in ((reference, twice), (current, read_batches([current], columns)))
+    reads = plan.reads()
+    twice = Reread(lambda: sides[0].batches(reads))  # a small reference is decoded once
+    sample = sample_batches(twice)
+    plan = replace(plan, spec=forms_of(sample, plan.spec))
+    was, now = plan.levels(), plan.levels()
+    sample = sample.with_columns(sides[0].read(sample[name], read) for name, read in plan.levels().items())
+    binning = _frozen(sample, plan)
+    labels = {name: read for name, read in reads.items() if isinstance(read, Labels)}  # of both sides two in all
+    batches = (
+        sides[0].applied(twice, {**dict.fromkeys(reads), **was}),
+        sides[1].batches({**plan.reads(), **now, **labels}),
     )
-    return _compared(binning, before, after, plan)
+    before, after = (
+        profile_batches(rows, binning, plan.named, partial(_told, progress, f"reading {table.short}"))
+        for table, rows in zip(sides, batches, strict=True)
+    )
+    for table, profile in zip(sides, (before, after), strict=True):
+        if not profile.rows:
+            raise InputError(f"{table.name}: holds no rows")
+    notes = [note for table in sides for note in table.notes]
+    notes += [
+        f"{table.short}: {note}" for table, side in zip(sides, (was, now), strict=True) for note in told_off_form(side)
+    ]
+    notes += [note for name in was if (note := frequent_token(sample[name]))]
+    return _compared(binning, before, after, plan, notes)
 
 
 def _told(progress: Progress, words: str, rows: int) -> None:
     progress(rows, words)
 
 
-# what is to be compared
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """`spec`: of what both tables have; `untold`: the KPIs that it names and the tables cannot tell, and why."""
-
-    spec: ModelSpec
-    named: Named
-    read: tuple[Column, ...]
-    untold: Mapping[str, str]
-
-
-def _planned(reference: Path, current: Path, spec: ModelSpec | None) -> _Plan:
-    types = [types_of([path]) for path in (reference, current)]
-    common = [name for name in types[0] if name in types[1]]
-    if not common:
-        names = [", ".join(some) or "none" for some in types]
-        raise InputError(f"no common column: {reference} has {names[0]}; {current} has {names[1]}")
-    only = [
-        Column(name, None, f"left out: not in {(current, reference)[side].name}")
-        for side in (0, 1)
-        for name in types[side]
-        if name not in types[1 - side]
-    ]
-    if spec is not None:
-        return _by_spec(spec, common, (reference, current))
-    return _by_inference(reference, current, {name: types[0][name] for name in common}, only)
-
-
-def _first_rows(path: Path, kinds: Mapping[str, Kind]) -> pl.DataFrame:
-    """The first batch. Raises InputError where there is none."""
-    found = next(read_batches([path], kinds), None)
-    if found is None or found.is_empty():
-        raise InputError(f"{path}: holds no rows")
-    return found
-
-
-def _by_inference(reference: Path, current: Path, types: Mapping[str, pl.DataType], only: list[Column]) -> _Plan:
-    kinds: dict[str, Kind] = dict.fromkeys(types, "categorical")  # as they are
-    now = _first_rows(current, kinds)
-    _first_rows(reference, kinds)
-    read = list(infer(sample_rows([reference], kinds, INFERRED_ROWS), now))
-    watched = {column.name: column.kind for column in read if column.kind is not None}
-    if not watched:
-        raise InputError(f"no column to compare: {'; '.join(f'{column.name}: {column.why}' for column in read)}")
-    spec = ModelSpec(
-        name="comparison", owner="nobody", task="binary_classification", features=watched, outcome=Outcome(column="")
-    )
-    return _Plan(spec, Named(), (*read, *only), {})
-
-
-def _by_spec(spec: ModelSpec, common: Sequence[str], sides: tuple[Path, Path]) -> _Plan:
-    """The spec, less what one of the tables lacks."""
-    lacking = f"left out: not in both of {sides[0].name} and {sides[1].name}"
-    read = [
-        Column(name, kind if name in common else None, f"{kind}: by the spec" if name in common else lacking)
-        for name, kind in spec.watched.items()
-    ]
-    features = {name: kind for name, kind in spec.features.items() if name in common}
-    if not features:
-        raise InputError(f"no feature of {spec.name} is in both tables; common are {', '.join(common)}")
-    score, label, latency = (
-        name if name in common else None
-        for name in (spec.prediction.column, spec.outcome.column, spec.columns.latency_ms)
-    )
-    named = Named(score, label if score and _readable_labels(spec) else None, latency)
-    prediction = spec.prediction.model_copy(update={} if score else {"score": None, "value": None})
-    left = spec.model_copy(
-        update={
-            "features": features,
-            "protected": {name: kind for name, kind in spec.protected.items() if name in common},
-            "prediction": prediction,
-            "columns": Columns(latency_ms=latency),
-        }
-    )
-    return _Plan(left, named, tuple(read), dict(_untold(spec, left, named, common)))
-
-
-def _readable_labels(spec: ModelSpec) -> bool:
-    positive = spec.outcome.positive
-    return spec.task == "regression" or (not isinstance(positive, str) and positive == 1)
-
-
-_PERFORMANCE: Mapping[Task, tuple[str, ...]] = {"binary_classification": ("auroc",), "regression": ("mae", "residuals")}
-
-
-def _untold(spec: ModelSpec, left: ModelSpec, named: Named, common: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """KPIs that the spec asks for, of which a table lacks a column."""
-    for name, reason in _lacking(spec, left, named, common):
-        if getattr(spec.kpis, name) is not None:
-            yield name, reason
-
-
-def _lacking(spec: ModelSpec, left: ModelSpec, named: Named, common: Sequence[str]) -> Iterator[tuple[str, str]]:
-    words, performance = "{} {!r} is not in both tables", _PERFORMANCE[spec.task]
-    if spec.prediction.column is not None and named.score is None:
-        for name in (*performance, "demographic_parity"):
-            yield name, words.format("the prediction", spec.prediction.column)
-    elif spec.outcome.column not in common:
-        yield from ((name, words.format("the label", spec.outcome.column)) for name in performance)
-    elif not _readable_labels(spec):
-        yield from ((name, f"labels are read as 0 and 1, not as {spec.outcome.positive!r}") for name in performance)
-    if spec.columns.latency_ms is not None and named.latency_ms is None:
-        yield "latency_p95_ms", words.format("the latency", spec.columns.latency_ms)
-    if spec.protected and not left.protected:
-        yield "demographic_parity", "no protected column is in both tables"
-
-
-def _frozen(reference: Reread, plan: _Plan) -> Binning:
+def _frozen(sample: pl.DataFrame, plan: Plan) -> Binning:
     """Bins of a bounded sample of the reference."""
-    sample, none = sample_batches(reference), pl.Series(SCORE, [], pl.Float64)
+    none = pl.Series(SCORE, [], pl.Float64)
     scores = sample[plan.named.score] if plan.named.score else none
     if plan.spec.task != "regression":
         return freeze_binning(sample, scores, plan.spec)
@@ -257,7 +170,7 @@ def _frozen(reference: Reread, plan: _Plan) -> Binning:
 # the comparison
 
 
-def _compared(binning: Binning, before: Profile, after: Profile, plan: _Plan) -> Comparison:
+def _compared(binning: Binning, before: Profile, after: Profile, plan: Plan, told: Sequence[str]) -> Comparison:
     spec, length = plan.spec, psi_window(plan.spec)
     reference = _timeless_reference(binning, before, spec, length)
     sides = ComparedColumns(
@@ -271,12 +184,14 @@ def _compared(binning: Binning, before: Profile, after: Profile, plan: _Plan) ->
     findings = sides.findings()
     kpis = _kpis(reference, after, findings, plan, length)
     threshold = spec.kpis.psi.threshold if spec.kpis.psi else float("inf")
-    columns = sorted((_column(finding, sides, threshold) for finding in findings), key=_badness)
-    notes = [INDEPENDENT]
+    unknown = {**plan.lacking, **_without_values(sides, plan, {finding.name for finding in findings})}
+    columns = [_column(finding, sides, threshold) for finding in findings]
+    columns = sorted([*columns, *(_unjudged(name, found, length) for name, found in unknown.items())], key=_badness)
+    notes = [*told, INDEPENDENT]
     if before.rows > scan.SAMPLE_ROWS:
         notes.insert(0, f"bins are frozen on a sample of {scan.SAMPLE_ROWS:,} of the reference's {before.rows:,} rows")
     return Comparison(
-        roll_up(kpis.values(), {column.finding.name: (column.verdict, column.finding.reason) for column in columns}),
+        _rolled_up(columns, kpis, plan.lacking),
         (before.rows, after.rows),
         tuple(columns),
         dict(sorted(kpis.items(), key=lambda item: _rank(item[1].verdict))),
@@ -304,14 +219,14 @@ def _timeless_reference(binning: Binning, before: Profile, spec: ModelSpec, leng
 
 
 def _kpis(
-    reference: Reference, after: Profile, findings: list[FeatureFinding], plan: _Plan, length: timedelta
+    reference: Reference, after: Profile, findings: list[FeatureFinding], plan: Plan, length: timedelta
 ) -> dict[str, KpiResult]:
     spec = plan.spec
     kpis = window_kpis(reference, after, spec, findings, length)
     if spec.kpis.demographic_parity and spec.protected:
         kpis["demographic_parity"] = parity(reference, after, spec)
     if spec.prediction.column is None:
-        for name in (*_PERFORMANCE[spec.task], "demographic_parity"):
+        for name in (*PERFORMANCE[spec.task], "demographic_parity"):
             kpis[name] = _without(kpis[name], Verdict.NOT_CONFIGURED, "no prediction is named")
     for name, reason in plan.untold.items():
         kpis[name] = _without(kpis[name], Verdict.INCONCLUSIVE, reason)
@@ -342,9 +257,34 @@ def _column(finding: FeatureFinding, sides: ComparedColumns, threshold: float) -
     )
 
 
+def _without_values(sides: ComparedColumns, plan: Plan, told: Collection[str]) -> dict[str, Lacking]:
+    """Watched columns of which neither side has a value."""
+    before, after, place = sides.before, sides.after, sides.before.layout.position
+    return {
+        name: Lacking(kind, "no value on either side", (1.0, float(after.lacking[k] / max(after.profile.rows, 1))))
+        for name, kind in plan.spec.watched.items()
+        if not before.rows[k := place[name]] and name not in told
+    }
+
+
+def _unjudged(name: str, found: Lacking, length: timedelta) -> ComparedColumn:
+    finding = FeatureFinding(name, length, 0, 0.0, 0.0, 0.0, 0.0, None, None, 1.0, 0.0, 0.0, 0, None, "", found.why)
+    return ComparedColumn(finding, found.kind, Verdict.INCONCLUSIVE, None, found.missing, Shape((), (), (), ()))
+
+
 def _rank(verdict: Verdict) -> int:
     return WORST_FIRST.index(verdict) if verdict in WORST_FIRST else len(WORST_FIRST)
 
 
 def _badness(column: ComparedColumn) -> tuple[int, float, float]:
     return _rank(column.verdict), -column.finding.distance, -column.finding.psi
+
+
+def _rolled_up(columns: Sequence[ComparedColumn], kpis: Mapping[str, KpiResult], lacking: Collection[str]) -> RollUp:
+    """A watched column that a table has not is never passed over: no OK beside it."""
+    rolled_up = roll_up(
+        kpis.values(), {column.finding.name: (column.verdict, column.finding.reason) for column in columns}
+    )
+    if lacking and rolled_up.verdict == Verdict.OK:
+        return replace(rolled_up, verdict=Verdict.INCONCLUSIVE)
+    return rolled_up

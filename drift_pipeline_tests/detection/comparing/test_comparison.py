@@ -184,14 +184,25 @@ def test_a_regression_tells_its_errors(tmp_path: Path) -> None:
     assert "held" not in " ".join(kpi.reason for kpi in worse.kpis.values())
 
 
-def test_labels_that_are_texts_are_said_not_guessed(tmp_path: Path) -> None:
-    rows = synthetic_history(10, 200, 0).with_columns(clicked=pl.lit("yes"))
-    spec = sample_spec(outcome={"column": "clicked", "positive": "yes"})
-    found = compared(tmp_path, rows, rows, spec)
-    assert (found.kpis["auroc"].verdict, found.kpis["auroc"].reason) == (
-        Verdict.INCONCLUSIVE,
-        "labels are read as 0 and 1, not as 'yes'",
+@pytest.mark.parametrize(
+    ("positive", "spelled"), [("yes", ("no", "yes")), (True, ("False", "True")), (2, ("1.0", "2.0")), ("1", ("0", "1"))]
+)
+def test_labels_are_read_by_the_specs_positive_as_in_a_history(
+    tmp_path: Path, positive: object, spelled: tuple[str, str]
+) -> None:
+    rows = synthetic_history(10, 200, 0)
+    texts = rows.with_columns(
+        pl.when(pl.col("clicked") == 1).then(pl.lit(spelled[1])).otherwise(pl.lit(spelled[0])).alias("clicked")
     )
+    spec = sample_spec(outcome={"column": "clicked", "positive": positive})
+    found, plain = compared(tmp_path, texts, texts, spec), compared(tmp_path, rows, rows, sample_spec())
+    assert found.kpis["auroc"] == plain.kpis["auroc"]
+
+
+def test_a_third_label_on_the_other_side_is_refused(tmp_path: Path) -> None:
+    rows = synthetic_history(10, 200, 0)
+    with pytest.raises(InputError, match=r"current\.parquet: row \d+: column 'clicked': 2 is a third label"):
+        compared(tmp_path, rows, rows.with_columns(clicked=pl.col("clicked") + 1), sample_spec())
 
 
 def test_what_nobody_named_is_not_configured(tmp_path: Path) -> None:
@@ -225,7 +236,7 @@ def test_columns_of_one_side_are_left_out_and_said(tmp_path: Path) -> None:
 
 def test_numbers_that_the_spec_wants_and_a_table_has_as_text_are_refused(tmp_path: Path) -> None:
     after = table(1000, 1).with_columns(x=pl.lit("much"))
-    with pytest.raises(InputError, match=r"current\.parquet: .*cannot be read"):
+    with pytest.raises(InputError, match=r"current\.parquet: row 1: column 'x': 'much' is not a number"):
         compared(tmp_path, table(1000, 0), after, spec_of("x", "w"))
 
 

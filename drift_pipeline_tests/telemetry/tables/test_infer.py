@@ -1,14 +1,14 @@
 """How the columns of two tables are read where no spec says it."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from drift_pipeline.detection.comparing.column_types import Column, infer, types_of
 from drift_pipeline.errors import InputError
+from drift_pipeline.telemetry.tables.infer import Column, Tables
+from drift_pipeline.telemetry.tables.table import Table
 
 N = 300
 FLOATS = np.random.default_rng(0).standard_normal(N)
@@ -17,8 +17,9 @@ SHUFFLED = np.random.default_rng(1).permutation(N) * 37
 
 
 def read(values: object, now: object = None, name: str = "x") -> Column:
-    first = pl.DataFrame({name: values})
-    return next(infer(first, first if now is None else pl.DataFrame({name: now})))
+    before = pl.DataFrame({name: values})
+    after = before if now is None else pl.DataFrame({name: now})
+    return next(Tables(Table.of(before), Table.of(after), before, after).infer())
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,8 @@ def read(values: object, now: object = None, name: str = "x") -> Column:
     [
         (FLOATS, "numeric", "numeric: float"),
         ([str(value) for value in FLOATS], "numeric", "numeric: float"),
-        ([0.0, 1.0] * 150, "numeric", "numeric: float"),
+        ([0.0, 1.0] * 150, "categorical", "categorical: 2 distinct integers"),
+        (["1.0", "2.0", None] * 100, "categorical", "categorical: 2 distinct integers"),
         ([1, 2, 3] * 100, "categorical", "categorical: 3 distinct integers"),
         (["1", "2"] * 150, "categorical", "categorical: 2 distinct integers"),
         ([7] * N, "categorical", "categorical: 1 distinct integer"),
@@ -61,30 +63,21 @@ def test_a_name_with_an_underscore_in_front_is_left_out() -> None:
     assert read(FLOATS, name="_score").kind is None
 
 
-def test_few_whole_numbers_that_a_side_writes_with_a_point_stay_numbers() -> None:
-    """1 and 1.0 would be two levels."""
-    assert read([1, 2, 3] * 100, [1.0, 2.0, None] * 100).kind == "numeric"
+def test_few_whole_numbers_are_levels_also_where_a_side_writes_them_with_a_point() -> None:
+    assert read([1, 2, 3] * 100, [1.0, 2.0, None] * 100).kind == "categorical"
+
+
+def test_few_whole_numbers_beside_fractions_stay_numbers() -> None:
+    assert read([1, 2, 3] * 100, [1.5, 2.0, None] * 100).kind == "numeric"
 
 
 @pytest.mark.parametrize(
-    ("values", "now"), [(FLOATS, ["low"] * N), (["low"] * N, FLOATS), ([True] * N, [1] * N), ([1] * N, TIMES)]
+    ("values", "now"), [(FLOATS, ["low"] * N), (["low"] * N, FLOATS), ([True] * N, [7] * N), ([1] * N, TIMES)]
 )
 def test_columns_of_two_natures_are_refused_by_name(values: object, now: object) -> None:
-    with pytest.raises(InputError, match=r"column 'x' holds .* in the reference and .* now"):
+    with pytest.raises(InputError, match=r"column 'x' holds .* in the table and .* in the table"):
         read(values, now)
 
 
 def test_a_column_that_is_empty_now_is_read_as_the_reference_says() -> None:
     assert read(FLOATS, [None] * N).kind == "numeric"
-
-
-def test_only_columns_that_all_files_have_are_common(tmp_path: Path) -> None:
-    pl.DataFrame({"a": [1], "b": [1.5]}).write_parquet(tmp_path / "first.parquet")
-    pl.DataFrame({"a": ["1"]}).write_csv(tmp_path / "second.csv")
-    assert list(types_of([tmp_path / "first.parquet", tmp_path / "second.csv"])) == ["a"]
-
-
-def test_an_empty_file_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").touch()
-    with pytest.raises(InputError, match=r"rows\.csv: the file is empty"):
-        types_of([tmp_path / "rows.csv"])

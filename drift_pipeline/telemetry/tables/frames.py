@@ -1,0 +1,47 @@
+"""Frames in memory, of Polars, pandas or Arrow, as one of Polars; and columns of several types as one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from drift_pipeline.errors import InputError
+from drift_pipeline.telemetry.tables.files import clean
+from drift_pipeline.telemetry.tables.levels import levels
+
+_NO_VALUE = ("None", "nan", "NaT", "<NA>")
+
+
+def as_frame(data: Any) -> pl.DataFrame:
+    """Raises InputError where it is no frame. pandas is told by its `iloc`, and not imported."""
+    if isinstance(data, pl.LazyFrame):
+        data = data.collect()
+    if isinstance(data, pl.DataFrame):
+        return data.with_columns(_series(column) for column in data if column.dtype == pl.Object)
+    if hasattr(data, "iloc") and hasattr(data, "columns"):
+        names = clean([str(name) for name in data.columns], Path("the table"))
+        return pl.DataFrame({name: _series(data.iloc[:, at]) for at, name in enumerate(names)})
+    if hasattr(data, "__arrow_c_stream__"):
+        return pl.DataFrame(data)
+    raise InputError(f"a {type(data).__name__} is no table; give a path, or a frame of Polars, pandas or Arrow")
+
+
+def _series(values: Any) -> pl.Series:
+    """Values of several Python types as texts, such as pandas writes them to a file."""
+    try:
+        found = pl.Series(values)
+    except (TypeError, ValueError):  # Arrow's errors among them
+        found = None
+    if found is not None and found.dtype != pl.Object:
+        return found
+    texts = [str(value) for value in values]
+    return pl.Series(getattr(values, "name", ""), [None if text in _NO_VALUE else text for text in texts], pl.String)
+
+
+def united(parts: Sequence[pl.Series]) -> pl.Series:
+    """One series of what files of several types hold: numbers stay numbers, else all are texts."""
+    types = {part.dtype for part in parts}
+    if len(types) > 1 and not all(dtype.is_numeric() or dtype == pl.Null for dtype in types):
+        parts = [part.cast(pl.String) if part.dtype.is_temporal() else levels(part, "text") for part in parts]
+    return pl.concat([part.to_frame() for part in parts], how="vertical_relaxed").to_series()
