@@ -126,7 +126,7 @@ def test_a_column_that_dies_or_comes_to_life_is_drift_of_distance_1(
 
 def test_a_column_without_a_value_on_either_side_is_left_out_and_named(tmp_path: Path) -> None:
     sides = [table(3000, 9 + k).with_columns(w=pl.lit(None, pl.Float64)) for k in (0, 1)]
-    found = compared(tmp_path, *sides)
+    found = compared(tmp_path, sides[0], sides[1])
     assert found.verdict == Verdict.OK
     assert next(column.why for column in found.read if column.name == "w") == "left out: no value on either side"
 
