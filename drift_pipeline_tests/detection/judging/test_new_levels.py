@@ -103,16 +103,18 @@ def test_what_is_shown_of_two_samples_is_near_nothing(m: int, n: int) -> None:
         assert finding.direction == "other mix"
 
 
-@pytest.mark.parametrize(
-    ("m", "n", "share"), [(2000, 2000, 0.1), (200, 2000, 0.1), (50_000, 50_000, 0.02), (50_000, 2000, 0.03)]
-)
-@pytest.mark.parametrize("name", ["two levels", "40 equal", "geometric .9", "Zipf 2", "three and 3,000"])
+KNOWN = ("two levels", "40 equal", "geometric .9", "Zipf 2")
+FOUND = [
+    *((name, 2000, 2000, 0.1) for name in (*KNOWN, "three and 3,000")),
+    *((name, 50_000, 2000, 0.03) for name in KNOWN),
+    *((name, 50_000, 50_000, 0.02) for name in KNOWN),
+    ("two levels", 200, 2000, 0.1),
+]
+
+
+@pytest.mark.parametrize(("name", "m", "n", "share"), FOUND)
 def test_a_level_that_is_new_in_enough_rows_is_drift_to_new_levels(name: str, m: int, n: int, share: float) -> None:
-    """Of a column most of whose levels are known; of the third with 40 % in rare ones, of 1 in 10 rows and more."""
-    if name == "three and 3,000" and (m < 2000 or share < 0.1):
-        pytest.skip("as many levels are new by chance")
-    if name in ("Zipf 2", "40 equal", "geometric .9") and m == 200:
-        pytest.skip("too few rows to know the levels")
+    """Of columns most of whose levels the reference knows; of the last with 40 % in rare ones."""
     rng = np.random.default_rng(0)
     frame = drawn(rng, m)
     binning = frozen(frame)
@@ -162,6 +164,16 @@ def test_levels_that_come_up_as_time_goes_on_are_new_only_beyond_what_healthy_wi
     alone, told = (judged(side(binning, frame), after, fresh)["Zipf 1"] for fresh in ({}, {"Zipf 1": 0.2}))
     assert (alone.drift, alone.direction) == (True, "new levels")
     assert (told.drift, told.direction) == (False, "other mix")
+
+
+def test_a_level_of_a_tenth_that_vanishes_is_drift_to_another_mix_and_a_rare_one_is_not() -> None:
+    before = pl.DataFrame(dict.fromkeys(NAMES, ["a"] * 1000 + ["b"] * 790 + ["c"] * 200 + ["d"] * 10))
+    after = pl.DataFrame(dict.fromkeys(NAMES, ["a"] * 1100 + ["b"] * 890 + ["d"] * 10))
+    binning = frozen(before)
+    found = judged(side(binning, before), side(binning, after))["two levels"]
+    assert (found.drift, found.direction, found.distance) == (True, "other mix", pytest.approx(0.1))
+    rare = after.with_columns(pl.all().replace({"d": "c"}))
+    assert judged(side(frozen(after), after), side(frozen(after), rare))["two levels"].drift is False
 
 
 @pytest.mark.parametrize("rows", [300, 2000])
