@@ -18,6 +18,7 @@ from drift_pipeline.clock import DAY, WEEK
 LEAST_ROWS = 200  # effective rows of a window, and of the reference's same hours
 LEAST_WINDOWS = 5  # healthy windows that tell how much a column varies
 LEAST_DISTANCE = 0.05  # a significant difference below it is real and does not matter
+LEAST_NEW_LEVELS = 0.01  # of rows whose level the reference lacks, beyond those it lets expect: no model knows them
 FARTHER = 1.5  # than the farthest healthy window: a new month breaks the record of the last two often enough
 FAR_BEYOND = 3.0  # times the threshold, from which a bound warns where nothing tells how much is healthy
 IID_BELOW = 1.5  # phi under which rows count as independent, where few windows tell it

@@ -34,7 +34,7 @@ from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.verdict import FeatureFinding
 from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.detection.thresholds import false_discovery_rate
-from drift_pipeline_tests.benchmarks.traffic import LEVEL_NAMES, Shape, below, column, level_shares, names, spec_of
+from drift_pipeline_tests.benchmarks.traffic import Shape, below, column, levels, many, names, spec_of
 
 SIZES = (50, 200, 500, 1000, 5000, 50_000)
 REFERENCE_ROWS = 50_000
@@ -54,7 +54,7 @@ class Reference:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, features: int, rows: int = REFERENCE_ROWS) -> "Reference":
-        shapes = names(features)
+        shapes = names(features) | many(features)
         frame = pl.DataFrame({name: column(shape, rng.standard_normal(rows)) for name, shape in shapes.items()})
         spec = spec_of(features).model_copy(update={"protected": {}})
         binning = freeze_binning(frame, pl.Series([0.5]), spec)
@@ -97,7 +97,7 @@ class Reference:
         bins, shape = self.binning.columns[name], self.shapes[name]
         if isinstance(bins, NumericBins):
             return np.diff(below(shape, bins.cuts, shift), prepend=0.0, append=1.0).clip(0.0)
-        return _level_probabilities(bins, shift)
+        return _level_probabilities(bins, shape, shift)
 
     def window(self, rng: np.random.Generator, n: int, shifted: dict[str, Floats]) -> Profile:
         """n rows, of which the columns in `shifted` have the probabilities given there."""
@@ -113,12 +113,13 @@ class Reference:
         return ComparedColumns(self.before, Side.of(self.layout, window), HOUR, null, null, rate).findings()
 
 
-def _level_probabilities(bins: CategoricalBins, shift: float) -> Floats:
+def _level_probabilities(bins: CategoricalBins, shape: Shape, shift: float) -> Floats:
     from scipy.special import ndtr, ndtri
 
-    edges = ndtr(ndtri(np.clip(np.cumsum(level_shares()), 0, 1)) - shift)
+    known, healthy = levels(shape)
+    edges = ndtr(ndtri(np.clip(np.cumsum(healthy), 0, 1)) - shift)
     shares = np.diff(edges, prepend=0.0).clip(0.0)
-    found = np.bincount(bins.index(LEVEL_NAMES), shares, bins.bins + 1)
+    found = np.bincount(bins.index(known), shares, bins.bins + 1)
     return np.asarray(found / found.sum())
 
 
@@ -177,9 +178,9 @@ def shares(
     found, number = Shares(), min(REFERENCES, max(1, windows // 50))
     for place, part in enumerate(np.array_split(np.arange(windows), number)):
         reference = drawn(seed, features, place)
-        elsewhere = {name: reference.probabilities(name, shift) for name in reference.shapes} if moved else {}
+        elsewhere = {name: reference.probabilities(name, shift) for name in names(features)} if moved else {}
         for _ in part:
-            chosen = [str(name) for name in rng.choice(list(reference.shapes), moved, replace=False)]
+            chosen = [str(name) for name in rng.choice(list(names(features)), moved, replace=False)]
             window = reference.window(rng, n, {name: elsewhere[name] for name in chosen})
             found.take(reference.findings(window, rate), chosen)
         print(f"{time.strftime('%H:%M:%S')} {features} x {n}: {found.windows} windows", file=sys.stderr)

@@ -1,14 +1,16 @@
 """Seeded traffic for the benchmarks: features of five shapes on a latent normal scale, hour by hour, with labels.
 
-A shift acts on the latent scale, x = f(z + shift), so that "0.5 sd" means the same for every shape. Healthy traffic is
-independent rows, or has a daily cycle in half of the features and effects of the day in all of them.
+For every ten features there are two healthy columns more, of which a reference never knows every level: merchants by
+Zipf's law with a heavy tail, and 1,200 equally frequent codes. A shift acts on the latent scale, x = f(z + shift), so
+that "0.5 sd" means the same for every shape. Healthy traffic is independent rows, or has a daily cycle in half of the
+features and effects of the day in all of them.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -20,11 +22,10 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.synthetic import START
 
 Floats = npt.NDArray[np.float64]
-Shape = Literal["normal", "lognormal", "zero_inflated", "discrete", "categorical"]
+Shape = Literal["normal", "lognormal", "zero_inflated", "discrete", "categorical", "heavy_tailed", "many_levels"]
 
 SHAPES: tuple[Shape, ...] = ("normal", "lognormal", "zero_inflated", "discrete", "categorical")
-LEVELS = 1000
-LEVEL_NAMES = pl.Series([f"level{k:03d}" for k in range(LEVELS)])
+MANY: tuple[Shape, ...] = ("heavy_tailed", "many_levels")
 _DAYS = 400
 _SLOPE = 1.7  # norm of the score's coefficients: an AUROC of .83
 
@@ -34,16 +35,23 @@ def names(features: int) -> dict[str, Shape]:
     return {f"{SHAPES[k % 5]}{k // 5}": SHAPES[k % 5] for k in range(features)}
 
 
-def level_shares() -> Floats:
-    """Zipf's law over 1000 levels: the first has 13 %, the last 0.01 %."""
-    weights: Floats = 1 / np.arange(1.0, LEVELS + 1)
-    return np.asarray(weights / weights.sum())
+def many(features: int) -> dict[str, Shape]:
+    """`heavy_tailed0, many_levels0, ...`: the columns of very many levels beside so many features."""
+    return {f"{shape}{k}": shape for k in range(max(1, features // 10)) for shape in MANY}
+
+
+@cache
+def levels(shape: Shape) -> tuple[pl.Series, Floats]:
+    """Names and shares: 1000 levels by Zipf's law, from 13 % to 0.01 %; 20,000 with a heavy tail; 1,200 equal ones."""
+    number, power = {"categorical": (1000, 1.0), "heavy_tailed": (20_000, 1.3), "many_levels": (1200, 0.0)}[shape]
+    weights: Floats = np.arange(1.0, number + 1) ** -power
+    return pl.Series([f"level{k:03d}" for k in range(number)]), np.asarray(weights / weights.sum())
 
 
 def column(shape: Shape, z: Floats) -> pl.Series:
     """Values of a feature from its latent normal ones: the same rank at every z, whatever the shape."""
-    if shape == "categorical":
-        return _levels(z)
+    if shape in ("categorical", *MANY):
+        return _levels(shape, z)
     if shape == "lognormal":
         return pl.Series(np.exp(z))
     if shape == "zero_inflated":
@@ -51,11 +59,12 @@ def column(shape: Shape, z: Floats) -> pl.Series:
     return pl.Series(np.floor(5 * np.exp(0.5 * z)) if shape == "discrete" else z)
 
 
-def _levels(z: Floats) -> pl.Series:
+def _levels(shape: Shape, z: Floats) -> pl.Series:
     from scipy.special import ndtr
 
-    place = np.searchsorted(np.cumsum(level_shares()), ndtr(z), side="right")
-    return LEVEL_NAMES.gather(np.minimum(place, LEVELS - 1))
+    known, shares = levels(shape)
+    place = np.searchsorted(np.cumsum(shares), ndtr(z), side="right")
+    return known.gather(np.minimum(place, len(known) - 1))
 
 
 def below(shape: Shape, cuts: Floats, shift: float) -> Floats:
@@ -76,7 +85,9 @@ def below(shape: Shape, cuts: Floats, shift: float) -> Floats:
 
 def spec_of(features: int) -> ModelSpec:
     """All KPIs on; labels come at once, so that AUROC is judged in every window."""
-    kinds = {name: "categorical" if shape == "categorical" else "numeric" for name, shape in names(features).items()}
+    shapes = names(features) | many(features)
+    of_levels = ("categorical", *MANY)
+    kinds = {name: "categorical" if shape in of_levels else "numeric" for name, shape in shapes.items()}
     return ModelSpec.model_validate(
         {
             "name": "benchmark",
@@ -129,6 +140,8 @@ class Traffic:
             coin = change.coins * later
         chance = np.where(rng.random(len(at)) < coin, 0.5, score)
         columns = {name: column(shape, z[k]) for k, (name, shape) in enumerate(self.shapes.items())}
+        more = np.random.default_rng([self.seed, 5, number])
+        columns |= {name: column(shape, more.standard_normal(len(at))) for name, shape in many(self.features).items()}
         return pl.DataFrame(
             {
                 "_time": times,

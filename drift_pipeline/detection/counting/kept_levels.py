@@ -51,7 +51,7 @@ def selection_bias(counts: Ints, bar: int) -> float:
     >>> round(selection_bias(np.full(100, 20), bar=25), 1)
     34.1
     >>> round(selection_bias(np.array([500, 300, 12, 3]), bar=5), 3)
-    0.421
+    0.406
     """
     from scipy.special import gammaln
 

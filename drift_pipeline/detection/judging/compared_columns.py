@@ -29,7 +29,7 @@ from drift_pipeline.detection.statistics.moments import log_variance_ratio_p_val
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
 from drift_pipeline.detection.statistics.psi import occupied_bins, psi_lower_bound_rows, psi_p_value, psi_rows
 from drift_pipeline.detection.statistics.share_difference import largest_difference_lower_bound_rows
-from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_ROWS
+from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_NEW_LEVELS, LEAST_ROWS
 
 MISSING_DIRECTIONS = ("more missing", "fewer missing")
 UNKNOWN = "how much this column varies by itself is not known: too few healthy windows with enough rows"
@@ -195,7 +195,7 @@ class ComparedColumns:
             float(test.lower[k]),
             int(self.after.beyond[k]),
             None if reason else False,
-            self._missing_direction(k) if of_missing else self._direction(name, k),
+            self._missing_direction(k) if of_missing else self._direction(k),
             reason,
         )
 
@@ -238,9 +238,9 @@ class ComparedColumns:
 
     def _confirmed(self, finding: FeatureFinding) -> FeatureFinding:
         """DRIFT: significant, matters, seconded by PSI or the moments, and beyond what healthy windows ever showed."""
-        if finding.distance_lower <= LEAST_DISTANCE:
-            return replace(finding, reason=f"significant, but the difference may be below {LEAST_DISTANCE}")
         k, of_missing = self.before.layout.position[finding.name], finding.direction in MISSING_DIRECTIONS
+        if finding.distance_lower <= LEAST_DISTANCE and not self._has_new_levels(k):
+            return replace(finding, reason=f"significant, but the difference may be below {LEAST_DISTANCE}")
         if not of_missing and k < self.before.layout.numeric and not self._seconded(finding, k):
             return replace(finding, reason="significant, but neither PSI nor the moments second it")
         null = self.missing_null if of_missing else self.null
@@ -266,16 +266,19 @@ class ComparedColumns:
             tests.append(log_variance_ratio_p_value(var_ref, sizes[0], var_now, sizes[1]))
         return min(tests) <= self.rate / 2
 
+    def _has_new_levels(self, k: int) -> bool:
+        """Whether more rows have a level that the reference lacks than it lets expect, by more than matters."""
+        place = k - self.before.layout.numeric
+        return place >= 0 and bool(self._new.lower[place] > LEAST_NEW_LEVELS)
+
     def _missing_direction(self, k: int) -> str:
         before, after = (side.lacking[k] / (side.lacking[k] + side.rows[k]) for side in (self.before, self.after))
         return MISSING_DIRECTIONS[0] if after > before else MISSING_DIRECTIONS[1]
 
-    def _direction(self, name: str, k: int) -> str:
+    def _direction(self, k: int) -> str:
         """What moved most, in words: up, down, wider, narrower, new levels, other mix."""
         if k >= self.before.layout.numeric:
-            place = k - self.before.layout.numeric
-            more = self.after.profile.unseen(name) / self.after.rows[k] - self._new.expected[place]
-            return "new levels" if self._new.exceed[place] and more > 0.01 else "other mix"
+            return "new levels" if self._has_new_levels(k) else "other mix"
         (mean_ref, var_ref), (mean_now, var_now) = self.before.moments[k].tolist(), self.after.moments[k].tolist()
         shift, ratio = mean_now - mean_ref, (var_now + 1e-12) / (var_ref + 1e-12)
         if abs(shift) >= abs(ratio**0.5 - 1):

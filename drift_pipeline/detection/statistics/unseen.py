@@ -16,16 +16,16 @@ def unseen_mass(once: Array, twice: Array, unseen: Array, rows: Array) -> tuple[
     """Share of rows to come whose level a reference lacks, and how many rows' worth of evidence that is, each (K,).
 
     With N1 levels of one row and N2 of two among the rows that froze them, and `unseen` further rows counted since,
-    the share is (N1 + unseen) / rows. Its mean squared error is (N1 + 2 N2 + unseen) / rows^2 (X_k and its successors
-    Poisson; exact), as if a share of as many unseen rows had been counted on rows N / (N + 2 N2) ones, N = N1 + unseen
-    (and one more, so that N2 tells also where N1 is 0).
+    the share is u = (N1 + unseen) / rows. Its mean squared error is u (1 - u) / rows + 2 N2 / rows^2, which is that of
+    a share counted on fewer rows: these. One row more of either kind, so that N2 tells also where u is 0 or 1.
 
     >>> share, effective = unseen_mass(*map(np.array, ([378.0], [315.0], [0.0], [2000.0])))
     >>> share.round(3).tolist(), effective.round().tolist()
-    ([0.189], [751.0])
+    ([0.189], [656.0])
     """
     found = once + unseen
-    return found / rows, rows * (found + 1) / (found + 1 + 2 * twice)
+    spread = (found + 1) * (rows - found + 1) / rows
+    return found / rows, rows * spread / (spread + 2 * twice)
 
 
 def unseen_p_value(unseen: Array, n: Array, share: Array, m: Array) -> Array:

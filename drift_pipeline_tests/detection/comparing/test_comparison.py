@@ -101,6 +101,38 @@ def test_below_200_rows_nothing_is_claimed(tmp_path: Path) -> None:
     assert "150 effective rows, 200 are needed" in found.columns[0].finding.reason
 
 
+@pytest.mark.parametrize("power", [0.0, 1.3], ids=["equal codes", "heavy-tailed merchants"])
+def test_two_samples_of_very_many_levels_do_not_differ(tmp_path: Path, power: float) -> None:
+    rng, number = np.random.default_rng(0), 1200 if power == 0 else 20_000
+    shares = np.arange(1.0, number + 1) ** -power
+    codes = (rng.choice(number, 2000, p=shares / shares.sum()).astype(str) for _ in range(2))
+    found = compared(tmp_path, *(table(2000, 20 + k).with_columns(code=pl.Series(c)) for k, c in enumerate(codes)))
+    code = next(column for column in found.columns if column.finding.name == "code")
+    assert (found.verdict, code.verdict) == (Verdict.OK, Verdict.OK)
+    assert code.finding.psi < 0.05
+    assert code.finding.p_value > 0.01
+
+
+@pytest.mark.parametrize(
+    ("changed", "direction", "verdict"),
+    [
+        (pl.lit("new").alias("level"), "new levels", Verdict.BREACH),  # PSI .6, at least .2
+        (pl.lit(None, pl.String).alias("level"), "more missing", Verdict.WARN),
+        (pl.lit(None, pl.Float64).alias("w"), "more missing", Verdict.WARN),
+        (pl.lit(float("inf")).alias("w"), "more missing", Verdict.WARN),
+    ],
+)
+def test_a_tenth_of_2000_rows_with_a_new_level_or_without_a_value_is_drift(
+    tmp_path: Path, changed: pl.Expr, direction: str, verdict: Verdict
+) -> None:
+    after = table(2000, 31)
+    found = compared(tmp_path, table(2000, 30), pl.concat([after[:200].with_columns(changed), after[200:]]))
+    first = found.columns[0]
+    assert (found.verdict, first.verdict, first.finding.direction) == (verdict, verdict, direction)
+    assert first.finding.distance == pytest.approx(0.1, abs=0.02)
+    assert 0.05 < first.finding.distance_lower < 0.1
+
+
 @pytest.mark.parametrize(
     ("before", "after", "direction", "verdict"),
     [

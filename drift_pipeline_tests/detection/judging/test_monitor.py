@@ -12,6 +12,7 @@ from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.detection.judging.monitor import window_lengths
 from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.detection.thresholds import LEAST_ROWS
+from drift_pipeline.policy.incident import Incident, step
 from drift_pipeline.telemetry.synthetic import seasonal_history
 from drift_pipeline_tests.detection.worlds import SPEC, World, finding, rows, spec_of
 
@@ -118,11 +119,13 @@ def test_a_column_that_loses_all_values_is_drift_to_more_missing(healthy: World,
 
 
 def test_a_column_that_died_drifts_in_every_window_as_it_fills_and_never_is_inconclusive(healthy: World) -> None:
-    world, looks = healthy.again(), []
+    world, looks, incident = healthy.again(), [], Incident("sha256:reference")
     for number in range(10):
         frame = rows(np.random.default_rng(number), 1, PER_DAY, first_day=REFERENCE_DAYS + number)
         world.land(frame.with_columns(x=pl.lit(None, pl.Float64)))
         looks.append(world.at((number + 1) * DAY))
+        incident, _ = step(incident, looks[-1])
+    assert (incident.open, incident.features) == (True, ("x",))
     assert [report.drifting for report in looks] == [("x",)] * 10
     assert {report.kpis["psi"].verdict for report in looks} == {Verdict.WARN}
     assert {f.window for f in looks[-1].features if f.drift} >= {DAY, WEEK}
