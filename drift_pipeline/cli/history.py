@@ -178,14 +178,15 @@ def _told(summary: dict[str, Any], out: Path) -> str:
     from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
 
     measure, audit = measured_by(summary), summary["audit"]
-    told = summary[measure.kpi]
+    told, period = summary[measure.kpi], summary[measure.kpi]["period"]
+    pooled = "" if period == "month" else f"; by {period}: months hold too few labels"
     lines = [
         f"{summary['model']}: {summary['rows']:,} rows, {summary['from'][:10]} to {summary['to'][:10]}, "
         f"{summary['evaluations']:,} ticks" + (", interrupted" if summary["partial"] else ""),
         *(f"note        {note}" for note in summary["notes"]),
         f"{measure.name:<11} frozen {_known(measure.shown, told['frozen'])}, "
-        f"loop {_known(measure.shown, told['loop'])} (mean over months), "
-        f"worst month {_known(measure.shown_gain, told['worst_month'])} against frozen",
+        f"loop {_known(measure.shown, told['loop'])} (mean over {period}s), "
+        f"worst {period} {_known(measure.shown_gain, told['worst_month'])} against frozen{pooled}",
         f"incidents   {summary['incidents']}, alerts {summary['alerts']}, decisions "
         + (", ".join(f"{action} {n}" for action, n in summary["decisions"].items()) or "none"),
         f"trainings   {len(summary['retrains'])}, of them {summary['rejected_candidates']} rejected; "

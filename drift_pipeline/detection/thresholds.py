@@ -25,7 +25,7 @@ IID_BELOW = 1.5  # phi under which rows count as independent, where few windows 
 SPARSE_ROWS = (200, 1000)  # of the windows of a model with few rows; 28 days of any other hold the first
 _SPARE = 1.1  # a window of chance's 200 rows would lack some of them half the time
 _LONGEST = 104 * WEEK
-_ROWS_A_BLOCK = 50
+ROWS_A_BLOCK = 50
 
 
 def sparse_lengths(rows: int, span: timedelta) -> tuple[timedelta, ...]:
@@ -51,7 +51,7 @@ def block_days(rows: int, span: timedelta) -> int:
     """
     if not sparse_lengths(rows, span):
         return 1
-    return 7 * math.ceil(_ROWS_A_BLOCK / (rows * (WEEK / span)))
+    return 7 * math.ceil(ROWS_A_BLOCK / (rows * (WEEK / span)))
 
 
 def iid_below(windows: int) -> float:

@@ -269,7 +269,7 @@ def _months(replays: Sequence[Mapping[str, Any]], span: tuple[datetime, datetime
     frozen = [side(one, "frozen") for one in replays]
     lines = [charts.Line("frozen", "frozen", frozen[0])] if all(values == frozen[0] for values in frozen) else []
     lines += [charts.Line(one["name"], f"side-{n % 8}", side(one, "loop")) for n, one in enumerate(replays)]
-    return charts.by_month(months, lines, span, measure=measure)
+    return charts.by_month(months, lines, span, measure=measure, period=replays[0][measure.kpi]["period"])
 
 
 def _best(replays: Sequence[Mapping[str, Any]], row: Row) -> list[int]:

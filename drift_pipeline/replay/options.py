@@ -57,7 +57,27 @@ def reference_span(frame: pl.DataFrame, spec: ModelSpec, options: Options) -> Wi
             f"{spec.name}: the history ends at {frame['_time'][-1]:%Y-%m-%d %H:%M}, before the reference span does "
             f"({span.end:%Y-%m-%d %H:%M}): give a shorter --reference or a longer history"
         )
+    _require_labels(frame, spec, span)
     return span
+
+
+def _require_labels(frame: pl.DataFrame, spec: ModelSpec, span: Window) -> None:
+    """Enough labels are known by the end of the reference span, else how long it has to be."""
+    enough, least = outcomes_of(frame, spec)["_observed_at"].sort(), spec.retrain.min_rows
+    inside = int((enough <= span.end).sum())
+    if inside >= least:
+        return
+    lack = f"{spec.name}: {inside:,} labels are known by {span.end:%Y-%m-%d}, where retrain.min_rows is {least:,}"
+    if len(enough) < least:
+        raise InputError(f"{lack}, and the whole history has {len(enough):,}: set a smaller retrain.min_rows")
+    days = (enough[least - 1] - span.start) // DAY + 1
+    raise InputError(f"{lack}: give --reference {days}d, in which as many are, or set a smaller retrain.min_rows")
+
+
+def outcomes_of(frame: pl.DataFrame, spec: ModelSpec) -> pl.DataFrame:
+    """The labels of a history, each with when it is known."""
+    known = frame.filter(pl.col("_label").is_not_null())
+    return known.select("_id", (pl.col("_time") + spec.outcome.delay).alias("_observed_at"), "_label")
 
 
 def ticks_of(start: datetime, last: datetime, step: timedelta) -> list[datetime]:

@@ -69,7 +69,13 @@ def report_page(left: Left) -> str:
         facts,
         timeline_svg=charts.timeline(told),
         months_svg=charts.by_month(
-            names, (first, second), (left.start, left.end), told.reigns, fill=True, measure=left.performance
+            names,
+            (first, second),
+            (left.start, left.end),
+            told.reigns,
+            fill=True,
+            measure=left.performance,
+            period=left.summary[left.performance.kpi]["period"],
         ),
         measure=left.performance,
         drawn={one["key"]: one["drawn"] for one in found},

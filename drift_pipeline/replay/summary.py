@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,9 @@ from drift_pipeline.control.audit import Verification
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.spec import ModelSpec
 
-LEAST_ROWS_A_MONTH = 100
+LEAST_ROWS_A_PERIOD = 100
+Period = Literal["month", "quarter", "year"]
+_EDGES = 2
 Floats = npt.NDArray[np.float64]
 
 
@@ -74,11 +76,13 @@ def summarise(facts: Facts) -> dict[str, Any]:
     Under the name of the task's KPI, `auroc` or `mae`, stands that performance. A month has one with at least 100
     labelled rows (and both classes), else null; the means are over months that have both sides. `frozen` are the
     recorded scores or the first model's, `loop` the scores as served. `worst_month` is the smallest gain of the loop:
-    of AUROC in points, of MAE as a share of the frozen model's. `reigns` are the champions' times, with the performance
-    of both sides on the same rows: what each promotion gained. `last` is the verdict of the last tick, with how many of
-    the KPIs it is of, and why the others were not judged; null where there was no tick.
+    of AUROC in points, of MAE as a share of the frozen model's. `period` is what these months are: quarters or years
+    where most months hold too few labels. `reigns` are the champions' times, with the performance of both sides on the
+    same rows: what each promotion gained. `last` is the verdict of the last tick, with how many of the KPIs it is of,
+    and why the others were not judged; null where there was no tick.
     """
-    months, performance = by_month(facts), performance_of(facts.spec)
+    period, performance = period_of(facts), performance_of(facts.spec)
+    months = by_month(facts, period)
     counted = [m for m in months if m["frozen"] is not None and m["loop"] is not None]
     return {
         "model": facts.spec.name,
@@ -96,6 +100,7 @@ def summarise(facts: Facts) -> dict[str, Any]:
             "frozen": _mean([m["frozen"] for m in counted]),
             "loop": _mean([m["loop"] for m in counted]),
             "worst_month": min((round(performance.gain(m["frozen"], m["loop"]), 6) for m in counted), default=None),
+            "period": period,
             "by_month": months,
         },
         "incidents": facts.incidents,
@@ -123,13 +128,36 @@ def _retrain(retrain: Retrain, kpi: str) -> dict[str, Any]:
     return {(f"{kpi}_{name}" if name in ("before", "after") else name): value for name, value in said.items()}
 
 
-def by_month(facts: Facts) -> list[dict[str, Any]]:
-    """Performance of both sides for each calendar month (UTC) that has a row."""
-    frame = _labelled(facts).with_columns(month=pl.col("time").dt.strftime("%Y-%m"))
+def period_of(facts: Facts) -> Period:
+    """The shortest of month, quarter and year of which at least half hold 100 labelled rows; else a month.
+
+    What the history begins and ends with is seldom whole, and does not count where there are three or more.
+    """
+    known = _labelled(facts).filter(pl.col("label").is_not_null() & pl.col("frozen").is_finite())
+    periods: tuple[Period, ...] = get_args(Period)
+    for period in periods:
+        rows = _named(known, facts, period).group_by("period", maintain_order=True).len()["len"].to_numpy()
+        whole = rows[1:-1] if len(rows) >= _EDGES + 1 else rows
+        if len(whole) and np.median(whole) >= LEAST_ROWS_A_PERIOD:
+            return period
+    return "month"
+
+
+def by_month(facts: Facts, period: Period = "month") -> list[dict[str, Any]]:
+    """Performance of both sides for each calendar month (or quarter, or year), by the clock on the wall."""
+    frame = _named(_labelled(facts), facts, period)
     months = []
-    for (month,), rows in frame.group_by("month", maintain_order=True):
-        months.append({"month": month, **_sides(rows, facts)})
+    for (name,), rows in frame.group_by("period", maintain_order=True):
+        months.append({"month": name, **_sides(rows, facts)})
     return months
+
+
+def _named(frame: pl.DataFrame, facts: Facts, period: Period) -> pl.DataFrame:
+    """With the `period` of each row: 2026-01, 2026-Q1 or 2026."""
+    time = pl.col("time").dt.convert_time_zone(facts.spec.timezone)
+    year = time.dt.strftime("%Y")
+    names = {"month": time.dt.strftime("%Y-%m"), "quarter": pl.format("{}-Q{}", year, time.dt.quarter()), "year": year}
+    return frame.with_columns(names[period].alias("period"))
 
 
 def reigns(facts: Facts) -> list[dict[str, Any]]:
@@ -156,7 +184,7 @@ def _sides(rows: pl.DataFrame, facts: Facts) -> dict[str, float | None]:
 
 def _performance(rows: pl.DataFrame, side: str, spec: ModelSpec) -> float | None:
     usable = rows.filter(pl.col("label").is_not_null(), pl.col(side).is_finite())
-    if usable.height < LEAST_ROWS_A_MONTH:
+    if usable.height < LEAST_ROWS_A_PERIOD:
         return None
     found = performance_of(spec).of(usable["label"].to_numpy(), usable[side].to_numpy())
     return None if found is None else round(found, 6)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.loop import RECORDED, Loop, Version
+from drift_pipeline.replay.options import outcomes_of
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.rollout.route import split
 from drift_pipeline.spec import ModelSpec
@@ -19,7 +20,7 @@ class Traffic:
     def __init__(self, frame: pl.DataFrame, spec: ModelSpec, lake: Lake, loop: Loop) -> None:
         self._frame, self._spec, self._lake, self._loop = frame, spec, lake, loop
         self._recorded = spec.prediction.column is not None
-        self._outcomes = _outcomes(frame, spec)
+        self._outcomes = outcomes_of(frame, spec)
         self.scores: npt.NDArray[np.float64] = np.full(frame.height, np.nan)
         self.landed = self._labelled = self._batch = 0
 
@@ -79,8 +80,3 @@ class Traffic:
 
 def _answered(rows: pl.DataFrame, score: pl.Series, version: str, route: str) -> pl.DataFrame:
     return rows.with_columns(score.alias("_score"), _version=pl.lit(version), _route=pl.lit(route))
-
-
-def _outcomes(frame: pl.DataFrame, spec: ModelSpec) -> pl.DataFrame:
-    known = frame.filter(pl.col("_label").is_not_null())
-    return known.select("_id", (pl.col("_time") + spec.outcome.delay).alias("_observed_at"), "_label")

@@ -238,7 +238,7 @@ def test_a_replay_in_which_nothing_happened_has_a_page(tmp_path: Path) -> None:
     store_of(folder).close()
     pl.read_parquet(folder / "kpis.parquet").clear().write_parquet(folder / "kpis.parquet")
     nothing = {"incidents": 0, "decisions": {}, "reigns": [], "retrains": [], "promotions": 0, "evaluations": 0}
-    auroc: dict[str, Any] = {"frozen": None, "loop": None, "worst_month": None, "by_month": []}
+    auroc: dict[str, Any] = {"frozen": None, "loop": None, "worst_month": None, "period": "month", "by_month": []}
     changed(folder, **nothing, auroc=auroc, partial=True, audit={"records": 0, "head": None, "verified": True})
     page = written(folder)
     assert "Nothing was trained." in page.texts

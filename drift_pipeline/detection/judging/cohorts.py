@@ -42,16 +42,25 @@ def cohorts(tick: Tick) -> Iterator[Cohort]:
 
 
 def _waits(tick: Tick) -> str:
-    end = first_whole_day(tick)
-    known = _told(end + tick.spec.outcome.delay)
-    return f"the first whole 24 h window ends {_told(end)}, and is judged when its labels have come ({known})"
+    known = _told(first_end(tick, DAY, day_slides_by(tick)) + tick.spec.outcome.delay)
+    return f"{first_whole(tick, DAY, day_slides_by(tick))}, and is judged when its labels have come ({known})"
 
 
-def first_whole_day(tick: Tick) -> datetime:
-    """When the first window of a whole day since monitoring began ends."""
-    slices, delay = tick.slices, tick.spec.outcome.delay
-    by_hour = DAY in tick.lengths and delay + DAY <= HOURS_KEPT
-    return slices.zone.later(slices.zone.ceil(slices.armed_at, HOUR if by_hour else DAY), DAY)
+def day_slides_by(tick: Tick) -> timedelta:
+    """An hour, or where labels take so long that hours are folded a day."""
+    return HOUR if DAY in tick.lengths and tick.spec.outcome.delay + DAY <= HOURS_KEPT else DAY
+
+
+def first_whole(tick: Tick, length: timedelta, unit: timedelta = HOUR) -> str:
+    """When the first window of this length, which slides by the unit, ends since monitoring began, in words."""
+    hours = f"{length // HOUR} h" if length <= DAY else f"{length.days} d"
+    return f"the first whole {hours} window ends {_told(first_end(tick, length, unit))}"
+
+
+def first_end(tick: Tick, length: timedelta, unit: timedelta) -> datetime:
+    """The end of that window."""
+    zone = tick.slices.zone
+    return zone.later(zone.ceil(tick.slices.armed_at, unit), length)
 
 
 def _told(moment: datetime) -> str:

@@ -13,6 +13,7 @@ import polars as pl
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.counting.binning import SCORE, Binning, CategoricalBins, Floats, Ints, NumericBins
+from drift_pipeline.detection.counting.windows import nominal
 from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
@@ -48,7 +49,7 @@ def estimated(
     name, n = "estimated_auroc", int(scored.sum())
 
     def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
-        return KpiResult(name, verdict, value, -drop, bound, window.length, n, reason)
+        return KpiResult(name, verdict, value, -drop, bound, nominal(window), n, reason)
 
     baseline, value = reference.auroc, estimate_of(reference, scored)
     if baseline is None or value is None or n < LEAST_ROWS:
@@ -71,7 +72,7 @@ def _margin(reference: Reference, baseline: Auroc, scored: Ints, window: Window)
     assert isinstance(bins, NumericBins)
     found = estimated_auroc(*reference.held_out, scored, atom=bins.atom)
     error = float(reference.auroc_phi**0.5 * np.hypot(found.standard_error, baseline.standard_error))
-    return auroc_z(window.length) * float(error) + found.slack + baseline.slack
+    return auroc_z(nominal(window)) * float(error) + found.slack + baseline.slack
 
 
 def sample_day(binning: Binning, frame: pl.DataFrame, day: date) -> Floats:

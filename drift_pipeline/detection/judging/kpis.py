@@ -8,6 +8,7 @@ from drift_pipeline.clock import DAY, HOUR, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import SCORE, Ints
 from drift_pipeline.detection.counting.layout import Side
 from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
+from drift_pipeline.detection.judging.cohorts import first_whole
 from drift_pipeline.detection.judging.fairness import parity
 from drift_pipeline.detection.judging.hints import estimate_of, estimated, multivariate
 from drift_pipeline.detection.judging.labelled import LEAST_OF_A_CLASS, MATURE, auroc, errors, labelled_scores
@@ -156,7 +157,8 @@ def _range_z(tick: Tick) -> KpiResult:
     window = _first_with_rows(tick)
     if window is None:
         return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, _too_few())
-    matched, profile = tick.reference.matched(window), tick.profile(window)
+    profile = tick.profile(window)
+    matched = tick.reference.matched(window, tick.cycle(window, profile.rows).lost)
     current = Side.of(matched.layout, profile)
     phi = tick.reference.nulls[nominal(window)].overdispersion(matched.layout.names)
     (m, beyond_before), (n, beyond) = ((side.rows // phi, side.beyond // phi) for side in (matched, current))
@@ -190,15 +192,28 @@ def _too_few() -> str:
 
 
 def _estimated(tick: Tick, drop: float) -> KpiResult:
-    """Of the last 24 h, whose labels need not have come; graded on the newest cohort whose labels have."""
-    window, slices = tick.window(DAY), tick.slices
+    """Of the last 24 h, whose labels need not have come; graded on the newest cohort whose labels have.
+
+    Of a model with few rows, of the window that holds its last 200.
+    """
+    window, slices = tick.window(next(iter(tick.reference.sparse), DAY)), tick.slices
     key = (window, slices.labelled(), slices.revision(window))
 
     def judged() -> KpiResult:
-        return estimated(tick.reference, _scored(slices, window), window, drop, _realised(tick))
+        scored = _scored(slices, window)
+        if waits := _waits(tick, window, n := int(scored.sum())):
+            return KpiResult("estimated_auroc", Verdict.INCONCLUSIVE, None, -drop, None, nominal(window), n, waits)
+        return estimated(tick.reference, scored, window, drop, _realised(tick))
 
     found: KpiResult = tick.keep("estimated_auroc", key, judged)
     return found
+
+
+def _waits(tick: Tick, window: Window, rows: int) -> str:
+    """Why a window does not hold its cycle, or nothing."""
+    if window.start < tick.slices.armed_at:
+        return first_whole(tick, nominal(window))
+    return "" if tick.cycle(window, rows).whole else "hours or days without a row took part of the window's cycle"
 
 
 def _scored(slices: Slices, window: Window) -> Ints:
@@ -207,7 +222,7 @@ def _scored(slices: Slices, window: Window) -> Ints:
 
 def _realised(tick: Tick) -> tuple[float, float] | None:
     """Estimated and realised AUROC of the last week, else the last day, of which the labels have come."""
-    for length in (WEEK, DAY):
+    for length in tick.reference.sparse[::-1] or (WEEK, DAY):
         window = sliding(tick.now - tick.spec.outcome.delay, length, tick.slices.zone)
         positives, negatives, scored = labelled_scores(tick.slices, window)
         mature = positives.sum() + negatives.sum() >= MATURE * scored

@@ -8,6 +8,7 @@ from typing import Any
 from drift_pipeline.clock import DAY, WEEK, Window
 from drift_pipeline.detection.counting.profile import Profile
 from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
+from drift_pipeline.detection.judging.cycle import Cycle, cycle_of
 from drift_pipeline.detection.judging.hints import Samples
 from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Verdict
 from drift_pipeline.detection.reference.reference import Reference
@@ -55,6 +56,10 @@ class Tick:
     def window(self, length: timedelta) -> Window:
         """The window of this length that ends now."""
         return sliding(self.now, length, self.slices.zone)
+
+    def cycle(self, window: Window, rows: int) -> Cycle:
+        """What the window, which holds so many rows, has of its cycle."""
+        return cycle_of(self.reference, window, self.slices.begun(window), rows)
 
     def whole_days(self, window: Window) -> Window:
         """Of a window of days those that began since monitoring did; of no length where there is none."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, format_duration
 from drift_pipeline.detection.counting.windows import Slices
-from drift_pipeline.detection.judging.cohorts import first_whole_day
+from drift_pipeline.detection.judging.cohorts import day_slides_by, first_end
 from drift_pipeline.detection.judging.fairness import LEAST_DAYS
 from drift_pipeline.detection.judging.labelled import LEAST_OF_A_CLASS
 from drift_pipeline.detection.judging.tick import Tick
@@ -119,12 +119,9 @@ def _longest(name: str, tick: Tick) -> timedelta:
 
 def _ends(tick: Tick, name: str, window: timedelta) -> datetime:
     """When the first whole window since monitoring began ends, and its labels have come where it is judged by them."""
-    zone, armed = tick.slices.zone, tick.slices.armed_at
-    if name in BY_LABELS and window == DAY:
-        return first_whole_day(tick) + tick.spec.outcome.delay
-    unit = MINUTE if window < DAY else HOUR if window == DAY else DAY
-    end = zone.later(zone.ceil(armed, unit), window) if window >= DAY else zone.ceil(armed, unit) + window
-    return end + (tick.spec.outcome.delay if name in BY_LABELS else timedelta())
+    by_labels = name in BY_LABELS
+    unit = MINUTE if window < DAY else DAY if window > DAY else day_slides_by(tick) if by_labels else HOUR
+    return first_end(tick, window, unit) + (tick.spec.outcome.delay if by_labels else timedelta())
 
 
 # before anything is watched

@@ -28,6 +28,14 @@ class Null:
         phi = np.array([self.phi[name] for name in names])
         return np.where(phi >= iid_below(self.windows), phi, 1.0)  # NaN gives 1
 
+    def stretched(self, times: float) -> "Null":
+        """Of windows so many times as long, where there are too few of them to tell: phi - 1 grows as the length does.
+
+        That is the most it can: as if what a window was like never changed within one so long. Of rows that depend on
+        their neighbours alone it does not grow at all.
+        """
+        return Null(self.windows, {name: 1 + max(phi - 1, 0.0) * times for name, phi in self.phi.items()}, self.least_p)
+
     def exceeds(self, name: str, before: Floats, after: Floats) -> bool:
         """Whether counts (B,) are half as far again apart as any healthy window; of independent rows p-values suffice.
 

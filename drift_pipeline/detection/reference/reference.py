@@ -18,7 +18,7 @@ from drift_pipeline.detection.reference.null import Distances, Null, null_of
 from drift_pipeline.detection.reference.residuals import HeldOut, held_out_errors, known_residuals
 from drift_pipeline.detection.statistics.auroc import Auroc, auroc_overdispersion, binned_auroc
 from drift_pipeline.detection.statistics.mae import Mae
-from drift_pipeline.detection.thresholds import LEAST_ROWS, block_days, sparse_lengths
+from drift_pipeline.detection.thresholds import LEAST_ROWS, LEAST_WINDOWS, ROWS_A_BLOCK, block_days, sparse_lengths
 from drift_pipeline.spec import ModelSpec
 
 HOURS_A_WEEK = 168
@@ -149,14 +149,15 @@ def freeze(frame: pl.DataFrame, scored: pl.DataFrame, spec: ModelSpec, lengths: 
     unit = DAY if min(lengths) >= WEEK else min(HOUR, *lengths)
     coarse, missing = _counts_by_unit(binning, frame, scored, span, unit)
     phase = np.array([zone.hour_of_week(span.start + k * HOUR) % cycle for k in range(span.length // HOUR)])
-    blocks = local_days(scored["_time"], zone) // block_days(frame.height, span.length)
+    days = block_days(frame.height, span.length)
+    blocks = local_days(scored["_time"], zone) // days
     return Reference(
         binning,
         span,
         frame.height,
         by_hour,
-        _nulls(coarse, unit, lengths, cycle, phase),
-        _nulls(missing, unit, lengths, cycle, phase),
+        _nulls(coarse, unit, lengths, cycle, phase, days * DAY),
+        _nulls(missing, unit, lengths, cycle, phase, days * DAY),
         held_out_auroc(binning, scored),
         _auroc_phi(scored, blocks) if residuals is None else 1.0,
         {name: _group_days(binning, scored, name, blocks) for name in binning.protected},
@@ -229,13 +230,20 @@ def _group_days(binning: Binning, scored: pl.DataFrame, name: str, blocks: Ints)
 
 
 def _nulls(
-    counts: dict[str, Ints], unit: timedelta, lengths: tuple[timedelta, ...], cycle: int, phase: Ints
+    counts: dict[str, Ints], unit: timedelta, lengths: tuple[timedelta, ...], cycle: int, phase: Ints, block: timedelta
 ) -> dict[timedelta, Null]:
-    """Of counts (units of the span, bins) per column."""
-    return {
-        length: null_of({name: _leave_one_out(by_unit, unit, length, cycle, phase) for name, by_unit in counts.items()})
-        for length in lengths
-    }
+    """Of counts (units of the span, bins) per column; `block` is a day, or of a model with few rows more than one."""
+
+    def of(length: timedelta, least: int = LEAST_ROWS) -> Null:
+        return null_of(
+            {name: _leave_one_out(by_unit, unit, length, cycle, phase, least) for name, by_unit in counts.items()}
+        )
+
+    nulls = {length: of(length) for length in lengths}
+    if block == DAY:
+        return nulls
+    short = of(block, ROWS_A_BLOCK // 2)
+    return {n: null if null.windows >= LEAST_WINDOWS else short.stretched(n / block) for n, null in nulls.items()}
 
 
 def _counts_by_unit(
@@ -260,10 +268,10 @@ def _table(place: Ints, column: Ints, units: int, width: int) -> Ints:
     return np.bincount(place * width + column, minlength=units * width).reshape(units, width)
 
 
-def _leave_one_out(counts: Ints, unit: timedelta, length: timedelta, cycle: int, phase: Ints) -> Distances:
+def _leave_one_out(counts: Ints, unit: timedelta, length: timedelta, cycle: int, phase: Ints, least: int) -> Distances:
     """PSI of each healthy window against the matched rest of the reference.
 
-    Windows are laid end to end, back from the end of the span; those below 200 rows, or whose rest is smaller than
+    Windows are laid end to end, back from the end of the span; those below `least` rows, or whose rest is smaller than
     they are, do not count. `phase` is the hour of the cycle of each hour of the span.
     Bins that the whole reference leaves empty are no bins: of one bin both are 0.
     """
@@ -282,7 +290,7 @@ def _leave_one_out(counts: Ints, unit: timedelta, length: timedelta, cycle: int,
         touched = (first + np.arange(number) * units)[:, None] // per_hour + np.arange(max(1, units // per_hour))
         rest = _same_hours(hours, phase, touched, cycle) - windows
     n, m = windows.sum(axis=1), rest.sum(axis=1)
-    usable = (n >= LEAST_ROWS) & (m >= n)
+    usable = (n >= least) & (m >= n)
     return Distances.of(rest[usable], windows[usable])
 
 

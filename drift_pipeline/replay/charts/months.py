@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance
@@ -31,14 +31,16 @@ def by_month(
     fill: bool = False,
     measure: Performance = PERFORMANCE["binary_classification"],
     name: str = "months",
+    period: str = "month",
 ) -> str:
     """A line a side over the months' middles; promotions as upright lines with the version where there is room.
 
     Args:
         fill: shade between the first two lines: where the second is the better one, it gained.
+        period: what the months are: quarters or years of a model with few rows.
     """
     top, bottom = 30.0, 226.0
-    svg, scale = Svg(WIDTH, bottom + 26, f"{measure.name} by month", name), TimeScale(*span, LEFT, RIGHT - 60)
+    svg, scale = Svg(WIDTH, bottom + 26, f"{measure.name} by {period}", name), TimeScale(*span, LEFT, RIGHT - 60)
     known = [value for line in lines for value in line.values if value is not None]
     y = Scale.around(known, top, bottom)
     for tick in y.ticks(5) if known else ():
@@ -52,7 +54,7 @@ def by_month(
         _line(svg, x, y, line, months)
     _ends(svg, scale, x, y, lines)
     if not known:
-        svg.text((LEFT + RIGHT) / 2, 130, f"no month had 100 labelled rows with {measure.needs}", "label", "middle")
+        svg.text((LEFT + RIGHT) / 2, 130, f"no {period} had 100 labelled rows with {measure.needs}", "label", "middle")
     for place, month in zip(x, months, strict=True):
         if all(value is None for value in (line.values[months.index(month)] for line in lines)):
             svg.add("path", "", f"{month}: too few labels", d=cross(place, bottom - 7, 3.0), class_="mark unknown")
@@ -60,12 +62,14 @@ def by_month(
     return str(svg)
 
 
-def _middle(month: str, span: tuple[datetime, datetime]) -> datetime:
-    """Of the part of the month that lies in the span."""
-    first = datetime.fromisoformat(f"{month}-01T00:00:00+00:00")
-    after = (first + timedelta(days=32)).replace(day=1)
-    start, end = max(first, span[0]), min(after, span[1])
-    return start + (end - start) / 2
+def _middle(name: str, span: tuple[datetime, datetime]) -> datetime:
+    """Of the part of the month 2026-01, the quarter 2026-Q1 or the year 2026 that lies in the span."""
+    year, _, part = name.partition("-")
+    first, months = (1, 12) if not part else (3 * int(part[1:]) - 2, 3) if part[0] == "Q" else (int(part), 1)
+    begins = datetime(int(year), first, 1, tzinfo=UTC)
+    after = (begins + timedelta(days=31 * months)).replace(day=1)
+    start = min(max(begins, span[0]), span[1])
+    return start + (max(min(after, span[1]), start) - start) / 2
 
 
 def _promotions(svg: Svg, scale: TimeScale, reigns: Sequence[Span], top: float, bottom: float) -> None:
