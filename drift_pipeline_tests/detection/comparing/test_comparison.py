@@ -106,8 +106,8 @@ def test_two_samples_of_very_many_levels_do_not_differ(tmp_path: Path, power: fl
     rng, number = np.random.default_rng(0), 1200 if power == 0 else 20_000
     shares = np.arange(1.0, number + 1) ** -power
     codes = (rng.choice(number, 2000, p=shares / shares.sum()).astype(str) for _ in range(2))
-    before, after = (table(2000, 20 + k).with_columns(code=pl.Series(c)) for k, c in enumerate(codes))
-    found = compared(tmp_path, before, after)
+    sides = [table(2000, 20 + k).with_columns(code=pl.Series(drawn)) for k, drawn in enumerate(codes)]
+    found = compared(tmp_path, sides[0], sides[1])
     code = next(column for column in found.columns if column.finding.name == "code")
     assert (found.verdict, code.verdict) == (Verdict.OK, Verdict.OK)
     assert code.finding.psi < 0.05

@@ -31,9 +31,9 @@ POPULATIONS: dict[str, Floats] = {
     "Zipf 1.3": np.arange(1.0, 20_001) ** -1.3,
     "Zipf 1.6": np.arange(1.0, 20_001) ** -1.6,
     "Zipf 2": np.arange(1.0, 20_001) ** -2.0,
-    "geometric .9": 0.9 ** np.arange(300),
-    "geometric .99": 0.99 ** np.arange(2000),
-    "three and 3,000": np.append([0.3, 0.2, 0.1], np.full(3000, 0.4 / 3000)),
+    "geometric .9": np.array([0.9**k for k in range(300)]),
+    "geometric .99": np.array([0.99**k for k in range(2000)]),
+    "three and 3,000": np.array([0.3, 0.2, 0.1, *[0.4 / 3000] * 3000]),
     "an id a row": np.ones(1_000_000),
 }
 UP_TO = {name: np.cumsum(shares / shares.sum()) for name, shares in POPULATIONS.items()}
@@ -84,10 +84,11 @@ def test_no_window_of_the_references_own_distribution_drifts(m: int, n: int) -> 
 @pytest.mark.parametrize("m", [200, 1000, 2000, 10_000, 50_000])
 @pytest.mark.parametrize("n", [200, 1000, 2000, 10_000, 50_000])
 def test_at_most_one_window_in_a_hundred_of_any_population_drifts_at_any_size(m: int, n: int) -> None:
-    """400 windows of each population; of all populations together the bound is of 5,200."""
-    hits = drifting(np.random.default_rng([m, n]), m, n, 40, 10)
-    assert max(hits.values()) <= 4
-    assert upper_bound(sum(hits.values()), 400 * len(NAMES)) <= 0.01
+    """40 references of each population; the bound is of the windows of all 13 together, 1,560 at least."""
+    windows = 10 if n < 10_000 else 3
+    hits = drifting(np.random.default_rng([m, n]), m, n, 40, windows)
+    assert max(hits.values()) <= 0.01 * 40 * windows + 1
+    assert upper_bound(sum(hits.values()), 40 * windows * len(NAMES)) <= 0.01
 
 
 @pytest.mark.parametrize(("m", "n"), [(2000, 2000), (2000, 50_000)])
@@ -171,7 +172,8 @@ def test_a_level_of_a_tenth_that_vanishes_is_drift_to_another_mix_and_a_rare_one
     after = pl.DataFrame(dict.fromkeys(NAMES, ["a"] * 1100 + ["b"] * 890 + ["d"] * 10))
     binning = frozen(before)
     found = judged(side(binning, before), side(binning, after))["two levels"]
-    assert (found.drift, found.direction, found.distance) == (True, "other mix", pytest.approx(0.1))
+    assert (found.drift, found.direction) == (True, "other mix")
+    assert found.distance == pytest.approx(0.1)
     rare = after.with_columns(pl.all().replace({"d": "c"}))
     assert judged(side(frozen(after), after), side(frozen(after), rare))["two levels"].drift is False
 
@@ -191,5 +193,6 @@ def test_a_tenth_of_rows_that_miss_a_value_or_have_an_unknown_level_is_drift_of_
         found = judged(before, side(binning, changed))["two levels"]
         assert found.drift is bool(direction)
         if direction:
-            assert (found.direction, found.distance) == (direction, pytest.approx(part / rows))
+            assert found.direction == direction
+            assert found.distance == pytest.approx(part / rows)
             assert found.distance_lower == pytest.approx(part / rows, abs=0.08)
