@@ -12,7 +12,7 @@ from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.detection.reference.reference import Reference, freeze
 from drift_pipeline.spec import read_spec
 from drift_pipeline.telemetry.synthetic import Drift, synthetic_history
-from drift_pipeline_tests.test_cli import drift
+from drift_pipeline_tests.replay.worlds import drift
 
 RATE = 50  # rows a second, as `drift simulate` sends them
 
