@@ -75,6 +75,7 @@ class Watch:
         """
         self.champion, self.reference, self.span, self.armed_at = champion, reference, span, armed_at
         self.versions, self.labels_before = dict(versions), labels_before
+        self._labels_landed: int | None = None  # not counted yet
         self._lake, self._spec, self._step = lake, spec, step
         self._landed, self._stored_at, self._profiles_kept = dict(landed), armed_at, -1
         self._monitor = Monitor(reference, spec, armed_at, step)
@@ -116,13 +117,19 @@ class Watch:
         Raises:
             ConflictError: another process stored profiles of this watch meanwhile; make it again.
         """
+        labels = self._labels_until_now() if self._labels_landed is None else None
         # outcomes first: what is labelled by then has landed, and is read after
         outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
         served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
+        self._labels_landed = (self._labels_landed or 0) + outcomes.height if labels is None else labels
         self._count(_outside(served, leave_out), outcomes, now)
         if keep and floor(now, HOUR) > self._stored_at:  # by now what is counted ends where the cursors stand
             self._store(floor(now, HOUR))
         return self._monitor.evaluate(now, self._sampled(now, {}))
+
+    def _labels_until_now(self) -> int:
+        """Outcomes that landed since this champion is watched, in whichever process; 0 where nobody counted before."""
+        return 0 if self.labels_before is None else max(self._lake.rows("outcomes") - self.labels_before, 0)
 
     def look_back(self, now: datetime, versions: Mapping[str, int]) -> Report:
         """What a watch that was just made would have said at an earlier time, of rows and labels from before it.
@@ -269,8 +276,7 @@ class Watch:
         """The labels since this champion is watched: those that landed, whosever they are, that were joined to its
         predictions, and of those how many the performance is judged on now."""
         kpi, joined = report.kpis[performance_of(self._spec).kpi], self._slices.labelled()
-        landed = 0 if self.labels_before is None else self._lake.rows("outcomes") - self.labels_before
-        return {"landed": max(landed, joined), "joined": joined, "judged": kpi.n if kpi.judged else 0}
+        return {"landed": max(self._labels_landed or 0, joined), "joined": joined, "judged": kpi.n if kpi.judged else 0}
 
     def prospects(self) -> list[str]:
         """What can be judged at the pace of the reference's rows, the longest known first: drift, then performance."""
