@@ -51,7 +51,13 @@ def adopted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DRIFT_MODELS", str(folder / "models"))
         ended = drift("adopt", MODEL, "--data", folder / "history.parquet", "--home", folder / "home")
-    assert (ended.code, ended.out) == (0, f"{MODEL}: v1 is watched from now on, against 2,400 rows\n")
+    assert (ended.code, ended.out.splitlines()) == (
+        0,
+        [
+            f"{MODEL}: v1 is watched from now on, against 2,400 rows",
+            f"{MODEL}: at 60 rows a day drift can be judged from windows of 7d on (7 of 7 columns)",
+        ],
+    )
     return folder / "home"
 
 
@@ -117,6 +123,13 @@ def test_tick_and_status_tell_how_a_model_stands(adopted: Path) -> None:
     assert shown[1].split()[:3] == [MODEL, "v1", "INCONCLUSIVE"]
     (told,) = json.loads(drift("status", "--json").out)
     assert (told["champion"], told["incident"], told["paused_by"]) == ("v1", "", "")
+    assert (told["verdict"], told["judged"], told["configured"]) == ("INCONCLUSIVE", 0, 5)
+    assert set(told["not_judged"]) == {"psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity"}
+    assert told["labels"] == {"landed": 0, "joined": 0, "judged": 0}
+    assert "INCONCLUSIVE (0 of 5 judged)" in shown[1]
+    assert f"  {MODEL}  labels  0 landed, 0 joined to predictions, 0 judged yet" in shown
+    (auroc,) = (line for line in shown if "waits   auroc: " in line)
+    assert "no label has come yet: the first whole 7d window of labels ends 20" in auroc
 
 
 def test_without_a_home_or_a_model_the_message_says_what_to_do(place: Path) -> None:

@@ -108,10 +108,11 @@ def _remember(incident: Incident, report: Report) -> Incident:
     breach = at if verdict is Verdict.BREACH or report.sudden else None
     found = verdict in (Verdict.BREACH, Verdict.WARN)
     undecided = verdict is Verdict.INCONCLUSIVE
+    blind = undecided and not report.rolled_up.judged  # what was judged, and is fine, ends a warning
     return replace(
         incident,
         breaches=(*incident.breaches, breach)[-OF_TICKS:],
-        warn_since=(incident.warn_since or at) if found else (incident.warn_since if undecided else None),
+        warn_since=(incident.warn_since or at) if found else (incident.warn_since if blind else None),
         undecided_since=(incident.undecided_since or at) if undecided else None,
         undecided_paged=incident.undecided_paged and undecided,
         decided_once=incident.decided_once or not undecided,

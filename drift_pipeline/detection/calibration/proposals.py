@@ -112,8 +112,18 @@ def calibrate(
         else:
             untold[key] = found
     span = healthy.reference.span.length
-    told = tuple(prospects(healthy.reference, spec, healthy.lengths))
-    return Calibration(frame.height, span / DAY, step, evidence, tuple(proposals), untold, parity, told)
+    told = prospects(healthy.reference, spec, healthy.lengths)
+    scored = healthy.reference.baseline is not None  # else nothing is known of a model whose scores may come
+    return Calibration(
+        frame.height,
+        span / DAY,
+        step,
+        evidence,
+        tuple(proposals),
+        untold,
+        parity,
+        tuple(told if scored else told[:1]),
+    )
 
 
 def _healthy_rows(frame: pl.DataFrame, reference: timedelta | None) -> pl.DataFrame:

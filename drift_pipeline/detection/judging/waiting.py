@@ -1,5 +1,6 @@
 """Waiting: when a KPI that is not judged yet can be, from how many rows and labels have come so far."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -7,14 +8,17 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, format_duration
+from drift_pipeline.detection.counting.binning import SCORE
 from drift_pipeline.detection.counting.windows import Slices
 from drift_pipeline.detection.judging.cohorts import day_slides_by, first_end
 from drift_pipeline.detection.judging.fairness import LEAST_DAYS
+from drift_pipeline.detection.judging.fairness import NAME as PARITY
 from drift_pipeline.detection.judging.labelled import LEAST_OF_A_CLASS
 from drift_pipeline.detection.judging.tick import Tick
 from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.detection.reference.null import Null
 from drift_pipeline.detection.reference.reference import YEAR, Reference
+from drift_pipeline.detection.statistics.parity import LEAST_OF_A_GROUP
 from drift_pipeline.detection.thresholds import LEAST_ROWS, LEAST_WINDOWS
 from drift_pipeline.spec import ModelSpec
 
@@ -52,10 +56,14 @@ class Pace:
         """The shortest window in which some column can be judged for drift."""
         return self.first(lambda length: makes_claims(self.reference, length) and bool(self.judged_columns(length)))
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Without the score, which is no column of the data."""
+        return tuple(name for name in self.reference.layout.names if name != SCORE)
+
     def judged_columns(self, length: timedelta) -> list[str]:
-        """The columns of which a window of this length holds enough effective rows."""
-        null = self.reference.nulls[length]
-        names = self.reference.layout.names
+        """The watched columns of which a window of this length holds enough effective rows."""
+        null, names = self.reference.nulls[length], self.columns
         phi = dict(zip(names, null.overdispersion(names).tolist(), strict=True))
         known = [name for name in names if not np.isnan(null.phi[name])]
         return [name for name in known if self.rows(length) / phi[name] >= LEAST_ROWS]
@@ -69,6 +77,20 @@ class Pace:
                 length >= DAY and self.rows(length) >= LEAST_ROWS and self.rows(length) * share >= LEAST_OF_A_CLASS
             )
         )
+
+    def parity(self, block_days: int) -> timedelta | None:
+        """The days until two groups of every protected column have 100 rows, seven blocks at least; None where no
+        window is that long."""
+        seconds = [
+            float(np.sort(totals[:, : self.reference.binning.columns[name].bins].sum(axis=0))[-2:].min() / totals.sum())
+            for name, (_, totals) in self.reference.group_days.items()
+            if totals.sum()
+        ]
+        share = min(seconds, default=0.0)
+        if not share:
+            return None
+        days = max(LEAST_DAYS * block_days, math.ceil(LEAST_OF_A_GROUP / (share * self.rows(DAY))))
+        return days * DAY if days * DAY <= max(4 * WEEK, self.lengths[-1]) else None
 
 
 def makes_claims(reference: Reference, length: timedelta) -> bool:
@@ -106,8 +128,8 @@ def _own_window(name: str, pace: Pace, block_days: int) -> timedelta | None:
     """The shortest window that the KPI can be judged in; None where none is long enough."""
     if name == "psi":
         return pace.drift()
-    if name == "demographic_parity":
-        return LEAST_DAYS * block_days * DAY
+    if name == PARITY:
+        return pace.parity(block_days)
     if name in BY_LABELS:
         return pace.labels()
     return pace.first(lambda length: pace.rows(length) >= LEAST_ROWS)
@@ -141,7 +163,7 @@ def prospects(reference: Reference, spec: ModelSpec, lengths: Sequence[timedelta
 def _drift(pace: Pace) -> str:
     window = pace.drift()
     if window is not None:
-        judged, of = len(pace.judged_columns(window)), len(pace.reference.layout.names)
+        judged, of = len(pace.judged_columns(window)), len(pace.columns)
         return f"drift can be judged from windows of {format_duration(window)} on ({judged} of {of} columns)"
     longest, days = pace.lengths[-1], pace.reference.span.length.days
     if pace.rows(longest) < LEAST_ROWS:

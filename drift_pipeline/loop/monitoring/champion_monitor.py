@@ -38,6 +38,7 @@ class ChampionMonitor:
         self.champion, self.reference, self.armed_at = baseline.champion, baseline.reference, baseline.armed_at
         self._lake, self._spec = lake, spec
         self._landed, self._counted_until = dict(baseline.landed), baseline.armed_at
+        self._labels_landed: int | None = None  # not counted yet
         self._judging = Monitor(baseline.reference, spec, baseline.armed_at, step)
         self._slices = self._judging.slices
         self._counting = Counting(baseline, self._slices, spec.outcome.delay, self._judging.lengths[-1])
@@ -54,9 +55,11 @@ class ChampionMonitor:
         Raises:
             ConflictError: another process stored profiles of this champion meanwhile; make the monitor again.
         """
+        labels = self._labels_until_now() if self._labels_landed is None else None
         # outcomes first: what is labelled by then has landed, and is read after
         outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
         served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
+        self._labels_landed = (self._labels_landed or 0) + outcomes.height if labels is None else labels
         self._counting.add(outside(served, leave_out), outcomes, now)
         hour = floor(now, HOUR)
         if keep and hour > self._counted_until:  # by now what is counted ends where the cursors stand
@@ -103,9 +106,7 @@ class ChampionMonitor:
         """The labels since this champion is monitored: those that landed, whosever they are, that were joined to its
         predictions, and of those how many the performance is judged on now."""
         kpi, joined = report.kpis[performance_of(self._spec).kpi], self._slices.labelled()
-        before = self.baseline.labels_before
-        landed = 0 if before is None else self._lake.rows("outcomes") - before
-        return {"landed": max(landed, joined), "joined": joined, "judged": kpi.n if kpi.judged else 0}
+        return {"landed": max(self._labels_landed or 0, joined), "joined": joined, "judged": kpi.n if kpi.judged else 0}
 
     def prospects(self) -> list[str]:
         """What can be judged at the pace of the reference's rows: drift first, then performance."""
@@ -131,6 +132,11 @@ class ChampionMonitor:
     def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
         window = sliding(at, finding.window, self._slices.zone)
         return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
+
+    def _labels_until_now(self) -> int:
+        """Outcomes that landed since this champion is monitored, in whichever process; 0 where nobody counted."""
+        before = self.baseline.labels_before
+        return 0 if before is None else max(self._lake.rows("outcomes") - before, 0)
 
     def _judged(self, now: datetime, versions: Mapping[str, int]) -> Report:
         return self._judging.evaluate(now, self._samples.until(now, versions) if self._samples else ({}, {}))
