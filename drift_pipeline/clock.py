@@ -113,8 +113,13 @@ class Zone:
 
     def ceil(self, moment: datetime, unit: timedelta) -> datetime:
         """The first whole hour or day at or after the moment."""
-        start = self.floor(moment, unit)
-        return start if start == moment else self.floor(self.later(start, unit) + unit / 4, unit)
+        start = end = self.floor(moment, unit)
+        if start == moment:
+            return start
+        while end == start:
+            moment += _QUARTER if unit < DAY else 12 * HOUR
+            end = self.floor(moment, unit)
+        return end
 
     def later(self, moment: datetime, by: timedelta) -> datetime:
         """What the clock on the wall shows `by` later, or earlier where that is below 0."""

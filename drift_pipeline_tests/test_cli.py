@@ -122,7 +122,7 @@ def test_an_unknown_key_is_told_with_its_line(tmp_path: Path) -> None:
         (("--set", "kpis.auroc.drop"), "write dotted.key=value"),
         (("--set", "retrain.trials=many"), "--set: retrain.trials: "),
         (("--reference", "200d"), "before the reference span does"),
-        (("--reference", "5d"), "1,000 (retrain.min_rows) with both classes are needed"),
+        (("--reference", "5d"), "where retrain.min_rows is 1,000: give --reference 11d, in which as many are"),
         (("--reference", "0d"), "longer than nothing"),
         (("--step", "0h"), "longer than nothing"),
         (("--from", "2030-01-01"), "no row is left"),

@@ -36,7 +36,10 @@ def sliding(now: datetime, length: timedelta, zone: Zone = UTC_ZONE) -> Window:
     From a day on it begins at the time of day at which it ends: an hour more or less where the clocks change.
     """
     end = zone.floor(now, MINUTE if length < DAY else HOUR if length == DAY else DAY)
-    return Window(end - length if length < DAY else min(zone.later(end, -length), end), end)
+    if length < DAY:
+        return Window(end - length, end)
+    start = zone.later(end, -length)
+    return Window(min(start if length == DAY else zone.floor(start, DAY), end), end)
 
 
 def nominal(window: Window) -> timedelta:
@@ -235,11 +238,12 @@ class Slices:
 
     def _labelled_by_hour(self, day: datetime) -> tuple[int, ...]:
         """24 numbers, or 23 or 25; an hour that a change of the clocks cut in two is one of them."""
-        hours = -((day - self.zone.later(day, DAY)) // HOUR)
-        return tuple(
-            sum(self._labelled.get(day + hour * HOUR + quarter * _QUARTER, 0) for quarter in range(4))
-            for hour in range(hours)
-        )
+        end = self.zone.floor(self.zone.later(day, DAY), DAY)
+        quarters = (day + k * _QUARTER for k in range((end - day) // _QUARTER))
+        by_hour = [0] * -((day - end) // HOUR)
+        for place, start in enumerate(quarters):
+            by_hour[place // 4] += self._labelled.get(start, 0)
+        return tuple(by_hour)
 
     def restore(self, parts: Iterable[Part]) -> None:
         """Count what was stored, as if its rows had just been added; by the hour, or where a day was folded by it."""
