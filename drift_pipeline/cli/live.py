@@ -61,7 +61,10 @@ def adopt(
         champion = loop.champion
         assert champion is not None
         rows, served = history.frame.height, champion.name
-    told = {"model": model, "version": served, "digest": champion.digest, "rows": rows, "home": str(settings.home)}
+    told = {
+        **{"model": model, "version": served, "digest": champion.digest, "rows": rows, "home": str(settings.home)},
+        "forms": loop.spec.forms,
+    }
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:
