@@ -61,8 +61,10 @@ def adopt(
         champion = loop.champion
         assert champion is not None
         rows, served, prospects = history.frame.height, champion.name, loop.monitor.prospects()
-    told = {"model": model, "version": served, "digest": champion.digest, "rows": rows, "home": str(settings.home)}
-    told["judged"] = prospects
+    told = {
+        **{"model": model, "version": served, "digest": champion.digest, "rows": rows, "home": str(settings.home)},
+        **{"forms": loop.spec.forms, "judged": prospects},
+    }
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:

@@ -113,10 +113,10 @@ def _land(lake: Lake, frame: pl.DataFrame, spec: ModelSpec) -> None:
         _version=pl.lit("history"),
         _route=pl.lit("history"),
     )
-    if not lake.append("predictions", served, 0):
-        landed = lake.read("predictions", Window(frame["_time"][0], frame["_time"][-1] + timedelta(seconds=1)))
-        if not _same_rows(landed, served):
-            raise InputError(f"{lake.root}: holds the history of an adoption that failed; remove it, then adopt again")
+    lake.append("predictions", served, 0)
+    landed = lake.read("predictions", Window(frame["_time"][0], frame["_time"][-1] + timedelta(seconds=1)))
+    if not _same_rows(landed, served):  # an earlier try's, or of another process that is at it too
+        raise InputError(f"{lake.root}: holds the history of an adoption that failed; remove it, then adopt again")
     known = frame.filter(pl.col("_label").is_not_null())
     lake.append(
         "outcomes", known.select("_id", (pl.col("_time") + spec.outcome.delay).alias("_observed_at"), "_label"), 0

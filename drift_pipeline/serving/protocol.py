@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
+import polars as pl
 from pydantic import BaseModel, Field, ValidationError
 
 from drift_pipeline.errors import InputError
@@ -148,7 +149,9 @@ def _column(tensor: Tensor, levels: Levels | None, n: int) -> list[Cell]:
         raise InputError(f"inputs: {name} holds a {odd.pop().__name__}, which is no {tensor.datatype}")
     if levels is None:
         return _numbers(name, data)
-    if tensor.datatype in _FLOATS:
+    if tensor.datatype == "FP32":
+        return [*levels.of(_shortest(name, data))]
+    if tensor.datatype == "FP64":
         _refuse_infinite(name, [cell for cell in data if type(cell) is float])
     return [*levels.of(data)]
 
@@ -160,6 +163,14 @@ def _numbers(name: str, data: list[Any]) -> list[Cell]:
         raise InputError(f"inputs: {name} holds an integer that no FP64 can hold; send null for unknown") from error
     _refuse_infinite(name, numbers)
     return [*numbers]
+
+
+def _shortest(name: str, data: list[Any]) -> list[float | None]:
+    """Single precision as it is written: 0.1, which a producer may spell out as 0.10000000149."""
+    texts = pl.Series(_numbers(name, data), dtype=pl.Float64).cast(pl.Float32).cast(pl.String)
+    numbers = texts.cast(pl.Float64).to_list()
+    _refuse_infinite(name, numbers)
+    return numbers
 
 
 def _refuse_infinite(name: str, numbers: Sequence[float | None]) -> None:

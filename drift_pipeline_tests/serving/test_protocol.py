@@ -1,13 +1,17 @@
 """What a request may say, and what it is told when it says something else."""
 
 import json
-from typing import Any
+import re
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.protocol import Ask, metadata, read_ask
 from drift_pipeline.spec import Form
+from drift_pipeline.telemetry.tables.levels import CANONICAL, level
 from drift_pipeline_tests.serving.worlds import SPECS, infer
 
 ROWS = [(1.0, 2.0, "tv"), (3.5, None, None)]
@@ -117,6 +121,7 @@ def of_form(form: Form, datatype: str, data: list[Any], missing: tuple[str, ...]
         ("decimal", "BYTES", ["0.50", "1e3"], ["0.5", "1000"]),
         ("decimal", "FP64", [1e300, 5e-324], ["1e+300", "5e-324"]),
         ("decimal", "FP64", [10**400, 0], [str(10**400), "0"]),
+        ("decimal", "FP32", [0.10000000149011612, 0.1], ["0.1", "0.1"]),
         ("boolean", "BOOL", [True, False], ["true", "false"]),
         ("boolean", "INT64", [1, 0], ["true", "false"]),
         ("boolean", "BYTES", ["True", "0"], ["true", "false"]),
@@ -144,6 +149,8 @@ def test_a_category_is_brought_to_its_form_whatever_datatype_it_has(
         ("decimal", "FP64", [1.0, float("inf")], "a number that is not finite"),
         ("integer", "FP64", [1.0, float("nan")], "a number that is not finite"),
         ("integer", "INT64", [[1, 2]], "cells"),
+        ("decimal", "FP32", [1e300, 0.5], "a number that is not finite"),
+        ("decimal", "FP32", [10**400, 0.5], "an integer that no FP64 can hold"),
     ],
 )
 def test_what_cannot_be_brought_to_a_form_is_refused_with_what_it_wants(
@@ -186,3 +193,44 @@ def test_metadata_tell_the_datatype_that_suits_a_form(form: Form, datatype: str)
         ("device", datatype),
         ("region", "BYTES"),
     ]
+
+
+CELL = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**63, 2**64, -(2**63), 10**400]),
+    st.floats(),
+    st.text(max_size=4),
+    st.sampled_from(["", " ", "1", "1.0", "true", "-0", "01", "\x00", "NA"]),
+    st.lists(st.integers(0, 2), max_size=2),
+    st.dictionaries(st.text(max_size=1), st.none(), max_size=1),
+)
+
+
+@given(
+    form=st.sampled_from(get_args(Form)),
+    datatype=st.sampled_from(["FP64", "FP32", "INT64", "INT32", "BOOL", "BYTES"]),
+    data=st.lists(CELL, min_size=2, max_size=2),
+    shape=st.sampled_from([[2], [2, 1], [2, 2], [1], [], [-1], [2, 1, 1]]),
+    nested=st.booleans(),
+    categorical=st.booleans(),
+)
+def test_whatever_a_tensor_holds_its_cells_are_levels_or_numbers_or_it_is_refused(
+    form: Form, datatype: str, data: list[Any], shape: list[int], nested: bool, categorical: bool
+) -> None:
+    cells = [[cell] for cell in data] if nested else data
+    document = changed(2 if categorical else 0, datatype=datatype, data=cells, shape=shape)
+    spec = SPECS["fraud"].model_copy(update={"forms": {"device": form}, "missing": ("NA",)})
+    try:
+        found = read_ask(json.dumps(document).encode(), spec)
+    except InputError:
+        return
+    if not categorical:
+        assert all(cell is None or type(cell) is float for cell in found.columns["amount"])
+        return
+    assert found.columns["device"] == [
+        None if type(cell) is str and cell == "NA" else level(cell, form) for cell in data
+    ]
+    fits = [cell is None or bool(re.match(CANONICAL[form], str(cell), re.DOTALL)) for cell in found.columns["device"]]
+    assert found.off_form == ({"device": fits.count(False)} if not all(fits) else {})
