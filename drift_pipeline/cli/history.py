@@ -393,7 +393,12 @@ def calibrate(
         found = measure(history, spec, reference, step, progress)
     if out is not None:
         write_whole(out, snippet(found, spec))
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else calibration_table(found, spec))
+    if as_json:
+        click.echo(json.dumps({**found.to_json(), "notes": list(history.notes)}, indent=2))
+    else:
+        for note in history.notes:
+            click.echo(f"note      {note}", err=True)
+        click.echo(calibration_table(found, spec))
     return OK if found.conclusive else INCONCLUSIVE
 
 

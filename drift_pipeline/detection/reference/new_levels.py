@@ -27,7 +27,7 @@ def fresh_levels(
     time; columns where no window has more are not named. Where the half holds no window of a length, it is one.
     """
     middle = span.start + (span.length // unit // 2) * unit
-    units = (span.end - middle) // unit
+    units = -((middle - span.end) // unit)  # the last may be cut short
     found: dict[timedelta, dict[str, float]] = {length: {} for length in lengths}
     for name, bins in binning.columns.items():
         if not isinstance(bins, CategoricalBins):

@@ -98,8 +98,10 @@ class Labels:
 
     def _known(self, values: pl.Series, form: Form, refuse: Refuse) -> pl.Series:
         known = _levels(values, form, self.missing, refuse)
-        known = known.set(known.is_in([level(one, form) or "" for one in self.unknown]), None)
-        if form == "decimal":
+        if self.unknown:
+            known = known.set(known.is_in([level(one, form) or "" for one in self.unknown]), None)
+        distinct = known.unique()
+        if form == "decimal" and off_form(distinct, form).any():
             known = known.set(known.str.to_lowercase().is_in([*TOKENS]), None)
             hint = "write outcome.positive in quotes where it is a text"
             refuse(off_form(known, form).fill_null(value=False), f"is neither a number nor true or false; {hint}")

@@ -73,7 +73,7 @@ class Numbers:
     def _numbers(self, values: pl.Series, refuse: Refuse, column: Column) -> pl.Series:
         dtype = values.dtype
         if dtype in (pl.Null, pl.Boolean) or (dtype.is_numeric() and not _is_narrow(dtype)):
-            return values.cast(pl.Float64).fill_nan(None)
+            return without_nan(values.cast(pl.Float64))
         if dtype in (pl.Categorical, pl.Enum) or dtype.is_numeric():  # 0.1 is 0.1 also where it has 32 bits
             values = values.cast(pl.String)
         if values.dtype != pl.String:
@@ -84,7 +84,7 @@ class Numbers:
             lost = plain.is_null() & values.is_not_null()
             if not lost.any() or self._is_missing(trimmed(values.filter(lost))).all():
                 self._begun = True
-                return plain.fill_nan(None)
+                return without_nan(plain)
         return self._written(values, refuse, column)
 
     def _is_missing(self, text: pl.Series) -> pl.Series:
@@ -98,7 +98,7 @@ class Numbers:
         numbers = read(text, self._decimal or ".")
         refuse(numbers.is_null() & text.is_not_null(), self.problem)
         self._begun = True
-        return numbers.fill_nan(None)
+        return without_nan(numbers)
 
     def _decided(self, text: pl.Series, refuse: Refuse, column: Iterable[pl.Series]) -> Decimal:
         """The decimal sign, of all that the column shows."""
@@ -128,6 +128,10 @@ def may_be_grouped(text: pl.Series) -> bool:
         and first.str.contains(rf"{_EITHER}|^-?\d{{1,3}}$").all()
         and first.str.contains(".", literal=True).any()
     )
+
+
+def without_nan(numbers: pl.Series) -> pl.Series:
+    return numbers.fill_nan(None) if numbers.is_nan().any() else numbers
 
 
 def trimmed(text: pl.Series) -> pl.Series:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE
-from drift_pipeline.detection.judging.monitor import window_lengths
+from drift_pipeline.detection.judging.monitor import lengths_of, window_lengths
 from drift_pipeline.detection.judging.verdict import KpiResult, Report, Verdict
 from drift_pipeline.detection.judging.waiting import prospects
 from drift_pipeline_tests.detection.worlds import SPEC, World, rows, spec_of
@@ -162,7 +162,8 @@ def sparse(per_day: int, days: int = 400) -> pl.DataFrame:
     ids=["busy", "by the hour", "by the day", "by the week", "by the month", "too sparse for ever", "too short"],
 )
 def test_what_the_references_pace_lets_be_judged_is_its_first_line(per_day: int, days: int, drift: str) -> None:
-    told = prospects(World.on(sparse(per_day, days), SPEC, MINUTE).reference, SPEC, window_lengths(SPEC, MINUTE))
+    reference = World.on(sparse(per_day, days), SPEC, MINUTE).reference
+    told = prospects(reference, SPEC, lengths_of(reference, SPEC, MINUTE))
     assert told[0] == drift
 
 
@@ -234,7 +235,8 @@ def test_a_bound_far_beyond_the_threshold_warns_and_names_the_doubt(
     days: int,
     expected: tuple[str, bool],
 ) -> None:
-    report = world(frame).land(moved(later(days)[:rows_landed], **change)).at(days * DAY)
+    thinned = later(days).gather_every(days * PER_DAY // rows_landed)  # over the whole days
+    report = world(frame).land(moved(thinned, **change)).at(days * DAY)
     assert of(report.kpis[name]) == expected
 
 
