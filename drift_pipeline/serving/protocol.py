@@ -149,11 +149,9 @@ def _column(tensor: Tensor, levels: Levels | None, n: int) -> list[Cell]:
         raise InputError(f"inputs: {name} holds a {odd.pop().__name__}, which is no {tensor.datatype}")
     if levels is None:
         return _numbers(name, data)
-    if tensor.datatype == "FP32":
-        return [*levels.of(_shortest(name, data))]
-    if tensor.datatype == "FP64":
+    if tensor.datatype in _FLOATS:
         _refuse_infinite(name, [cell for cell in data if type(cell) is float])
-    return [*levels.of(data)]
+    return [*levels.of(_shortest(data) if tensor.datatype == "FP32" else data)]
 
 
 def _numbers(name: str, data: list[Any]) -> list[Cell]:
@@ -165,12 +163,12 @@ def _numbers(name: str, data: list[Any]) -> list[Cell]:
     return [*numbers]
 
 
-def _shortest(name: str, data: list[Any]) -> list[float | None]:
-    """Single precision as it is written: 0.1, which a producer may spell out as 0.10000000149."""
-    texts = pl.Series(_numbers(name, data), dtype=pl.Float64).cast(pl.Float32).cast(pl.String)
-    numbers = texts.cast(pl.Float64).to_list()
-    _refuse_infinite(name, numbers)
-    return numbers
+def _shortest(data: list[Any]) -> list[Any]:
+    """Single precision as it is written: 0.1 where a producer spells it out as 0.10000000149011612."""
+    given = pl.Series([cell if type(cell) is float else None for cell in data], dtype=pl.Float64)
+    single = given.cast(pl.Float32)
+    known = given.zip_with(single.cast(pl.Float64) != given, single.cast(pl.String).cast(pl.Float64)).to_list()
+    return [cell if short is None else short for cell, short in zip(data, known, strict=True)]
 
 
 def _refuse_infinite(name: str, numbers: Sequence[float | None]) -> None:
