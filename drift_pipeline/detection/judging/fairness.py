@@ -42,9 +42,8 @@ def _parity_of(column: str, reference: Reference, days: Sequence[Profile], each:
     rows = int(totals.sum()) if pairs else 0
 
     def result(verdict: Verdict, reason: str, value: float | None = None, bound: float | None = None) -> KpiResult:
-        return KpiResult(
-            "demographic_parity", verdict, value, -drop, bound, len(days) * each * DAY, rows, f"{column}: {reason}"
-        )
+        length = min(len(days) * each * DAY, max(reference.sparse, default=4 * WEEK))
+        return KpiResult("demographic_parity", verdict, value, -drop, bound, length, rows, f"{column}: {reason}")
 
     if len(pairs) < 7:
         since = f"{len(pairs) * each} days since the model was armed"
