@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -56,7 +56,7 @@ def parity_by_day(
 ) -> KpiResult:
     """What blocks of `each` days say; below seven of them how much they vary is not known, and only what lies far
     beyond the threshold is told."""
-    length = len(blocks) * each * DAY
+    length = min(len(blocks) * each * DAY, max(reference.sparse, default=4 * WEEK))
     found = parity_of(column, reference, blocks, drop, length)
     if len(blocks) >= LEAST_DAYS:
         return found
