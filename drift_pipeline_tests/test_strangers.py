@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,9 +16,9 @@ SPEC = "name: m\nowner: o\ntask: binary_classification\noutcome: {column: y}\nfe
 Write = Callable[[Path, pl.DataFrame], Path]
 
 
-def csv(name: str = "rows.csv", **options: str | bool) -> Write:
+def csv(name: str = "rows.csv", **options: Any) -> Write:
     def write(folder: Path, rows: pl.DataFrame) -> Path:
-        rows.write_csv(folder / name, **options)  # type: ignore[arg-type]
+        rows.write_csv(folder / name, **options)
         return folder / name
 
     return write
@@ -209,17 +210,16 @@ def test_labels_of_texts_tell_the_auroc_that_numbers_tell(tmp_path: Path) -> Non
     rows = pl.DataFrame({"x": rng.random(N), "s": rng.random(N).round(3), "y": rng.integers(0, 2, N)})
     spec = f"{SPEC}{{x: numeric}}\nprediction: {{score: s}}\n"
     told = []
-    for number, (values, outcome) in enumerate(
-        (
-            ([0, 1], "{column: y}"),
-            (["False", "True"], "{column: y}"),
-            (["bad", "good"], "{column: y, positive: good}"),
-            ([0.0, 1.0], "{column: y, positive: true, unknown: [-1]}"),
-        )
-    ):
+    spellings: list[tuple[list[Any], str]] = [
+        ([0, 1], "{column: y}"),
+        (["False", "True"], "{column: y}"),
+        (["bad", "good"], "{column: y, positive: good}"),
+        ([0.0, 1.0], "{column: y, positive: true, unknown: [-1]}"),
+    ]
+    for number, (values, outcome) in enumerate(spellings):
         (tmp_path / "spec.yaml").write_text(spec.replace("{column: y}", outcome))
         path = tmp_path / f"{number}.csv"
-        rows.with_columns(pl.col("y").replace_strict({0: values[0], 1: values[1]})).write_csv(path)
+        rows.with_columns(pl.col("y").replace_strict(dict(enumerate(values)))).write_csv(path)
         ended = drift("compare", path, path, "--spec", tmp_path / "spec.yaml", "--json")
         told.append(ended.summary["kpis"]["auroc"]["reason"])
     assert told == [told[0]] * 4

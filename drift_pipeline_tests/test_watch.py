@@ -234,7 +234,6 @@ def test_labels_that_came_are_counted_whoever_joins_them_and_whichever_process_a
     expected = {"landed": 500, "joined": 480, "judged": 400}  # of the last hour before the labels' delay
     assert steady.labels(steady.observe(now)) == expected
     again = lived.watch(MINUTE)
-    again.labels_before = steady.labels_before
     again.restore(now)
     assert again.labels(again.observe(now, keep=False)) == expected
     lived.lake.append("outcomes", _known(lived.frame[480:600]), 2)
