@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.scoring import Cell, Row
 from drift_pipeline.spec import Form, ModelSpec
-from drift_pipeline.telemetry.cells import Levels, levels_of
+from drift_pipeline.telemetry.cells import Cells, cells_of
 
 MOST_ROWS = 1000
 LONGEST_ID = 200
@@ -112,13 +112,11 @@ def read_ask(body: bytes, spec: ModelSpec) -> Ask:
     if not 1 <= n <= MOST_ROWS:
         raise InputError(f"inputs: {n} rows; send 1 to {MOST_ROWS} in a request")
     absent: list[Cell] = [None] * n
-    levels = levels_of(spec)
-    columns = {
-        name: _column(tensors[name], levels.get(name), n) if name in tensors else absent for name in spec.watched
-    }
+    cells = cells_of(spec)
+    columns = {name: _column(tensors[name], cells, n) if name in tensors else absent for name in spec.watched}
     off_form = {
         name: count
-        for name, known in levels.items()
+        for name, known in cells.levels.items()
         if known.off_form and (count := known.count_off_form(columns[name]))
     }
     id = request.id or uuid4().hex
@@ -136,9 +134,9 @@ def _flat(tensor: Tensor) -> list[Any]:
     return data
 
 
-def _column(tensor: Tensor, levels: Levels | None, n: int) -> list[Cell]:
-    """A column's cells; `levels` None: of a numeric one."""
+def _column(tensor: Tensor, cells: Cells, n: int) -> list[Cell]:
     name, data = tensor.name, _flat(tensor)
+    levels = cells.levels.get(name)
     taken = _NUMERIC if levels is None else _OF_FORM[levels.form]
     if tensor.datatype not in taken:
         what = "numeric" if levels is None else f"categorical, of the form {levels.form}"
@@ -148,19 +146,20 @@ def _column(tensor: Tensor, levels: Levels | None, n: int) -> list[Cell]:
     if odd := set(map(type, data)) - _TAKEN[tensor.datatype]:
         raise InputError(f"inputs: {name} holds a {odd.pop().__name__}, which is no {tensor.datatype}")
     if levels is None:
-        return _numbers(name, data)
+        numbers = _numbers(name, data)
+        return [None if number in cells.missing else number for number in numbers] if cells.missing else [*numbers]
     if tensor.datatype in _FLOATS:
         _refuse_infinite(name, [cell for cell in data if type(cell) is float])
     return [*levels.of(_shortest(data) if tensor.datatype == "FP32" else data)]
 
 
-def _numbers(name: str, data: list[Any]) -> list[Cell]:
+def _numbers(name: str, data: list[Any]) -> list[float | None]:
     try:
         numbers = [None if cell is None else float(cell) for cell in data]
     except OverflowError as error:
         raise InputError(f"inputs: {name} holds an integer that no FP64 can hold; send null for unknown") from error
     _refuse_infinite(name, numbers)
-    return [*numbers]
+    return numbers
 
 
 def _shortest(data: list[Any]) -> list[Any]:
@@ -217,7 +216,7 @@ def response(
 
 def metadata(spec: ModelSpec, versions: Sequence[str]) -> dict[str, Any]:
     """What the protocol tells of a model; `versions` are those that are loaded."""
-    levels = levels_of(spec)
+    levels = cells_of(spec).levels
     suits = {name: _OF_FORM[levels[name].form][0] if name in levels else "FP64" for name in spec.watched}
     inputs = [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in suits.items()]
     outputs = [{"name": "score", "datatype": "FP64", "shape": [-1]}]

@@ -16,6 +16,7 @@ from drift_pipeline.clock import DAY, Window
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.tables.levels import level
 
 InjectedKind = Literal["covariate", "concept", "unfairness", "schema", "schema_break", "latency", "canary_latency"]
 Floats = npt.NDArray[np.float64]
@@ -175,9 +176,9 @@ class _World:
 
     def _moved(self, rows: pl.DataFrame, begun: Chosen, size: float, random: np.random.Generator) -> pl.DataFrame:
         moved = [_where(begun, pl.col(name) + size * spread, name) for name, spread in self._spread.items()]
-        for name, level in self._rarest.items():
+        for name, rarest in self._rarest.items():
             chosen = begun & (random.random(rows.height) < size / 2)
-            moved.append(_where(chosen, pl.lit(level, dtype=pl.String), name))
+            moved.append(_where(chosen, pl.lit(rarest, dtype=pl.String), name))
         return rows.with_columns(moved)
 
     def _disfavoured(self, rows: pl.DataFrame, chosen: Chosen, random: np.random.Generator) -> pl.DataFrame:
@@ -241,7 +242,8 @@ def _told(spec: ModelSpec, label: float) -> float | str | bool:
         return float(label) if spec.task == "regression" else positive
     if isinstance(positive, bool):
         return not positive
-    return f"not {positive}" if isinstance(positive, str) else int(positive == 0)
+    known = level(positive, "decimal")  # "true" is 1, and its negation no other text but a negation
+    return f"not {positive}" if isinstance(positive, str) and known not in ("0", "1") else int(known == "0")
 
 
 def _level(source: pl.DataFrame, name: str, *, rare: bool) -> str | None:

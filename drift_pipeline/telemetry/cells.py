@@ -1,10 +1,12 @@
-"""Cells: the values of a tensor or a JSON event, each brought to its categorical column's level.
+"""Cells: the values of a tensor or a JSON event, each brought to what it means in its column.
 
 A level is looked up, not computed again: what callers send repeats itself, and a row has to be read in microseconds.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from math import isfinite
 
 from drift_pipeline.spec import Form, ModelSpec
@@ -79,16 +81,31 @@ def _is_exact(value: object) -> bool:
     return not isinstance(value, int | float) or abs(value) < _EXACT
 
 
-_KEPT: dict[int, tuple[ModelSpec, Mapping[str, Levels]]] = {}
+@dataclass(frozen=True)
+class Cells:
+    """What a spec's columns take: of categorical ones by name; `missing` are the numbers that stand for no value."""
+
+    levels: Mapping[str, Levels]
+    missing: frozenset[float]
 
 
-def levels_of(spec: ModelSpec) -> Mapping[str, Levels]:
-    """Of each categorical column; made once for a spec. Without a form a column is of text."""
+_KEPT: dict[int, tuple[ModelSpec, Cells]] = {}
+
+
+def cells_of(spec: ModelSpec) -> Cells:
+    """Made once for a spec. A column without a form is of text."""
     kept = _KEPT.get(id(spec))
     if kept is None or kept[0] is not spec:
         names = [name for name, kind in spec.watched.items() if kind == "categorical"]
-        kept = spec, {name: Levels(spec.forms.get(name, "text"), spec.missing) for name in names}
+        levels = {name: Levels(spec.forms.get(name, "text"), spec.missing) for name in names}
+        kept = spec, Cells(levels, frozenset(_numbers(spec.missing)))
         if len(_KEPT) > 1000:  # more than any home's models: tests
             _KEPT.clear()
         _KEPT[id(spec)] = kept
     return kept[1]
+
+
+def _numbers(texts: Sequence[str]) -> Iterator[float]:
+    for text in texts:
+        with suppress(ValueError):
+            yield float(text)

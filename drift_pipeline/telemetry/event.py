@@ -23,7 +23,7 @@ import polars as pl
 
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.cells import levels_of
+from drift_pipeline.telemetry.cells import cells_of
 from drift_pipeline.telemetry.tables.levels import level
 
 ROUTES = ("stable", "canary", "external")
@@ -228,18 +228,19 @@ def _features(given: object, spec: ModelSpec) -> dict[str, float | str | None]:
     if not isinstance(given, dict) or given.keys() != watched.keys():
         raise ValueError(_features_differ(given, watched.keys()))
     features: dict[str, float | str | None] = {}
-    levels = levels_of(spec)
+    cells = cells_of(spec)
     for name, kind in watched.items():
         value = given[name]
         if value is None:
             features[name] = None
         elif kind == "categorical":
-            known = levels[name]
+            known = cells.levels[name]
             is_plain = type(value) is str and not known.is_full
             features[name] = known[value] if is_plain else known.one(f"features.{name}", value)
         else:
             is_plain = type(value) is float and isfinite(value)
-            features[name] = value if is_plain else _number(f"features.{name}", value)
+            number = value if is_plain else _number(f"features.{name}", value)
+            features[name] = None if number in cells.missing else number
     return features
 
 
@@ -256,25 +257,25 @@ def _label(value: object, spec: ModelSpec) -> float:
     """1 where the label equals `outcome.positive`, else 0; a regression's own number.
 
     Of a positive 1 or 0, true or false, the negation is known, and a third value is refused; of another the negation is
-    whatever else is told.
+    whatever else is told. Where the positive is a text of those, such as "1", a label may be the text or the value.
     """
-    outcome, positive = spec.outcome, spec.outcome.positive
+    outcome, positive = spec.outcome, _same(spec.outcome.positive)
     if outcome.unknown and _same(value) in map(_same, outcome.unknown):
         raise ValueError(f"label: {value!r} stands for one that is not known yet (outcome.unknown); tell it once it is")
     if spec.task == "regression":
         return _number("label", value)
-    if isinstance(positive, str):
-        if not isinstance(value, str | bool | int | float):
-            raise ValueError(f"label: {value!r} is neither a text nor a number nor true or false")
-        return int(level(value, "text") == level(positive, "text"))
-    label = _number("label", value)
-    if positive in (0, 1) and label not in (0, 1):
-        raise ValueError(f"label: {value!r} is neither {positive!r} (outcome.positive) nor its negation")
-    return int(label == float(positive))
+    if not isinstance(outcome.positive, str):
+        _number("label", value)
+    elif not isinstance(value, str | bool | int | float):
+        raise ValueError(f"label: {value!r} is neither a text nor a number nor true or false")
+    label = _same(value)
+    if positive in ("0", "1") and label not in ("0", "1"):
+        raise ValueError(f"label: {value!r} is neither {outcome.positive!r} (outcome.positive) nor its negation")
+    return int(label == positive)
 
 
 def _same(label: object) -> str | None:
-    """One text for the spellings of a label: -1, -1.0 and "-1"."""
+    """One text for the spellings of a label: -1, -1.0 and "-1"; true, "True" and 1."""
     return level(label, "decimal") if isinstance(label, str | bool | int | float) else None
 
 
@@ -313,4 +314,4 @@ def off_form_of(event: Prediction | OutcomeKnown, spec: ModelSpec) -> list[str]:
     """The columns of an event that was just read whose value does not fit their form."""
     if isinstance(event, OutcomeKnown):
         return []
-    return [name for name, levels in levels_of(spec).items() if event.features[name] in levels.off_form]
+    return [name for name, levels in cells_of(spec).levels.items() if event.features[name] in levels.off_form]

@@ -184,6 +184,13 @@ def test_what_the_spec_calls_missing_is_null() -> None:
     assert of_form("integer", "INT64", [-1, 3], missing=("-1",)).columns["device"] == [None, "3"]
 
 
+@pytest.mark.parametrize(("datatype", "data"), [("FP64", [-999.0, 2]), ("FP32", [-999, 2]), ("INT64", [-999, 2])])
+def test_a_number_that_the_spec_calls_missing_is_null(datatype: str, data: list[float]) -> None:
+    spec = SPECS["fraud"].model_copy(update={"missing": ("?", "-999")})
+    found = read_ask(json.dumps(changed(0, datatype=datatype, data=data)).encode(), spec)
+    assert found.columns["amount"] == [None, 2.0]
+
+
 @pytest.mark.parametrize(
     ("form", "datatype"), [("text", "BYTES"), ("integer", "INT64"), ("decimal", "FP64"), ("boolean", "BOOL")]
 )

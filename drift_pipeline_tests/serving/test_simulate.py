@@ -101,7 +101,9 @@ def test_a_drift_without_size_changes_no_row(kind: InjectedKind) -> None:
 
 
 def test_labels_are_told_as_the_spec_reads_them() -> None:
-    for positive, told in ((1, {0, 1}), (0, {0, 1}), (True, {True, False}), ("yes", {"yes", "not yes"})):
+    numbers = ((1, {0, 1}), (0, {0, 1}), (2, {2, 0}), (True, {True, False}))
+    texts = (("yes", {"yes", "not yes"}), ("1", {"1", 0}), ("0", {"0", 1}), ("true", {"true", 0}))
+    for positive, told in (*numbers, *texts):
         of = SPEC.model_copy(update={"outcome": SPEC.outcome.model_copy(update={"positive": positive})})
         traffic = drawn(of=of, rows=200)
         labels = [label for request in traffic for label in request.labels]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_pipeline.spec import Form
-from drift_pipeline.telemetry.cells import TYPES, Levels, levels_of
+from drift_pipeline.telemetry.cells import TYPES, Levels, cells_of
 from drift_pipeline.telemetry.tables.levels import level
 from drift_pipeline_tests.detection.worlds import spec_of
 
@@ -45,7 +45,7 @@ def test_callers_with_ever_new_levels_fill_no_memory() -> None:
 
 def test_a_spec_has_its_levels_once_and_another_one_its_own() -> None:
     spec = spec_of("x", categorical=("kind",), forms={"kind": "integer"})
-    assert levels_of(spec) is levels_of(spec)
-    assert [*levels_of(spec)] == ["kind"]
+    assert cells_of(spec) is cells_of(spec)
+    assert [*cells_of(spec).levels] == ["kind"]
     other = spec.model_copy(update={"forms": {}})
-    assert (levels_of(spec)["kind"].form, levels_of(other)["kind"].form) == ("integer", "text")
+    assert (cells_of(spec).levels["kind"].form, cells_of(other).levels["kind"].form) == ("integer", "text")

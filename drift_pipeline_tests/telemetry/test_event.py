@@ -37,7 +37,7 @@ FORMS = spec_of(
     name="formed",
     categorical=("kind", "count", "rate", "flag"),
     forms={"count": "integer", "rate": "decimal", "flag": "boolean"},
-    missing=["?"],
+    missing=["?", "-999"],
 )
 
 GOOD: dict[str, Any] = {
@@ -126,6 +126,8 @@ def test_score_latency_and_entity_may_be_null_or_left_out() -> None:
         ("x", True, 1.0),
         ("x", -2.5, -2.5),
         ("x", None, None),
+        ("x", -999, None),
+        ("x", -999.0, None),
     ],
 )
 def test_a_value_takes_the_type_that_its_column_has(name: str, value: object, expected: object) -> None:
@@ -223,6 +225,13 @@ def test_a_clock_may_be_a_minute_ahead() -> None:
         ("2", 2.0, 1),
         ("yes", " yes ", 1),
         ("true", True, 1),
+        ("true", "False", 0),
+        ("true", 1, 1),
+        ("1", True, 1),
+        ("1", 1.0, 1),
+        ("1", "1.0", 1),
+        ("1", "0", 0),
+        ("0", False, 1),
     ],
 )
 def test_a_label_is_positive_where_it_equals_what_the_spec_names(
@@ -249,6 +258,14 @@ def test_what_cannot_be_brought_to_a_form_says_what_it_wants(value: dict[str, An
     letter = read_event(line({**FORMED, "features": {**FORMED["features"], **value}}), {"formed": FORMS}, NOW)
     assert isinstance(letter, DeadLetter)
     assert why in letter.reason
+
+
+@pytest.mark.parametrize(("positive", "told"), [("1", "yes"), ("1", 2), ("true", "maybe"), (True, 2), (0, -1)])
+def test_a_third_label_is_refused(positive: object, told: object) -> None:
+    spec = SPEC.model_copy(update={"outcome": SPEC.outcome.model_copy(update={"positive": positive})})
+    letter = read_event(line({**KNOWN, "label": told}), {"m": spec}, NOW)
+    assert isinstance(letter, DeadLetter)
+    assert letter.reason == f"label: {told!r} is neither {positive!r} (outcome.positive) nor its negation"
 
 
 @pytest.mark.parametrize("told", [-1, -1.0, "-1"])
