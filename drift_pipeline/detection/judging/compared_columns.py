@@ -5,30 +5,16 @@ replay, `drift compare` and `drift calibrate` all come here.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from functools import cached_property, partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
-
-from drift_pipeline.detection.counting.binning import SCORE, Bools, Floats, Ints
-from drift_pipeline.detection.counting.layout import Side
-from drift_pipeline.detection.judging.new_levels import NewLevels
+from drift_pipeline.detection.counting.binning import SCORE
+from drift_pipeline.detection.judging.column_statistics import ColumnStatistics
 from drift_pipeline.detection.judging.verdict import FeatureFinding, told_p
-from drift_pipeline.detection.reference.null import Null
-from drift_pipeline.detection.statistics.hellinger import hellinger_rows
-from drift_pipeline.detection.statistics.ks import (
-    ks_interval_rows,
-    ks_lower_bound,
-    ks_p_value,
-    total_variation_lower_bound_rows,
-    total_variation_rows,
-)
 from drift_pipeline.detection.statistics.moments import log_variance_ratio_p_value, welch_p_value
 from drift_pipeline.detection.statistics.multiplicity import benjamini_hochberg
-from drift_pipeline.detection.statistics.psi import occupied_bins, psi_lower_bound_rows, psi_p_value, psi_rows
-from drift_pipeline.detection.statistics.share_difference import largest_difference_lower_bound_rows
+from drift_pipeline.detection.statistics.psi import psi_p_value
 from drift_pipeline.detection.thresholds import LEAST_DISTANCE, LEAST_NEW_LEVELS, LEAST_ROWS
 
 MISSING_DIRECTIONS = ("more missing", "fewer missing")
@@ -36,21 +22,8 @@ UNKNOWN = "how much this column varies by itself is not known: too few healthy w
 
 
 @dataclass(frozen=True)
-class ComparedColumns:
-    """A window beside what the reference holds of the same hours, and how much both vary by themselves.
-
-    `rate`: false discovery rate over the columns; `claim`: why no claim is made of this window, or nothing; `fresh`: by
-    column, the share of levels that came up since the reference, beyond what rows without time let expect.
-    """
-
-    before: Side
-    after: Side
-    length: timedelta
-    null: Null
-    missing_null: Null
-    rate: float
-    claim: str = ""
-    fresh: Mapping[str, float] = field(default_factory=dict)
+class ComparedColumns(ColumnStatistics):
+    """A window beside what the reference holds of the same hours: what is found of each column, and if it drifts."""
 
     def findings(self) -> list[FeatureFinding]:
         """Statistics and verdict of every column that the reference has rows of in these hours."""
@@ -64,106 +37,6 @@ class ComparedColumns:
     def _in_order(self) -> Iterator[str]:
         return iter(self.before.profile.binning.columns)
 
-    # every column at once; K columns, the N numeric ones first
-
-    @cached_property
-    def _phi(self) -> Floats:
-        return self.null.overdispersion(self.before.layout.names)
-
-    @cached_property
-    def _sizes(self) -> tuple[Floats, Floats]:
-        """Rows of the reference and of the window (K,), at least 1 so that an empty side divides by no 0."""
-        return np.maximum(self.before.rows, 1), np.maximum(self.after.rows, 1)
-
-    @cached_property
-    def _new(self) -> NewLevels:
-        return NewLevels.of(self.before, self.after, self._phi, self.fresh)
-
-    @cached_property
-    def _tested(self) -> tuple[Floats, Floats]:
-        """Coarse counts; unseen levels count as rare ones where chance alone brings some. Both sides have rows."""
-        return self._filled(self._pooled(self._new.asked)[0], self._pooled(self._new.asked)[1])
-
-    @cached_property
-    def _shown(self) -> tuple[Floats, Floats]:
-        """The same, but where unseen levels are more than is expected, they have their bin, and the expected ones."""
-        new, k = self._new, self.before.layout.numeric
-        before, after = self._pooled(new.asked & ~new.exceed)
-        before[k:] = new.as_expected(before[k:], new.asked & new.exceed)
-        return self._filled(before, after)
-
-    def _pooled(self, where: Bools) -> tuple[Floats, Floats]:
-        first, second, k = self.before.coarse.copy(), self.after.coarse.copy(), self.before.layout.numeric
-        for side in (first, second):
-            side[k:] = self._new.pooled(side[k:], where)
-        return first, second
-
-    def _filled(self, first: Floats, second: Floats) -> tuple[Floats, Floats]:
-        """Of a column that one side has no row of, one row in the first bin, which nobody reads."""
-        empty = (self.before.rows == 0) | (self.after.rows == 0)
-        for side in (first, second):
-            side[empty] = 0
-            side[empty, 0] = 1
-        return first, second
-
-    @cached_property
-    def _bins(self) -> Ints:
-        return occupied_bins(*self._shown)
-
-    @cached_property
-    def psi(self) -> Floats:
-        return psi_rows(*self._shown)
-
-    @cached_property
-    def _psi_lower(self) -> Floats:
-        return psi_lower_bound_rows(*self._shown, self._phi)
-
-    @cached_property
-    def _hellinger(self) -> Floats:
-        return hellinger_rows(*self._shown, self._bins)
-
-    @cached_property
-    def _ks(self) -> tuple[Floats, Floats]:
-        """KS interval of the numeric columns (N,)."""
-        return ks_interval_rows(self.before.shares, self.after.shares, self.before.layout.atom)
-
-    @cached_property
-    def _values(self) -> "_Tests":
-        """Kolmogorov-Smirnov of numbers; of levels chi2, or that more are new than is expected, and total variation."""
-        m, n = (size / self._phi for size in self._sizes)
-        k, new = self.before.layout.numeric, self._new
-        first, second = self._tested[0][k:], self._tested[1][k:]
-        bins = occupied_bins(first, second)
-        chi2 = psi_p_value(psi_rows(first, second), bins, m[k:], n[k:], np.ones(len(m) - k))
-        of_levels = np.where(new.asked & (new.p_value < 1), np.minimum(1.0, 2 * np.minimum(chi2, new.p_value)), chi2)
-        low = self._ks[0]
-        lower = np.maximum(_moved_at_least(first, second, bins, m[k:], n[k:]), new.lower)
-        moved = total_variation_rows(self._shown[0][k:], self._shown[1][k:])
-        return _Tests(
-            np.concatenate([ks_p_value(low, n[:k], m[:k]), of_levels]),
-            np.concatenate([low, moved]),
-            np.concatenate([ks_lower_bound(low, n[:k], m[:k]), lower]),
-            n,
-            m,
-        )
-
-    @cached_property
-    def _missing(self) -> "_Tests | None":
-        """Chi2 on the share of rows without a usable value; None where no row of any column misses one."""
-        before, after = self.before.usable, self.after.usable
-        if not (before[:, 1] + after[:, 1]).any():
-            return None
-        phi = self.missing_null.overdispersion(self.before.layout.names)
-        m, n = (np.maximum(side.sum(axis=1), 1) / phi for side in (before, after))
-        first, second = (np.where(side.sum(axis=1, keepdims=True) > 0, side, [[1, 0]]) for side in (before, after))
-        bins, moved = occupied_bins(first, second), total_variation_rows(first, second)
-        p_value = psi_p_value(psi_rows(first, second), bins, m, n, np.ones(len(m)))
-        return _Tests(p_value, moved, _moved_at_least(first, second, bins, m, n), n, m)
-
-    @cached_property
-    def _has_missing(self) -> Bools:
-        return np.asarray(self.before.lacking + self.after.lacking > 0)
-
     # one column
 
     def _finding(self, name: str) -> FeatureFinding | None:
@@ -171,9 +44,9 @@ class ComparedColumns:
         k = self.before.layout.position[name]
         if self.before.rows[k] == 0 or self.after.rows[k] == 0:
             return self._one_sided(name, k)
-        values, missing, numeric = self._values, self._missing, k < self.before.layout.numeric
+        values, missing, numeric = self.values, self.missing, k < self.before.layout.numeric
         p_value, of_missing = float(values.p_value[k]), False
-        if missing is not None and self._has_missing[k]:
+        if missing is not None and self.has_missing[k]:
             of_missing = bool(missing.lower[k] > values.lower[k])
             p_value = min(1.0, 2 * min(p_value, float(missing.p_value[k])))
         test = missing if missing is not None and of_missing else values
@@ -186,10 +59,10 @@ class ComparedColumns:
             int(self.after.rows[k]),
             float(test.n[k]),
             float(self.psi[k]),
-            float(self._psi_lower[k]),
-            float(self._hellinger[k]),
-            float(self._ks[0][k]) if numeric else None,
-            float(self._ks[1][k]) if numeric else None,
+            float(self.psi_lower[k]),
+            float(self.hellinger[k]),
+            float(self.ks[0][k]) if numeric else None,
+            float(self.ks[1][k]) if numeric else None,
             p_value,
             float(test.distance[k]),
             float(test.lower[k]),
@@ -207,9 +80,9 @@ class ComparedColumns:
         before, after = self.before.rows[k] > 0, self.after.rows[k] > 0
         if not self.before.usable[k].any() or (not (before or after) and name == SCORE):
             return None
-        if not self.after.usable[k].any() or self._missing is None:
+        if not self.after.usable[k].any() or self.missing is None:
             return self._without_values(name, k)
-        of, told = self._missing, partial(self._told_of_missing, name, k)
+        of, told = self.missing, partial(self._told_of_missing, name, k)
         reason = self.claim or _too_few(float(of.n[k]), float(of.m[k]))
         if not (before or after):
             return told("", reason or "no value on either side: nothing to compare", None if reason else False)
@@ -221,7 +94,7 @@ class ComparedColumns:
 
     def _told_of_missing(self, name: str, k: int, direction: str, reason: str, drift: bool | None) -> FeatureFinding:
         """Of all rows, with a usable value and without one; none of its statistics of values is a measurement."""
-        of = self._missing
+        of = self.missing
         assert of is not None
         numbers = float(of.p_value[k]), float(of.distance[k]), float(of.lower[k])
         return FeatureFinding(
@@ -245,7 +118,7 @@ class ComparedColumns:
             return replace(finding, reason="significant, but neither PSI nor the moments second it")
         null = self.missing_null if of_missing else self.null
         before, after = (
-            (self.before.usable[k], self.after.usable[k]) if of_missing else (self._shown[0][k], self._shown[1][k])
+            (self.before.usable[k], self.after.usable[k]) if of_missing else (self.shown[0][k], self.shown[1][k])
         )
         if not null.exceeds(finding.name, before, after):
             return replace(finding, reason="within what healthy windows of the reference showed")
@@ -257,7 +130,7 @@ class ComparedColumns:
         """Numbers only: of levels, and of the missing share, chi2 is the one test there is."""
         phi = finding.n / finding.n_effective
         n, m = float(self.after.rows[k]), float(self.before.rows[k])
-        if psi_p_value(finding.psi, int(self._bins[k]), n, m, phi) <= self.rate:
+        if psi_p_value(finding.psi, int(self.bins[k]), n, m, phi) <= self.rate:
             return True
         (mean_ref, var_ref), (mean_now, var_now) = self.before.moments[k].tolist(), self.after.moments[k].tolist()
         sizes = (m / phi, n / phi)
@@ -269,7 +142,7 @@ class ComparedColumns:
     def _has_new_levels(self, k: int) -> bool:
         """Whether more rows have a level that the reference lacks than it lets expect, by more than matters."""
         place = k - self.before.layout.numeric
-        return place >= 0 and bool(self._new.lower[place] > LEAST_NEW_LEVELS)
+        return place >= 0 and bool(self.new.lower[place] > LEAST_NEW_LEVELS)
 
     def _missing_direction(self, k: int) -> str:
         before, after = (side.lacking[k] / (side.lacking[k] + side.rows[k]) for side in (self.before, self.after))
@@ -284,26 +157,6 @@ class ComparedColumns:
         if abs(shift) >= abs(ratio**0.5 - 1):
             return "up" if shift > 0 else "down"
         return "wider" if ratio > 1 else "narrower"
-
-
-@dataclass(frozen=True)
-class _Tests:
-    """Of each column (K,): p-value, distance with its lower 99 % bound, effective rows of the window and reference."""
-
-    p_value: Floats
-    distance: Floats
-    lower: Floats
-    n: Floats
-    m: Floats
-
-
-def _moved_at_least(first: Floats, second: Floats, bins: Ints, m: Floats, n: Floats) -> Floats:
-    """Lower 99 % bound of the total variation: the larger of a bound over all bins and the exact ones of each bin.
-
-    McDiarmid's misses in fewer than 1 of 10,000 samples, so that both together keep 99 %.
-    """
-    over_all = total_variation_lower_bound_rows(total_variation_rows(first, second), bins, m, n)
-    return np.maximum(over_all, largest_difference_lower_bound_rows(first, second, bins, m, n, LEAST_DISTANCE))
 
 
 def _too_few(n: float, m: float) -> str:
