@@ -275,8 +275,12 @@ class Watch:
     def labels(self, report: Report) -> dict[str, int]:
         """The labels since this champion is watched: those that landed, whosever they are, that were joined to its
         predictions, and of those how many the performance is judged on now."""
-        kpi, joined = report.kpis[performance_of(self._spec).kpi], self._slices.labelled()
-        return {"landed": max(self._labels_landed or 0, joined), "joined": joined, "judged": kpi.n if kpi.judged else 0}
+        kpi, joined = report.kpis.get(performance_of(self._spec).kpi), self._slices.labelled()
+        return {
+            "landed": max(self._labels_landed or 0, joined),
+            "joined": joined,
+            "judged": kpi.n if kpi and kpi.judged else 0,
+        }
 
     def prospects(self) -> list[str]:
         """What can be judged at the pace of the reference's rows, the longest known first: drift, then performance."""
