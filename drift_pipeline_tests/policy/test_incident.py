@@ -232,3 +232,24 @@ def test_a_hint_keeps_an_incident_open_while_it_warns_and_never_closes_it_alone(
         assert change is None
         incident, change = step(incident, at(minute, Verdict.INCONCLUSIVE, Verdict.OK))
     assert change is Change.CLOSED
+
+
+def test_a_warning_ends_where_something_was_judged_and_nothing_found_though_labels_are_overdue() -> None:
+    """INCONCLUSIVE for what is overdue, not for what was judged: two single warnings days apart are no lasting one."""
+    overdue = replace(kpi(Verdict.INCONCLUSIVE, "auroc"), overdue=True)
+    incident, changes = Incident("sha256:0123456789abcdef"), []
+    for number, letter in enumerate("W" + "o" * 30 + "W"):
+        told = report(START + number * HOUR, kpi(VERDICTS[letter]), overdue)
+        incident, change = step(incident, told)
+        changes.append(change)
+    assert Change.OPENED not in changes
+
+
+def test_labels_that_stop_coming_are_paged_once_after_a_day_while_the_rest_is_fine() -> None:
+    overdue = replace(kpi(Verdict.INCONCLUSIVE, "auroc"), overdue=True)
+    incident, changes = Incident("sha256:0123456789abcdef"), []
+    for number in range(80):
+        waits = kpi(Verdict.OK, "auroc") if number < 5 else overdue
+        incident, change = step(incident, report(START + number * HOUR, kpi(Verdict.OK), waits))
+        changes.append(change)
+    assert [(number, change) for number, change in enumerate(changes) if change] == [(29, Change.UNDECIDED)]
