@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,9 +16,9 @@ SPEC = "name: m\nowner: o\ntask: binary_classification\noutcome: {column: y}\nfe
 Write = Callable[[Path, pl.DataFrame], Path]
 
 
-def csv(name: str = "rows.csv", **options: str | bool) -> Write:
+def csv(name: str = "rows.csv", **options: Any) -> Write:
     def write(folder: Path, rows: pl.DataFrame) -> Path:
-        rows.write_csv(folder / name, **options)  # type: ignore[arg-type]
+        rows.write_csv(folder / name, **options)
         return folder / name
 
     return write
@@ -144,6 +145,16 @@ CASES = {
         told=("note: site: 'NA' is a level (",),
         judged="site",
     ),
+    "NA among whole levels that nobody declared": Case(
+        before=pl.when(NUMBERS > 9).then(pl.col("grade").cast(pl.String)).otherwise(pl.lit("NA")).alias("grade"),
+        after=pl.when(NUMBERS > 9).then(pl.col("grade")).alias("grade"),
+        judged="grade",
+    ),
+    "NA among truth values that nobody declared": Case(
+        before=pl.when(NUMBERS > 9).then(texts("flag", "{}")).otherwise(pl.lit("NA")).alias("flag"),
+        after=pl.when(NUMBERS > 9).then(pl.col("flag")).alias("flag"),
+        judged="flag",
+    ),
     "levels that do not fit the form": Case(
         after=pl.when(NUMBERS > 4).then(pl.col("grade").cast(pl.String)).otherwise(pl.lit("A+")).alias("grade"),
         spec=GRADE,
@@ -208,15 +219,14 @@ def test_labels_of_texts_tell_the_auroc_that_numbers_tell(tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     rows = pl.DataFrame({"x": rng.random(N), "s": rng.random(N).round(3), "y": rng.integers(0, 2, N)})
     spec = f"{SPEC}{{x: numeric}}\nprediction: {{score: s}}\n"
+    spellings: tuple[tuple[list[Any], str], ...] = (
+        ([0, 1], "{column: y}"),
+        (["False", "True"], "{column: y}"),
+        (["bad", "good"], "{column: y, positive: good}"),
+        ([0.0, 1.0], "{column: y, positive: true, unknown: [-1]}"),
+    )
     told = []
-    for number, (values, outcome) in enumerate(
-        (
-            ([0, 1], "{column: y}"),
-            (["False", "True"], "{column: y}"),
-            (["bad", "good"], "{column: y, positive: good}"),
-            ([0.0, 1.0], "{column: y, positive: true, unknown: [-1]}"),
-        )
-    ):
+    for number, (values, outcome) in enumerate(spellings):
         (tmp_path / "spec.yaml").write_text(spec.replace("{column: y}", outcome))
         path = tmp_path / f"{number}.csv"
         rows.with_columns(pl.col("y").replace_strict({0: values[0], 1: values[1]})).write_csv(path)

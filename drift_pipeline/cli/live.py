@@ -63,7 +63,7 @@ def adopt(
         rows, served = history.frame.height, champion.name
     told = {"model": model, "version": served, "digest": champion.digest, "rows": rows, "home": str(settings.home)}
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps({**told, "notes": list(history.notes)}, indent=2))
     else:
         for note in history.notes:
             click.echo(f"note      {note}", err=True)
