@@ -145,6 +145,16 @@ CASES = {
         told=("note: site: 'NA' is a level (",),
         judged="site",
     ),
+    "NA among whole levels that nobody declared": Case(
+        before=pl.when(NUMBERS > 9).then(pl.col("grade").cast(pl.String)).otherwise(pl.lit("NA")).alias("grade"),
+        after=pl.when(NUMBERS > 9).then(pl.col("grade")).alias("grade"),
+        judged="grade",
+    ),
+    "NA among truth values that nobody declared": Case(
+        before=pl.when(NUMBERS > 9).then(texts("flag", "{}")).otherwise(pl.lit("NA")).alias("flag"),
+        after=pl.when(NUMBERS > 9).then(pl.col("flag")).alias("flag"),
+        judged="flag",
+    ),
     "levels that do not fit the form": Case(
         after=pl.when(NUMBERS > 4).then(pl.col("grade").cast(pl.String)).otherwise(pl.lit("A+")).alias("grade"),
         spec=GRADE,
@@ -209,13 +219,13 @@ def test_labels_of_texts_tell_the_auroc_that_numbers_tell(tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     rows = pl.DataFrame({"x": rng.random(N), "s": rng.random(N).round(3), "y": rng.integers(0, 2, N)})
     spec = f"{SPEC}{{x: numeric}}\nprediction: {{score: s}}\n"
-    told = []
-    spellings: list[tuple[list[Any], str]] = [
+    spellings: tuple[tuple[list[Any], str], ...] = (
         ([0, 1], "{column: y}"),
         (["False", "True"], "{column: y}"),
         (["bad", "good"], "{column: y, positive: good}"),
         ([0.0, 1.0], "{column: y, positive: true, unknown: [-1]}"),
-    ]
+    )
+    told = []
     for number, (values, outcome) in enumerate(spellings):
         (tmp_path / "spec.yaml").write_text(spec.replace("{column: y}", outcome))
         path = tmp_path / f"{number}.csv"

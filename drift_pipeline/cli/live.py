@@ -66,7 +66,7 @@ def adopt(
         **{"forms": loop.spec.forms, "judged": prospects},
     }
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps({**told, "notes": list(history.notes)}, indent=2))
     else:
         for note in history.notes:
             click.echo(f"note      {note}", err=True)

@@ -205,6 +205,69 @@ def test_without_ids_the_position_is_the_id_and_that_is_said(tmp_path: Path) -> 
     assert history.notes == ("no prediction id in the spec: the row position is used",)
 
 
+LEVELS = {"x": "numeric", "g": "categorical"}
+
+
+@pytest.mark.parametrize(
+    ("levels", "form", "read"),
+    [
+        (("1", "2.0", ""), "integer", ["1", "2", None]),
+        (("0.5", "1.50", "2"), "decimal", ["0.5", "1.5", "2"]),
+        (("True", "false", "TRUE"), "boolean", ["true", "false", "true"]),
+        (("01", "1", "NA"), "text", ["01", "1", "NA"]),
+    ],
+)
+def test_the_forms_of_levels_are_found_once_and_come_with_the_history(
+    levels: Sequence[str], form: str, read: list[str | None], tmp_path: Path
+) -> None:
+    lines = [f"{1_700_000_000 + i},1,{level},{i % 2}" for i, level in enumerate(levels)]
+    history = read_history(csv(tmp_path, lines, header="ts,x,g,y"), small(features=LEVELS))
+    assert history.forms == {"g": form}
+    assert history.frame["g"].to_list() == read
+
+
+def test_levels_that_do_not_fit_a_declared_form_are_told(tmp_path: Path) -> None:
+    path = csv(tmp_path, ["1,1,7,0", "2,1,x,1", "3,1,x,1"], header="ts,x,g,y")
+    history = read_history(path, small(features=LEVELS, forms={"g": "integer"}))
+    assert history.frame["g"].to_list() == ["7", "x", "x"]
+    assert history.notes[-1].startswith("g: 2 values do not fit its form, integer, such as 'x'")
+
+
+def test_what_the_spec_lists_is_missing_in_numbers_and_levels(tmp_path: Path) -> None:
+    path = csv(tmp_path, ["1,-999.0,-999,0", "2,1,-999.0,1", "3,2,7,1"], header="ts,x,g,y")
+    frame = read_history(path, small(features=LEVELS, missing=[-999])).frame
+    assert (frame["x"].to_list(), frame["g"].to_list()) == ([None, 1, 2], [None, None, "7"])
+
+
+@pytest.mark.parametrize(
+    ("header", "lines"),
+    [
+        ("ts;x;y", ["1;1.234,5;0", "2;7;1"]),
+        ("ts|x|y", ["1|1,234.5|0", "2| 7 |1"]),
+        (" y\tx \tts", ["0\t1 234.5\t1", "1\t7.0\t2"]),
+    ],
+)
+def test_a_history_is_read_with_any_separator_and_any_way_of_writing_numbers(
+    header: str, lines: list[str], tmp_path: Path
+) -> None:
+    frame = read_history(csv(tmp_path, lines, header=header), small()).frame
+    assert (frame["x"].to_list(), frame["_label"].to_list()) == ([1234.5, 7], [0, 1])
+
+
+def test_a_third_label_is_refused_unless_it_is_listed_as_unknown(tmp_path: Path) -> None:
+    path = csv(tmp_path, ["1,1,0", "2,1,1", "3,1,-1", "4,1,-1"], header="ts,x,y")
+    assert refusal(path, small()).startswith(f"{path}: line 4: column 'y': '-1' is a third label beside")
+    listed = small(outcome={"column": "y", "unknown": [-1]})
+    assert read_history(path, listed).frame["_label"].to_list() == [0, 1, None, None]
+
+
+def test_ids_that_one_table_writes_with_a_point_are_the_same_ids(tmp_path: Path) -> None:
+    path = csv(tmp_path, ["7,1,1", "8,2,2"], header="id,ts,x")
+    outcomes = csv(tmp_path, ["8.0,1", "7.0,0"], header="id,y", name="labels.csv")
+    spec = small(columns={"timestamp": "ts", "prediction_id": "id"})
+    assert read_history(path, spec, outcomes=outcomes).frame["_label"].to_list() == [0, 1]
+
+
 # what is refused
 
 

@@ -129,7 +129,7 @@ def _compare(sides: Sides, spec: ModelSpec | None, progress: Progress) -> Compar
     reads = plan.reads()
     twice = Reread(lambda: sides[0].batches(reads))  # a small reference is decoded once
     sample = sample_batches(twice)
-    plan = replace(plan, spec=forms_of(sample, plan.spec))
+    plan = replace(plan, spec=forms_of(sample, plan.spec, plan.tokens))
     was, now = plan.levels(), plan.levels()
     sample = sample.with_columns(sides[0].read(sample[name], read) for name, read in plan.levels().items())
     binning = _frozen(sample, plan)

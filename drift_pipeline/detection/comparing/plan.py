@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from drift_pipeline.detection.comparing.scan import Named, sample_batches
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Columns, Kind, ModelSpec, Outcome, Task
-from drift_pipeline.telemetry.tables.columns import Levels, numbers_of, reads_of_facts
+from drift_pipeline.telemetry.tables.columns import Levels, missing_of, numbers_of, reads_of_facts
 from drift_pipeline.telemetry.tables.infer import Column, Tables
 from drift_pipeline.telemetry.tables.numbers import listed
 from drift_pipeline.telemetry.tables.table import Read, Table
@@ -48,7 +48,13 @@ class Plan:
 
     def levels(self) -> dict[str, Levels]:
         """How the levels are read, in the forms of the spec."""
-        return {name: Levels(self.spec.forms[name], listed(self.spec.missing)) for name in self.categorical}
+        tokens = self.tokens
+        return {n: Levels(self.spec.forms[n], missing_of(n, self.spec, tokens)) for n in self.categorical}
+
+    @property
+    def tokens(self) -> set[str]:
+        """Columns whose levels are numbers or truth values, so that NA and its like are none."""
+        return {column.name for column in self.read if column.tokens}
 
 
 def planned(sides: Sides, spec: ModelSpec | None) -> Plan:

@@ -7,7 +7,7 @@ import polars as pl
 
 from drift_pipeline.spec import Form, ModelSpec
 from drift_pipeline.telemetry.tables.levels import form_of, level, levels, off_form
-from drift_pipeline.telemetry.tables.numbers import TOKENS, Column, Numbers, Refuse, listed
+from drift_pipeline.telemetry.tables.numbers import SPELLED, TOKENS, Column, Numbers, Refuse, listed
 from drift_pipeline.telemetry.tables.table import Read
 
 FREQUENT = 0.01
@@ -108,11 +108,19 @@ class Labels:
         return known
 
 
-def forms_of(raw: pl.DataFrame, spec: ModelSpec) -> ModelSpec:
-    """The spec with the form of each categorical column: as declared, else the narrowest that all its values fit."""
-    missing = listed(spec.missing)
+def forms_of(raw: pl.DataFrame, spec: ModelSpec, tokens: Collection[str] = ()) -> ModelSpec:
+    """The spec with the form of each categorical column: as declared, else the narrowest that all its values fit.
+
+    `tokens`: columns in which the usual words for no value are none, too.
+    """
     names = [name for name, kind in spec.watched.items() if kind == "categorical" and name not in spec.forms]
-    return spec.with_forms({n: _form(raw[n], missing) for n in names if not raw[n].dtype.is_nested()})
+    fit = [name for name in names if not raw[name].dtype.is_nested()]
+    return spec.with_forms({name: _form(raw[name], missing_of(name, spec, tokens)) for name in fit})
+
+
+def missing_of(name: str, spec: ModelSpec, tokens: Collection[str] = ()) -> frozenset[str]:
+    """The texts that are no value of a column."""
+    return listed(spec.missing) | (SPELLED if name in tokens else frozenset())
 
 
 def _form(values: pl.Series, missing: Collection[str]) -> Form:

@@ -174,8 +174,8 @@ def _separator(lines: list[str], path: Path) -> str:
         )
     names = _split(lines, best)[0]
     if len(names) == 1:
-        odd = next((sign for sign in _NO_SEPARATORS if _agreed(lines, sign)[0] and _agreed(lines, sign)[1] > 1), None)
-        if odd is not None and len(lines) > 1:
+        odd = next((sign for sign in _NO_SEPARATORS if _agreed(lines, sign)[0] and _holds_numbers(lines, sign)), None)
+        if odd is not None:
             raise InputError(
                 f"{path}: the header {names[0]!r} is one name with {odd!r} in it; separate columns by , ; tab or |"
             )
@@ -188,6 +188,13 @@ def _agreed(lines: list[str], separator: str) -> tuple[bool, int, bool]:
     whole = records[:-1] or records  # the last may be cut off
     same = len(header) > 1 and all(len(record) in (0, len(header)) for record in whole)
     return same, len(header), not any('"' in cell for record in (header, *whole) for cell in record)
+
+
+def _holds_numbers(lines: list[str], separator: str) -> bool:
+    """Whether every line below the header has a field that is a number: else it is a text with such a sign in it."""
+    records = _split(lines, separator)[1:]
+    number = re.compile(r"[+-]?[\d.]+")
+    return bool(records) and all(any(map(number.fullmatch, record)) for record in records)
 
 
 def _split(lines: list[str], separator: str) -> list[list[str]]:

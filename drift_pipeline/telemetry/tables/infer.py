@@ -32,11 +32,15 @@ _FIRST_DAY, _LAST_DAY = 19000101, 21001231
 
 @dataclass(frozen=True)
 class Column:
-    """How a column is read and why; `kind` None: it is left out."""
+    """How a column is read and why; `kind` None: it is left out.
+
+    `tokens`: its levels are numbers or truth values, and NA and its like none of them.
+    """
 
     name: str
     kind: Kind | None
     why: str
+    tokens: bool = False
 
 
 class _Nature(StrEnum):
@@ -95,7 +99,7 @@ class Tables:
             case _Nature.TEXT:
                 return _text(trimmed(given.cast(pl.String)).drop_nulls())
             case _Nature.BOOLEAN:
-                return Column(name, "categorical", "categorical: true or false")
+                return Column(name, "categorical", "categorical: true or false", tokens=True)
             case _Nature.EMPTY:
                 return Column(name, None, "left out: no value on either side")
             case _Nature.TIME:
@@ -116,7 +120,8 @@ class Tables:
         ):
             return Column(name, None, "left out: whole numbers, all distinct: an id or a row number")
         if distinct <= MOST_WHOLE_LEVELS and _whole(now):
-            return Column(name, "categorical", f"categorical: {distinct} distinct integer{'s' * (distinct != 1)}")
+            why = f"categorical: {distinct} distinct integer{'s' * (distinct != 1)}"
+            return Column(name, "categorical", why, tokens=True)
         return Column(name, "numeric", f"numeric: integer, {distinct:,} distinct")
 
     def _counts_rows(self, name: str) -> bool:

@@ -21,6 +21,7 @@ Decimal = Literal[".", ","]
 # what stands for no value in a numeric column, in small letters
 _WORDS = ("na", "n/a", "#n/a", "#na", "n.a.", "<na>", "nan", "-nan", "nat", "null", "(null)", "nil", "none")
 TOKENS = frozenset([*_WORDS, "#null!", "#div/0!", "-", "--", "—", "–", "?", ".", "\\n"])
+SPELLED = frozenset(spelled for token in TOKENS for spelled in (token, token.upper(), token.capitalize(), "NaN", "NaT"))
 _EXPONENT, _SIGN, _GROUP = r"(?:[eE][+-]?\d+)?", r"^[+-]?", r"\d{1,3}"
 # How texts are written; the first two without thousands separators
 _POINT, _COMMA = rf"{_SIGN}(?:\d+\.?\d*|\.\d+){_EXPONENT}$", rf"{_SIGN}\d*,\d+{_EXPONENT}$"

@@ -49,6 +49,11 @@ def test_separators_inside_quotes_and_names_are_text(tmp_path: Path) -> None:
     assert found.columns == ["name", "note, or not"]
 
 
+def test_one_column_of_texts_with_blanks_is_no_table_of_two(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("full name\nAnn Lee\nJo Smith\n")
+    assert rows(tmp_path / "rows.csv").rows() == [("Ann Lee",), ("Jo Smith",)]
+
+
 def test_names_that_are_empty_say_where_they_stand(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(",a,\n0,1,\n1,2,\n")
     assert list(Table.of(tmp_path / "rows.csv").types) == ["", "a", "Unnamed: 2"]
