@@ -79,12 +79,13 @@ class KpiResult:
 
 @dataclass(frozen=True)
 class Report:
-    """All that one tick found; `provisional` where the reference is short."""
+    """All that one tick found; `provisional` where the reference is short, `shortest` the window that fills first."""
 
     at: datetime
     kpis: dict[str, KpiResult]
     features: tuple[FeatureFinding, ...]
     provisional: bool
+    shortest: timedelta = timedelta()
 
     @property
     def drifting(self) -> tuple[str, ...]:
