@@ -79,13 +79,15 @@ def numbered(frame: pl.DataFrame, prefix: str) -> pl.DataFrame:
 
 
 @pytest.fixture
-def lived(tmp_path: Path) -> Iterator[Lived]:
+def lived(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lived]:
+    """In UTC, or in the time zone that a test asks for."""
     lake, rng = Lake(tmp_path / "lake"), np.random.default_rng(0)
     before = numbered(rows(rng, REFERENCE_DAYS, 24 * AN_HOUR), "before")
     lake.append("predictions", _served(before), 0)
     lake.append("outcomes", _known(before), 0)
     after = numbered(rows(np.random.default_rng(1), 9, 24 * AN_HOUR, REFERENCE_DAYS), "after")
-    yield Lived(lake, SPEC, START + REFERENCE_DAYS * DAY, after)
+    zone = getattr(request, "param", "UTC")
+    yield Lived(lake, SPEC.model_copy(update={"timezone": zone}), START + REFERENCE_DAYS * DAY, after)
     lake.close()
 
 
@@ -106,6 +108,19 @@ def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Liv
         again.restore(now)
         assert told(again.observe(now, keep=False)) == told(steady.observe(now))
         assert again.labelled_since(now - 5 * HOUR) == steady.labelled_since(now - 5 * HOUR) > 0
+
+
+@pytest.mark.parametrize("lived", ["Asia/Kolkata", "America/New_York"], indirect=True)
+def test_days_that_were_folded_by_the_clock_on_the_wall_come_back_whole(lived: Lived) -> None:
+    steady = lived.kept[HOUR]
+    for hours in (30.0, 80.0, 110.0, 130.0):
+        now = lived.armed_at + hours * HOUR
+        lived.land(now)
+        again = lived.watch(HOUR)
+        again.restore(now)
+        assert told(again.observe(now, keep=False)) == told(steady.observe(now))
+        assert again.labelled_since(now - 55 * HOUR) == steady.labelled_since(now - 55 * HOUR)
+        assert again.rows_counted() == steady.rows_counted()
 
 
 def test_rows_and_labels_count_once_however_late_they_land_and_in_the_hour_of_their_event(lived: Lived) -> None:

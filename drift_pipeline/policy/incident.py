@@ -97,7 +97,8 @@ def step(incident: Incident, report: Report) -> tuple[Incident, Change | None]:
 
 
 def _undecided(seen: Incident, report: Report) -> tuple[Incident, Change | None]:
-    patience = UNDECIDED_PAGES_AFTER if seen.decided_once else FIRST_DECIDED_WITHIN
+    first = max(FIRST_DECIDED_WITHIN, 2 * report.shortest)  # of a model with few rows, windows fill for months
+    patience = UNDECIDED_PAGES_AFTER if seen.decided_once else first
     if _undecided_for(seen, report) >= patience and not seen.undecided_paged:
         return replace(seen, undecided_paged=True), Change.UNDECIDED
     return seen, None

@@ -204,6 +204,16 @@ def test_undecided_is_told_once_after_24_h_or_28_d_of_a_monitor_that_never_decid
     assert told(play(ticks, every)[0]) == expected
 
 
+@pytest.mark.parametrize(("shortest", "paged_on"), [(DAY, 28), (14 * DAY, 28), (224 * DAY, 448)])
+def test_a_monitor_whose_windows_fill_for_months_is_given_twice_their_time(shortest: timedelta, paged_on: int) -> None:
+    incident, found = Incident("sha256:0123456789abcdef"), []
+    for day in range(500):
+        silent = replace(report(START + day * DAY, kpi(Verdict.INCONCLUSIVE)), shortest=shortest)
+        incident, change = step(incident, silent)
+        found += [day] if change else []
+    assert found == [paged_on]
+
+
 @pytest.mark.parametrize("storm", ["Bo", "BW", "B?", "Boo?WBB"])
 def test_a_storm_of_changing_verdicts_is_one_incident(storm: str) -> None:
     changes, incident = play(100 * storm, every=timedelta(minutes=1))

@@ -129,3 +129,32 @@ def test_a_reign_has_the_auroc_of_both_sides_on_the_rows_that_its_champion_answe
 
 def test_without_a_first_model_nobody_reigned() -> None:
     assert summarise(facts(rows(JANUARY, 100), served=()))["reigns"] == []
+
+
+def spread(days: int, rows: int) -> tuple[list[datetime], list[int | None]]:
+    """So many rows at equal distances over days from January 2026 on."""
+    return [JANUARY + timedelta(days=days * k / rows) for k in range(rows)], [k % 2 for k in range(rows)]
+
+
+@pytest.mark.parametrize(
+    ("days", "count", "period", "first"),
+    [
+        (730, 730 * 4, "month", "2026-01"),  # 120 a month
+        (730, 730 * 2, "quarter", "2026-Q1"),  # 60 a month, 180 a quarter
+        (3650, 3650, "year", "2026"),  # one a day
+        (3650, 400, "month", "2026-01"),  # 40 a year: too few in any of them
+        (20, 150, "month", "2026-01"),
+    ],
+)
+def test_months_are_pooled_where_most_hold_too_few_labels(days: int, count: int, period: str, first: str) -> None:
+    summary = summarise(facts(spread(days, count)))["auroc"]
+    assert summary["period"] == period
+    assert summary["by_month"][0]["month"] == first
+    assert (summary["loop"] is None) == (count == 400)
+
+
+def test_months_are_those_of_the_clock_on_the_wall() -> None:
+    late = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
+    made = facts(rows(late, 29))
+    berlin = replace(made, spec=made.spec.model_copy(update={"timezone": "Europe/Berlin"}))
+    assert [[month["month"] for month in by_month(one)] for one in (made, berlin)] == [["2026-01"], ["2026-02"]]

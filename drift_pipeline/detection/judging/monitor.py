@@ -68,7 +68,7 @@ class Monitor:
         for window in windows:
             findings += self._findings(window, merged)
         tick = Tick(self.reference, self.slices, self.spec, end, lengths, merged, tuple(findings), self._keep, samples)
-        return Report(now, kpis.evaluate(tick), tuple(findings), self.reference.provisional)
+        return Report(now, kpis.evaluate(tick), tuple(findings), self.reference.provisional, lengths[0])
 
     def _findings(self, window: Window, merged: dict[timedelta, Profile]) -> list[FeatureFinding]:
         if window.length in merged:

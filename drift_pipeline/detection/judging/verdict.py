@@ -198,12 +198,13 @@ def roll_up(kpis: Iterable[KpiResult], columns: Mapping[str, tuple[Verdict, str]
 
 @dataclass(frozen=True)
 class Report:
-    """All that one tick found; `provisional` where the reference is short."""
+    """All that one tick found; `provisional` where the reference is short, `shortest` the window that fills first."""
 
     at: datetime
     kpis: dict[str, KpiResult]
     features: tuple[FeatureFinding, ...]
     provisional: bool
+    shortest: timedelta = timedelta()
 
     @property
     def drifting(self) -> tuple[str, ...]:
