@@ -15,7 +15,6 @@ from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.history import History
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.telemetry.tables.levels import form_of, levels
 from drift_pipeline.training.trainers import categories_of
 
 SOURCE = "adopt"
@@ -40,7 +39,7 @@ def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None 
         raise InputError(f"{spec.name}: is adopted already; a new version comes by drift retrain")
     if external and spec.prediction.column is None:
         raise InputError(f"{spec.name}: an external model is known by its scores; name their column in prediction")
-    spec, frame = brought_to_form(spec, history.frame)
+    spec, frame = spec.with_forms(history.forms), history.frame
     given = None if bundle is None else (_read(bundle, spec, frame), str(bundle))
     labels = frame["_label"].drop_nulls()
     if len(labels) < spec.retrain.min_rows or labels.n_unique() < 2:
@@ -87,13 +86,6 @@ def _knows_any(categories: Sequence[object], known: pl.Series) -> bool:
 
 def _shown(values: Sequence[object] | pl.Series) -> str:
     return ", ".join(repr(value.item() if hasattr(value, "item") else value) for value in [*values][:3])
-
-
-def brought_to_form(spec: ModelSpec, frame: pl.DataFrame) -> tuple[ModelSpec, pl.DataFrame]:
-    """The spec with the forms of a history's categorical columns, declared or found, and the rows with their levels."""
-    names = [name for name, kind in spec.watched.items() if kind == "categorical"]
-    spec = spec.with_forms({name: form_of(frame[name], spec.missing) for name in names})
-    return spec, frame.with_columns(levels(frame[name], spec.forms[name], spec.missing) for name in names)
 
 
 def _same_rows(landed: pl.DataFrame, served: pl.DataFrame) -> bool:

@@ -19,7 +19,6 @@ from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.verdict import Report
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Version
-from drift_pipeline.loop.adopting import brought_to_form
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.replay.home import ReplayHome
 from drift_pipeline.replay.options import Options, reference_span, ticks_of
@@ -54,7 +53,7 @@ class Replay:
         Raises:
             InputError: the history ends before the reference span does, or a step is not above 0.
         """
-        spec, frame = brought_to_form(spec, history.frame)
+        spec, frame = spec.with_forms(history.forms), history.frame
         self._spec, self._settings, self._options = spec, settings, options
         self._frame, self._notes = frame.rename({"_score": "_recorded"}, strict=False), history.notes
         self._span = reference_span(self._frame, spec, options)

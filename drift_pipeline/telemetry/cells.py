@@ -4,13 +4,14 @@ A level is looked up, not computed again: what callers send repeats itself, and 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 
 from drift_pipeline.spec import Form, ModelSpec
 from drift_pipeline.telemetry.tables.levels import CANONICAL, level
+from drift_pipeline.telemetry.tables.numbers import listed
 
 # What JSON has that can be brought to a form. A text column takes no number: 1 might be "1", "01" or "1.0" there.
 TYPES: Mapping[Form, tuple[type, ...]] = {
@@ -38,7 +39,7 @@ class Levels(dict[object, str | None]):
     Only types of the form are asked: among them, equal values have one level (1, 1.0 and true are "1" of `integer`).
     """
 
-    def __init__(self, form: Form, missing: Sequence[str] = ()) -> None:
+    def __init__(self, form: Form, missing: Collection[str] = ()) -> None:
         super().__init__()
         self.form, self._types, self._wanted = form, frozenset(TYPES[form]), _WANTED[form]
         self.off_form: set[str] = set()
@@ -97,7 +98,8 @@ def cells_of(spec: ModelSpec) -> Cells:
     kept = _KEPT.get(id(spec))
     if kept is None or kept[0] is not spec:
         names = [name for name, kind in spec.watched.items() if kind == "categorical"]
-        levels = {name: Levels(spec.forms.get(name, "text"), spec.missing) for name in names}
+        missing = listed(spec.missing)
+        levels = {name: Levels(spec.forms.get(name, "text"), missing) for name in names}
         kept = spec, Cells(levels, frozenset(_numbers(spec.missing)))
         if len(_KEPT) > 1000:  # more than any home's models: tests
             _KEPT.clear()

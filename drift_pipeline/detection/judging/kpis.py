@@ -9,6 +9,7 @@ from drift_pipeline.detection.counting.binning import SCORE, Ints
 from drift_pipeline.detection.counting.layout import Side
 from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
 from drift_pipeline.detection.judging.cohorts import first_whole
+from drift_pipeline.detection.judging.column_statistics import ColumnStatistics
 from drift_pipeline.detection.judging.fairness import parity
 from drift_pipeline.detection.judging.hints import estimate_of, estimated, multivariate
 from drift_pipeline.detection.judging.labelled import LEAST_OF_A_CLASS, MATURE, auroc, errors, labelled_scores
@@ -127,7 +128,9 @@ def _far_beyond(tick: Tick, finding: FeatureFinding, threshold: float) -> float 
     if before.rows[k] < LEAST_ROWS:
         return None
     phi = max(1.0, finding.n / _worth(tick.reference, finding))
-    bound = float(psi_lower_bound_rows(before.coarse[[k]], after.coarse[[k]], np.array([phi]))[0])
+    nulls, fresh = tick.reference.nulls[finding.window], tick.reference.expected_later(window)
+    sides = ColumnStatistics(before, after, finding.window, nulls, nulls, rate=0.0, fresh=fresh).shown
+    bound = float(psi_lower_bound_rows(sides[0][[k]], sides[1][[k]], np.array([phi]))[0])
     return bound if bound >= limit else None
 
 
