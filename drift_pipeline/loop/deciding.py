@@ -72,7 +72,7 @@ class Deciding:
         """Ask for the retrain that the spec's calendar says is due; once for each time it is due, whoever asks."""
         spec, found = self._at.spec, self._at.ledger.find("scheduled")
         due = spec.zone.last_due(spec.retrain.cron, self._at.clock.now())
-        if due <= (datetime.fromisoformat(found["due"]) if found else monitor.armed_at):
+        if due <= (datetime.fromisoformat(found["due"]) if found else monitor.baseline_at):
             return None
         return self.decide(Trigger.SCHEDULE, report, monitor, also={"scheduled": {"due": due.isoformat()}})
 

@@ -22,7 +22,7 @@ from drift_pipeline.detection.statistics.parity import (
     one_sided,
     usable_groups,
 )
-from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.spec import ColumnType, ModelSpec
 from drift_pipeline.training.trainers import score
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def parity_gate(
 def latency_gate(
     pipeline: "Pipeline",
     sample: pl.DataFrame,
-    features: Mapping[str, Kind],
+    features: Mapping[str, ColumnType],
     *,
     limit_ms: float,
     clock: Callable[[], float] = time.thread_time,

@@ -155,9 +155,9 @@ def drifts(spec_zone: str, zone: str, change: datetime, days: int, step: timedel
     frame = rush_hours(zone, start, days + 3, an_hour)
     before = frame.filter(pl.col("_time") < change - DAY)
     world = World.on(before, spec_of("x", timezone=spec_zone), step)
-    world.land(frame.filter(pl.col("_time") >= world.armed_at))
+    world.land(frame.filter(pl.col("_time") >= world.baseline_at))
     ticks = range(-2, 9) if step == HOUR else range(1, 3)
-    start = change if step == HOUR else world.armed_at
+    start = change if step == HOUR else world.baseline_at
     return sum("x" in world.monitor.evaluate(start + k * step).drifting for k in ticks)
 
 
@@ -184,7 +184,7 @@ def test_a_shift_is_found_on_the_day_of_the_change_too() -> None:
     change = utc("2025-03-30T01:00")
     frame = rush_hours("Europe/Berlin", change - 35 * DAY, 38)
     world = World.on(frame.filter(pl.col("_time") < change - DAY), spec_of("x", timezone="Europe/Berlin"), HOUR)
-    world.land(frame.filter(pl.col("_time") >= world.armed_at).with_columns(pl.col("x") + 5))
+    world.land(frame.filter(pl.col("_time") >= world.baseline_at).with_columns(pl.col("x") + 5))
     assert world.at(30 * HOUR).drifting == ("x",)
 
 

@@ -16,7 +16,7 @@ from drift_pipeline.detection.comparing.plan import PERFORMANCE, Lacking, Plan, 
 from drift_pipeline.detection.comparing.scan import profile_batches, sample_batches
 from drift_pipeline.detection.comparing.timeless import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
 from drift_pipeline.detection.counting.binning import SCORE, Binning, freeze_binning
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.profile import Profile
 from drift_pipeline.detection.counting.shape import Shape, shape_of
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
@@ -25,7 +25,7 @@ from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.spec import ColumnType, ModelSpec
 from drift_pipeline.telemetry.tables.columns import Labels, forms_of, frequent_token, told_off_form
 from drift_pipeline.telemetry.tables.infer import Column
 from drift_pipeline.telemetry.tables.table import FilesDiffer, Reread, Table
@@ -44,7 +44,7 @@ class ComparedColumn:
     `missing`: shares of rows without a usable value, (reference, current)."""
 
     finding: FeatureFinding
-    kind: Kind
+    kind: ColumnType
     verdict: Verdict
     beyond: float | None
     missing: tuple[float, float]
@@ -175,7 +175,7 @@ def _compared(binning: Binning, before: Profile, after: Profile, plan: Plan, tol
     reference = _timeless_reference(binning, before, spec, length)
     sides = ComparedColumns(
         before=reference.matched(Window(NOW - length, NOW)),
-        after=Side.of(reference.layout, after),
+        after=ColumnCounts.of(reference.layout, after),
         length=length,
         null=reference.nulls[length],
         missing_null=reference.missing_nulls[length],

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from drift_pipeline.detection.comparing.scan import Named, sample_batches
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Columns, Kind, ModelSpec, Outcome, Task
+from drift_pipeline.spec import Columns, ColumnType, ModelSpec, Outcome, Task
 from drift_pipeline.telemetry.tables.columns import Levels, missing_of, numbers_of, reads_of_facts
 from drift_pipeline.telemetry.tables.infer import Column, Tables
 from drift_pipeline.telemetry.tables.numbers import listed
@@ -20,7 +20,7 @@ Sides = tuple[Table, Table]
 class Lacking:
     """A watched column that one table has not. `missing`: the share of each side's rows without it."""
 
-    kind: Kind
+    kind: ColumnType
     why: str
     missing: tuple[float, float]
 

@@ -65,14 +65,16 @@ class Part:
 class Slices:
     """The profiles of one model version since monitoring of it began; a cache of the lake, rebuilt from it."""
 
-    def __init__(self, binning: Binning, armed_at: datetime, finest: timedelta = HOUR, zone: Zone = UTC_ZONE) -> None:
+    def __init__(
+        self, binning: Binning, baseline_at: datetime, finest: timedelta = HOUR, zone: Zone = UTC_ZONE
+    ) -> None:
         """
         Args:
             finest: a minute where windows under a day slide by it; an hour keeps no minutes.
             zone: whose hours and days the slices are.
         """
         self.binning = binning
-        self.armed_at = armed_at
+        self.baseline_at = baseline_at
         self.zone = zone
         self._finest = finest
         self._minutes: dict[datetime, SparseProfile] = {}

@@ -37,7 +37,7 @@ def cohorts(tick: Tick) -> Iterator[Cohort]:
             window = sliding(slices.zone.floor(window.end, DAY), length, slices.zone)
         if length > DAY:
             window = tick.whole_days(window)
-        is_whole = nominal(window) >= DAY if length > DAY else window.start >= slices.armed_at
+        is_whole = nominal(window) >= DAY if length > DAY else window.start >= slices.baseline_at
         yield Cohort(length, window, "" if is_whole else _waits(tick))
 
 
@@ -60,7 +60,7 @@ def first_whole(tick: Tick, length: timedelta, unit: timedelta = HOUR) -> str:
 def first_end(tick: Tick, length: timedelta, unit: timedelta) -> datetime:
     """The end of that window."""
     zone = tick.slices.zone
-    return zone.later(zone.ceil(tick.slices.armed_at, unit), length)
+    return zone.later(zone.ceil(tick.slices.baseline_at, unit), length)
 
 
 def _told(moment: datetime) -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from drift_pipeline.detection.counting.binning import Bools, Floats, Ints
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.judging.new_levels import NewLevels
 from drift_pipeline.detection.reference.null import Null
 from drift_pipeline.detection.statistics.hellinger import hellinger_rows
@@ -45,8 +45,8 @@ class ColumnStatistics:
     column, the share of levels that came up since the reference, beyond what rows without time let expect.
     """
 
-    before: Side
-    after: Side
+    before: ColumnCounts
+    after: ColumnCounts
     length: timedelta
     null: Null
     missing_null: Null

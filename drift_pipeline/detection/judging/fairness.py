@@ -60,7 +60,7 @@ def parity_by_day(
     found = parity_of(column, reference, blocks, drop, length)
     if len(blocks) >= LEAST_DAYS:
         return found
-    waits = f"{length.days} days since the model was armed, {LEAST_DAYS * each} are needed"
+    waits = f"{length.days} days since the baseline, {LEAST_DAYS * each} are needed"
     far = len(blocks) > 1 and found.bound is not None and found.bound <= -FAR_BEYOND * drop
     if not far or found.bound is None:
         return KpiResult(NAME, Verdict.INCONCLUSIVE, None, -drop, None, length, found.n, f"{column}: {waits}")

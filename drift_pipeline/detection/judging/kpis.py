@@ -6,7 +6,7 @@ import numpy as np
 
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import SCORE, Ints
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
 from drift_pipeline.detection.judging.cohorts import first_whole
 from drift_pipeline.detection.judging.column_statistics import ColumnStatistics
@@ -124,7 +124,7 @@ def _far_beyond(tick: Tick, finding: FeatureFinding, threshold: float) -> float 
         return None
     window = tick.window(finding.window)
     before = tick.reference.matched(window)
-    after, k = Side.of(before.layout, tick.profile(window)), before.layout.position[finding.name]
+    after, k = ColumnCounts.of(before.layout, tick.profile(window)), before.layout.position[finding.name]
     if before.rows[k] < LEAST_ROWS:
         return None
     phi = max(1.0, finding.n / _worth(tick.reference, finding))
@@ -162,7 +162,7 @@ def _range_z(tick: Tick) -> KpiResult:
         return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, _too_few())
     profile = tick.profile(window)
     matched = tick.reference.matched(window, tick.cycle(window, profile.rows).lost)
-    current = Side.of(matched.layout, profile)
+    current = ColumnCounts.of(matched.layout, profile)
     phi = tick.reference.nulls[nominal(window)].overdispersion(matched.layout.names)
     (m, beyond_before), (n, beyond) = ((side.rows // phi, side.beyond // phi) for side in (matched, current))
     places = [k for name in numeric if n[k := matched.layout.position[name]] and m[k]]
@@ -185,7 +185,7 @@ def _range_z(tick: Tick) -> KpiResult:
 def _first_with_rows(tick: Tick) -> Window | None:
     for length in tick.lengths:
         window = tick.window(length)
-        if window.start >= tick.slices.armed_at and tick.profile(window).rows >= LEAST_ROWS:
+        if window.start >= tick.slices.baseline_at and tick.profile(window).rows >= LEAST_ROWS:
             return window
     return None
 
@@ -214,7 +214,7 @@ def _estimated(tick: Tick, drop: float) -> KpiResult:
 
 def _waits(tick: Tick, window: Window, rows: int) -> str:
     """Why a window does not hold its cycle, or nothing."""
-    if window.start < tick.slices.armed_at:
+    if window.start < tick.slices.baseline_at:
         return first_whole(tick, nominal(window))
     return "" if tick.cycle(window, rows).whole else "hours or days without a row took part of the window's cycle"
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, Window
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.profile import Profile
 from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
 from drift_pipeline.detection.judging import kpis
@@ -40,18 +40,18 @@ class Monitor:
     longer one is kept until it slides, or late rows land in it.
     """
 
-    def __init__(self, reference: Reference, spec: ModelSpec, armed_at: datetime, step: timedelta) -> None:
+    def __init__(self, reference: Reference, spec: ModelSpec, baseline_at: datetime, step: timedelta) -> None:
         """
         Args:
             reference: frozen with the champion.
             spec: thresholds.
-            armed_at: since when the champion is watched; no window reaches further back.
+            baseline_at: since when the champion is watched; no window reaches further back.
             step: time between two ticks; windows shorter than it would leave gaps and are not evaluated.
         """
         self.reference, self.spec, self.step = reference, spec, step
         self.lengths = lengths_of(reference, spec, step)
         finest = MINUTE if step < HOUR and self.lengths[0] < DAY else HOUR
-        self.slices = Slices(reference.binning, armed_at, finest, reference.zone)
+        self.slices = Slices(reference.binning, baseline_at, finest, reference.zone)
         self._kept: dict[str, tuple[object, object]] = {}
 
     def evaluate(self, now: datetime, samples: tuple[Samples, Samples] = ({}, {})) -> Report:
@@ -62,7 +62,7 @@ class Monitor:
         """
         lengths, zone = self.lengths, self.slices.zone
         end = now if self.slices.by_minute else zone.floor(now, HOUR)
-        windows = [w for n in lengths if (w := sliding(end, n, zone)).start >= self.slices.armed_at]
+        windows = [w for n in lengths if (w := sliding(end, n, zone)).start >= self.slices.baseline_at]
         merged = {window.length: self.slices.merge(window) for window in windows if nominal(window) < DAY}
         findings: list[FeatureFinding] = []
         for window in windows:
@@ -95,7 +95,7 @@ def compare(
     lost = frozenset[int]() if begun is None else cycle_of(reference, window, begun, current.rows).lost
     return ComparedColumns(
         before=reference.matched(window, lost),
-        after=Side.of(reference.layout, current),
+        after=ColumnCounts.of(reference.layout, current),
         length=length,
         null=reference.nulls[length],
         missing_null=reference.missing_nulls[length],

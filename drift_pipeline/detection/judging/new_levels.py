@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drift_pipeline.detection.counting.binning import Bools, CategoricalBins, Floats
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.statistics.unseen import unseen_lower_bound, unseen_mass, unseen_p_value
 
 
@@ -26,7 +26,7 @@ class NewLevels:
     lower: Floats
 
     @classmethod
-    def of(cls, before: Side, after: Side, phi: Floats, fresh: Mapping[str, float]) -> "NewLevels":
+    def of(cls, before: ColumnCounts, after: ColumnCounts, phi: Floats, fresh: Mapping[str, float]) -> "NewLevels":
         """
         Args:
             phi: overdispersion of each column, by which rows are divided.

@@ -63,7 +63,7 @@ class Tick:
 
     def whole_days(self, window: Window) -> Window:
         """Of a window of days those that began since monitoring did; of no length where there is none."""
-        start = max(window.start, self.slices.zone.ceil(self.slices.armed_at, DAY))
+        start = max(window.start, self.slices.zone.ceil(self.slices.baseline_at, DAY))
         return Window(min(start, window.end), window.end)
 
     def profile(self, window: Window) -> Profile:

@@ -40,7 +40,7 @@ class Pace:
     @classmethod
     def so_far(cls, slices: Slices, reference: Reference, lengths: Sequence[timedelta], now: datetime) -> "Pace":
         """Since monitoring began; of the reference until there is an hour of it."""
-        watched = min(now - slices.armed_at, lengths[-1])
+        watched = min(now - slices.baseline_at, lengths[-1])
         if watched < HOUR or not (rows := slices.rows()):
             return cls.of_reference(reference, lengths)
         return cls(rows / (watched / HOUR), reference, lengths)

@@ -10,7 +10,7 @@ import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window, Zone
 from drift_pipeline.detection.counting.binning import SCORE, Binning, Ints, NumericBins, freeze_binning
-from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.layout import ColumnCounts, Layout
 from drift_pipeline.detection.counting.profile import Profile, label_slices, profile_slices
 from drift_pipeline.detection.counting.windows import local_days
 from drift_pipeline.detection.reference.new_levels import expected_later, fresh_levels
@@ -92,7 +92,7 @@ class Reference:
         """The hours of the day that the window touches."""
         return sorted({hour % 24 for hour in self.touched(window)})
 
-    def matched(self, window: Window, lost: frozenset[int] = frozenset()) -> Side:
+    def matched(self, window: Window, lost: frozenset[int] = frozenset()) -> ColumnCounts:
         """What the reference holds of the hours of the week (or day) that the window touches.
 
         All of it for windows of whole cycles; without the hours of the cycle that the window has `lost`.
@@ -101,7 +101,7 @@ class Reference:
         if hours not in self._sides:
             if len(self._sides) >= _SIDES_KEPT:
                 self._sides.pop(next(iter(self._sides)))
-            self._sides[hours] = Side.of(self.layout, self._sum(hours))
+            self._sides[hours] = ColumnCounts.of(self.layout, self._sum(hours))
         return self._sides[hours]
 
     def expected_later(self, window: Window) -> dict[str, float]:
@@ -118,7 +118,7 @@ class Reference:
         return Layout.of(self.binning)
 
     @cached_property
-    def _sides(self) -> dict[frozenset[int], Side]:
+    def _sides(self) -> dict[frozenset[int], ColumnCounts]:
         return {}
 
     def _sum(self, hours: frozenset[int]) -> Profile:

@@ -35,11 +35,11 @@ class ChampionMonitor:
             step: time between two ticks.
         """
         self.baseline = baseline
-        self.champion, self.reference, self.armed_at = baseline.champion, baseline.reference, baseline.armed_at
+        self.champion, self.reference, self.baseline_at = baseline.champion, baseline.reference, baseline.since
         self._lake, self._spec = lake, spec
-        self._landed, self._counted_until = dict(baseline.landed), baseline.armed_at
+        self._landed, self._counted_until = dict(baseline.landed), baseline.since
         self._labels_landed: int | None = None  # not counted yet
-        self._judging = Monitor(baseline.reference, spec, baseline.armed_at, step)
+        self._judging = Monitor(baseline.reference, spec, baseline.since, step)
         self._slices = self._judging.slices
         self._counting = Counting(baseline, self._slices, spec.outcome.delay, self._judging.lengths[-1])
         self._profiles = StoredProfiles(baseline, lake, spec.name)
@@ -73,7 +73,7 @@ class ChampionMonitor:
         Args:
             versions: Delta versions of `predictions` and `outcomes` to read; none = as they are now.
         """
-        window = Window(self.armed_at, now)
+        window = Window(self.baseline_at, now)
         served, outcomes = (self._lake.read(t, window, versions.get(t)) for t in ("predictions", "outcomes"))
         self._counting.add(served, outcomes, now)
         return self._judged(now, versions)
@@ -100,7 +100,7 @@ class ChampionMonitor:
 
     def labelled_since(self, moment: datetime) -> int:
         """Labelled rows of this monitor from the moment on; of its hour, which is not told apart, none count."""
-        return self._slices.labelled() if moment <= self.armed_at else self._slices.labelled_since(moment)
+        return self._slices.labelled() if moment <= self.baseline_at else self._slices.labelled_since(moment)
 
     def labels(self, report: Report) -> dict[str, int]:
         """The labels since this champion is monitored: those that landed, whosever they are, that were joined to its

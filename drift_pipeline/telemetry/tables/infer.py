@@ -8,7 +8,7 @@ from enum import StrEnum
 import polars as pl
 
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Kind
+from drift_pipeline.spec import ColumnType
 from drift_pipeline.telemetry.tables.levels import CANONICAL, levels
 from drift_pipeline.telemetry.tables.numbers import TOKENS, UNIT, WRITTEN, Evidence, Numbers, read, trimmed
 from drift_pipeline.telemetry.tables.table import Table
@@ -38,7 +38,7 @@ class Column:
     """
 
     name: str
-    kind: Kind | None
+    kind: ColumnType | None
     why: str
     tokens: bool = False
 

@@ -20,7 +20,7 @@ from drift_pipeline_tests.detection.counting.test_profile import BINNING, rows, 
 
 NOTHING, NAMED = Named(), Named("_score", "_label", "_latency_ms")
 FRAME = rows(3000, 5).with_columns(_label=pl.Series([0, 1, None] * 1000))
-KINDS = ("x", "spiky", "kind", "group")
+COLUMN_TYPES = ("x", "spiky", "kind", "group")
 Progress = Callable[[int], None] | None
 Writer = Callable[[pl.DataFrame, Path], object]
 
@@ -111,7 +111,7 @@ def test_files_of_both_formats_are_read_in_the_order_given(tmp_path: Path) -> No
     paths = [tmp_path / "rows.parquet", tmp_path / "rows.csv"]
     found = pl.concat(read_batches(paths))
     assert found["kind"].to_list() == FRAME["kind"][10:30].to_list() + FRAME["kind"][:10].to_list()
-    assert found.columns == list(KINDS)
+    assert found.columns == list(COLUMN_TYPES)
 
 
 def test_without_score_and_label_only_the_features_are_counted(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_huge_row_group_is_read_in_pieces_among_other_files_in_order(tmp_path:
     batches = list(read_batches([tmp_path], 600))
     assert max(batch.height for batch in batches) <= 600
     found = pl.concat(batches)
-    assert found.equals(frame.select(list(KINDS)).with_columns(pl.col("spiky").cast(pl.Float64)))
+    assert found.equals(frame.select(list(COLUMN_TYPES)).with_columns(pl.col("spiky").cast(pl.Float64)))
 
 
 @pytest.mark.usefixtures("small_groups_are_huge")
@@ -264,7 +264,7 @@ def test_what_cannot_be_read_is_named(what: str, said: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("write", [parquet, csv, delta])
 def test_without_a_row_there_is_an_empty_sample_and_an_empty_profile(write: Writer, tmp_path: Path) -> None:
     write(FRAME[:0], tmp_path)
-    assert sample_rows([tmp_path]).schema.names() == list(KINDS)
+    assert sample_rows([tmp_path]).schema.names() == list(COLUMN_TYPES)
     assert profile_files([tmp_path], BINNING, NAMED).rows == 0
 
 

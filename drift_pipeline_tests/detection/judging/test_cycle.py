@@ -51,9 +51,11 @@ def told(world: World, frame: pl.DataFrame, after: timedelta, name: str = "auroc
 def test_labels_wait_until_they_fill_a_whole_day(hourly: World) -> None:
     """Of the night alone, which is all there is at first, the score says nothing: no fall, the day is not over."""
     frame = traffic(4, DAYS, 1)
-    found = [told(hourly, frame.filter(pl.col("_time") < hourly.armed_at + n * HOUR), n * HOUR) for n in (30, 36, 47)]
+    found = [
+        told(hourly, frame.filter(pl.col("_time") < hourly.baseline_at + n * HOUR), n * HOUR) for n in (30, 36, 47)
+    ]
     assert {kpi.verdict for kpi in found} == {Verdict.INCONCLUSIVE}
-    first, known = hourly.armed_at + DAY, hourly.armed_at + 2 * DAY
+    first, known = hourly.baseline_at + DAY, hourly.baseline_at + 2 * DAY
     said = f"the first whole 24 h window ends {first:%Y-%m-%d} 00:00 UTC, and is judged when its labels have come"
     assert said in found[0].reason
     assert f"({known:%Y-%m-%d} 00:00 UTC)" in found[0].reason
@@ -61,12 +63,12 @@ def test_labels_wait_until_they_fill_a_whole_day(hourly: World) -> None:
     assert (whole.verdict, whole.n) == (Verdict.OK, 24 * AN_HOUR)
 
 
-@pytest.mark.parametrize("armed_hour", [0, 5, 13])
-def test_whenever_a_model_is_armed_its_cohorts_hold_whole_days(hourly: World, armed_hour: int) -> None:
-    world = replace(hourly, armed_at=hourly.armed_at + armed_hour * HOUR)
-    frame = traffic(6, DAYS, 2).filter(pl.col("_time") >= world.armed_at)
+@pytest.mark.parametrize("first_hour", [0, 5, 13])
+def test_whenever_monitoring_begins_its_cohorts_hold_whole_days(hourly: World, first_hour: int) -> None:
+    world = replace(hourly, baseline_at=hourly.baseline_at + first_hour * HOUR)
+    frame = traffic(6, DAYS, 2).filter(pl.col("_time") >= world.baseline_at)
     for hours in (1, 26, 47, 48, 60, 97):
-        kpi = told(world, frame.filter(pl.col("_time") < world.armed_at + hours * HOUR), hours * HOUR)
+        kpi = told(world, frame.filter(pl.col("_time") < world.baseline_at + hours * HOUR), hours * HOUR)
         assert kpi.verdict is (Verdict.INCONCLUSIVE if hours < 48 else Verdict.OK), (hours, kpi)
         assert hours < 48 or kpi.n % (24 * AN_HOUR) == 0
 
@@ -77,7 +79,7 @@ def test_labels_that_take_longer_than_hours_are_kept_are_held_day_by_day(delay: 
     spec = spec_of("x", outcome={"column": "y", "delay": delay})
     world, frame = World.on(traffic(DAYS), spec, HOUR), traffic(16, DAYS, 3)
     for hours in range(16 * 24 - 28, 16 * 24, 9):
-        now = world.armed_at + hours * HOUR
+        now = world.baseline_at + hours * HOUR
         here = world.again().land(frame.filter(pl.col("_time") < now))
         here.slices.consolidate(now)
         kpi = here.at(hours * HOUR).kpis["auroc"]
@@ -103,7 +105,7 @@ def test_a_regressions_errors_wait_for_the_whole_day_too() -> None:
         return frame.with_columns(_score=pl.lit(10.0) + pl.col("x"), _label=10 + pl.col("x") + spread * noise)
 
     world, later = World.on(minutes(DAYS, 0, 1), spec, HOUR), minutes(3, DAYS, 2)
-    early = told(world, later.filter(pl.col("_time") < world.armed_at + 30 * HOUR), 30 * HOUR, "mae")
+    early = told(world, later.filter(pl.col("_time") < world.baseline_at + 30 * HOUR), 30 * HOUR, "mae")
     assert (early.verdict, early.value) == (Verdict.INCONCLUSIVE, None)
     assert "the first whole 24 h window ends" in early.reason
     for name in ("mae", "residuals"):
@@ -119,7 +121,7 @@ def test_a_window_of_an_hour_is_held_against_the_same_hours_of_the_held_out_rows
     assert world.reference.auroc is not None
     assert world.reference.auroc.value > 0.6
     for hours in (3, 6, 14):
-        now = world.armed_at + hours * HOUR
+        now = world.baseline_at + hours * HOUR
         here = world.again()
         for start in (now - 2 * HOUR, now - HOUR):
             part = frame.filter(pl.col("_time").is_between(start, start + HOUR, closed="left"))
@@ -137,7 +139,7 @@ def test_where_the_held_out_rows_of_these_hours_are_few_an_hour_is_not_judged() 
     assert reference.by_hour_of_day is not None
     few = reference.by_hour_of_day[0] // 2000, reference.by_hour_of_day[1] // 2000
     world = World(replace(reference, by_hour_of_day=few), QUICK, reference.span.end, MINUTE)
-    now = world.armed_at + 3 * HOUR
+    now = world.baseline_at + 3 * HOUR
     part = traffic(1, 8, 5, 400).filter(pl.col("_time") < now)
     world.slices.add(part, now)
     world.slices.add_labels(part, now)
@@ -177,7 +179,7 @@ def test_labels_of_a_day_of_which_an_outage_took_a_part_are_not_judged(hourly: W
 def test_a_week_without_one_day_is_whole_and_without_two_it_is_not(
     hourly: World, gone: tuple[int, ...], whole: bool
 ) -> None:
-    window = Window(hourly.armed_at, hourly.armed_at + WEEK)
+    window = Window(hourly.baseline_at, hourly.baseline_at + WEEK)
     begun = [window.start + day * DAY for day in range(7) if day not in gone]
     cycle = cycle_of(hourly.reference, window, begun, len(begun) * 24 * AN_HOUR)
     assert cycle.whole is whole
@@ -186,7 +188,7 @@ def test_a_week_without_one_day_is_whole_and_without_two_it_is_not(
 
 def test_hours_without_a_row_are_no_loss_where_few_rows_are_expected(hourly: World) -> None:
     """Seven rows a day leave most hours empty, and one row at noon says nothing of the others either."""
-    window = Window(hourly.armed_at, hourly.armed_at + DAY)
+    window = Window(hourly.baseline_at, hourly.baseline_at + DAY)
     begun = [window.start + hour * HOUR for hour in (1, 4, 5, 9, 13, 20, 22)]
     cycle = cycle_of(hourly.reference, window, begun, 7)
     assert cycle.whole
@@ -197,7 +199,7 @@ def test_hours_without_a_row_are_no_loss_where_few_rows_are_expected(hourly: Wor
 # parity, estimates
 
 
-def test_parity_leaves_out_the_day_on_which_the_model_was_armed() -> None:
+def test_parity_leaves_out_the_day_on_which_the_baseline() -> None:
     spec = spec_of("x", protected={"group": "categorical"}, outcome={"column": "y", "delay": "1d"})
 
     def of(days: int, first_day: int, seed: int) -> pl.DataFrame:
@@ -206,8 +208,8 @@ def test_parity_leaves_out_the_day_on_which_the_model_was_armed() -> None:
         return frame.with_columns(group=pl.Series(group))
 
     noon = World.on(of(DAYS, 0, 1), spec, HOUR)
-    noon = replace(noon, armed_at=noon.armed_at + 12 * HOUR)
-    frame = of(9, DAYS, 2).filter(pl.col("_time") >= noon.armed_at)
+    noon = replace(noon, baseline_at=noon.baseline_at + 12 * HOUR)
+    frame = of(9, DAYS, 2).filter(pl.col("_time") >= noon.baseline_at)
     reports: list[Report] = [noon.again().land(frame).at(days * DAY + 12 * HOUR) for days in (7, 8)]
     six, seven = (report.kpis["demographic_parity"] for report in reports)
     assert (six.verdict, six.n) == (Verdict.OK, 7 * 24 * AN_HOUR)
@@ -217,7 +219,7 @@ def test_parity_leaves_out_the_day_on_which_the_model_was_armed() -> None:
 def test_an_estimate_waits_for_its_first_day() -> None:
     spec = spec_of("x", outcome={"column": "y", "delay": "1d"}, kpis={"estimated_auroc": {"drop": 0.05}})
     world, frame = World.on(traffic(DAYS), spec, HOUR), traffic(2, DAYS, 8)
-    early = told(world, frame.filter(pl.col("_time") < world.armed_at + 8 * HOUR), 8 * HOUR, "estimated_auroc")
+    early = told(world, frame.filter(pl.col("_time") < world.baseline_at + 8 * HOUR), 8 * HOUR, "estimated_auroc")
     assert (early.verdict, early.value) == (Verdict.INCONCLUSIVE, None)
     assert early.reason.startswith("the first whole 24 h window ends")
     assert told(world, frame, 25 * HOUR, "estimated_auroc").value is not None

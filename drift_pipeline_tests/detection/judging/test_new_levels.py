@@ -10,7 +10,7 @@ import pytest
 
 from drift_pipeline.clock import DAY
 from drift_pipeline.detection.counting.binning import SCORE, Binning, freeze_binning
-from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.layout import ColumnCounts, Layout
 from drift_pipeline.detection.counting.profile import profile_slices
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.verdict import FeatureFinding
@@ -51,11 +51,13 @@ def frozen(frame: pl.DataFrame) -> Binning:
     return freeze_binning(frame, pl.Series(SCORE, [], pl.Float64), SPEC)
 
 
-def side(binning: Binning, frame: pl.DataFrame) -> Side:
-    return Side.of(Layout.of(binning), profile_slices(binning, frame, np.zeros(frame.height, np.int64), 1)[0])
+def side(binning: Binning, frame: pl.DataFrame) -> ColumnCounts:
+    return ColumnCounts.of(Layout.of(binning), profile_slices(binning, frame, np.zeros(frame.height, np.int64), 1)[0])
 
 
-def judged(before: Side, after: Side, fresh: dict[str, float] | None = None) -> dict[str, FeatureFinding]:
+def judged(
+    before: ColumnCounts, after: ColumnCounts, fresh: dict[str, float] | None = None
+) -> dict[str, FeatureFinding]:
     null = independent(before.layout.names)
     found = ComparedColumns(before, after, DAY, null, null, 1e-3, fresh=fresh or {}).findings()
     return {finding.name: finding for finding in found}

@@ -41,7 +41,7 @@ def later(days: int, per_day: int = PER_DAY) -> pl.DataFrame:
 
 def at(world: World, frame: pl.DataFrame, after: timedelta) -> Report:
     """What the monitor says when what came until then has landed, labels after their delay."""
-    now = world.armed_at + after
+    now = world.baseline_at + after
     landed = frame.filter(pl.col("_time") < now)
     known = pl.col("_time") < now - world.spec.outcome.delay
     return world.again().land(landed.with_columns(_label=pl.when(known).then("_label"))).at(after)
@@ -66,7 +66,7 @@ def test_labels_wait_for_their_first_whole_window(
     if said is None:
         assert auroc.judged
         return
-    due = late.armed_at + DAY + 36 * HOUR
+    due = late.baseline_at + DAY + 36 * HOUR
     assert auroc.reason == f"{said} {due:%Y-%m-%d %H:%M} UTC"
     assert (auroc.judged_at, auroc.overdue) == (due, False)
     assert report.rolled_up.told() == "OK (3 of 5 judged)"
@@ -122,7 +122,7 @@ def test_each_kpi_knows_from_when_it_can_be_judged(
 ) -> None:
     watched = world(frame)
     found = at(watched, later(3), after).kpis[name]
-    assert (found.verdict, found.judged_at) == (Verdict.INCONCLUSIVE, watched.armed_at + expected)
+    assert (found.verdict, found.judged_at) == (Verdict.INCONCLUSIVE, watched.baseline_at + expected)
 
 
 def test_faster_traffic_than_the_references_is_judged_sooner(frame: pl.DataFrame) -> None:
@@ -131,8 +131,8 @@ def test_faster_traffic_than_the_references_is_judged_sooner(frame: pl.DataFrame
     busy = at(watched, later(1, per_day=40_000), 10 * MINUTE)
     assert busy.kpis["latency_p95_ms"].judged_at is None or busy.kpis["latency_p95_ms"].judged
     hour = at(watched, later(1, per_day=2_000), HOUR)
-    assert hour.kpis["latency_p95_ms"].judged_at == watched.armed_at + DAY
-    assert hour.kpis["psi"].judged_at == watched.armed_at + DAY
+    assert hour.kpis["latency_p95_ms"].judged_at == watched.baseline_at + DAY
+    assert hour.kpis["psi"].judged_at == watched.baseline_at + DAY
 
 
 def sparse(per_day: int, days: int = 400) -> pl.DataFrame:

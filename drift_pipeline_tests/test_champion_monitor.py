@@ -1,4 +1,4 @@
-"""A watch that is made again takes up its stored profiles and says what the one that never stopped says."""
+"""A monitor that is made again takes up its stored profiles and says what the one that never stopped says."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class Lived:
 
     lake: Lake
     spec: ModelSpec
-    armed_at: datetime
+    baseline_at: datetime
     frame: pl.DataFrame
     batch: int = 1
 
@@ -48,17 +48,17 @@ class Lived:
         self.batch += 1
 
     def __post_init__(self) -> None:
-        self.landed_to: dict[Table, datetime] = dict.fromkeys(("predictions", "outcomes"), self.armed_at)
+        self.landed_to: dict[Table, datetime] = dict.fromkeys(("predictions", "outcomes"), self.baseline_at)
         self.kept = {step: self._begun(step) for step in (MINUTE, HOUR, DAY)}
 
     def _begun(self, step: timedelta) -> ChampionMonitor:
-        champion, span = Version(RECORDED, RECORDED, START, START, None), Window(START, self.armed_at)
-        baseline = new_baseline(champion, span, self.armed_at, lake=self.lake, spec=self.spec, step=step)
+        champion, span = Version(RECORDED, RECORDED, START, START, None), Window(START, self.baseline_at)
+        baseline = new_baseline(champion, span, self.baseline_at, lake=self.lake, spec=self.spec, step=step)
         begun = ChampionMonitor(baseline, lake=self.lake, spec=self.spec, step=step)
-        begun.restore(self.armed_at)
+        begun.restore(self.baseline_at)
         return begun
 
-    def watch(self, step: timedelta) -> ChampionMonitor:
+    def monitor(self, step: timedelta) -> ChampionMonitor:
         """As another process would make it, before it restores anything."""
         landed = {"predictions": Cursor(0), "outcomes": Cursor(0)}
         baseline = replace(self.kept[step].baseline, landed=landed)
@@ -96,15 +96,15 @@ def told(report: Report) -> tuple[list[object], list[object]]:
 
 
 @pytest.mark.parametrize("step", [MINUTE, HOUR])
-def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Lived, step: timedelta) -> None:
+def test_a_monitor_made_again_says_what_the_one_that_never_stopped_says(lived: Lived, step: timedelta) -> None:
     steady = lived.kept[step]
     for hours in (25.0, 60.0, 70.5, 71.2):
-        lived.land(lived.armed_at + hours * HOUR)
-        steady.observe(lived.armed_at + hours * HOUR)
+        lived.land(lived.baseline_at + hours * HOUR)
+        steady.observe(lived.baseline_at + hours * HOUR)
     for hours in (71.5, 71.75, 73.1, 90.0):
-        now = lived.armed_at + hours * HOUR
+        now = lived.baseline_at + hours * HOUR
         lived.land(now)
-        again = lived.watch(step)
+        again = lived.monitor(step)
         again.restore(now)
         assert told(again.observe(now, keep=False)) == told(steady.observe(now))
         assert again.labelled_since(now - 5 * HOUR) == steady.labelled_since(now - 5 * HOUR) > 0
@@ -114,9 +114,9 @@ def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Liv
 def test_days_that_were_folded_by_the_clock_on_the_wall_come_back_whole(lived: Lived) -> None:
     steady = lived.kept[HOUR]
     for hours in (30.0, 80.0, 110.0, 130.0):
-        now = lived.armed_at + hours * HOUR
+        now = lived.baseline_at + hours * HOUR
         lived.land(now)
-        again = lived.watch(HOUR)
+        again = lived.monitor(HOUR)
         again.restore(now)
         assert told(again.observe(now, keep=False)) == told(steady.observe(now))
         assert again.labelled_since(now - 55 * HOUR) == steady.labelled_since(now - 55 * HOUR)
@@ -125,97 +125,97 @@ def test_days_that_were_folded_by_the_clock_on_the_wall_come_back_whole(lived: L
 
 def test_rows_and_labels_count_once_however_late_they_land_and_in_the_hour_of_their_event(lived: Lived) -> None:
     """Half the rows land in order; of the other half each lands up to three hours late, some before their label."""
-    prompt, late = lived.kept[HOUR], lived.watch(HOUR)
+    prompt, late = lived.kept[HOUR], lived.monitor(HOUR)
     other = Lake(lived.lake.root, source="late")
     for hours in range(1, 30):
-        now = lived.armed_at + hours * HOUR
+        now = lived.baseline_at + hours * HOUR
         lived.land(now)
         prompt.observe(now)
-    rng, frame = np.random.default_rng(2), lived.frame.filter(pl.col("_time") < lived.armed_at + 26 * HOUR)
+    rng, frame = np.random.default_rng(2), lived.frame.filter(pl.col("_time") < lived.baseline_at + 26 * HOUR)
     again = numbered(frame, "again").with_columns(_lag=pl.Series(rng.integers(0, 180, frame.height)))
     for hours in range(30, 34):
-        part, now = again.filter(pl.col("_lag") // 60 == hours - 30).drop("_lag"), lived.armed_at + hours * HOUR
+        part, now = again.filter(pl.col("_lag") // 60 == hours - 30).drop("_lag"), lived.baseline_at + hours * HOUR
         other.append("outcomes", _known(part).with_columns(_observed_at=pl.lit(now)), hours)
         late.observe(now, keep=False)
         other.append("predictions", _served(part), hours)
         late.observe(now, keep=False)
-    expected = lived.frame.filter(pl.col("_time") < lived.armed_at + 29 * HOUR).height + frame.height
+    expected = lived.frame.filter(pl.col("_time") < lived.baseline_at + 29 * HOUR).height + frame.height
     assert late.rows_counted() == expected
     for hours in (3, 10, 25):
-        since = lived.armed_at + hours * HOUR
+        since = lived.baseline_at + hours * HOUR
         labelled = [f.filter(pl.col("_time") >= since).height for f in (frame, lived.frame)]
-        waiting = lived.frame.filter(pl.col("_time") >= lived.armed_at + 28 * HOUR + 40 * MINUTE).height
+        waiting = lived.frame.filter(pl.col("_time") >= lived.baseline_at + 28 * HOUR + 40 * MINUTE).height
         assert late.labelled_since(since) == sum(labelled) - waiting
 
 
 def test_what_is_stored_is_not_read_again(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = lived.kept[HOUR]
+    monitor = lived.kept[HOUR]
     for hours in (40, 41):
-        lived.land(lived.armed_at + hours * HOUR)
-        watch.observe(lived.armed_at + hours * HOUR)
-    lived.land(lived.armed_at + 42 * HOUR)
-    again, told, before = lived.watch(HOUR), [], Lake.landed
-    again.restore(lived.armed_at + 42 * HOUR)
+        lived.land(lived.baseline_at + hours * HOUR)
+        monitor.observe(lived.baseline_at + hours * HOUR)
+    lived.land(lived.baseline_at + 42 * HOUR)
+    again, told, before = lived.monitor(HOUR), [], Lake.landed
+    again.restore(lived.baseline_at + 42 * HOUR)
 
     def landed(lake: Lake, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
         told.append(before(lake, table, since))
         return told[-1]
 
     monkeypatch.setattr(Lake, "landed", landed)
-    again.observe(lived.armed_at + 42 * HOUR, keep=False)
+    again.observe(lived.baseline_at + 42 * HOUR, keep=False)
     (served,) = [frame["_time"] for frame, _ in told if "_time" in frame.columns]
     assert len(served)
-    assert (served >= lived.armed_at + 41 * HOUR).all()
+    assert (served >= lived.baseline_at + 41 * HOUR).all()
 
 
 def test_two_who_store_one_hour_do_not_both_go_on(lived: Lived) -> None:
-    first, second = lived.kept[HOUR], lived.watch(HOUR)
-    for watch in (first, second):
-        watch.restore(lived.armed_at)
-    lived.land(lived.armed_at + 6 * HOUR)
-    first.observe(lived.armed_at + 6 * HOUR)
+    first, second = lived.kept[HOUR], lived.monitor(HOUR)
+    for monitor in (first, second):
+        monitor.restore(lived.baseline_at)
+    lived.land(lived.baseline_at + 6 * HOUR)
+    first.observe(lived.baseline_at + 6 * HOUR)
     with pytest.raises(ConflictError, match="another process stored this hour's profiles"):
-        second.observe(lived.armed_at + 6 * HOUR)
-    second = lived.watch(HOUR)
-    second.restore(lived.armed_at + 6 * HOUR)
-    assert told(second.observe(lived.armed_at + 6 * HOUR)) == told(first.observe(lived.armed_at + 6 * HOUR))
+        second.observe(lived.baseline_at + 6 * HOUR)
+    second = lived.monitor(HOUR)
+    second.restore(lived.baseline_at + 6 * HOUR)
+    assert told(second.observe(lived.baseline_at + 6 * HOUR)) == told(first.observe(lived.baseline_at + 6 * HOUR))
 
 
 def test_an_hour_is_stored_once_and_a_day_takes_its_hours_place(lived: Lived) -> None:
-    watch = lived.kept[HOUR]
+    monitor = lived.kept[HOUR]
     for hours in range(1, 98):
-        lived.land(lived.armed_at + hours * HOUR)
-        watch.observe(lived.armed_at + hours * HOUR)
-    stored = lived.lake.read("profiles", Window(lived.armed_at, lived.armed_at + 10 * DAY))
+        lived.land(lived.baseline_at + hours * HOUR)
+        monitor.observe(lived.baseline_at + hours * HOUR)
+    stored = lived.lake.read("profiles", Window(lived.baseline_at, lived.baseline_at + 10 * DAY))
     assert stored["_id"].is_unique().all()
-    assert stored.filter(pl.col("hours") == 24)["_time"].to_list() == [lived.armed_at, lived.armed_at + DAY]
+    assert stored.filter(pl.col("hours") == 24)["_time"].to_list() == [lived.baseline_at, lived.baseline_at + DAY]
     assert max(map(len, stored["profile"].to_list())) <= 32 * 1024
-    again = lived.watch(HOUR)
-    again.restore(lived.armed_at + 97 * HOUR)
-    again.observe(lived.armed_at + 97 * HOUR, keep=False)
-    assert again.labelled_since(lived.armed_at) == watch.labelled_since(lived.armed_at)
+    again = lived.monitor(HOUR)
+    again.restore(lived.baseline_at + 97 * HOUR)
+    again.observe(lived.baseline_at + 97 * HOUR, keep=False)
+    assert again.labelled_since(lived.baseline_at) == monitor.labelled_since(lived.baseline_at)
 
 
 def test_rows_whose_label_never_comes_are_not_waited_for_longer_than_a_week(lived: Lived) -> None:
-    watch, week = lived.kept[HOUR], 7 * DAY + 40 * MINUTE
+    monitor, week = lived.kept[HOUR], 7 * DAY + 40 * MINUTE
     for days in range(1, 10):
-        now = lived.armed_at + days * DAY
+        now = lived.baseline_at + days * DAY
         lived.landed_to["outcomes"] = now  # none ever lands
         lived.land(now)
-        watch.observe(now)
+        monitor.observe(now)
         awaited = pl.col("_time").is_between(now - week, now, closed="left")
-        assert watch.rows_waiting() == lived.frame.filter(awaited).height
-    assert watch.rows_waiting() < watch.rows_counted()
+        assert monitor.rows_waiting() == lived.frame.filter(awaited).height
+    assert monitor.rows_waiting() < monitor.rows_counted()
 
 
 def test_rows_of_a_maintenance_judge_nothing(lived: Lived) -> None:
-    watch, left_out = lived.kept[HOUR], Window(lived.armed_at + 2 * HOUR, lived.armed_at + 4 * HOUR)
-    now = lived.armed_at + 6 * HOUR
+    monitor, left_out = lived.kept[HOUR], Window(lived.baseline_at + 2 * HOUR, lived.baseline_at + 4 * HOUR)
+    now = lived.baseline_at + 6 * HOUR
     lived.land(now)
-    watch.observe(now, [left_out])
+    monitor.observe(now, [left_out])
     outside = pl.col("_time") < now
     inside = pl.col("_time").is_between(left_out.start, left_out.end, closed="left")
-    assert watch.rows_counted() == lived.frame.filter(outside & ~inside).height
+    assert monitor.rows_counted() == lived.frame.filter(outside & ~inside).height
 
 
 def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
@@ -223,7 +223,7 @@ def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
 ) -> None:
     told = spec_of("x", "w", categorical=("kind",), kpis={"multivariate": {}}, outcome={"column": "y", "delay": "20m"})
     world, sampled = replace(lived, spec=told), []
-    watch = world.kept[DAY]
+    monitor = world.kept[DAY]
 
     def sample(binning: Binning, frame: pl.DataFrame, day: date) -> Floats:
         sampled.append(day)
@@ -232,34 +232,34 @@ def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
     monkeypatch.setattr("drift_pipeline.loop.monitoring.sampling.sample_day", sample)
     verdicts = []
     for day in range(1, 10):
-        world.land(lived.armed_at + day * DAY)
-        verdicts.append(watch.observe(lived.armed_at + day * DAY).kpis["multivariate"])
-    assert sampled[-9:] == [(lived.armed_at + day * DAY).date() for day in range(9)]
+        world.land(lived.baseline_at + day * DAY)
+        verdicts.append(monitor.observe(lived.baseline_at + day * DAY).kpis["multivariate"])
+    assert sampled[-9:] == [(lived.baseline_at + day * DAY).date() for day in range(9)]
     assert [kpi.value is not None for kpi in verdicts] == [False] * 7 + [True] * 2
     assert {kpi.verdict for kpi in verdicts} == {Verdict.INCONCLUSIVE}
 
 
 def test_labels_that_came_are_counted_whoever_joins_them_and_whichever_process_asks(lived: Lived) -> None:
     """500 labels, 20 of predictions that nobody made: what a person counts in the table is what the screen says."""
-    now = lived.armed_at + 2 * HOUR
+    now = lived.baseline_at + 2 * HOUR
     lived.lake.append("predictions", _served(lived.frame[:700]), 1)
     strange = pl.concat([_known(lived.frame[:480]), _known(lived.frame[:20]).with_columns(_id="x" + pl.col("_id"))])
     lived.lake.append("outcomes", strange, 1)
     steady = lived.kept[MINUTE]
     expected = {"landed": 500, "joined": 480, "judged": 400}  # of the last hour before the labels' delay
     assert steady.labels(steady.observe(now)) == expected
-    again = lived.watch(MINUTE)
+    again = lived.monitor(MINUTE)
     again.restore(now)
     assert again.labels(again.observe(now, keep=False)) == expected
     lived.lake.append("outcomes", _known(lived.frame[480:600]), 2)
-    for watch in (steady, again):
-        found = watch.labels(watch.observe(now + MINUTE, keep=False))
+    for monitor in (steady, again):
+        found = monitor.labels(monitor.observe(now + MINUTE, keep=False))
         assert (found["landed"], found["joined"]) == (620, 600)
 
 
 def test_a_home_from_before_labels_were_counted_tells_those_that_were_joined(lived: Lived) -> None:
-    now = lived.armed_at + 2 * HOUR
+    now = lived.baseline_at + 2 * HOUR
     lived.land(now)
-    old = lived.watch(MINUTE)
+    old = lived.monitor(MINUTE)
     found = old.labels(old.observe(now, keep=False))
     assert found["landed"] == found["joined"] > 0
