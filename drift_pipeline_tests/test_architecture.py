@@ -34,6 +34,12 @@ def test_every_contract_holds() -> None:
             "drift_pipeline.detection.new -> drift_pipeline.policy",
         ),
         ("layers", "clock2.py", "", "clock2"),
+        (
+            "stages",
+            "loop/releasing/new.py",
+            "import drift_pipeline.loop.queue",
+            "drift_pipeline.loop.releasing.new -> drift_pipeline.loop.queue",
+        ),
         ("dagster", "detection/new.py", "import dagster", "drift_pipeline.detection.new -> dagster"),
         ("learning", "policy/new.py", "from sklearn import metrics", "drift_pipeline.policy.new -> sklearn"),
         ("owners", "telemetry/new.py", "import deltalake", "drift_pipeline.telemetry.new -> deltalake"),

@@ -113,9 +113,9 @@ class Loop:
             ConflictError: another process ticked or moved this model meanwhile; the next tick takes that up.
         """
         self.catch_up()
-        report, at_rest = self.observe(), self.pauses.in_maintenance()
-        decided = [] if at_rest else [self.decide(Trigger.DRIFT, report)]
-        if inline and not at_rest:
+        report, resting = self.observe(), self.pauses.in_maintenance()
+        decided = [] if resting else [self.decide(Trigger.DRIFT, report)]
+        if inline and not resting:
             decided.append(self.decide_schedule(report))
         trained = [self.train(body["decision"]) for body in self.queue.wanted()] if inline else []
         released = self.release_proven() if inline else None
@@ -233,8 +233,8 @@ class Loop:
         """Take the rollout one step, if the facts and the approvals allow it; None where nothing moved."""
         if self.rollouts.active is None:
             return None
-        held = self.pauses.paused() or self.pauses.in_maintenance()
-        moved = advance(self.rollouts, self.monitor.champion, held=held)
+        paused = self.pauses.paused() or self.pauses.in_maintenance()
+        moved = advance(self.rollouts, self.monitor.champion, paused=paused)
         if moved is not None:
             self.session.take_up_champion()
         return moved

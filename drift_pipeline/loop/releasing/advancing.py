@@ -15,14 +15,14 @@ from drift_pipeline.rollout.plan import Phase, Plan, Status
 from drift_pipeline.rollout.verdict import Observations, judge
 
 
-def advance(rollouts: Rollouts, champion: Version, *, held: bool = False) -> Status | None:
+def advance(rollouts: Rollouts, champion: Version, *, paused: bool = False) -> Status | None:
     """Take the rollout one step; None where nothing moved.
 
     Args:
         champion: the version that answers.
-        held: only back, not forward: somebody paused the model.
+        paused: only back, not forward.
     """
-    return _advance(rollouts, Plan.of(rollouts.context.spec), champion, held, "loop", "")
+    return _advance(rollouts, Plan.of(rollouts.context.spec), champion, paused, "loop", "")
 
 
 def hurry(rollouts: Rollouts, champion: Version, actor: str, reason: str) -> Status:
@@ -52,14 +52,14 @@ def why_it_waits(rollouts: Rollouts, champion: Version) -> str:
     return f"{judged}; {approvals} of {plan.approvals} approvals"
 
 
-def _advance(rollouts: Rollouts, plan: Plan, champion: Version, held: bool, actor: str, reason: str) -> Status | None:
+def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, actor: str, reason: str) -> Status | None:
     status, candidate = rollouts.active, rollouts.candidate
     if status is None or candidate is None:
         return None
     approvals = count_valid(filed(rollouts.context, status.candidate))
     seen = _seen(rollouts, status, candidate, champion)
     moved, effects = moved_by(plan, status, seen, approvals, rollouts.context.clock.now())
-    if moved == status or (held and moved.phase is not Phase.ROLLED_BACK):
+    if moved == status or (paused and moved.phase is not Phase.ROLLED_BACK):
         return None
     promoted = None
     if any(isinstance(effect, Promote) for effect in effects):
