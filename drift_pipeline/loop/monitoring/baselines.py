@@ -23,20 +23,20 @@ REFERENCE_FILE = "reference.bin"
 class MonitoringBaseline:
     """`span` is what the reference was frozen on, in the Delta `versions` of `predictions` and `outcomes`.
 
-    The champion is monitored since `armed_at`: rows of an earlier time are not. `landed` are the cursors of both
+    The champion is monitored `since` then: rows of an earlier time are not. `landed` are the cursors of both
     tables at that time.
     """
 
     champion: Version
     reference: Reference
     span: Window
-    armed_at: datetime
+    since: datetime
     versions: Mapping[str, int]
     landed: Mapping[str, Cursor]
 
     def again(self, champion: Version, now: datetime, lake: Lake) -> "MonitoringBaseline":
         """The same reference, for a champion that is monitored anew from now on."""
-        return replace(self, champion=champion, armed_at=now, landed=_cursors(lake))
+        return replace(self, champion=champion, since=now, landed=_cursors(lake))
 
     def to_json(self, spec: ModelSpec, bundle: str) -> dict[str, Any]:
         """What `read_baseline` makes the same baseline of again, and what documents say of it.
@@ -48,7 +48,7 @@ class MonitoringBaseline:
             **self.champion.to_json(),
             "from": self.span.start.isoformat(),
             "to": self.span.end.isoformat(),
-            "at": self.armed_at.isoformat(),
+            "at": self.since.isoformat(),
             "rows": self.reference.rows,
             kpi: held_out.value if held_out else None,
             f"{kpi}_error": held_out.standard_error if held_out else None,
@@ -79,7 +79,7 @@ def keep_reference(baseline: MonitoringBaseline, registry: Registry, spec: Model
         "kind": "reference",
         "model": spec.name,
         "version": baseline.champion.name,
-        "at": baseline.armed_at.isoformat(),
+        "at": baseline.since.isoformat(),
         "binning": baseline.reference.binning.digest,
     }
     return registry.put(fields, {REFERENCE_FILE: encode_reference(baseline.reference)}).digest
@@ -97,12 +97,12 @@ def read_baseline(
         IntegrityError: the registry's bytes are not those that were kept, or the rows are not in the lake any more.
     """
     span = Window(datetime.fromisoformat(body["from"]), datetime.fromisoformat(body["to"]))
-    champion, armed_at = Version.load(body, registry), datetime.fromisoformat(body["at"])
+    champion, since = Version.load(body, registry), datetime.fromisoformat(body["at"])
     reference = decode_reference(registry.get(body["bundle"]).files[REFERENCE_FILE])
     if body["watched"] != _frozen_for(spec) or not set(window_lengths(spec, step)) <= reference.nulls.keys():
-        reference = _freeze(champion, span, armed_at, body["delta"], lake, spec, step)
+        reference = _freeze(champion, span, since, body["delta"], lake, spec, step)
     landed = {table: Cursor(**cursor) for table, cursor in body["landed"].items()}
-    return MonitoringBaseline(champion, reference, span, armed_at, body["delta"], landed)
+    return MonitoringBaseline(champion, reference, span, since, body["delta"], landed)
 
 
 def in_force_before(moment: datetime, bodies: Iterable[Mapping[str, Any]], spec: ModelSpec) -> Mapping[str, Any]:

@@ -34,10 +34,10 @@ class ChampionMonitor:
             step: time between two ticks.
         """
         self.baseline = baseline
-        self.champion, self.reference, self.armed_at = baseline.champion, baseline.reference, baseline.armed_at
+        self.champion, self.reference, self.armed_at = baseline.champion, baseline.reference, baseline.since
         self._lake, self._spec = lake, spec
-        self._landed, self._counted_until = dict(baseline.landed), baseline.armed_at
-        self._judging = Monitor(baseline.reference, spec, baseline.armed_at, step)
+        self._landed, self._counted_until = dict(baseline.landed), baseline.since
+        self._judging = Monitor(baseline.reference, spec, baseline.since, step)
         self._slices = self._judging.slices
         longest = window_lengths(spec, step)[-1]
         self._counting = Counting(baseline, self._slices, spec.outcome.delay, longest)

@@ -20,7 +20,7 @@ class Counting:
             delay: of outcomes; a label that comes later than twice that, and a week, counts no more.
             longest: of the windows that are judged.
         """
-        self._champion, self._since, self._slices = baseline.champion, baseline.armed_at, slices
+        self._champion, self._since, self._slices = baseline.champion, baseline.since, slices
         self._patience, self._kept = 2 * delay + 7 * DAY, longest + 7 * DAY + delay
         self._unlabelled = self._early = pl.DataFrame()
 

@@ -42,7 +42,7 @@ class StoredProfiles:
     """Of one champion and reference. Two processes that store the same hour: the second is refused."""
 
     def __init__(self, baseline: MonitoringBaseline, lake: Lake, model: str) -> None:
-        self._since, self._champion = baseline.armed_at, baseline.champion.name
+        self._since, self._champion = baseline.since, baseline.champion.name
         self._binning, self._lake, self._model = baseline.reference.binning, lake, model
         self._last_batch = -1
 

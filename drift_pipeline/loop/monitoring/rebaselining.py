@@ -88,7 +88,7 @@ class Rebaselining:
 
     def _begun(self, baseline: MonitoringBaseline) -> ChampionMonitor:
         monitor = self._monitor(baseline)
-        monitor.restore(baseline.armed_at)
+        monitor.restore(baseline.since)
         return monitor
 
     def _record(self, event: str, monitor: ChampionMonitor, bundle: str) -> None:
@@ -106,10 +106,10 @@ class Rebaselining:
         }
         name = f"reference/{champion.name}"
         if ledger.find(name) is not None:
-            name += f"@{baseline.armed_at:%Y%m%dT%H%M%S}"
+            name += f"@{baseline.since:%Y%m%dT%H%M%S}"
         ledger.find("incident")  # whatever it was, it was of another reference
         document = baseline.to_json(self._at.spec, bundle)
         puts: dict[str, Mapping[str, Any]] = {"incident": memory.incident.to_json(), name: document}
         ledger.recall()
-        memo = memory.to_json(baseline.armed_at)
+        memo = memory.to_json(baseline.since)
         ledger.commit(event, details, {"reference": bundle}, puts=puts, memory=memo)

@@ -36,7 +36,7 @@ class DailySamples:
         end = floor(now, DAY)
         days = [end - (back + 1) * DAY for back in reversed(range(SAMPLED_DAYS))]
         kept, self._days = self._days, {}
-        for start in (day for day in days if day >= self._baseline.armed_at):
+        for start in (day for day in days if day >= self._baseline.since):
             if start.date() not in kept:
                 frame = self._lake.read("predictions", Window(start, start + DAY), versions.get("predictions"))
                 kept[start.date()] = sample_day(reference.binning, frame, start.date())
