@@ -125,7 +125,8 @@ def test_too_few_labels_tell_nothing(world: World, lacking: str) -> None:
 
 
 def test_kpis_that_are_off_are_not_configured(world: World) -> None:
-    off = World(world.reference, spec_of("x", task="regression", kpis={"mae": None, "residuals": None}), world.armed_at)
+    unjudged = spec_of("x", task="regression", kpis={"mae": None, "residuals": None})
+    off = World(world.reference, unjudged, world.armed_at)
     for kpi in kpis(off.land(rows(7, 3, 42)).at(3 * DAY)):
         assert (kpi.verdict, kpi.reason) == (OFF, "switched off in the spec")
 
