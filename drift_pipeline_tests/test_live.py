@@ -139,7 +139,7 @@ def test_the_scheduled_retrain_is_decided_once_however_many_ask(world: World) ->
 
 
 def test_ticks_that_each_are_a_process_of_their_own_keep_the_profiles(world: World) -> None:
-    """Else each of them would read everything since the champion was armed, more each time."""
+    """Else each of them would read everything since the baseline, more each time."""
     for _ in range(3):
         day(world)
         twin(world).tick(inline=False)
@@ -279,8 +279,8 @@ def test_rollback_after_full_puts_the_former_version_back_and_watches_it_against
     world.loop.tick(inline=False)
     assert world.loop.champion is not None
     assert world.loop.champion.digest == before.digest != digest
-    rearmed = [record for record in world.records() if record.event == "reference.restored"]
-    assert [record.digests["reference"] for record in rearmed] == [reference]
+    restored = [record for record in world.records() if record.event == "reference.restored"]
+    assert [record.digests["reference"] for record in restored] == [reference]
     with pytest.raises(InputError, match="no earlier version to go back to"):
         operating.roll_back(twin(world), "ada", "again")
 
@@ -335,7 +335,7 @@ def test_rollback_and_promotion_at_once_leave_one_of_them_done(world: World, mon
     assert world.loop.ledger.get("model")["digest"] == champion.digest  # type: ignore[union-attr]
 
 
-def test_a_process_that_died_between_promotion_and_arming_is_made_up_for(world: World) -> None:
+def test_a_process_that_died_between_promotion_and_rebaselining_is_made_up_for(world: World) -> None:
     training = world.proven()
     world.approve(training.digest)
     world.loop.release(training.digest)

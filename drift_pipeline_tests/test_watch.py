@@ -32,7 +32,7 @@ class Lived:
 
     lake: Lake
     spec: ModelSpec
-    armed_at: datetime
+    baseline_at: datetime
     frame: pl.DataFrame
     batch: int = 1
 
@@ -48,14 +48,14 @@ class Lived:
         self.batch += 1
 
     def __post_init__(self) -> None:
-        self.landed_to: dict[Table, datetime] = dict.fromkeys(("predictions", "outcomes"), self.armed_at)
+        self.landed_to: dict[Table, datetime] = dict.fromkeys(("predictions", "outcomes"), self.baseline_at)
         self.kept = {step: self._begun(step) for step in (MINUTE, HOUR, DAY)}
 
     def _begun(self, step: timedelta) -> ChampionMonitor:
-        champion, span = Version(RECORDED, RECORDED, START, START, None), Window(START, self.armed_at)
-        baseline = new_baseline(champion, span, self.armed_at, lake=self.lake, spec=self.spec, step=step)
+        champion, span = Version(RECORDED, RECORDED, START, START, None), Window(START, self.baseline_at)
+        baseline = new_baseline(champion, span, self.baseline_at, lake=self.lake, spec=self.spec, step=step)
         begun = ChampionMonitor(baseline, lake=self.lake, spec=self.spec, step=step)
-        begun.restore(self.armed_at)
+        begun.restore(self.baseline_at)
         return begun
 
     def watch(self, step: timedelta) -> ChampionMonitor:
@@ -97,10 +97,10 @@ def told(report: Report) -> tuple[list[object], list[object]]:
 def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Lived, step: timedelta) -> None:
     steady = lived.kept[step]
     for hours in (25.0, 60.0, 70.5, 71.2):
-        lived.land(lived.armed_at + hours * HOUR)
-        steady.observe(lived.armed_at + hours * HOUR)
+        lived.land(lived.baseline_at + hours * HOUR)
+        steady.observe(lived.baseline_at + hours * HOUR)
     for hours in (71.5, 71.75, 73.1, 90.0):
-        now = lived.armed_at + hours * HOUR
+        now = lived.baseline_at + hours * HOUR
         lived.land(now)
         again = lived.watch(step)
         again.restore(now)
@@ -113,78 +113,78 @@ def test_rows_and_labels_count_once_however_late_they_land_and_in_the_hour_of_th
     prompt, late = lived.kept[HOUR], lived.watch(HOUR)
     other = Lake(lived.lake.root, source="late")
     for hours in range(1, 30):
-        now = lived.armed_at + hours * HOUR
+        now = lived.baseline_at + hours * HOUR
         lived.land(now)
         prompt.observe(now)
-    rng, frame = np.random.default_rng(2), lived.frame.filter(pl.col("_time") < lived.armed_at + 26 * HOUR)
+    rng, frame = np.random.default_rng(2), lived.frame.filter(pl.col("_time") < lived.baseline_at + 26 * HOUR)
     again = numbered(frame, "again").with_columns(_lag=pl.Series(rng.integers(0, 180, frame.height)))
     for hours in range(30, 34):
-        part, now = again.filter(pl.col("_lag") // 60 == hours - 30).drop("_lag"), lived.armed_at + hours * HOUR
+        part, now = again.filter(pl.col("_lag") // 60 == hours - 30).drop("_lag"), lived.baseline_at + hours * HOUR
         other.append("outcomes", _known(part).with_columns(_observed_at=pl.lit(now)), hours)
         late.observe(now, keep=False)
         other.append("predictions", _served(part), hours)
         late.observe(now, keep=False)
-    expected = lived.frame.filter(pl.col("_time") < lived.armed_at + 29 * HOUR).height + frame.height
+    expected = lived.frame.filter(pl.col("_time") < lived.baseline_at + 29 * HOUR).height + frame.height
     assert late.rows_counted() == expected
     for hours in (3, 10, 25):
-        since = lived.armed_at + hours * HOUR
+        since = lived.baseline_at + hours * HOUR
         labelled = [f.filter(pl.col("_time") >= since).height for f in (frame, lived.frame)]
-        waiting = lived.frame.filter(pl.col("_time") >= lived.armed_at + 28 * HOUR + 40 * MINUTE).height
+        waiting = lived.frame.filter(pl.col("_time") >= lived.baseline_at + 28 * HOUR + 40 * MINUTE).height
         assert late.labelled_since(since) == sum(labelled) - waiting
 
 
 def test_what_is_stored_is_not_read_again(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = lived.kept[HOUR]
     for hours in (40, 41):
-        lived.land(lived.armed_at + hours * HOUR)
-        watch.observe(lived.armed_at + hours * HOUR)
-    lived.land(lived.armed_at + 42 * HOUR)
+        lived.land(lived.baseline_at + hours * HOUR)
+        watch.observe(lived.baseline_at + hours * HOUR)
+    lived.land(lived.baseline_at + 42 * HOUR)
     again, told, before = lived.watch(HOUR), [], Lake.landed
-    again.restore(lived.armed_at + 42 * HOUR)
+    again.restore(lived.baseline_at + 42 * HOUR)
 
     def landed(lake: Lake, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
         told.append(before(lake, table, since))
         return told[-1]
 
     monkeypatch.setattr(Lake, "landed", landed)
-    again.observe(lived.armed_at + 42 * HOUR, keep=False)
+    again.observe(lived.baseline_at + 42 * HOUR, keep=False)
     (served,) = [frame["_time"] for frame, _ in told if "_time" in frame.columns]
     assert len(served)
-    assert (served >= lived.armed_at + 41 * HOUR).all()
+    assert (served >= lived.baseline_at + 41 * HOUR).all()
 
 
 def test_two_who_store_one_hour_do_not_both_go_on(lived: Lived) -> None:
     first, second = lived.kept[HOUR], lived.watch(HOUR)
     for watch in (first, second):
-        watch.restore(lived.armed_at)
-    lived.land(lived.armed_at + 6 * HOUR)
-    first.observe(lived.armed_at + 6 * HOUR)
+        watch.restore(lived.baseline_at)
+    lived.land(lived.baseline_at + 6 * HOUR)
+    first.observe(lived.baseline_at + 6 * HOUR)
     with pytest.raises(ConflictError, match="another process stored this hour's profiles"):
-        second.observe(lived.armed_at + 6 * HOUR)
+        second.observe(lived.baseline_at + 6 * HOUR)
     second = lived.watch(HOUR)
-    second.restore(lived.armed_at + 6 * HOUR)
-    assert told(second.observe(lived.armed_at + 6 * HOUR)) == told(first.observe(lived.armed_at + 6 * HOUR))
+    second.restore(lived.baseline_at + 6 * HOUR)
+    assert told(second.observe(lived.baseline_at + 6 * HOUR)) == told(first.observe(lived.baseline_at + 6 * HOUR))
 
 
 def test_an_hour_is_stored_once_and_a_day_takes_its_hours_place(lived: Lived) -> None:
     watch = lived.kept[HOUR]
     for hours in range(1, 98):
-        lived.land(lived.armed_at + hours * HOUR)
-        watch.observe(lived.armed_at + hours * HOUR)
-    stored = lived.lake.read("profiles", Window(lived.armed_at, lived.armed_at + 10 * DAY))
+        lived.land(lived.baseline_at + hours * HOUR)
+        watch.observe(lived.baseline_at + hours * HOUR)
+    stored = lived.lake.read("profiles", Window(lived.baseline_at, lived.baseline_at + 10 * DAY))
     assert stored["_id"].is_unique().all()
-    assert stored.filter(pl.col("hours") == 24)["_time"].to_list() == [lived.armed_at, lived.armed_at + DAY]
+    assert stored.filter(pl.col("hours") == 24)["_time"].to_list() == [lived.baseline_at, lived.baseline_at + DAY]
     assert max(map(len, stored["profile"].to_list())) <= 32 * 1024
     again = lived.watch(HOUR)
-    again.restore(lived.armed_at + 97 * HOUR)
-    again.observe(lived.armed_at + 97 * HOUR, keep=False)
-    assert again.labelled_since(lived.armed_at) == watch.labelled_since(lived.armed_at)
+    again.restore(lived.baseline_at + 97 * HOUR)
+    again.observe(lived.baseline_at + 97 * HOUR, keep=False)
+    assert again.labelled_since(lived.baseline_at) == watch.labelled_since(lived.baseline_at)
 
 
 def test_rows_whose_label_never_comes_are_not_waited_for_longer_than_a_week(lived: Lived) -> None:
     watch, week = lived.kept[HOUR], 7 * DAY + 40 * MINUTE
     for days in range(1, 10):
-        now = lived.armed_at + days * DAY
+        now = lived.baseline_at + days * DAY
         lived.landed_to["outcomes"] = now  # none ever lands
         lived.land(now)
         watch.observe(now)
@@ -194,8 +194,8 @@ def test_rows_whose_label_never_comes_are_not_waited_for_longer_than_a_week(live
 
 
 def test_rows_of_a_maintenance_judge_nothing(lived: Lived) -> None:
-    watch, left_out = lived.kept[HOUR], Window(lived.armed_at + 2 * HOUR, lived.armed_at + 4 * HOUR)
-    now = lived.armed_at + 6 * HOUR
+    watch, left_out = lived.kept[HOUR], Window(lived.baseline_at + 2 * HOUR, lived.baseline_at + 4 * HOUR)
+    now = lived.baseline_at + 6 * HOUR
     lived.land(now)
     watch.observe(now, [left_out])
     outside = pl.col("_time") < now
@@ -217,8 +217,8 @@ def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
     monkeypatch.setattr("drift_pipeline.loop.monitoring.sampling.sample_day", sample)
     verdicts = []
     for day in range(1, 10):
-        world.land(lived.armed_at + day * DAY)
-        verdicts.append(watch.observe(lived.armed_at + day * DAY).kpis["multivariate"])
-    assert sampled[-9:] == [(lived.armed_at + day * DAY).date() for day in range(9)]
+        world.land(lived.baseline_at + day * DAY)
+        verdicts.append(watch.observe(lived.baseline_at + day * DAY).kpis["multivariate"])
+    assert sampled[-9:] == [(lived.baseline_at + day * DAY).date() for day in range(9)]
     assert [kpi.value is not None for kpi in verdicts] == [False] * 7 + [True] * 2
     assert {kpi.verdict for kpi in verdicts} == {Verdict.INCONCLUSIVE}

@@ -71,7 +71,7 @@ class Deciding:
     def decide_schedule(self, report: Report, monitor: ChampionMonitor) -> tuple[str, Decision] | None:
         """Ask for the retrain that the spec's calendar says is due; once for each time it is due, whoever asks."""
         due, found = self._due(), self._at.ledger.find("scheduled")
-        if due <= (datetime.fromisoformat(found["due"]) if found else monitor.armed_at):
+        if due <= (datetime.fromisoformat(found["due"]) if found else monitor.baseline_at):
             return None
         return self.decide(Trigger.SCHEDULE, report, monitor, also={"scheduled": {"due": due.isoformat()}})
 

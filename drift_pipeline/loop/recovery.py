@@ -64,10 +64,10 @@ class Recoveries:
     def fresh_rows(self, onset: datetime, monitor: ChampionMonitor, now: datetime) -> int:
         """Labelled rows since the onset: counted by the monitor, and read once for what came before its baseline."""
         delay = self._at.spec.outcome.delay
-        before, known_at = 0, min(floor(now, HOUR), monitor.armed_at + delay)
-        if onset < monitor.armed_at:
+        before, known_at = 0, min(floor(now, HOUR), monitor.baseline_at + delay)
+        if onset < monitor.baseline_at:
             if self._before[0] != (onset, known_at):
-                rows = self._at.lake.labelled(Window(onset, monitor.armed_at), as_of=known_at, delay=delay)
+                rows = self._at.lake.labelled(Window(onset, monitor.baseline_at), as_of=known_at, delay=delay)
                 self._before = (onset, known_at), rows.height
             before = self._before[1]
         return before + monitor.labelled_since(onset)

@@ -57,7 +57,7 @@ class Session:
             return
         if self._at.ledger.moved_on():
             self._recall()
-            if self._rebaselining.newest()["at"] != self._monitor.armed_at.isoformat():
+            if self._rebaselining.newest()["at"] != self._monitor.baseline_at.isoformat():
                 self._monitor = self._rebaselining.in_force(self._pauses.maintenances())
         self.take_up_champion()
 

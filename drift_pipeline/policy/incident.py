@@ -15,7 +15,7 @@ CALM_TICKS = 3
 LEAST_CALM = HOUR  # a 15-minute window is calm by chance often enough to open and close by turns
 REOPENS_WITHIN = DAY
 UNDECIDED_PAGES_AFTER = DAY
-FIRST_DECIDED_WITHIN = 28 * DAY  # a monitor just armed fills its windows first
+FIRST_DECIDED_WITHIN = 28 * DAY  # a monitor that just began fills its windows first
 
 
 class Change(StrEnum):

@@ -138,7 +138,7 @@ def reference_of(traffic: Traffic) -> Reference:
 
 
 def warm(traffic: Traffic, reference: Reference, tick: timedelta) -> Monitor:
-    """A monitor armed at the reference's end whose longest window is full."""
+    """A monitor that begins at the reference's end whose longest window is full."""
     monitor = Monitor(reference, spec_of(traffic.features), reference.span.end, tick)
     first = day_number(reference.span.end)
     for day in range(first, first + WARM_DAYS):

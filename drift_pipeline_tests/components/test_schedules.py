@@ -59,7 +59,7 @@ def evaluated(schedule: dg.ScheduleDefinition) -> tuple[list[dg.RunRequest], str
 
 
 def test_a_retrain_that_is_due_is_decided_once_and_the_tick_launches_it(home: Path) -> None:
-    """The champion was armed in March, and the first of November, when the retrain was due, is over."""
+    """The champion's baseline is of March, and the first of November, when the retrain was due, is over."""
     requests, told = evaluated(DUE)
     decided = records(home)[-1]
     assert (decided.event, decided.details["trigger"]) == ("decision.made", "schedule")

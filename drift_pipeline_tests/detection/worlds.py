@@ -53,15 +53,15 @@ SPEC = spec_of(
 
 @dataclass
 class World:
-    """A reference of whole days from START, and slices armed at its end."""
+    """A reference of whole days from START, and slices that begin at its end."""
 
     reference: Reference
     spec: ModelSpec
-    armed_at: datetime
+    baseline_at: datetime
     step: timedelta = DAY
 
     def __post_init__(self) -> None:
-        self.monitor = Monitor(self.reference, self.spec, self.armed_at, self.step)
+        self.monitor = Monitor(self.reference, self.spec, self.baseline_at, self.step)
 
     @classmethod
     def on(cls, frame: pl.DataFrame, spec: ModelSpec = SPEC, step: timedelta = DAY) -> "World":
@@ -82,12 +82,12 @@ class World:
         return self
 
     def at(self, after: timedelta) -> Report:
-        return self.monitor.evaluate(self.armed_at + after)
+        return self.monitor.evaluate(self.baseline_at + after)
 
     def daily(self, frame: pl.DataFrame) -> Iterator[Report]:
         """A report a day, as replay does it."""
-        for number in range(int((frame["_time"][-1] - self.armed_at) / DAY) + 1):
-            start = self.armed_at + number * DAY
+        for number in range(int((frame["_time"][-1] - self.baseline_at) / DAY) + 1):
+            start = self.baseline_at + number * DAY
             inside = frame["_time"].is_between(start, start + DAY, closed="left")
             self.land(frame.filter(inside))
             self.slices.consolidate(start + DAY)

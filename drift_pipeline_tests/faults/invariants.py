@@ -81,7 +81,7 @@ def told(loop: Loop, report: Report) -> dict[str, object]:
         "rollout": loop.rollouts.status.to_json() if loop.rollouts.status else None,
         "retrains": loop.trainings.done.to_json(),
         "incident": (incident.key, incident.open, incident.reference),
-        "labelled": loop.monitor.labelled_since(loop.monitor.armed_at),
+        "labelled": loop.monitor.labelled_since(loop.monitor.baseline_at),
         "rows": loop.monitor.rows_counted(),
     }
 
@@ -116,12 +116,12 @@ def _audited(site: Site, records: Sequence[AuditRecord]) -> Iterator[str]:
             phases[rollout] = phase
     events = [record.event for record in records]
     back = sum("after full" in str(record.details.get("reason")) for record in records)
-    armed, champions = (
+    baselines, champions = (
         events.count("reference.frozen") + events.count("reference.restored"),
         events.count("rollout.full"),
     )
-    if armed > 1 + champions + back:
-        yield f"I3 references were armed {armed} times for {1 + champions + back} champions"
+    if baselines > 1 + champions + back:
+        yield f"I3 baselines were set {baselines} times for {1 + champions + back} champions"
     if events.count("rollout.full") != events.count("model.promoted"):
         yield "I3 promotions and rollouts that are full are not as many"
 
@@ -157,12 +157,12 @@ def _counted(site: Site, loops: Sequence[Loop]) -> Iterator[str]:
     for loop in loops:
         watch = loop.monitor
         ours = served.filter(
-            (pl.col("_version") == watch.champion.name) & (pl.col("_time") >= watch.armed_at) & _judged(site)
+            (pl.col("_version") == watch.champion.name) & (pl.col("_time") >= watch.baseline_at) & _judged(site)
         )
         labelled = ours.filter(pl.col("_id").is_in(labels)).height
         for name, is_, should in (
             ("rows", watch.rows_counted(), ours.height),
-            ("labelled rows", watch.labelled_since(watch.armed_at), labelled),
+            ("labelled rows", watch.labelled_since(watch.baseline_at), labelled),
         ):
             if is_ != should:
                 yield f"I5 the watch of {watch.champion.name} counts {is_} {name} of {should}"

@@ -56,10 +56,10 @@ def counted(loop: Loop) -> tuple[int, int]:
     """Rows, and labelled rows."""
     loop.look()
     watch = loop.monitor
-    return watch.rows_counted(), watch.labelled_since(watch.armed_at)
+    return watch.rows_counted(), watch.labelled_since(watch.baseline_at)
 
 
-def test_a_process_that_comes_late_to_a_promotion_takes_up_what_was_armed(world: World) -> None:
+def test_a_process_that_comes_late_to_a_promotion_takes_up_the_baseline_that_was_set(world: World) -> None:
     late = twin(world)
     ship(world)
     turn_labels(world)
@@ -88,7 +88,7 @@ def test_bytes_that_were_swapped_in_the_canary_are_not_promoted_by_a_loop_that_h
     assert phase(world) is not Phase.FULL
 
 
-def test_the_auroc_of_the_first_day_counts_all_labels_since_the_arming(tmp_path: Path) -> None:
+def test_the_auroc_of_the_first_day_counts_all_labels_since_the_baseline(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     frames = [rows(np.random.default_rng(seed), REFERENCE_DAYS, 24 * AN_HOUR, seed * REFERENCE_DAYS) for seed in (0, 1)]
     before, after = (numbered(frame, name) for frame, name in zip(frames, ("before", "after"), strict=True))
@@ -97,10 +97,10 @@ def test_the_auroc_of_the_first_day_counts_all_labels_since_the_arming(tmp_path:
     lived = Lived(lake, SPEC, START + REFERENCE_DAYS * DAY, after)
     watch = lived.kept[MINUTE]
     for quarter in range(1, 35):
-        lived.land(lived.armed_at + quarter * HOUR / 4)
-        report = watch.observe(lived.armed_at + quarter * HOUR / 4)
+        lived.land(lived.baseline_at + quarter * HOUR / 4)
+        report = watch.observe(lived.baseline_at + quarter * HOUR / 4)
     assert report.kpis["auroc"].window == DAY
-    assert report.kpis["auroc"].n > 0.9 * watch.labelled_since(lived.armed_at)
+    assert report.kpis["auroc"].n > 0.9 * watch.labelled_since(lived.baseline_at)
 
 
 def test_rows_from_before_an_onset_are_not_fresh(live: Live) -> None:

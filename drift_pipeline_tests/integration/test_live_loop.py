@@ -44,10 +44,10 @@ def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_tak
         assert "incident.opened" in drill.paged()
 
         drill.drift("rollback", MODEL, "--reason", "a rehearsal", "--actor", "Ada")
-        rearmed = drill.event("reference.restored", 60, full.seq)
+        restored = drill.event("reference.restored", 60, full.seq)
         drill.traffic("canary_latency@0s:2", seconds=400, rate=50, seed=1)
         drill.launch("submit_rollout", "begin_rollout", {"model": MODEL, "digest": proven.digests["bundle"]})
-        canary = drill.event("rollout.canary", 150, rearmed.seq)
+        canary = drill.event("rollout.canary", 150, restored.seq)
         back = drill.event("rollout.rolled_back", 60, canary.seq)
         assert (back.actor, "SLO breach" in back.details["reason"]) == ("gateway", True)
         (status,) = json.loads(drill.drift("status", "--json"))

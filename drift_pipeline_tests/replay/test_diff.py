@@ -13,7 +13,7 @@ from drift_pipeline.replay.diff import diff_facts, diff_folders, diff_table
 from drift_pipeline.replay.folder import incidents
 from drift_pipeline.replay.page import look_up
 from drift_pipeline_tests.replay.pages import ReadPage, read_page
-from drift_pipeline_tests.replay.worlds import ARMED, drift, replayed, tightened
+from drift_pipeline_tests.replay.worlds import BASELINE_AT, drift, replayed, tightened
 
 
 def both() -> tuple[Path, Path]:
@@ -68,9 +68,9 @@ def test_a_replay_s_numbers_are_its_summary_s() -> None:
 def test_the_first_incident_is_counted_from_the_end_of_the_reference_span() -> None:
     for side, told in zip(diff_folders(both()), as_json()["replays"], strict=True):
         first = incidents(side.records)[0]
-        assert side.start == ARMED
+        assert side.start == BASELINE_AT
         assert datetime.fromisoformat(told["first_incident"]) == first.opened
-        assert told["first_incident_days"] == (first.opened - ARMED) / timedelta(days=1)
+        assert told["first_incident_days"] == (first.opened - BASELINE_AT) / timedelta(days=1)
         assert len(told["spans"]) == told["incidents"]
 
 

@@ -14,7 +14,7 @@ from drift_pipeline.control.store import AuditRecord, ControlStore, Record
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.telemetry.lake import Table
 from drift_pipeline_tests.replay.worlds import (
-    ARMED,
+    BASELINE_AT,
     ROWS_PER_DAY,
     SPEC,
     TURN,
@@ -28,7 +28,7 @@ from drift_pipeline_tests.replay.worlds import (
     replayed,
 )
 
-TURNED = ARMED + timedelta(days=TURN - 28)
+TURNED = BASELINE_AT + timedelta(days=TURN - 28)
 KEYS = {
     *("model", "rows", "from", "to", "evaluations", "auroc", "incidents", "decisions", "retrains", "promotions"),
     *("rollbacks", "rejected_candidates", "alerts", "audit", "wall_seconds", "partial"),
@@ -40,7 +40,7 @@ def the_summary() -> dict[str, Any]:
 
 
 def opened(out: Path) -> ControlStore:
-    return ControlStore(f"sqlite:///{out / 'control.db'}", ManualClock(ARMED))
+    return ControlStore(f"sqlite:///{out / 'control.db'}", ManualClock(BASELINE_AT))
 
 
 def records(out: Path) -> list[AuditRecord]:
@@ -164,7 +164,7 @@ def test_a_retrain_names_the_decision_that_asked_for_it() -> None:
 
 
 def test_the_reference_span_is_not_in_the_months() -> None:
-    assert the_summary()["auroc"]["by_month"][0]["month"] == f"{ARMED:%Y-%m}"
+    assert the_summary()["auroc"]["by_month"][0]["month"] == f"{BASELINE_AT:%Y-%m}"
 
 
 def test_recorded_scores_are_what_is_served_until_the_first_promotion() -> None:
@@ -340,8 +340,8 @@ def test_without_recorded_scores_a_first_model_is_trained_on_the_older_part_of_t
     ended = replay(data(), tmp_path / "out", "--to", "2026-02-09", spec=spec)
     assert ended.code == 0, ended.err
     served = landed(tmp_path / "out", "predictions")
-    assert served.filter(pl.col("_time") < ARMED)["_score"].null_count() == ROWS_PER_DAY * 28
-    assert served.filter(pl.col("_time") >= ARMED)["_version"].unique().to_list() == ["v1"]
+    assert served.filter(pl.col("_time") < BASELINE_AT)["_score"].null_count() == ROWS_PER_DAY * 28
+    assert served.filter(pl.col("_time") >= BASELINE_AT)["_version"].unique().to_list() == ["v1"]
     auroc = ended.summary["auroc"]
     assert auroc["frozen"] == auroc["loop"] > 0.7
     (adopted,) = (r for r in records(tmp_path / "out") if r.event == "model.adopted")
@@ -372,7 +372,7 @@ def test_only_the_triggers_that_were_chosen_retrain(tmp_path: Path, triggers: st
 
 
 def test_labels_that_dry_up_refuse_the_training_and_not_the_replay(tmp_path: Path) -> None:
-    dry = history().with_columns(clicked=pl.when(pl.col("ts") < ARMED).then("clicked"))
+    dry = history().with_columns(clicked=pl.when(pl.col("ts") < BASELINE_AT).then("clicked"))
     dry.write_parquet(tmp_path / "dry.parquet")
     options = ("--to", "2026-03-05", "--triggers", "schedule", "--set", "retrain.window=20d")
     ended = replay(tmp_path / "dry.parquet", tmp_path / "out", *options)

@@ -20,7 +20,7 @@ from drift_pipeline.telemetry.lake import Lake, Table
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, START, Drift, synthetic_history
 
 DAYS, ROWS_PER_DAY, TURN, REFERENCE = 84, 100, 45, 28
-ARMED = START + timedelta(days=REFERENCE)
+BASELINE_AT = START + timedelta(days=REFERENCE)
 MODEL = "recommendation_v3"
 SPEC = SAMPLE_SPEC + "retrain: {trials: 1, trainer: logistic_regression}\n"
 WHOLE = Window(datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC))

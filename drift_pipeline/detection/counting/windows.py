@@ -41,13 +41,13 @@ class Part:
 class Slices:
     """The profiles of one model version since monitoring of it began; a cache of the lake, rebuilt from it."""
 
-    def __init__(self, binning: Binning, armed_at: datetime, finest: timedelta = HOUR) -> None:
+    def __init__(self, binning: Binning, baseline_at: datetime, finest: timedelta = HOUR) -> None:
         """
         Args:
             finest: a minute where windows under a day slide by it; an hour keeps no minutes.
         """
         self.binning = binning
-        self.armed_at = armed_at
+        self.baseline_at = baseline_at
         self._finest = finest
         self._minutes: dict[datetime, _Minute] = {}
         self._moving: dict[timedelta, list[_Moving]] = {}

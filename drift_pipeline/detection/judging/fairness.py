@@ -43,7 +43,7 @@ def _parity_of(column: str, reference: Reference, days: Sequence[Profile], drop:
         )
 
     if len(pairs) < 7:
-        return result(Verdict.INCONCLUSIVE, f"{len(pairs)} days since the model was armed, 7 are needed")
+        return result(Verdict.INCONCLUSIVE, f"{len(pairs)} days since the baseline, 7 are needed")
     found = parity_change(*reference.group_days[column], positives, totals)
     if found is None:
         return result(Verdict.INCONCLUSIVE, "fewer than two groups have 100 rows and 10 of either decision")

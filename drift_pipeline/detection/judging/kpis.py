@@ -104,7 +104,7 @@ def _range_z(tick: Tick) -> KpiResult:
 def _first_with_rows(tick: Tick) -> Window | None:
     for length in tick.lengths:
         window = sliding(tick.now, length)
-        if window.start >= tick.slices.armed_at and tick.profile(window).rows >= LEAST_ROWS:
+        if window.start >= tick.slices.baseline_at and tick.profile(window).rows >= LEAST_ROWS:
             return window
     return None
 

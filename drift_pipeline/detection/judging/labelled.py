@@ -41,7 +41,7 @@ def _labelled_windows(tick: Tick) -> Iterator[tuple[timedelta, Window, object]]:
     quick = slices.by_minute and tick.spec.outcome.delay <= MINUTES_KEPT - HOUR
     for length in (length for length in tick.lengths if length >= DAY or quick):
         end = sliding(tick.now - tick.spec.outcome.delay, length).end
-        window = Window(max(end - length, min(floor(slices.armed_at, DAY), end - min(length, DAY))), end)
+        window = Window(max(end - length, min(floor(slices.baseline_at, DAY), end - min(length, DAY))), end)
         yield length, window, (window, slices.labelled(), slices.revision(window))
 
 

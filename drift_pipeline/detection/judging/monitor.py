@@ -34,16 +34,16 @@ class Monitor:
     longer one is kept until it slides, or late rows land in it.
     """
 
-    def __init__(self, reference: Reference, spec: ModelSpec, armed_at: datetime, step: timedelta) -> None:
+    def __init__(self, reference: Reference, spec: ModelSpec, baseline_at: datetime, step: timedelta) -> None:
         """
         Args:
             reference: frozen with the champion.
             spec: thresholds.
-            armed_at: since when the champion is watched; no window reaches further back.
+            baseline_at: since when the champion is watched; no window reaches further back.
             step: time between two ticks; windows shorter than it would leave gaps and are not evaluated.
         """
         self.reference, self.spec, self.step = reference, spec, step
-        self.slices = Slices(reference.binning, armed_at, finest=MINUTE if step < HOUR else HOUR)
+        self.slices = Slices(reference.binning, baseline_at, finest=MINUTE if step < HOUR else HOUR)
         self._kept: dict[str, tuple[object, object]] = {}
 
     def evaluate(self, now: datetime, samples: tuple[Samples, Samples] = ({}, {})) -> Report:
@@ -54,7 +54,7 @@ class Monitor:
         """
         lengths = window_lengths(self.spec, self.step)
         end = now if self.slices.by_minute else floor(now, HOUR)
-        windows = [w for n in lengths if (w := sliding(end, n)).start >= self.slices.armed_at]
+        windows = [w for n in lengths if (w := sliding(end, n)).start >= self.slices.baseline_at]
         merged = {window.length: self.slices.merge(window) for window in windows if window.length < DAY}
         findings: list[FeatureFinding] = []
         for window in windows:

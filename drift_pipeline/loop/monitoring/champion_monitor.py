@@ -34,7 +34,7 @@ class ChampionMonitor:
             step: time between two ticks.
         """
         self.baseline = baseline
-        self.champion, self.reference, self.armed_at = baseline.champion, baseline.reference, baseline.since
+        self.champion, self.reference, self.baseline_at = baseline.champion, baseline.reference, baseline.since
         self._lake, self._spec = lake, spec
         self._landed, self._counted_until = dict(baseline.landed), baseline.since
         self._judging = Monitor(baseline.reference, spec, baseline.since, step)
@@ -70,7 +70,7 @@ class ChampionMonitor:
         Args:
             versions: Delta versions of `predictions` and `outcomes` to read; none = as they are now.
         """
-        window = Window(self.armed_at, now)
+        window = Window(self.baseline_at, now)
         served, outcomes = (self._lake.read(t, window, versions.get(t)) for t in ("predictions", "outcomes"))
         self._counting.add(served, outcomes, now)
         return self._judged(now, versions)
@@ -97,7 +97,7 @@ class ChampionMonitor:
 
     def labelled_since(self, moment: datetime) -> int:
         """Labelled rows of this monitor from the moment on; of its hour, which is not told apart, none count."""
-        return self._slices.labelled() if moment <= self.armed_at else self._slices.labelled_since(moment)
+        return self._slices.labelled() if moment <= self.baseline_at else self._slices.labelled_since(moment)
 
     def performance_now(self, report: Report) -> float | None:
         """The last estimate of the champion's performance: its newest window's, else the held-out one, if it has

@@ -126,7 +126,7 @@ def test_too_few_labels_tell_nothing(world: World, lacking: str) -> None:
 
 def test_kpis_that_are_off_are_not_configured(world: World) -> None:
     unjudged = spec_of("x", task="regression", kpis={"mae": None, "residuals": None})
-    off = World(world.reference, unjudged, world.armed_at)
+    off = World(world.reference, unjudged, world.baseline_at)
     for kpi in kpis(off.land(rows(7, 3, 42)).at(3 * DAY)):
         assert (kpi.verdict, kpi.reason) == (OFF, "switched off in the spec")
 
@@ -165,7 +165,7 @@ def test_windows_that_slide_by_the_minute_see_the_same_errors() -> None:
     world = World.on(rows(0, 14, per_day=7200), SPEC, step=MINUTE)
     frame = rows(9, 1, 14, noise=2, per_day=7200)
     for minute in (60, 61, 90):
-        upto = world.again().land(frame.filter(pl.col("_time") < world.armed_at + timedelta(minutes=minute)))
+        upto = world.again().land(frame.filter(pl.col("_time") < world.baseline_at + timedelta(minutes=minute)))
         mae, residuals = kpis(upto.at(timedelta(minutes=minute)))
         assert (mae.verdict, residuals.verdict) == (BREACH, WARN)
         assert mae.window is not None

@@ -59,7 +59,7 @@ def finding(name: str, psi: float, drift: bool | None, window: timedelta = DAY, 
 def test_psi_says_what_its_findings_say(healthy: World, findings: list[tuple], verdict: Verdict, said: str) -> None:  # type: ignore[type-arg]
     told = [finding(*f) for f in findings]
     slices = healthy.again().slices
-    tick = Tick(healthy.reference, slices, SPEC, healthy.armed_at, (DAY,), {}, told, lambda _, __, make: make())
+    tick = Tick(healthy.reference, slices, SPEC, healthy.baseline_at, (DAY,), {}, told, lambda _, __, make: make())
     result = kpis.evaluate(tick)["psi"]
     assert (result.verdict, result.reason) == (verdict, said)
 
@@ -160,13 +160,13 @@ def test_a_baseline_without_both_classes_is_inconclusive(healthy: World, baselin
     assert (result.verdict, result.value, result.bound) == (Verdict.INCONCLUSIVE, None, None)
 
 
-def test_a_model_armed_at_noon_keeps_the_labels_of_its_first_day_when_its_hours_are_folded(healthy: World) -> None:
+def test_a_model_baselined_at_noon_keeps_the_labels_of_its_first_day_when_its_hours_are_folded(healthy: World) -> None:
     frame = after(4)
-    noon = healthy.armed_at + 12 * HOUR
-    world = replace(healthy, armed_at=noon)
+    noon = healthy.baseline_at + 12 * HOUR
+    world = replace(healthy, baseline_at=noon)
     world.land(frame.filter(pl.col("_time") >= noon))
     before = world.at(3 * DAY + 12 * HOUR).kpis["auroc"]
-    world.slices.consolidate(healthy.armed_at + 20 * DAY)
+    world.slices.consolidate(healthy.baseline_at + 20 * DAY)
     assert before.n == 3.5 * PER_DAY
     assert world.at(3 * DAY + 12 * HOUR).kpis["auroc"].n == before.n
 
@@ -218,7 +218,7 @@ def test_an_injected_gap_breaches_parity_and_equal_groups_do_not(healthy: World)
 @pytest.mark.parametrize(
     ("frame", "days", "said"),
     [
-        (after(6), 6, "6 days since the model was armed, 7 are needed"),
+        (after(6), 6, "6 days since the baseline, 7 are needed"),
         (after(14).filter(pl.col("group") == "g"), 14, "fewer than two groups"),
         (after(14, per_day=10), 14, "fewer than two groups"),
     ],

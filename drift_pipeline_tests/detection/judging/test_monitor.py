@@ -194,13 +194,13 @@ def test_28_days_under_a_year_of_reference_make_no_claim_and_a_psi_above_the_thr
     assert psi.value > 0.2
 
 
-def test_windows_that_began_before_the_model_was_armed_are_not_judged(healthy: World) -> None:
+def test_windows_that_began_before_the_baseline_are_not_judged(healthy: World) -> None:
     world = healthy.again().land(rows(np.random.default_rng(5), 3, PER_DAY, REFERENCE_DAYS))
     assert {f.window for f in world.at(3 * DAY).features} == {DAY}
 
 
 def test_a_protected_column_is_compared_with_as_many_rows_as_the_reference_has(healthy: World) -> None:
-    whole = healthy.reference.matched(Window(healthy.armed_at, healthy.armed_at + WEEK)).profile
+    whole = healthy.reference.matched(Window(healthy.baseline_at, healthy.baseline_at + WEEK)).profile
     assert whole.bins("group").sum() == whole.bins("kind").sum() == whole.rows == REFERENCE_DAYS * PER_DAY
     assert whole.bins("_score").sum() == whole.rows
 
