@@ -89,7 +89,7 @@ def told(loop: Loop, report: Report) -> dict[str, object]:
 def _one_champion(site: Site, loops: Sequence[Loop]) -> Iterator[str]:
     digest = site.route.champion["digest"]
     if odd := {loop.champion.digest if loop.champion else None for loop in loops} - {digest}:
-        yield f"I1 the store's champion is {digest}, loops watch {odd}"
+        yield f"I1 the store's champion is {digest}, loops monitor {odd}"
 
 
 def _approved(site: Site, records: Sequence[AuditRecord]) -> Iterator[str]:
@@ -155,17 +155,17 @@ def _counted(site: Site, loops: Sequence[Loop]) -> Iterator[str]:
         if alien := set(here) - expected:
             yield f"I5 {len(alien)} {what} were never sent: {sorted(alien)[:3]}"
     for loop in loops:
-        watch = loop.monitor
+        monitor = loop.monitor
         ours = served.filter(
-            (pl.col("_version") == watch.champion.name) & (pl.col("_time") >= watch.baseline_at) & _judged(site)
+            (pl.col("_version") == monitor.champion.name) & (pl.col("_time") >= monitor.baseline_at) & _judged(site)
         )
         labelled = ours.filter(pl.col("_id").is_in(labels)).height
         for name, is_, should in (
-            ("rows", watch.rows_counted(), ours.height),
-            ("labelled rows", watch.labelled_since(watch.baseline_at), labelled),
+            ("rows", monitor.rows_counted(), ours.height),
+            ("labelled rows", monitor.labelled_since(monitor.baseline_at), labelled),
         ):
             if is_ != should:
-                yield f"I5 the watch of {watch.champion.name} counts {is_} {name} of {should}"
+                yield f"I5 the monitor of {monitor.champion.name} counts {is_} {name} of {should}"
 
 
 def _judged(site: Site) -> pl.Expr:

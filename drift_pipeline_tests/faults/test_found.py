@@ -17,9 +17,9 @@ from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.synthetic import START
 from drift_pipeline_tests.detection.worlds import rows
 from drift_pipeline_tests.faults.world import Process, Site
+from drift_pipeline_tests.test_champion_monitor import AN_HOUR, REFERENCE_DAYS, SPEC, Lived, _known, _served, numbered
 from drift_pipeline_tests.test_live import day, ship, turn_labels
 from drift_pipeline_tests.test_loop import World, phase, twin
-from drift_pipeline_tests.test_watch import AN_HOUR, REFERENCE_DAYS, SPEC, Lived, _known, _served, numbered
 
 
 @dataclass
@@ -55,8 +55,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 def counted(loop: Loop) -> tuple[int, int]:
     """Rows, and labelled rows."""
     loop.look()
-    watch = loop.monitor
-    return watch.rows_counted(), watch.labelled_since(watch.baseline_at)
+    monitor = loop.monitor
+    return monitor.rows_counted(), monitor.labelled_since(monitor.baseline_at)
 
 
 def test_a_process_that_comes_late_to_a_promotion_takes_up_the_baseline_that_was_set(world: World) -> None:
@@ -95,12 +95,12 @@ def test_the_auroc_of_the_first_day_counts_all_labels_since_the_baseline(tmp_pat
     lake.append("predictions", _served(before), 0)
     lake.append("outcomes", _known(before), 0)
     lived = Lived(lake, SPEC, START + REFERENCE_DAYS * DAY, after)
-    watch = lived.kept[MINUTE]
+    monitor = lived.kept[MINUTE]
     for quarter in range(1, 35):
         lived.land(lived.baseline_at + quarter * HOUR / 4)
-        report = watch.observe(lived.baseline_at + quarter * HOUR / 4)
+        report = monitor.observe(lived.baseline_at + quarter * HOUR / 4)
     assert report.kpis["auroc"].window == DAY
-    assert report.kpis["auroc"].n > 0.9 * watch.labelled_since(lived.baseline_at)
+    assert report.kpis["auroc"].n > 0.9 * monitor.labelled_since(lived.baseline_at)
 
 
 def test_rows_from_before_an_onset_are_not_fresh(live: Live) -> None:

@@ -1,4 +1,4 @@
-"""A watch that is made again takes up its stored profiles and says what the one that never stopped says."""
+"""A monitor that is made again takes up its stored profiles and says what the one that never stopped says."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -58,7 +58,7 @@ class Lived:
         begun.restore(self.baseline_at)
         return begun
 
-    def watch(self, step: timedelta) -> ChampionMonitor:
+    def monitor(self, step: timedelta) -> ChampionMonitor:
         """As another process would make it, before it restores anything."""
         landed = {"predictions": Cursor(0), "outcomes": Cursor(0)}
         baseline = replace(self.kept[step].baseline, landed=landed)
@@ -94,7 +94,7 @@ def told(report: Report) -> tuple[list[object], list[object]]:
 
 
 @pytest.mark.parametrize("step", [MINUTE, HOUR])
-def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Lived, step: timedelta) -> None:
+def test_a_monitor_made_again_says_what_the_one_that_never_stopped_says(lived: Lived, step: timedelta) -> None:
     steady = lived.kept[step]
     for hours in (25.0, 60.0, 70.5, 71.2):
         lived.land(lived.baseline_at + hours * HOUR)
@@ -102,7 +102,7 @@ def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Liv
     for hours in (71.5, 71.75, 73.1, 90.0):
         now = lived.baseline_at + hours * HOUR
         lived.land(now)
-        again = lived.watch(step)
+        again = lived.monitor(step)
         again.restore(now)
         assert told(again.observe(now, keep=False)) == told(steady.observe(now))
         assert again.labelled_since(now - 5 * HOUR) == steady.labelled_since(now - 5 * HOUR) > 0
@@ -110,7 +110,7 @@ def test_a_watch_made_again_says_what_the_one_that_never_stopped_says(lived: Liv
 
 def test_rows_and_labels_count_once_however_late_they_land_and_in_the_hour_of_their_event(lived: Lived) -> None:
     """Half the rows land in order; of the other half each lands up to three hours late, some before their label."""
-    prompt, late = lived.kept[HOUR], lived.watch(HOUR)
+    prompt, late = lived.kept[HOUR], lived.monitor(HOUR)
     other = Lake(lived.lake.root, source="late")
     for hours in range(1, 30):
         now = lived.baseline_at + hours * HOUR
@@ -134,12 +134,12 @@ def test_rows_and_labels_count_once_however_late_they_land_and_in_the_hour_of_th
 
 
 def test_what_is_stored_is_not_read_again(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = lived.kept[HOUR]
+    monitor = lived.kept[HOUR]
     for hours in (40, 41):
         lived.land(lived.baseline_at + hours * HOUR)
-        watch.observe(lived.baseline_at + hours * HOUR)
+        monitor.observe(lived.baseline_at + hours * HOUR)
     lived.land(lived.baseline_at + 42 * HOUR)
-    again, told, before = lived.watch(HOUR), [], Lake.landed
+    again, told, before = lived.monitor(HOUR), [], Lake.landed
     again.restore(lived.baseline_at + 42 * HOUR)
 
     def landed(lake: Lake, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
@@ -154,53 +154,53 @@ def test_what_is_stored_is_not_read_again(lived: Lived, monkeypatch: pytest.Monk
 
 
 def test_two_who_store_one_hour_do_not_both_go_on(lived: Lived) -> None:
-    first, second = lived.kept[HOUR], lived.watch(HOUR)
-    for watch in (first, second):
-        watch.restore(lived.baseline_at)
+    first, second = lived.kept[HOUR], lived.monitor(HOUR)
+    for monitor in (first, second):
+        monitor.restore(lived.baseline_at)
     lived.land(lived.baseline_at + 6 * HOUR)
     first.observe(lived.baseline_at + 6 * HOUR)
     with pytest.raises(ConflictError, match="another process stored this hour's profiles"):
         second.observe(lived.baseline_at + 6 * HOUR)
-    second = lived.watch(HOUR)
+    second = lived.monitor(HOUR)
     second.restore(lived.baseline_at + 6 * HOUR)
     assert told(second.observe(lived.baseline_at + 6 * HOUR)) == told(first.observe(lived.baseline_at + 6 * HOUR))
 
 
 def test_an_hour_is_stored_once_and_a_day_takes_its_hours_place(lived: Lived) -> None:
-    watch = lived.kept[HOUR]
+    monitor = lived.kept[HOUR]
     for hours in range(1, 98):
         lived.land(lived.baseline_at + hours * HOUR)
-        watch.observe(lived.baseline_at + hours * HOUR)
+        monitor.observe(lived.baseline_at + hours * HOUR)
     stored = lived.lake.read("profiles", Window(lived.baseline_at, lived.baseline_at + 10 * DAY))
     assert stored["_id"].is_unique().all()
     assert stored.filter(pl.col("hours") == 24)["_time"].to_list() == [lived.baseline_at, lived.baseline_at + DAY]
     assert max(map(len, stored["profile"].to_list())) <= 32 * 1024
-    again = lived.watch(HOUR)
+    again = lived.monitor(HOUR)
     again.restore(lived.baseline_at + 97 * HOUR)
     again.observe(lived.baseline_at + 97 * HOUR, keep=False)
-    assert again.labelled_since(lived.baseline_at) == watch.labelled_since(lived.baseline_at)
+    assert again.labelled_since(lived.baseline_at) == monitor.labelled_since(lived.baseline_at)
 
 
 def test_rows_whose_label_never_comes_are_not_waited_for_longer_than_a_week(lived: Lived) -> None:
-    watch, week = lived.kept[HOUR], 7 * DAY + 40 * MINUTE
+    monitor, week = lived.kept[HOUR], 7 * DAY + 40 * MINUTE
     for days in range(1, 10):
         now = lived.baseline_at + days * DAY
         lived.landed_to["outcomes"] = now  # none ever lands
         lived.land(now)
-        watch.observe(now)
+        monitor.observe(now)
         awaited = pl.col("_time").is_between(now - week, now, closed="left")
-        assert watch.rows_waiting() == lived.frame.filter(awaited).height
-    assert watch.rows_waiting() < watch.rows_counted()
+        assert monitor.rows_waiting() == lived.frame.filter(awaited).height
+    assert monitor.rows_waiting() < monitor.rows_counted()
 
 
 def test_rows_of_a_maintenance_judge_nothing(lived: Lived) -> None:
-    watch, left_out = lived.kept[HOUR], Window(lived.baseline_at + 2 * HOUR, lived.baseline_at + 4 * HOUR)
+    monitor, left_out = lived.kept[HOUR], Window(lived.baseline_at + 2 * HOUR, lived.baseline_at + 4 * HOUR)
     now = lived.baseline_at + 6 * HOUR
     lived.land(now)
-    watch.observe(now, [left_out])
+    monitor.observe(now, [left_out])
     outside = pl.col("_time") < now
     inside = pl.col("_time").is_between(left_out.start, left_out.end, closed="left")
-    assert watch.rows_counted() == lived.frame.filter(outside & ~inside).height
+    assert monitor.rows_counted() == lived.frame.filter(outside & ~inside).height
 
 
 def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
@@ -208,7 +208,7 @@ def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
 ) -> None:
     told = spec_of("x", "w", categorical=("kind",), kpis={"multivariate": {}}, outcome={"column": "y", "delay": "20m"})
     world, sampled = replace(lived, spec=told), []
-    watch = world.kept[DAY]
+    monitor = world.kept[DAY]
 
     def sample(binning: Binning, frame: pl.DataFrame, day: date) -> Floats:
         sampled.append(day)
@@ -218,7 +218,7 @@ def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
     verdicts = []
     for day in range(1, 10):
         world.land(lived.baseline_at + day * DAY)
-        verdicts.append(watch.observe(lived.baseline_at + day * DAY).kpis["multivariate"])
+        verdicts.append(monitor.observe(lived.baseline_at + day * DAY).kpis["multivariate"])
     assert sampled[-9:] == [(lived.baseline_at + day * DAY).date() for day in range(9)]
     assert [kpi.value is not None for kpi in verdicts] == [False] * 7 + [True] * 2
     assert {kpi.verdict for kpi in verdicts} == {Verdict.INCONCLUSIVE}
