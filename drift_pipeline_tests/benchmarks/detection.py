@@ -46,7 +46,7 @@ from drift_pipeline.detection.comparing.scan import (
     sample_rows,
 )
 from drift_pipeline.detection.counting.binning import Binning, NumericBins, freeze_binning
-from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.layout import ColumnCounts, Layout
 from drift_pipeline.detection.counting.profile import Profile
 from drift_pipeline.detection.counting.stored import encode, merge_stored
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
@@ -118,7 +118,7 @@ def _files(folder: Path) -> list[Path]:
 def _statistics(reference: Profile, current: Profile) -> list[FeatureFinding]:
     """All statistics and the verdict of each column, as the live loop has them: the one place that evaluates them."""
     layout, names = Layout.of(reference.binning), tuple(reference.binning.columns)
-    before, after = (Side.of(layout, side) for side in (reference, current))
+    before, after = (ColumnCounts.of(layout, side) for side in (reference, current))
     null = independent(names)
     return ComparedColumns(before, after, timedelta(days=30), null=null, missing_null=null, rate=1e-3).findings()
 

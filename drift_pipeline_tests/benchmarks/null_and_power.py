@@ -4,7 +4,7 @@
 multinomial a column over the frozen bins with the exact probabilities of the shifted distribution: what rows would
 give, since KS, PSI, chi2 and total variation see counts only. Mean and variance, which are votes, see each row at
 its bin's mean (of about 1000 bins: 0.02 % of the variance is left out), on both sides alike.
-The verdicts come from `detection.sides`.
+The verdicts come from `detection.judging.compared_columns`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from drift_pipeline.detection.counting.binning import (
     freeze_binning,
 )
 from drift_pipeline.detection.counting.kernel import MOMENT_CLIP
-from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.layout import ColumnCounts, Layout
 from drift_pipeline.detection.counting.profile import Profile, profile_slices
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.verdict import FeatureFinding
@@ -65,8 +65,8 @@ class Reference:
         return Layout.of(self.binning)
 
     @cached_property
-    def before(self) -> Side:
-        return Side.of(self.layout, self.profile(REFERENCE_ROWS, self.counts))
+    def before(self) -> ColumnCounts:
+        return ColumnCounts.of(self.layout, self.profile(REFERENCE_ROWS, self.counts))
 
     @cached_property
     def healthy(self) -> dict[str, Floats]:
@@ -110,7 +110,7 @@ class Reference:
 
     def findings(self, window: Profile, rate: float) -> list[FeatureFinding]:
         null = independent(self.layout.names)
-        return ComparedColumns(self.before, Side.of(self.layout, window), HOUR, null, null, rate).findings()
+        return ComparedColumns(self.before, ColumnCounts.of(self.layout, window), HOUR, null, null, rate).findings()
 
 
 def _level_probabilities(bins: CategoricalBins, shift: float) -> Floats:

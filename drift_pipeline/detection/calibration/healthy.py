@@ -11,7 +11,7 @@ import polars as pl
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
 from drift_pipeline.detection.comparing.timeless import auroc_of, errors_of
 from drift_pipeline.detection.counting.binning import SCORE, Floats, Ints
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.profile import Profile, empty, label_slices, profile_slices
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.monitor import compare
@@ -104,7 +104,7 @@ class Healthy:
         """Both sides with rows taken for independent: what is judged before any null is measured."""
         layout, length = self.reference.layout, pair.window.length
         null = independent(layout.names)
-        sides = Side.of(layout, pair.rest), Side.of(layout, pair.own)
+        sides = ColumnCounts.of(layout, pair.rest), ColumnCounts.of(layout, pair.own)
         return ComparedColumns(*sides, length, null, null, false_discovery_rate(length))
 
     def without(self, pair: Pair, null: Null, missing_null: Null) -> Reference:

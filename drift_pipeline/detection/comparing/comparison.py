@@ -23,7 +23,7 @@ from drift_pipeline.detection.comparing.scan import (
 )
 from drift_pipeline.detection.comparing.timeless import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
 from drift_pipeline.detection.counting.binning import SCORE, Binning, freeze_binning
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.profile import Profile
 from drift_pipeline.detection.counting.shape import Shape, shape_of
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
@@ -254,7 +254,7 @@ def _compared(binning: Binning, before: Profile, after: Profile, plan: _Plan) ->
     reference = _timeless_reference(binning, before, spec, length)
     sides = ComparedColumns(
         before=reference.matched(Window(NOW - length, NOW)),
-        after=Side.of(reference.layout, after),
+        after=ColumnCounts.of(reference.layout, after),
         length=length,
         null=reference.nulls[length],
         missing_null=reference.missing_nulls[length],

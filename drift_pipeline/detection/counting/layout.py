@@ -61,7 +61,7 @@ def _padded(rows: list[Ints], filling: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class Side:
+class ColumnCounts:
     """One profile's columns. `coarse` (K, B): deciles, or levels with rare and unseen; `lacking`, `beyond` (K,): rows.
 
     `cumulated` (N, W): rows up to and with each fine bin.
@@ -75,7 +75,7 @@ class Side:
     beyond: Floats
 
     @classmethod
-    def of(cls, layout: Layout, profile: Profile) -> "Side":
+    def of(cls, layout: Layout, profile: Profile) -> "ColumnCounts":
         counts = np.append(profile.counts, 0)
         cumulated = np.cumsum(counts[layout.fine], axis=1)
         at_ends = np.take_along_axis(cumulated, layout.ends, axis=1)

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from drift_pipeline.detection.counting.binning import Bools, Floats, Ints
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.judging.verdict import FeatureFinding, told_p
 from drift_pipeline.detection.reference.null import Null
 from drift_pipeline.detection.statistics.hellinger import hellinger_rows
@@ -39,8 +39,8 @@ class ComparedColumns:
     `rate`: false discovery rate over the columns; `claim`: why no claim is made of this window, or nothing.
     """
 
-    before: Side
-    after: Side
+    before: ColumnCounts
+    after: ColumnCounts
     length: timedelta
     null: Null
     missing_null: Null

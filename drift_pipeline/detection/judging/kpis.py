@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from drift_pipeline.clock import DAY, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import SCORE, Ints
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.windows import Slices, sliding
 from drift_pipeline.detection.judging.fairness import parity
 from drift_pipeline.detection.judging.hints import estimate_of, estimated, multivariate
@@ -81,7 +81,7 @@ def _range_z(tick: Tick) -> KpiResult:
     if window is None:
         return KpiResult("range_z", Verdict.INCONCLUSIVE, None, threshold, None, None, 0, _too_few())
     matched, profile = tick.reference.matched(window), tick.profile(window)
-    current = Side.of(matched.layout, profile)
+    current = ColumnCounts.of(matched.layout, profile)
     phi = tick.reference.nulls[window.length].overdispersion(matched.layout.names)
     (m, beyond_before), (n, beyond) = ((side.rows // phi, side.beyond // phi) for side in (matched, current))
     places = [k for name in numeric if n[k := matched.layout.position[name]] and m[k]]

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, Window
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.profile import Profile
 from drift_pipeline.detection.counting.windows import Slices, floor, sliding
 from drift_pipeline.detection.judging import kpis
@@ -82,7 +82,7 @@ def compare(reference: Reference, current: Profile, window: Window) -> list[Feat
     length = window.length
     return ComparedColumns(
         before=reference.matched(window),
-        after=Side.of(reference.layout, current),
+        after=ColumnCounts.of(reference.layout, current),
         length=length,
         null=reference.nulls[length],
         missing_null=reference.missing_nulls[length],

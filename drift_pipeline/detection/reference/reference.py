@@ -10,7 +10,7 @@ import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window
 from drift_pipeline.detection.counting.binning import SCORE, Binning, Ints, NumericBins, freeze_binning
-from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.layout import ColumnCounts, Layout
 from drift_pipeline.detection.counting.profile import Profile, label_slices, profile_slices
 from drift_pipeline.detection.counting.windows import floor
 from drift_pipeline.detection.reference.null import Distances, Null, null_of
@@ -63,7 +63,7 @@ class Reference:
     def weeks(self) -> int:
         return int(self.span.length / WEEK)
 
-    def matched(self, window: Window) -> Side:
+    def matched(self, window: Window) -> ColumnCounts:
         """What the reference holds of the hours of the week (or day) that the window touches.
 
         All of it for windows of whole cycles.
@@ -74,7 +74,7 @@ class Reference:
         if hours not in self._sides:
             if len(self._sides) >= _SIDES_KEPT:
                 self._sides.pop(next(iter(self._sides)))
-            self._sides[hours] = Side.of(self.layout, self._sum(hours))
+            self._sides[hours] = ColumnCounts.of(self.layout, self._sum(hours))
         return self._sides[hours]
 
     @cached_property
@@ -82,7 +82,7 @@ class Reference:
         return Layout.of(self.binning)
 
     @cached_property
-    def _sides(self) -> dict[frozenset[int], Side]:
+    def _sides(self) -> dict[frozenset[int], ColumnCounts]:
         return {}
 
     def _sum(self, hours: frozenset[int]) -> Profile:

@@ -10,7 +10,7 @@ import yaml
 from drift_pipeline.clock import DAY
 from drift_pipeline.detection.comparing.comparison import Comparison, compare_files
 from drift_pipeline.detection.comparing.timeless import psi_window
-from drift_pipeline.detection.counting.layout import Side
+from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.profile import profile_slices
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.verdict import Verdict
@@ -56,7 +56,7 @@ def test_findings_are_those_of_the_live_implementation(tmp_path: Path) -> None:
     one = profile_slices(reference.binning, after, np.zeros(after.height, np.int64), 1)[0]
     whole = profile_slices(reference.binning, before, np.zeros(before.height, np.int64), 1)[0]
     length, null = psi_window(spec), independent(reference.layout.names)
-    sides = (Side.of(reference.layout, whole), Side.of(reference.layout, one))
+    sides = (ColumnCounts.of(reference.layout, whole), ColumnCounts.of(reference.layout, one))
     live = ComparedColumns(*sides, length, null, null, false_discovery_rate(length)).findings()
     found = compared(tmp_path, before, after, spec)
     assert {column.finding.name: column.finding for column in found.columns} == {f.name: f for f in live}

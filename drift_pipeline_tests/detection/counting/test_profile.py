@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from drift_pipeline.detection.counting.binning import SCORE, Binning, freeze_binning
-from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.layout import ColumnCounts, Layout
 from drift_pipeline.detection.counting.profile import Profile, empty, label_slices, merge, profile_slices
 from drift_pipeline.detection.statistics.auroc import binned_auroc
 from drift_pipeline.spec import ModelSpec
@@ -89,8 +89,8 @@ def test_strangers_refuse_to_merge_and_equal_bins_of_another_freeze_do_not() -> 
             merge(BINNING, [stranger])
 
 
-def side(profile: Profile) -> Side:
-    return Side.of(Layout.of(profile.binning), profile)
+def side(profile: Profile) -> ColumnCounts:
+    return ColumnCounts.of(Layout.of(profile.binning), profile)
 
 
 def lacking(profile: Profile, name: str) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE
 from drift_pipeline.detection.counting.binning import freeze_binning
-from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.layout import ColumnCounts, Layout
 from drift_pipeline.detection.counting.profile import profile_slices
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Verdict
@@ -82,7 +82,7 @@ def finding_of(before: np.ndarray, after: np.ndarray) -> FeatureFinding:
     frames = [pl.DataFrame({"x": values}) for values in (before, after)]
     binning = freeze_binning(frames[0], pl.Series([0.5]), spec)
     layout = Layout.of(binning)
-    sides = (Side.of(layout, profile_slices(binning, f, np.zeros(f.height, np.int64), 1)[0]) for f in frames)
+    sides = (ColumnCounts.of(layout, profile_slices(binning, f, np.zeros(f.height, np.int64), 1)[0]) for f in frames)
     null = independent(layout.names)
     return ComparedColumns(next(sides), next(sides), HOUR, null, null, STRICT).findings()[0]
 

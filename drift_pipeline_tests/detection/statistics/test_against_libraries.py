@@ -10,7 +10,7 @@ from scipy.stats import ks_2samp
 
 from drift_pipeline.clock import DAY
 from drift_pipeline.detection.counting.binning import freeze_binning, numeric_bins
-from drift_pipeline.detection.counting.layout import Layout, Side
+from drift_pipeline.detection.counting.layout import ColumnCounts, Layout
 from drift_pipeline.detection.counting.profile import profile_slices
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.verdict import FeatureFinding
@@ -41,7 +41,7 @@ def compared(before: Floats, after: Floats) -> FeatureFinding:
     layout = Layout.of(binning)
     null = independent(layout.names)
     first, second = (
-        Side.of(layout, profile_slices(binning, part, np.zeros(part.height, np.int64), 1)[0]) for part in frames
+        ColumnCounts.of(layout, profile_slices(binning, part, np.zeros(part.height, np.int64), 1)[0]) for part in frames
     )
     found = ComparedColumns(first, second, length=DAY, null=null, missing_null=null, rate=1e-3).findings()
     return next(f for f in found if f.name == "x")
