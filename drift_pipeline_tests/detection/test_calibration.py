@@ -33,10 +33,10 @@ def moody(days: int = 42, per_day: int = 400, seed: int = 0) -> pl.DataFrame:
 
 
 def varied(healthy: Healthy, length: timedelta) -> Varied:
-    pairs = healthy.pairs(length)
-    found = Varied.of(healthy.reference.layout.names, pairs)
-    for number, pair in enumerate(pairs):
-        found.put(number, healthy.as_independent(pair))
+    splits = healthy.splits(length)
+    found = Varied.of(healthy.reference.layout.names, splits)
+    for number, split in enumerate(splits):
+        found.put(number, healthy.as_independent(split))
     return found
 
 
@@ -55,14 +55,14 @@ def test_the_null_of_all_windows_is_the_one_that_a_reference_freezes(length: tim
 def test_a_window_and_the_rest_are_what_the_reference_holds_of_its_hours(start: int, hours: int) -> None:
     healthy = WHOLE
     first = healthy.reference.span.start + min(start, 42 * 24 - hours) * HOUR
-    pair = healthy.pair(type(healthy.reference.span)(first, first + hours * HOUR))
-    whole = healthy.reference.matched(pair.window).profile
+    split = healthy.split(type(healthy.reference.span)(first, first + hours * HOUR))
+    whole = healthy.reference.matched(split.window).profile
     labels = slice(healthy.reference.binning.slots["label:0"].start, healthy.reference.binning.slots["label:1"].stop)
-    both = pair.rest.counts + pair.own.counts
-    assert pair.rest.rows + pair.own.rows == whole.rows
+    both = split.rest.counts + split.own.counts
+    assert split.rest.rows + split.own.rows == whole.rows
     assert np.array_equal(np.delete(both, np.r_[labels]), np.delete(whole.counts, np.r_[labels]))
     assert both[labels].sum() == healthy.frame["_label"].count()
-    assert (pair.rest.counts >= 0).all()
+    assert (split.rest.counts >= 0).all()
 
 
 WHOLE = Healthy(calm(), SPEC, (DAY,))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, format_duration
-from drift_pipeline.detection.calibration.healthy import Healthy, Pair, Varied, alarm, alarm_of_p_values, drawn
+from drift_pipeline.detection.calibration.healthy import Healthy, Split, Varied, alarm, alarm_of_p_values, drawn
 from drift_pipeline.detection.calibration.visible import visible_shift
 from drift_pipeline.detection.comparing.timeless import window_kpis
 from drift_pipeline.detection.counting.binning import SCORE
@@ -87,8 +87,12 @@ class Evidence:
         return episodes / self.months, float(gammaincinv(episodes + 1, 0.95)) / self.months
 
     def to_json(self) -> dict[str, Any]:
-        def told(pair: tuple[int, int]) -> dict[str, Any]:
-            return {"alarms": pair[0], "windows": pair[1], "share": pair[0] / pair[1] if pair[1] else None}
+        def told(counted: tuple[int, int]) -> dict[str, Any]:
+            return {
+                "alarms": counted[0],
+                "windows": counted[1],
+                "share": counted[0] / counted[1] if counted[1] else None,
+            }
 
         def monthly(episodes: int) -> dict[str, float] | None:
             found = self.a_month(episodes)
@@ -121,30 +125,30 @@ def worst_first(phi: dict[str, float]) -> list[tuple[str, float]]:
 
 def measure(healthy: Healthy, length: timedelta, step: timedelta, progress: Progress = lambda *_: None) -> Evidence:
     """Judge the healthy windows of a length, and looks at some of them while they slide by the step."""
-    pairs, rate = healthy.pairs(length), false_discovery_rate(length)
-    varied, alone, before = Varied.of(healthy.reference.layout.names, pairs), [], []
-    for number, pair in enumerate(pairs):
-        sides = healthy.as_independent(pair)
-        varied.put(number, sides)
-        findings = sides.findings()
+    splits, rate = healthy.splits(length), false_discovery_rate(length)
+    varied, alone, before = Varied.of(healthy.reference.layout.names, splits), [], []
+    for number, split in enumerate(splits):
+        compared = healthy.as_independent(split)
+        varied.put(number, compared)
+        findings = compared.findings()
         alone.append(alarm_of_p_values(findings, rate))
         before.append(alarm(findings))
-        progress(number, 2 * len(pairs), f"windows of {format_duration(length)}")
-    judged, kpis = _judge(healthy, pairs, varied, progress)
+        progress(number, 2 * len(splits), f"windows of {format_duration(length)}")
+    judged, kpis = _judge(healthy, splits, varied, progress)
     null = varied.values.null()
     return Evidence(
         length,
         healthy.reference.span.length // length,
-        _median(pair.own.rows for pair in pairs),
+        _median(split.own.rows for split in splits),
         _counted(alone),
         _counted(before),
         _counted([alarm(findings) for findings in judged]),
-        *_episodes(healthy, pairs, step, varied),
+        *_episodes(healthy, splits, step, varied),
         null,
         varied.phi,
-        _silence(judged, max((pair.own.rows for pair in pairs), default=0)),
+        _silence(judged, max((split.own.rows for split in splits), default=0)),
         _mute(judged),
-        _shifts(healthy, null, pairs, rate),
+        _shifts(healthy, null, splits, rate),
         kpis,
     )
 
@@ -160,26 +164,26 @@ def _counted(alarms: Sequence[bool | None]) -> tuple[int, int]:
 
 
 def _judge(
-    healthy: Healthy, pairs: Sequence[Pair], varied: Varied, progress: Progress
+    healthy: Healthy, splits: Sequence[Split], varied: Varied, progress: Progress
 ) -> tuple[list[list[FeatureFinding]], dict[str, Told]]:
     """Findings and KPIs of each window, with the null that the other windows give."""
     judged: list[list[FeatureFinding]] = []
     kpis: dict[str, Told] = {}
-    for number, pair in enumerate(pairs):
-        nulls = varied.nulls(pair.window)
-        judged.append(healthy.live(pair, *nulls))
-        if pair.own.rows >= LEAST_ROWS:
-            _tell(kpis, healthy, pair, judged[-1], nulls)
-        progress(len(pairs) + number, 2 * len(pairs), f"windows of {format_duration(pair.window.length)}")
+    for number, split in enumerate(splits):
+        nulls = varied.nulls(split.window)
+        judged.append(healthy.live(split, *nulls))
+        if split.own.rows >= LEAST_ROWS:
+            _tell(kpis, healthy, split, judged[-1], nulls)
+        progress(len(splits) + number, 2 * len(splits), f"windows of {format_duration(split.window.length)}")
     return judged, kpis
 
 
 def _tell(
-    kpis: dict[str, Told], healthy: Healthy, pair: Pair, findings: list[FeatureFinding], nulls: tuple[Null, Null]
+    kpis: dict[str, Told], healthy: Healthy, split: Split, findings: list[FeatureFinding], nulls: tuple[Null, Null]
 ) -> None:
-    results = window_kpis(healthy.without(pair, *nulls), pair.own, healthy.spec, findings, pair.window.length)
+    results = window_kpis(healthy.without(split, *nulls), split.own, healthy.spec, findings, split.window.length)
     lower = max((finding.psi_lower for finding in findings), default=None)
-    values = {name: result.value for name, result in results.items()} | {"psi": lower, "range_z": _excess(pair)}
+    values = {name: result.value for name, result in results.items()} | {"psi": lower, "range_z": _excess(split)}
     for name, result in results.items():
         value = values[name]
         if value is not None and result.verdict != Verdict.NOT_CONFIGURED:
@@ -188,21 +192,21 @@ def _tell(
             told.breaches += result.verdict in _ALARMS.get(name, (Verdict.BREACH,))
 
 
-def _excess(pair: Pair) -> float | None:
+def _excess(split: Split) -> float | None:
     """The largest excess of rows beyond the range threshold, of any numeric column."""
     found = []
-    for name in pair.own.binning.numeric:
-        n, m = (int(side.bins(name).sum()) for side in (pair.own, pair.rest))
+    for name in split.own.binning.numeric:
+        n, m = (int(side.bins(name).sum()) for side in (split.own, split.rest))
         if n and m and name != SCORE:
-            found.append(pair.own.beyond(name) / n - pair.rest.beyond(name) / m)
+            found.append(split.own.beyond(name) / n - split.rest.beyond(name) / m)
     return max(found, default=None)
 
 
 def _episodes(
-    healthy: Healthy, pairs: Sequence[Pair], step: timedelta, varied: Varied
+    healthy: Healthy, splits: Sequence[Split], step: timedelta, varied: Varied
 ) -> tuple[tuple[int, int], float]:
     """Alarms that began while some windows moved on by their own length, before and after, and the months looked at."""
-    enough = [pair.window for pair in pairs if pair.own.rows >= LEAST_ROWS]
+    enough = [split.window for split in splits if split.own.rows >= LEAST_ROWS]
     begun, looked = np.zeros(2, np.int64), timedelta()
     last: tuple[datetime, tuple[bool, bool]] | None = None
     for stretch in drawn(enough, STRETCHES):
@@ -212,7 +216,7 @@ def _episodes(
             if healthy.rows(window).height < LEAST_ROWS:
                 last = None
                 continue
-            now = _look(healthy, healthy.pair(window), varied)
+            now = _look(healthy, healthy.split(window), varied)
             goes_on = last if number else None
             begun += [here and not there for here, there in zip(now, goes_on[1] if goes_on else (0, 0), strict=True)]
             looked += window.end - goes_on[0] if goes_on else timedelta()
@@ -220,12 +224,12 @@ def _episodes(
     return (int(begun[0]), int(begun[1])), looked / MONTH
 
 
-def _look(healthy: Healthy, pair: Pair, varied: Varied) -> tuple[bool, bool]:
+def _look(healthy: Healthy, split: Split, varied: Varied) -> tuple[bool, bool]:
     """Whether a window alarms, with rows taken for independent and with the empirical null."""
-    findings = healthy.as_independent(pair).findings()
-    if all(finding.p_value > false_discovery_rate(pair.window.length) for finding in findings):
+    findings = healthy.as_independent(split).findings()
+    if all(finding.p_value > false_discovery_rate(split.window.length) for finding in findings):
         return False, False  # a null only makes p-values larger, and above the rate none is rejected
-    return bool(alarm(findings)), bool(alarm(healthy.live(pair, *varied.nulls(pair.window))))
+    return bool(alarm(findings)), bool(alarm(healthy.live(split, *varied.nulls(split.window))))
 
 
 def _silence(judged: list[list[FeatureFinding]], most_rows: int) -> str:
@@ -246,10 +250,10 @@ def _mute(judged: list[list[FeatureFinding]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(finding.name for finding in found if finding.name not in claimed))
 
 
-def _shifts(healthy: Healthy, null: Null, pairs: Sequence[Pair], rate: float) -> dict[str, float | None]:
+def _shifts(healthy: Healthy, null: Null, splits: Sequence[Split], rate: float) -> dict[str, float | None]:
     """Of each numeric column, the smallest shift in sd that a window still calls drift."""
-    judged = [pair for pair in pairs if pair.own.rows >= LEAST_ROWS]
-    n, m = _median(pair.own.rows for pair in judged), _median(pair.rest.rows for pair in judged)
+    judged = [split for split in splits if split.own.rows >= LEAST_ROWS]
+    n, m = _median(split.own.rows for split in judged), _median(split.rest.rows for split in judged)
     layout = healthy.reference.layout
     phi = dict(zip(layout.names, null.overdispersion(layout.names), strict=True))
     return {

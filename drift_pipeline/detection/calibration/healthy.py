@@ -38,7 +38,7 @@ def drawn(some: Sequence[T], most: int) -> list[T]:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Split:
     """A window and the matched rest of the history: the reference that it would have without itself."""
 
     window: Window
@@ -81,17 +81,17 @@ class Healthy:
         first, last = np.searchsorted(self._since, [int(w.timestamp() * 1e6) for w in (window.start, window.end)])
         return self.frame[int(first) : int(last)]
 
-    def pair(self, window: Window) -> Pair:
+    def split(self, window: Window) -> Split:
         """The window's profile, and the matched rest's: both with the labels of their scores."""
         rows, binning = self.rows(window), self.reference.binning
         own = profile_slices(binning, rows, np.zeros(rows.height, np.int64), 1)[0] + self._label_counts(rows)
         whole = self.reference.matched(window).profile + self._labels
         rest = Profile(binning, whole.rows - own.rows, whole.counts - own.counts, whole.sums - own.sums)
-        return Pair(window, rest, own)
+        return Split(window, rest, own)
 
-    def pairs(self, length: timedelta) -> list[Pair]:
+    def splits(self, length: timedelta) -> list[Split]:
         """Of the windows of a length that have 20 rows."""
-        return [self.pair(window) for window in self.windows(length) if self.rows(window).height >= FEWEST_ROWS]
+        return [self.split(window) for window in self.windows(length) if self.rows(window).height >= FEWEST_ROWS]
 
     def _label_counts(self, rows: pl.DataFrame) -> Profile:
         if not self._scored:
@@ -100,30 +100,30 @@ class Healthy:
         one = np.zeros(known.height, np.int64)
         return label_slices(self.reference.binning, known[SCORE], known["_label"], one, 1)[0]
 
-    def as_independent(self, pair: Pair) -> ComparedColumns:
-        """Both sides with rows taken for independent: what is judged before any null is measured."""
-        layout, length = self.reference.layout, pair.window.length
+    def as_independent(self, split: Split) -> ComparedColumns:
+        """Both samples with rows taken for independent: what is judged before any null is measured."""
+        layout, length = self.reference.layout, split.window.length
         null = independent(layout.names)
-        sides = ColumnCounts.of(layout, pair.rest), ColumnCounts.of(layout, pair.own)
-        return ComparedColumns(*sides, length, null, null, false_discovery_rate(length))
+        samples = ColumnCounts.of(layout, split.rest), ColumnCounts.of(layout, split.own)
+        return ComparedColumns(*samples, length, null, null, false_discovery_rate(length))
 
-    def without(self, pair: Pair, null: Null, missing_null: Null) -> Reference:
-        """The reference that a pair's window has: the rest, and what the other windows showed."""
-        length, known = pair.window.length, self.reference.errors
+    def without(self, split: Split, null: Null, missing_null: Null) -> Reference:
+        """The reference that a split's window has: the rest, and what the other windows showed."""
+        length, known = split.window.length, self.reference.errors
         made = replace(
             self.reference,
-            by_hour=[pair.rest],
+            by_hour=[split.rest],
             nulls={length: null},
             missing_nulls={length: missing_null},
-            auroc=auroc_of(pair.rest),
-            errors=errors_of(pair.rest, known.mae_phi, known.counts_phi) if known else None,
+            auroc=auroc_of(split.rest),
+            errors=errors_of(split.rest, known.mae_phi, known.counts_phi) if known else None,
         )
         made.__dict__["layout"] = self.reference.layout  # of the same bins: not made anew for each window
         return made
 
-    def live(self, pair: Pair, null: Null, missing_null: Null) -> list[FeatureFinding]:
+    def live(self, split: Split, null: Null, missing_null: Null) -> list[FeatureFinding]:
         """What the monitor finds in the window, against the rest and the null of the other windows."""
-        return compare(self.without(pair, null, missing_null), pair.own, pair.window)
+        return compare(self.without(split, null, missing_null), split.own, split.window)
 
 
 @dataclass
@@ -168,13 +168,13 @@ class Varied:
     missing: Table
 
     @classmethod
-    def of(cls, names: tuple[str, ...], pairs: list[Pair]) -> "Varied":
-        windows = [pair.window for pair in pairs]
+    def of(cls, names: tuple[str, ...], splits: list[Split]) -> "Varied":
+        windows = [split.window for split in splits]
         return cls(Table.of(names, windows), Table.of(names, windows))
 
-    def put(self, number: int, sides: ComparedColumns) -> None:
-        self.values.put(number, sides.before.coarse, sides.after.coarse)
-        self.missing.put(number, sides.before.usable, sides.after.usable)
+    def put(self, number: int, compared: ComparedColumns) -> None:
+        self.values.put(number, compared.before.coarse, compared.after.coarse)
+        self.missing.put(number, compared.before.usable, compared.after.usable)
 
     def nulls(self, window: Window) -> tuple[Null, Null]:
         """Of values and of the missing share, without the windows that overlap this one."""
