@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.scoring import Cell, Row
-from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.spec import ColumnType, ModelSpec
 
 MOST_ROWS = 1000
 LONGEST_ID = 200
@@ -27,7 +27,7 @@ _TAKEN: Mapping[str, set[type]] = {
     "BOOL": {bool, NoneType},
     "BYTES": {str, NoneType},
 }
-_OF_KIND: Mapping[Kind, tuple[str, ...]] = {
+_OF_KIND: Mapping[ColumnType, tuple[str, ...]] = {
     "numeric": ("FP64", "FP32", *_INTEGERS, "BOOL"),
     "categorical": ("BYTES", *_INTEGERS, "BOOL"),
 }
@@ -119,7 +119,7 @@ def _flat(tensor: Tensor) -> list[Any]:
     return data
 
 
-def _column(tensor: Tensor, kind: Kind, n: int) -> list[Cell]:
+def _column(tensor: Tensor, kind: ColumnType, n: int) -> list[Cell]:
     name, data = tensor.name, _flat(tensor)
     if tensor.datatype not in _OF_KIND[kind]:
         raise InputError(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.serving.trees import Floats, Trees
-from drift_pipeline.spec import Kind
+from drift_pipeline.spec import ColumnType
 from drift_pipeline.training.trainers import one_thread, predicted, score, table
 
 Cell = float | str | None
@@ -36,7 +36,7 @@ class Scorer:
     taken_apart: bool
 
 
-def make_scorer(pipeline: Any, features: Mapping[str, Kind]) -> Scorer:
+def make_scorer(pipeline: Any, features: Mapping[str, ColumnType]) -> Scorer:
     """Takes about a second, most of it once in a process; the first score is as fast as the next."""
 
     def whole(rows: Sequence[Row]) -> Floats:
@@ -86,7 +86,7 @@ class _Levels:
             row[column] = cell
 
 
-def _take_apart(pipeline: Any, features: Mapping[str, Kind]) -> Score:
+def _take_apart(pipeline: Any, features: Mapping[str, ColumnType]) -> Score:
     model = pipeline[-1]
     parts = [_part(pipeline, features, name, kind) for name, kind in features.items()]
     empty = _prepared(pipeline, features, [[0.0 if kind == "numeric" else "" for kind in features.values()]])
@@ -105,7 +105,7 @@ def _take_apart(pipeline: Any, features: Mapping[str, Kind]) -> Score:
     return run
 
 
-def _linear(pipeline: Any, features: Mapping[str, Kind]) -> Callable[[Floats], Floats]:
+def _linear(pipeline: Any, features: Mapping[str, ColumnType]) -> Callable[[Floats], Floats]:
     """A linear model itself, on the matrix that the pipeline would give it: the order in memory changes its sums."""
     model = pipeline[-1]
     sample = pipeline[:-1].transform(table(_frame([[None] * len(features)] * 2, features), features))
@@ -121,7 +121,7 @@ def _linear(pipeline: Any, features: Mapping[str, Kind]) -> Callable[[Floats], F
     return predict
 
 
-def _part(pipeline: Any, features: Mapping[str, Kind], name: str, kind: Kind) -> _Number | _Levels:
+def _part(pipeline: Any, features: Mapping[str, ColumnType], name: str, kind: ColumnType) -> _Number | _Levels:
     """Found by varying one feature while the others stand still."""
     values: list[Cell] = [None, 0.0, 1.0] if kind == "numeric" else ["", _UNSEEN, *_seen(pipeline, name)]
     rows = [[value if other == name else None for other in features] for value in values]
@@ -152,7 +152,7 @@ def _seen(pipeline: Any, name: str) -> list[str]:
     return [str(level) for level in encoder.categories_[list(names).index(name)]]
 
 
-def _prepared(pipeline: Any, features: Mapping[str, Kind], rows: Sequence[Row]) -> Floats:
+def _prepared(pipeline: Any, features: Mapping[str, ColumnType], rows: Sequence[Row]) -> Floats:
     """Rows as the last step's own arithmetic sees them (rows, columns)."""
     with one_thread():
         cells = pipeline[:-1].transform(table(_frame(rows, features), features))
@@ -162,7 +162,7 @@ def _prepared(pipeline: Any, features: Mapping[str, Kind], rows: Sequence[Row]) 
     return np.asarray(cells, dtype=np.float64)
 
 
-def _frame(rows: Sequence[Row], features: Mapping[str, Kind]) -> pl.DataFrame:
+def _frame(rows: Sequence[Row], features: Mapping[str, ColumnType]) -> pl.DataFrame:
     columns = zip(*rows, strict=True)
     types = {"numeric": pl.Float64, "categorical": pl.String}
     return pl.DataFrame(
@@ -173,7 +173,7 @@ def _frame(rows: Sequence[Row], features: Mapping[str, Kind]) -> pl.DataFrame:
     )
 
 
-def _probes(pipeline: Any, features: Mapping[str, Kind]) -> list[Row]:
+def _probes(pipeline: Any, features: Mapping[str, ColumnType]) -> list[Row]:
     """Seen and unseen levels, nulls, and numbers at, beside and far from what the model compares them with."""
     random = np.random.default_rng(0)
     columns = [

@@ -195,12 +195,12 @@ class _World:
 
     def cells(self, rows: pl.DataFrame) -> dict[str, list[Any]]:
         """The columns as JSON has them: numbers that are finite, texts, and nulls."""
-        kinds = self._spec.watched
+        column_types = self._spec.watched
         typed = [
             pl.when(pl.col(name).cast(pl.Float64).is_finite()).then(pl.col(name).cast(pl.Float64)).alias(name)
             if kind == "numeric"
             else pl.col(name).cast(pl.String)
-            for name, kind in kinds.items()
+            for name, kind in column_types.items()
         ]
         return rows.with_columns(typed).to_dict(as_series=False)
 

@@ -25,17 +25,17 @@ from drift_pipeline.spec.parts import (
     Span,
 )
 from drift_pipeline.spec.reading import read_spec
-from drift_pipeline.spec.values import TRAINERS, Duration, Form, Kind, Task
+from drift_pipeline.spec.values import TRAINERS, ColumnType, Duration, Form, Task
 
 __all__ = [
     "TRAINERS",
     "Card",
     "Ceiling",
+    "ColumnType",
     "Columns",
     "Drop",
     "Duration",
     "Form",
-    "Kind",
     "Kpis",
     "Level",
     "ModelSpec",

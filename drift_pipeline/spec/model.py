@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from drift_pipeline.spec.parts import Card, Columns, Kpis, Outcome, Part, Prediction, Retention, Retrain, Risk, Rollout
-from drift_pipeline.spec.values import TRAINERS, Form, Kind, Task, Text, Zone
+from drift_pipeline.spec.values import TRAINERS, ColumnType, Form, Task, Text, Zone
 
 # The keys that only one task has
 _OWN: dict[Task, tuple[tuple[str, str], ...]] = {
@@ -46,7 +46,7 @@ class ModelSpec(Part):
     owner: str = Field(min_length=1)
     task: Task
     columns: Columns = Columns()
-    features: dict[str, Kind] = Field(min_length=1)
+    features: dict[str, ColumnType] = Field(min_length=1)
     prediction: Prediction = Prediction()
     outcome: Outcome
     protected: dict[str, Literal["categorical"]] = Field(default_factory=dict)
@@ -118,7 +118,7 @@ class ModelSpec(Part):
         )
 
     @property
-    def watched(self) -> dict[str, Kind]:
+    def watched(self) -> dict[str, ColumnType]:
         """Every column whose distribution is watched: features first, then protected ones that are no feature."""
         return {**self.features, **self.protected}
 

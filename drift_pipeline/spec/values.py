@@ -1,4 +1,4 @@
-"""Values of a spec: durations with a unit, zones, texts, and the closed lists of tasks, kinds and forms."""
+"""Values of a spec: durations with a unit, zones, texts, and the closed lists of tasks, column types and forms."""
 
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -36,7 +36,7 @@ Duration = Annotated[
 ]
 Text = Annotated[str, BeforeValidator(_as_text)]
 Zone = Annotated[str, AfterValidator(_zone)]
-Kind = Literal["numeric", "categorical"]
+ColumnType = Literal["numeric", "categorical"]
 Form = Literal["text", "integer", "decimal", "boolean"]
 Task = Literal["binary_classification", "regression"]
 TRAINERS: dict[Task, tuple[str, ...]] = {

@@ -279,9 +279,9 @@ def predictions_frame(spec: ModelSpec, predictions: Sequence[Prediction]) -> pl.
         "_latency_ms": pl.Series([p.latency_ms for p in predictions], dtype=pl.Float64),
         "_entity": pl.Series([p.entity for p in predictions], dtype=pl.String),
     }
-    kinds = {"numeric": pl.Float64, "categorical": pl.String}
+    dtypes = {"numeric": pl.Float64, "categorical": pl.String}
     watched = {
-        name: pl.Series([p.features[name] for p in predictions], dtype=kinds[kind])
+        name: pl.Series([p.features[name] for p in predictions], dtype=dtypes[kind])
         for name, kind in spec.watched.items()
     }
     return pl.DataFrame({**facts, **watched})

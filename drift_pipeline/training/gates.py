@@ -16,7 +16,7 @@ import polars as pl
 from drift_pipeline.detection.judging.performance import Performance, performance_of
 from drift_pipeline.detection.statistics.concordance import concordance
 from drift_pipeline.detection.statistics.parity import demographic_parity_difference, usable_groups
-from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.spec import ColumnType, ModelSpec
 from drift_pipeline.training.trainers import score
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def parity_gate(
 def latency_gate(
     pipeline: "Pipeline",
     sample: pl.DataFrame,
-    features: Mapping[str, Kind],
+    features: Mapping[str, ColumnType],
     *,
     limit_ms: float,
     clock: Callable[[], float] = time.thread_time,

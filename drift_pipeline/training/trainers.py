@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.spec import ColumnType, ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +128,7 @@ def trainer_of(spec: ModelSpec) -> Trainer:
     return TRAINERS[spec.retrain.trainer]
 
 
-def table(frame: pl.DataFrame, features: Mapping[str, Kind]) -> "pd.DataFrame":
+def table(frame: pl.DataFrame, features: Mapping[str, ColumnType]) -> "pd.DataFrame":
     """The features alone, in their order, as scikit-learn takes them: numbers with NaN for null and for infinities,
     levels as strings with "" for null (which no history has as a level: it reads "" as null).
 
@@ -142,14 +142,14 @@ def table(frame: pl.DataFrame, features: Mapping[str, Kind]) -> "pd.DataFrame":
     return pd.DataFrame({name: _column(frame[name], kind) for name, kind in features.items()})
 
 
-def fit(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, Kind]) -> "Pipeline":
+def fit(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, ColumnType]) -> "Pipeline":
     """Fit on the features and `_label` of a frame."""
     rows = table(frame, features)
     with one_thread():
         return pipeline.fit(rows, frame["_label"].to_numpy())
 
 
-def score(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, Kind]) -> npt.NDArray[np.float64]:
+def score(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, ColumnType]) -> npt.NDArray[np.float64]:
     """Probability of class 1, or a regression's value, for each row (rows,), also with nulls and levels that training
     has not seen."""
     if frame.is_empty():
@@ -186,7 +186,7 @@ def _thread_pools() -> "ThreadpoolController":
     return ThreadpoolController()
 
 
-def _column(column: pl.Series, kind: Kind) -> "pd.Series[float] | pd.Series[str]":
+def _column(column: pl.Series, kind: ColumnType) -> "pd.Series[float] | pd.Series[str]":
     import pandas as pd
 
     if kind == "categorical":
@@ -195,7 +195,7 @@ def _column(column: pl.Series, kind: Kind) -> "pd.Series[float] | pd.Series[str]
     return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan))
 
 
-def _by_kind(features: Mapping[str, Kind]) -> tuple[list[str], list[str]]:
+def _by_kind(features: Mapping[str, ColumnType]) -> tuple[list[str], list[str]]:
     numeric = [name for name, kind in features.items() if kind == "numeric"]
     return numeric, [name for name in features if name not in numeric]
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from drift_pipeline.detection.comparing import scan
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Kind
+from drift_pipeline.spec import ColumnType
 
 MOST_WHOLE_LEVELS = 10
 _ID = re.compile(r"(^|[_\W])(id|uuid|guid|key|index)$|Id$|ID$", re.ASCII)
@@ -25,7 +25,7 @@ class Column:
     """How a column is read and why; `kind` None: it is left out."""
 
     name: str
-    kind: Kind | None
+    kind: ColumnType | None
     why: str
 
 

@@ -32,7 +32,7 @@ from drift_pipeline.detection.reference.null import independent
 from drift_pipeline.detection.reference.reference import Reference
 from drift_pipeline.detection.thresholds import false_discovery_rate
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Columns, Kind, ModelSpec, Outcome, Task
+from drift_pipeline.spec import Columns, ColumnType, ModelSpec, Outcome, Task
 
 Progress = Callable[[int, str], None]
 INFERRED_ROWS = 20_000
@@ -49,7 +49,7 @@ class ComparedColumn:
     `missing`: shares of rows without a usable value, (reference, current)."""
 
     finding: FeatureFinding
-    kind: Kind
+    kind: ColumnType
     verdict: Verdict
     beyond: float | None
     missing: tuple[float, float]
@@ -113,7 +113,7 @@ def compare_files(
     for path in (reference, current):
         _first_rows(path, plan.spec.watched)
     progress(0, "drawing the reference's sample")
-    columns: dict[str, Kind] = {**plan.spec.watched, **dict.fromkeys(plan.named.present, "numeric")}
+    columns: dict[str, ColumnType] = {**plan.spec.watched, **dict.fromkeys(plan.named.present, "numeric")}
     twice = Reread([reference], columns)  # a small reference is decoded once
     binning = _frozen(twice, plan)
     before, after = (
@@ -157,19 +157,19 @@ def _planned(reference: Path, current: Path, spec: ModelSpec | None) -> _Plan:
     return _by_inference(reference, current, {name: types[0][name] for name in common}, only)
 
 
-def _first_rows(path: Path, kinds: Mapping[str, Kind]) -> pl.DataFrame:
+def _first_rows(path: Path, column_types: Mapping[str, ColumnType]) -> pl.DataFrame:
     """The first batch. Raises InputError where there is none."""
-    found = next(read_batches([path], kinds), None)
+    found = next(read_batches([path], column_types), None)
     if found is None or found.is_empty():
         raise InputError(f"{path}: holds no rows")
     return found
 
 
 def _by_inference(reference: Path, current: Path, types: Mapping[str, pl.DataType], only: list[Column]) -> _Plan:
-    kinds: dict[str, Kind] = dict.fromkeys(types, "categorical")  # as they are
-    now = _first_rows(current, kinds)
-    _first_rows(reference, kinds)
-    read = list(infer(sample_rows([reference], kinds, INFERRED_ROWS), now))
+    column_types: dict[str, ColumnType] = dict.fromkeys(types, "categorical")  # as they are
+    now = _first_rows(current, column_types)
+    _first_rows(reference, column_types)
+    read = list(infer(sample_rows([reference], column_types, INFERRED_ROWS), now))
     watched = {column.name: column.kind for column in read if column.kind is not None}
     if not watched:
         raise InputError(f"no column to compare: {'; '.join(f'{column.name}: {column.why}' for column in read)}")

@@ -12,7 +12,7 @@ import polars as pl
 from drift_pipeline.detection.counting.binning import SCORE, Binning, Floats, NumericBins
 from drift_pipeline.detection.counting.profile import Profile, empty, label_slices, profile_slices
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Kind
+from drift_pipeline.spec import ColumnType
 from drift_pipeline.telemetry.history import MISSING
 
 LABEL, LATENCY = "_label", "_latency_ms"
@@ -52,7 +52,7 @@ def profile_files(
     Raises:
         InputError: as for `read_batches`; or a label is neither 0, 1 nor missing.
     """
-    columns: dict[str, Kind] = {
+    columns: dict[str, ColumnType] = {
         name: "numeric" if isinstance(bins, NumericBins) else "categorical"
         for name, bins in binning.columns.items()
         if name != SCORE
@@ -92,7 +92,7 @@ def _profile(binning: Binning, frame: pl.DataFrame) -> Profile:
 
 
 def sample_rows(
-    paths: Sequence[Path], columns: Mapping[str, Kind], rows: int = SAMPLE_ROWS, seed: int = 0
+    paths: Sequence[Path], columns: Mapping[str, ColumnType], rows: int = SAMPLE_ROWS, seed: int = 0
 ) -> pl.DataFrame:
     """A uniform sample without replacement, in the order of the files; all rows where there are no more.
 
@@ -137,7 +137,7 @@ class Reread:
     """The batches of `read_batches` for more than one pass: held since the first where they fit into `most_bytes`."""
 
     paths: Sequence[Path]
-    columns: Mapping[str, Kind]
+    columns: Mapping[str, ColumnType]
     most_bytes: int = HELD_BYTES
     _held: list[pl.DataFrame] | None = field(default=None, init=False)
 
@@ -158,7 +158,9 @@ class Reread:
         self._held = held if room >= 0 else None
 
 
-def read_batches(paths: Sequence[Path], columns: Mapping[str, Kind], rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+def read_batches(
+    paths: Sequence[Path], columns: Mapping[str, ColumnType], rows: int = BATCH_ROWS
+) -> Iterator[pl.DataFrame]:
     """The rows in order, some `rows` at a time, with exactly these columns: numeric ones as floats.
 
     Files without a row give a batch without one, so that the columns are known.
@@ -181,7 +183,9 @@ def read_batches(paths: Sequence[Path], columns: Mapping[str, Kind], rows: int =
             raise InputError(f"{_culprit(files, columns) or where}: cannot be read: {_first_line(error)}") from error
 
 
-def _batches(scan: pl.LazyFrame, files: list[Path], columns: Mapping[str, Kind], rows: int) -> Iterator[pl.DataFrame]:
+def _batches(
+    scan: pl.LazyFrame, files: list[Path], columns: Mapping[str, ColumnType], rows: int
+) -> Iterator[pl.DataFrame]:
     """Streamed by Polars in one plan, but for files whose row groups are too large to be decoded whole."""
     parts = [(huge, list(some)) for huge, some in groupby(files, _has_huge_groups)]
     if not any(huge for huge, _ in parts):
@@ -220,7 +224,7 @@ def _parquet(files: list[Path]) -> pl.LazyFrame:
     return pl.scan_parquet(files, glob=False, hive_partitioning=False, extra_columns="ignore")
 
 
-def _typed(scan: pl.LazyFrame, columns: Mapping[str, Kind]) -> pl.LazyFrame:
+def _typed(scan: pl.LazyFrame, columns: Mapping[str, ColumnType]) -> pl.LazyFrame:
     return scan.select(pl.col(n).cast(pl.Float64) if kind == "numeric" else pl.col(n) for n, kind in columns.items())
 
 
@@ -283,7 +287,7 @@ def _sources(path: Path) -> list[tuple[Path, str]]:
     return [(path, _format(path.name, path.is_dir()))]
 
 
-def _require(scan: pl.LazyFrame, columns: Mapping[str, Kind], files: list[Path]) -> None:
+def _require(scan: pl.LazyFrame, columns: Mapping[str, ColumnType], files: list[Path]) -> None:
     have = scan.collect_schema()
     if missing := [name for name in columns if name not in have]:
         raise InputError(f"{files[0]}: no column {', '.join(map(repr, missing))}; there are: {', '.join(have)}")
@@ -292,7 +296,7 @@ def _require(scan: pl.LazyFrame, columns: Mapping[str, Kind], files: list[Path])
             raise InputError(f"{files[0]}: column {name!r} is {have[name]}, not a number; watch it as categorical")
 
 
-def _culprit(files: list[Path], columns: Mapping[str, Kind]) -> str:
+def _culprit(files: list[Path], columns: Mapping[str, ColumnType]) -> str:
     """The first file that cannot be read by itself, or whose columns are not those of the first; '' if none is."""
     first: dict[str, pl.DataType] = {}
     for file in files:

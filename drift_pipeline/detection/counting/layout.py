@@ -30,22 +30,24 @@ class Layout:
     @classmethod
     def of(cls, binning: Binning) -> "Layout":
         numbers = {name: bins for name, bins in binning.columns.items() if isinstance(bins, NumericBins)}
-        kinds = {name: bins for name, bins in binning.columns.items() if isinstance(bins, CategoricalBins)}
+        categorical = {name: bins for name, bins in binning.columns.items() if isinstance(bins, CategoricalBins)}
         start, zero = {name: binning.slots[name].start for name in binning.columns}, binning.size
         atoms = [bins.atom for bins in numbers.values()]
         groups = [np.append(np.flatnonzero(np.diff(bins.coarse)), bins.bins - 1) for bins in numbers.values()]
         return cls(
-            (*numbers, *kinds),
+            (*numbers, *categorical),
             len(numbers),
             _padded([start[name] + np.arange(bins.bins) for name, bins in numbers.items()], zero),
             _padded([a.astype(np.int64) for a in atoms], 1).astype(bool),
             _padded(groups, -1),
-            _padded([start[name] + np.arange(bins.bins + 1) for name, bins in kinds.items()], zero),
+            _padded([start[name] + np.arange(bins.bins + 1) for name, bins in categorical.items()], zero),
             np.array(
                 [(start[n] + bins.bins, start[n] + bins.bins + 1) for n, bins in numbers.items()]
-                + [(start[n] + bins.bins + 1, zero) for n, bins in kinds.items()]
+                + [(start[n] + bins.bins + 1, zero) for n, bins in categorical.items()]
             ).reshape(-1, 2),
-            np.array([start[n] + bins.bins + 2 for n, bins in numbers.items()] + [zero] * len(kinds), dtype=np.int64),
+            np.array(
+                [start[n] + bins.bins + 2 for n, bins in numbers.items()] + [zero] * len(categorical), dtype=np.int64
+            ),
         )
 
     @cached_property

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.detection.judging.verdict import FeatureFinding
-from drift_pipeline.spec import Kind
+from drift_pipeline.spec import ColumnType
 
 DRAWN_ROWS = 20_000  # of each sample
 DRAWN_LEVELS = 20
@@ -14,7 +14,7 @@ OTHER, MISSING = "(other levels)", "(missing)"
 _CARRIED = 1e150  # numpy's histogram overflows above
 
 
-def drawable(frame: pl.DataFrame, columns: Mapping[str, Kind]) -> pl.DataFrame:
+def drawable(frame: pl.DataFrame, columns: Mapping[str, ColumnType]) -> pl.DataFrame:
     """At most DRAWN_ROWS rows, in their order, of the columns that the frame has: finite floats, or text."""
     if frame.height > DRAWN_ROWS:
         kept = pl.int_range(frame.height, eager=True).sample(DRAWN_ROWS, seed=0).sort()

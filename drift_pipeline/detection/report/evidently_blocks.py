@@ -21,7 +21,7 @@ import polars as pl
 from drift_pipeline.detection.judging.verdict import FeatureFinding
 from drift_pipeline.detection.report.tables import short, verdict_of
 from drift_pipeline.detection.thresholds import LEAST_DISTANCE
-from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.spec import ColumnType, ModelSpec
 
 PSI, HELLINGER, KS = "monitor_psi", "monitor_hellinger", "monitor_ks"
 _PROJECTS = uuid5(NAMESPACE_URL, "drift_pipeline/evidently")
@@ -29,7 +29,7 @@ _PROJECTS = uuid5(NAMESPACE_URL, "drift_pipeline/evidently")
 _findings: ContextVar[Mapping[str, FeatureFinding]] = ContextVar("findings of the report that is being rendered")
 
 
-def block_of(finding: FeatureFinding, kind: Kind, spec: ModelSpec) -> dict[str, Any]:
+def block_of(finding: FeatureFinding, kind: ColumnType, spec: ModelSpec) -> dict[str, Any]:
     """What a drawn column's block is made of: big numbers, and (method, threshold) of each of its metrics.
 
     Hellinger is reported, not tested; its threshold is PSI's on its own scale, PSI ~ 8 H^2.
@@ -71,7 +71,7 @@ class _Evidently:
     Tables: Any
     Column: Any
 
-    def dataset(self, frame: pl.DataFrame, columns: Mapping[str, Kind]) -> Any:
+    def dataset(self, frame: pl.DataFrame, columns: Mapping[str, ColumnType]) -> Any:
         """Rows to draw; without any column, one that nobody reads: Evidently refuses an empty frame."""
         from evidently import DataDefinition, Dataset
 

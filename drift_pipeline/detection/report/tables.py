@@ -8,14 +8,16 @@ from drift_pipeline.clock import format_duration
 from drift_pipeline.detection.counting.binning import SCORE
 from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report
 from drift_pipeline.detection.report.drawing import DRAWN_ROWS
-from drift_pipeline.spec import Kind, ModelSpec
+from drift_pipeline.spec import ColumnType, ModelSpec
 
 
-def columns_of(spec: ModelSpec, findings: Mapping[str, FeatureFinding]) -> dict[str, Kind]:
+def columns_of(spec: ModelSpec, findings: Mapping[str, FeatureFinding]) -> dict[str, ColumnType]:
     """Everything that is watched, drifting columns first, then those without a claim."""
     order = {True: 0, None: 1, False: 2}
-    found_kinds: dict[str, Kind] = {f.name: "categorical" if f.ks_low is None else "numeric" for f in findings.values()}
-    columns: dict[str, Kind] = {**found_kinds, **spec.watched, SCORE: "numeric"}
+    found_types: dict[str, ColumnType] = {
+        f.name: "categorical" if f.ks_low is None else "numeric" for f in findings.values()
+    }
+    columns: dict[str, ColumnType] = {**found_types, **spec.watched, SCORE: "numeric"}
 
     def rank(name: str) -> tuple[int, float]:
         found = findings.get(name)
@@ -55,7 +57,7 @@ def _kpi_row(kpi: KpiResult) -> list[str]:
 
 
 def column_table(
-    columns: Mapping[str, Kind], findings: Mapping[str, FeatureFinding], undrawn: Mapping[str, str]
+    columns: Mapping[str, ColumnType], findings: Mapping[str, FeatureFinding], undrawn: Mapping[str, str]
 ) -> tuple[str, list[str], list[list[str]]]:
     """Title, header and rows; `undrawn` says why a column has no plot."""
     header = ["column", "verdict", "direction", "PSI", "Hellinger", "KS low", "distance", "p", "rows", "reason"]

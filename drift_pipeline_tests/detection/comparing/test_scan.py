@@ -19,10 +19,15 @@ from drift_pipeline.detection.comparing.scan import (
 )
 from drift_pipeline.detection.counting.profile import Profile, label_slices, profile_slices
 from drift_pipeline.errors import InputError
-from drift_pipeline.spec import Kind
+from drift_pipeline.spec import ColumnType
 from drift_pipeline_tests.detection.counting.test_profile import BINNING, rows, same
 
-KINDS: dict[str, Kind] = {"x": "numeric", "spiky": "numeric", "kind": "categorical", "group": "categorical"}
+COLUMN_TYPES: dict[str, ColumnType] = {
+    "x": "numeric",
+    "spiky": "numeric",
+    "kind": "categorical",
+    "group": "categorical",
+}
 NAMED = Named("_score", "_label", "_latency_ms")
 FRAME = rows(3000, 5).with_columns(_label=pl.Series([0, 1, None] * 1000))
 Writer = Callable[[pl.DataFrame, Path], object]
@@ -91,9 +96,9 @@ def test_files_of_both_formats_are_read_in_the_order_given(tmp_path: Path) -> No
     csv(FRAME[:10], tmp_path)
     parquet(FRAME[10:30], tmp_path)
     paths = [tmp_path / "rows.parquet", tmp_path / "rows.csv"]
-    found = pl.concat(read_batches(paths, KINDS))
+    found = pl.concat(read_batches(paths, COLUMN_TYPES))
     assert found["kind"].to_list() == FRAME["kind"][10:30].to_list() + FRAME["kind"][:10].to_list()
-    assert found.columns == list(KINDS)
+    assert found.columns == list(COLUMN_TYPES)
 
 
 def test_without_score_and_label_only_the_features_are_counted(tmp_path: Path) -> None:
@@ -110,20 +115,22 @@ def test_a_sample_is_seeded_in_order_without_repeats_and_does_not_depend_on_the_
         for number in range(parts):
             part = frame[number * 3000 // parts : (number + 1) * 3000 // parts]
             part.write_parquet(tmp_path / folder / f"{number}.parquet")
-    one, again, other = (sample_rows([tmp_path / f], KINDS, 500, s) for f, s in (("one", 1), ("many", 1), ("one", 2)))
+    one, again, other = (
+        sample_rows([tmp_path / f], COLUMN_TYPES, 500, s) for f, s in (("one", 1), ("many", 1), ("one", 2))
+    )
     assert one.equals(again)
     assert not one.equals(other)
     assert one.height == one["x"].n_unique() == 500
     assert one["x"].is_sorted()
-    assert sample_rows([tmp_path / "one"], KINDS, 3000).height == 3000
+    assert sample_rows([tmp_path / "one"], COLUMN_TYPES, 3000).height == 3000
 
 
 @pytest.mark.parametrize("most_bytes", [1, 10_000_000])
 def test_batches_are_the_same_at_each_pass_and_read_once_where_they_fit(most_bytes: int, tmp_path: Path) -> None:
     parquet(FRAME, tmp_path)
-    batches = Reread([tmp_path], KINDS, most_bytes)
+    batches = Reread([tmp_path], COLUMN_TYPES, most_bytes)
     first = sample_batches(batches, 500)
-    assert first.equals(sample_rows([tmp_path], KINDS, 500))
+    assert first.equals(sample_rows([tmp_path], COLUMN_TYPES, 500))
     (tmp_path / "rows.parquet").unlink()
     if most_bytes > 1:
         assert sample_batches(batches, 500).equals(first)
@@ -137,7 +144,7 @@ def test_a_pass_that_was_not_finished_holds_nothing(tmp_path: Path) -> None:
         FRAME[number * 1000 : (number + 1) * 1000].write_parquet(tmp_path / f"{number}.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("drift_pipeline.detection.comparing.scan.read_batches.__defaults__", (1000,))
-        batches = Reread([tmp_path], KINDS)
+        batches = Reread([tmp_path], COLUMN_TYPES)
         next(iter(batches))
         assert [sum(batch.height for batch in batches) for _ in range(2)] == [3000, 3000]
 
@@ -153,10 +160,10 @@ def test_a_huge_row_group_is_read_in_pieces_among_other_files_in_order(tmp_path:
     frame = FRAME.with_columns(pl.col("group").cast(pl.Categorical), spiky=pl.col("spiky").cast(pl.Int32))
     for number, (start, end) in enumerate(((0, 500), (500, 2500), (2500, 3000))):
         frame[start:end].write_parquet(tmp_path / f"{number}.parquet")
-    batches = list(read_batches([tmp_path], KINDS, 600))
+    batches = list(read_batches([tmp_path], COLUMN_TYPES, 600))
     assert max(batch.height for batch in batches) <= 600
     found = pl.concat(batches)
-    assert found.equals(frame.select(list(KINDS)).with_columns(pl.col("spiky").cast(pl.Float64)))
+    assert found.equals(frame.select(list(COLUMN_TYPES)).with_columns(pl.col("spiky").cast(pl.Float64)))
 
 
 @pytest.mark.usefixtures("small_groups_are_huge")
@@ -164,14 +171,14 @@ def test_a_file_of_other_types_beside_a_huge_one_is_named(tmp_path: Path) -> Non
     FRAME.write_parquet(tmp_path / "a.parquet")
     FRAME.with_columns(kind=pl.lit(1)).write_parquet(tmp_path / "b.parquet")
     with pytest.raises(InputError, match=r"b\.parquet: column 'kind' is Int32, but String in a\.parquet"):
-        list(read_batches([tmp_path], KINDS))
+        list(read_batches([tmp_path], COLUMN_TYPES))
 
 
 def test_an_error_that_is_not_of_the_table_is_not_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     delta(FRAME, tmp_path)
     monkeypatch.setattr(pl, "scan_delta", lambda _table: 1 // 0)
     with pytest.raises(ZeroDivisionError):
-        list(read_batches([tmp_path], KINDS))
+        list(read_batches([tmp_path], COLUMN_TYPES))
 
 
 def test_every_row_is_as_likely_to_be_in_the_sample(tmp_path: Path) -> None:
@@ -232,9 +239,9 @@ def broken(folder: Path, what: str) -> Path:
 def test_what_cannot_be_read_is_named(what: str, said: str, tmp_path: Path) -> None:
     path = broken(tmp_path, what)
     for attempt in (
-        lambda: list(read_batches([path], KINDS)),
+        lambda: list(read_batches([path], COLUMN_TYPES)),
         lambda: profile_files([path], BINNING),
-        lambda: sample_rows([path], KINDS, 10),
+        lambda: sample_rows([path], COLUMN_TYPES, 10),
     ):
         with pytest.raises(InputError, match=said):
             attempt()
@@ -243,13 +250,13 @@ def test_what_cannot_be_read_is_named(what: str, said: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("write", [parquet, csv, delta])
 def test_without_a_row_there_is_an_empty_sample_and_an_empty_profile(write: Writer, tmp_path: Path) -> None:
     write(FRAME[:0], tmp_path)
-    assert sample_rows([tmp_path], KINDS).schema.names() == list(KINDS)
+    assert sample_rows([tmp_path], COLUMN_TYPES).schema.names() == list(COLUMN_TYPES)
     assert profile_files([tmp_path], BINNING, NAMED).rows == 0
 
 
 def test_no_path_at_all_is_said() -> None:
     with pytest.raises(InputError, match="no path is given"):
-        list(read_batches([], KINDS))
+        list(read_batches([], COLUMN_TYPES))
 
 
 def test_a_label_is_0_1_or_missing(tmp_path: Path) -> None:
