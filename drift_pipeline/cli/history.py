@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, AtLeast, Duration, Moment, bar
+from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, Duration, Moment, bar
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError
 
@@ -291,115 +291,4 @@ def diff(folders: tuple[Path, ...], html: Path | None, as_json: bool) -> int:
     return OK
 
 
-@click.command()
-@click.argument("reference", type=click.Path(path_type=Path))
-@click.argument("current", type=click.Path(path_type=Path))
-@click.option("--spec", "spec_path", type=click.Path(path_type=Path), help="The model's YAML; else types are inferred.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the comparison as one page, too.")
-@click.option(
-    "--fail-on",
-    type=click.Choice(["inconclusive", "warn", "breach"]),
-    default="breach",
-    show_default=True,
-    help="From which verdict on the command ends with 1.",
-)
-@click.option(
-    "--min-judged",
-    type=AtLeast(),
-    metavar="N",
-    help="INCONCLUSIVE where fewer columns are judged, such as 14, 0.9 or 90%; else one is enough.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def compare(
-    reference: Path,
-    current: Path,
-    spec_path: Path | None,
-    html: Path | None,
-    fail_on: str,
-    min_judged: float | None,
-    as_json: bool,
-) -> int:
-    """Compare two tables, CURRENT with REFERENCE.
-
-    A table is a CSV (with , ; tab or |), CSV.GZ or Parquet file, a folder of them or a Delta table, and may be larger
-    than memory.
-
-    WARN: a column drifts. BREACH: its PSI is above the threshold (0.2), too, or a KPI of the spec is breached. OK is of
-    the columns and KPIs that could be judged; it says how many, and the others are named. Ends with 1 from --fail-on
-    on, with 3 where none, or fewer than --min-judged, could be judged.
-    """
-    from drift_pipeline.detection.comparing.comparison import compare_files
-    from drift_pipeline.detection.judging.verdict import Verdict
-    from drift_pipeline.replay.comparison import comparison_table, write_comparison
-    from drift_pipeline.spec import read_spec
-
-    spec = None if spec_path is None else read_spec(spec_path)
-    with bar("row") as show:
-        found = compare_files(reference, current, spec, lambda rows, words: show(rows, None, words))
-    found = found if min_judged is None else found.asking(min_judged)
-    for column in found.read if spec is None and not as_json else ():
-        if column.kind is not None:  # what is left out, the answer itself tells
-            click.echo(f"{column.name}: {column.why}", err=True)
-    names = (str(reference), str(current))
-    if html is not None:
-        write_comparison(found, names, html)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else comparison_table(found, names))
-    order = (Verdict.INCONCLUSIVE, Verdict.WARN, Verdict.BREACH)
-    if found.verdict in order[[str(verdict).lower() for verdict in order].index(fail_on) :]:
-        return NEGATIVE
-    return INCONCLUSIVE if found.verdict is Verdict.INCONCLUSIVE else OK
-
-
-@click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
-@click.option("--timestamp", help="The time column, where the spec names none.")
-@click.option("--outcomes", type=click.Path(path_type=Path), help="Labels by prediction id, in a file of their own.")
-@click.option(
-    "--reference", type=Duration(), help="Only the first span, such as 90d; else all of it counts as healthy."
-)
-@click.option("--step", type=Duration(), default="1m", show_default=True, help="Time between two ticks when live.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the spec: kpis.auroc.drop=0.03")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the proposed thresholds there, too."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print all that was measured as JSON.")
-def calibrate(
-    data: Path,
-    spec_path: Path,
-    timestamp: str | None,
-    outcomes: Path | None,
-    reference: timedelta | None,
-    step: timedelta,
-    overrides: tuple[str, ...],
-    out: Path | None,
-    as_json: bool,
-) -> int:
-    """Measure false alarms on a healthy history DATA.
-
-    Proposes thresholds for the spec, with the evidence and with what they cost in detection. Each window is judged
-    against the rest of the history, as the live monitor would. Ends with 3 where the history is too short or too thin
-    for any window to be judged.
-    """
-    from drift_pipeline.detection.calibration.proposals import calibrate as measure
-    from drift_pipeline.files import write_whole
-    from drift_pipeline.replay.calibration import calibration_table, snippet
-    from drift_pipeline.spec import read_spec
-    from drift_pipeline.telemetry.history import read_history
-
-    spec = read_spec(spec_path, overrides)
-    history = read_history(data, spec, timestamp, outcomes)
-    with bar("window") as progress:
-        found = measure(history, spec, reference, step, progress)
-    if out is not None:
-        write_whole(out, snippet(found, spec))
-    if as_json:
-        click.echo(json.dumps({**found.to_json(), "notes": list(history.notes)}, indent=2))
-    else:
-        for note in history.notes:
-            click.echo(f"note      {note}", err=True)
-        click.echo(calibration_table(found, spec))
-    return OK if found.conclusive else INCONCLUSIVE
-
-
-COMMANDS = (demo, replay, diff, compare, calibrate, sample)
+COMMANDS = (demo, replay, diff, sample)
