@@ -8,7 +8,7 @@ import polars as pl
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.telemetry.tables.files import clean
-from drift_pipeline.telemetry.tables.levels import levels
+from drift_pipeline.telemetry.tables.levels import levels, text_of_times
 
 _NO_VALUE = ("None", "nan", "NaT", "<NA>")
 
@@ -31,7 +31,7 @@ def _series(values: Any) -> pl.Series:
     """Values of several Python types as texts, such as pandas writes them to a file."""
     try:
         found = pl.Series(values)
-    except (TypeError, ValueError):  # Arrow's errors among them
+    except (TypeError, ValueError, OverflowError):  # Arrow's errors among them
         found = None
     if found is not None and found.dtype != pl.Object:
         return found
@@ -43,5 +43,7 @@ def united(parts: Sequence[pl.Series]) -> pl.Series:
     """One series of what files of several types hold: numbers stay numbers, else all are texts."""
     types = {part.dtype for part in parts}
     if len(types) > 1 and not all(dtype.is_numeric() or dtype == pl.Null for dtype in types):
-        parts = [part.cast(pl.String) if part.dtype.is_temporal() else levels(part, "text") for part in parts]
+        parts = [text_of_times(part) if part.dtype.is_temporal() else levels(part, "text") for part in parts]
+    elif len(types) > 1:  # 0.1 is 0.1 also where it has 32 bits
+        parts = [part.cast(pl.String).cast(pl.Float64) if part.dtype == pl.Float32 else part for part in parts]
     return pl.concat([part.to_frame() for part in parts], how="vertical_relaxed").to_series()
