@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.errors import InputError
-from drift_pipeline.telemetry.tables.files import clean
+from drift_pipeline.telemetry.tables.files import clean, first_line
 from drift_pipeline.telemetry.tables.levels import levels, text_of_times
 
 _NO_VALUE = ("None", "nan", "NaT", "<NA>")
@@ -23,14 +23,18 @@ def as_frame(data: Any) -> pl.DataFrame:
         names = clean([str(name) for name in data.columns], Path("the table"))
         return pl.DataFrame({name: _series(data.iloc[:, at]) for at, name in enumerate(names)})
     if hasattr(data, "__arrow_c_stream__"):
-        return pl.DataFrame(data)
+        try:
+            return pl.DataFrame(data)
+        except pl.exceptions.DuplicateError as error:
+            raise InputError(f"the table: two columns have one name: {first_line(error)}") from error
     raise InputError(f"a {type(data).__name__} is no table; give a path, or a frame of Polars, pandas or Arrow")
 
 
 def _series(values: Any) -> pl.Series:
     """Values of several Python types as texts, such as pandas writes them to a file."""
     try:
-        found = pl.Series(values)
+        is_period = str(getattr(values, "dtype", "")).startswith("period")  # Arrow would count months since 1970
+        found = None if is_period else pl.Series(values)
     except (TypeError, ValueError, OverflowError):  # Arrow's errors among them
         found = None
     if found is not None and found.dtype != pl.Object:

@@ -111,7 +111,8 @@ def text_of_times(values: pl.Series) -> pl.Series:
     """One text a time, in whatever unit it is stored: a fraction only where there is one; durations as in ISO 8601."""
     if values.dtype == pl.Duration:
         return values.dt.to_string("iso")
-    return values.cast(pl.String).str.replace(r"(\.\d*?)0+([+-].*)?$", "$1$2").str.replace(r"\.([+-].*)?$", "$1")
+    texts = values.dt.to_string("%H:%M:%S%.f") if values.dtype == pl.Time else values.cast(pl.String)
+    return texts.str.replace(r"(\.\d*?)0+([+-].*)?$", "$1$2").str.replace(r"\.([+-].*)?$", "$1")
 
 
 def _plain(values: pl.Series, form: Form) -> pl.Series | None:
