@@ -158,6 +158,11 @@ def _joined_labels(ids: pl.Series, outcomes: Table, spec: ModelSpec, notes: list
     raw = outcomes.whole([spec.columns.prediction_id, spec.outcome.column])
     known = pl.DataFrame({"_id": _ids(outcomes, raw, spec, notes), "_label": _labels(outcomes, raw, spec)})
     strangers = int(known["_id"].is_in(ids.implode()).not_().sum())
+    if strangers == known.height:
+        raise InputError(
+            f"{outcomes.name}: column {spec.columns.prediction_id!r}: none of its {known.height:,} ids, such as "
+            f"{known['_id'][0]!r}, is a prediction's in the history, such as {ids[0]!r}"
+        )
     joined = ids.alias("_id").to_frame().join(known, on="_id", how="left", maintain_order="left")
     joins = f"{known.height - strangers:,} labels joined, {strangers:,} name no prediction"
     notes += [*outcomes.notes, f"{outcomes.name}: {joins}"]

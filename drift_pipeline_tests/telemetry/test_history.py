@@ -443,10 +443,16 @@ def test_a_list_among_numbers_is_told_with_its_file(tmp_path: Path) -> None:
     assert refusal(tmp_path, small()) == f"{tmp_path / '2.parquet'}: column 'x' is List(Int64), but Int64 in 1.parquet"
 
 
+def test_a_delta_table_whose_path_its_reader_cannot_follow_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a b"
+    pl.DataFrame({"ts": [1, 2], "x": [1.0, 2.0], "y": [0, 1]}).write_delta(path)
+    assert refusal(path, small()) == f"{path}: a Delta table's path must be of ASCII letters without blanks; move it"
+
+
 def test_bytes_that_are_no_text_are_no_feature(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     pl.DataFrame({"ts": [1, 2], "x": [b"\xff", b"a"], "y": [0, 1]}).write_parquet(path)
-    assert refusal(path, small()).startswith(f"{path}: is not UTF-8")
+    assert refusal(path, small()).startswith(f"{path}: is not UTF-8 in a column of bytes")
 
 
 def test_bytes_that_are_text_are_read_as_text(tmp_path: Path) -> None:
@@ -487,7 +493,12 @@ def test_outcomes_replace_what_the_history_itself_says_or_lacks(tmp_path: Path) 
             "{file}: line 4: column 'id': the prediction id 'a' stands already at {file}: l",
         ),
         (["a,0", "b,maybe"], "id,y", "{file}: line 3: column 'y': 'maybe' is neither a number nor true or false; "),
-        (["x,0", "z,1"], "id,y", "{file}: column 'y' holds no label at all; both classes are needed"),
+        (
+            ["01,0", "02,1"],
+            "id,y",
+            "{file}: column 'id': none of its 2 ids, such as '01', is a prediction's in the history, such as 'a'",
+        ),
+        (["a,", "b,"], "id,y", "{file}: column 'y' holds no label at all; both classes are needed"),
         (["a,0", "b,0"], "id,y", "{file}: column 'y' holds only negative labels; both classes are needed"),
         (["a,0"], "key,y", "{file}: no column 'id'; there are: key, y"),
         ([], "id,y", "{file}: holds no rows"),

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.errors import InputError
-from drift_pipeline.telemetry.tables.files import clean
-from drift_pipeline.telemetry.tables.levels import levels
+from drift_pipeline.telemetry.tables.files import clean, first_line
+from drift_pipeline.telemetry.tables.levels import levels, text_of_times
 
 _NO_VALUE = ("None", "nan", "NaT", "<NA>")
 
@@ -23,15 +23,19 @@ def as_frame(data: Any) -> pl.DataFrame:
         names = clean([str(name) for name in data.columns], Path("the table"))
         return pl.DataFrame({name: _series(data.iloc[:, at]) for at, name in enumerate(names)})
     if hasattr(data, "__arrow_c_stream__"):
-        return pl.DataFrame(data)
+        try:
+            return pl.DataFrame(data)
+        except pl.exceptions.DuplicateError as error:
+            raise InputError(f"the table: two columns have one name: {first_line(error)}") from error
     raise InputError(f"a {type(data).__name__} is no table; give a path, or a frame of Polars, pandas or Arrow")
 
 
 def _series(values: Any) -> pl.Series:
     """Values of several Python types as texts, such as pandas writes them to a file."""
     try:
-        found = pl.Series(values)
-    except (TypeError, ValueError):  # Arrow's errors among them
+        is_period = str(getattr(values, "dtype", "")).startswith("period")  # Arrow would count months since 1970
+        found = None if is_period else pl.Series(values)
+    except (TypeError, ValueError, OverflowError):  # Arrow's errors among them
         found = None
     if found is not None and found.dtype != pl.Object:
         return found
@@ -43,5 +47,7 @@ def united(parts: Sequence[pl.Series]) -> pl.Series:
     """One series of what files of several types hold: numbers stay numbers, else all are texts."""
     types = {part.dtype for part in parts}
     if len(types) > 1 and not all(dtype.is_numeric() or dtype == pl.Null for dtype in types):
-        parts = [part.cast(pl.String) if part.dtype.is_temporal() else levels(part, "text") for part in parts]
+        parts = [text_of_times(part) if part.dtype.is_temporal() else levels(part, "text") for part in parts]
+    elif len(types) > 1:  # 0.1 is 0.1 also where it has 32 bits
+        parts = [part.cast(pl.String).cast(pl.Float64) if part.dtype == pl.Float32 else part for part in parts]
     return pl.concat([part.to_frame() for part in parts], how="vertical_relaxed").to_series()

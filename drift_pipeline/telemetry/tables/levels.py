@@ -92,7 +92,9 @@ def levels(values: pl.Series, form: Form, missing: Collection[str] = ()) -> pl.S
     plain = _plain(values, form)
     if plain is not None and not missing:
         return plain
-    if values.dtype in (pl.Categorical, pl.Enum) or values.dtype.is_temporal() or values.dtype.is_decimal():
+    if values.dtype.is_temporal():
+        values = text_of_times(values)
+    elif values.dtype in (pl.Categorical, pl.Enum) or values.dtype.is_decimal():
         values = values.cast(pl.String)
     elif values.dtype == pl.Float32:  # 0.1 is 0.1, not 0.10000000149
         values = values.cast(pl.String).cast(pl.Float64)
@@ -103,6 +105,14 @@ def levels(values: pl.Series, form: Form, missing: Collection[str] = ()) -> pl.S
         values.alias("value").to_frame().join(table, on="value", how="left", nulls_equal=True, maintain_order="left")
     )
     return joined["level"].alias(values.name)
+
+
+def text_of_times(values: pl.Series) -> pl.Series:
+    """One text a time, in whatever unit it is stored: a fraction only where there is one; durations as in ISO 8601."""
+    if values.dtype == pl.Duration:
+        return values.dt.to_string("iso")
+    texts = values.dt.to_string("%H:%M:%S%.f") if values.dtype == pl.Time else values.cast(pl.String)
+    return texts.str.replace(r"(\.\d*?)0+([+-].*)?$", "$1$2").str.replace(r"\.([+-].*)?$", "$1")
 
 
 def _plain(values: pl.Series, form: Form) -> pl.Series | None:

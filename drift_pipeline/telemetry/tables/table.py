@@ -224,7 +224,14 @@ def _unreadable(source: Source, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
     if "utf-8" in str(error) or "utf8" in str(error):
-        return InputError(f"{source.path}: {not_utf8(error)}")
+        told = (
+            not_utf8(error)
+            if source.format == "csv"
+            else "is not UTF-8 in a column of bytes; save it as text, or leave it out"
+        )
+        return InputError(f"{source.path}: {told}")
+    if source.format == "delta" and isinstance(error, FileNotFoundError) and "%" in str(error):
+        return InputError(f"{source.path}: a Delta table's path must be of ASCII letters without blanks; move it")
     return InputError(f"{source.path}: cannot be read: {ragged_line(source) or first_line(error)}")
 
 

@@ -1,11 +1,18 @@
 """A level is the same text whatever type it has; one value and a column of values are brought to it alike."""
 
+from datetime import time, timedelta
+from typing import Literal
+
+import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Form
+from drift_pipeline.telemetry.tables.frames import as_frame, united
 from drift_pipeline.telemetry.tables.levels import form_of, level, levels, off_form
 
 FORMS: tuple[Form, ...] = ("text", "integer", "decimal", "boolean")
@@ -92,3 +99,44 @@ def test_missing_is_what_is_listed_whatever_its_spelling() -> None:
     assert level("-999.0", "integer", ["-999"]) is None
     assert levels(pl.Series([-999.0, 1.0]), "integer", ["-999"]).to_list() == [None, "1"]
     assert level("NA", "text") == "NA"
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_a_time_is_one_level_in_whatever_unit_it_is_stored(unit: Literal["ms", "us", "ns"]) -> None:
+    texts = pl.Series(["2025-01-02 00:00:00", "2025-01-02 03:04:05.6"])
+    times = texts.str.to_datetime().cast(pl.Datetime(unit))
+    assert levels(times, "text").to_list() == texts.to_list()
+    zoned = times.dt.replace_time_zone("Europe/Berlin")
+    assert levels(zoned, "text").to_list() == ["2025-01-02 00:00:00+01:00", "2025-01-02 03:04:05.6+01:00"]
+    assert levels(pl.Series([timedelta(hours=2), None], dtype=pl.Duration(unit)), "text").to_list() == ["PT2H", None]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        (pl.Series([0.1], dtype=pl.Float32), pl.Series([0.1]), ["0.1", "0.1"]),
+        (pl.Series([2**53 + 1]), pl.Series([2**63 + 1], dtype=pl.UInt64), [str(2**53 + 1), str(2**63 + 1)]),
+        (pl.Series([1]), pl.Series([timedelta(hours=2)]), ["1", "PT2H"]),
+    ],
+)
+def test_files_of_two_types_keep_their_values(first: pl.Series, second: pl.Series, wanted: list[str]) -> None:
+    assert levels(united([first, second]), "decimal").to_list() == wanted
+
+
+def test_a_time_of_day_keeps_its_fraction() -> None:
+    assert levels(pl.Series([time(10, 20), time(10, 20, 30, 500)]), "text").to_list() == ["10:20:00", "10:20:30.0005"]
+
+
+def test_months_of_pandas_are_texts() -> None:
+    frame = as_frame(pd.DataFrame({"month": pd.period_range("2025-01", "2025-02", freq="M")}))
+    assert frame["month"].to_list() == ["2025-01", "2025-02"]
+
+
+def test_two_arrow_columns_of_one_name_are_refused() -> None:
+    with pytest.raises(InputError, match="two columns have one name"):
+        as_frame(pa.table([[1], [2]], names=["a", "a"]))
+
+
+def test_a_whole_number_beyond_64_bits_is_a_text_of_a_pandas_frame() -> None:
+    frame = as_frame(pd.DataFrame({"id": pd.Series([1, 2**70], dtype=object)}))
+    assert levels(frame["id"], "integer").to_list() == ["1", str(2**70)]
