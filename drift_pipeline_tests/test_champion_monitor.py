@@ -240,21 +240,21 @@ def test_the_multivariate_check_reads_each_day_once_and_needs_eight_of_them(
 
 
 def test_labels_that_came_are_counted_whoever_joins_them_and_whichever_process_asks(lived: Lived) -> None:
-    """500 labels, 20 of predictions that nobody made: what a person counts in the table is what the screen says."""
+    """700 labels, 20 of predictions that nobody made: what a person counts in the table is what the screen says."""
     now = lived.baseline_at + 2 * HOUR
     lived.lake.append("predictions", _served(lived.frame[:700]), 1)
-    strange = pl.concat([_known(lived.frame[:480]), _known(lived.frame[:20]).with_columns(_id="x" + pl.col("_id"))])
+    strange = pl.concat([_known(lived.frame[:680]), _known(lived.frame[:20]).with_columns(_id="x" + pl.col("_id"))])
     lived.lake.append("outcomes", strange, 1)
     steady = lived.kept[MINUTE]
-    expected = {"landed": 500, "joined": 480, "judged": 400}  # of the last hour before the labels' delay
+    expected = {"landed": 700, "joined": 680, "judged": 400}  # of the last hour before the labels' delay
     assert steady.labels(steady.observe(now)) == expected
     again = lived.monitor(MINUTE)
     again.restore(now)
     assert again.labels(again.observe(now, keep=False)) == expected
-    lived.lake.append("outcomes", _known(lived.frame[480:600]), 2)
+    lived.lake.append("outcomes", _known(lived.frame[680:700]), 2)
     for monitor in (steady, again):
         found = monitor.labels(monitor.observe(now + MINUTE, keep=False))
-        assert (found["landed"], found["joined"]) == (620, 600)
+        assert (found["landed"], found["joined"]) == (720, 700)
 
 
 def test_a_home_from_before_labels_were_counted_tells_those_that_were_joined(lived: Lived) -> None:

@@ -39,7 +39,7 @@ def test_requests_of_a_changed_world_become_an_incident_a_decision_and_a_candida
         key, url = drift("producer", "add", "app").out.strip(), drill.serve()
         answered = landed = 0
         for seed in range(15):
-            asked = ("--rate", 400, "--for", "2s", "--seed", seed, "--drift", "concept@0s:1.25", "--json")
+            asked = ("--rate", 400, "--for", "2s", "--seed", seed, "--drift", "concept@0s:2", "--json")
             answered += drift("simulate", MODEL, "--url", url, "--key", key, *asked).summary["answered"]
             landed += drift("capture", "--once", "--json").summary["predictions"]
             assert drift("tick").code == 0

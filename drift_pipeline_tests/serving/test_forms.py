@@ -74,7 +74,7 @@ def table() -> pl.DataFrame:
     )
 
 
-def written(folder: Path, door: str) -> History:
+def written(folder: Path, door: str, spec: ModelSpec = SPEC) -> History:
     """The history as a file of one kind, read."""
     floats = table().with_columns(pl.col("grade").cast(pl.Float64))
     if door == "parquet":
@@ -85,7 +85,7 @@ def written(folder: Path, door: str) -> History:
         path = folder / "h.csv"
         shown = floats.with_columns(pl.col("flag").cast(pl.String).str.to_titlecase())  # as pandas writes them
         shown.write_csv(path)
-    return read_history(path, SPEC)
+    return read_history(path, spec)
 
 
 class Adopted:
@@ -93,7 +93,7 @@ class Adopted:
 
     def __init__(self, folder: Path, door: str = "csv", spec: ModelSpec = SPEC, **options: Any) -> None:
         self.settings, self.clock = Settings(home=folder / "home", database=""), ManualClock(NOW)
-        history = written(folder, door)
+        history = written(folder, door, spec)
         with opened(self.settings, self.clock, new=True) as at:
             adopt(at, spec, history, **options)
 

@@ -171,7 +171,7 @@ class Slices:
         Its ends must be whole hours, and whole days where hours were folded already; whole minutes under a day, where
         minutes are kept: such a window moves on from where it stood, at the cost of what enters and leaves it.
         """
-        if self.by_minute and nominal(window) < DAY:
+        if self.by_minute and window.length <= MINUTES_KEPT:
             return self._moved(window)
         return merge(self.binning, [profile for _, profile in self._parts(window)])
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.counting.binning import SCORE, Ints
-from drift_pipeline.detection.counting.windows import Slices, nominal
+from drift_pipeline.detection.counting.windows import MINUTES_KEPT, Slices, nominal
 from drift_pipeline.detection.judging.cohorts import Cohort, cohorts, lost_of
 from drift_pipeline.detection.judging.residuals import mae_kpi, residuals_kpi
 from drift_pipeline.detection.judging.tick import Tick, last_rows, off, why_off
@@ -19,9 +19,9 @@ from drift_pipeline.detection.statistics.auroc import Auroc, binned_auroc
 from drift_pipeline.detection.thresholds import FAR_BEYOND, LEAST_ROWS, auroc_z, times_over
 
 LEAST_OF_A_CLASS = 50
+LEAST_HELD_OUT = 200  # of a class, in the held-out rows of some hours: fewer vary by more than a fall that matters
 LEAST_IN_DOUBT = 20  # of a class, below which not even a bound far beyond the threshold is told
 MATURE = 0.95
-_TOO_FEW_HELD_OUT = "the held-out rows of these hours of the day are too few to compare with"
 
 
 def auroc(tick: Tick) -> KpiResult:
@@ -34,7 +34,9 @@ def auroc(tick: Tick) -> KpiResult:
         return KpiResult("auroc", Verdict.INCONCLUSIVE, None, -drop, None, None, 0, reason)
     return _worst(
         [
-            tick.keep(f"auroc {cohort.length}", cohort.key(tick.slices), partial(_judged_auroc, tick, drop, cohort))
+            tick.keep(
+                f"auroc {cohort.length}", cohort.key(tick.slices), partial(_judged_auroc, tick, baseline, drop, cohort)
+            )
             for cohort in cohorts(tick)
         ]
     )
@@ -50,14 +52,14 @@ def _worst(results: Sequence[KpiResult]) -> KpiResult:
 
 def labelled_scores(slices: Slices, window: Window) -> tuple[Ints, Ints, int]:
     """Positives and negatives per score bin, and how many rows were scored."""
-    if nominal(window) < DAY and slices.by_minute:
+    if window.length <= MINUTES_KEPT and slices.by_minute:
         profile = slices.merge(window)
         return *profile.labelled_scores(), int(profile.bins(SCORE).sum())
     scored = slices.column(window, SCORE)[: slices.binning.columns[SCORE].bins].sum()
     return slices.column(window, "label:1"), slices.column(window, "label:0"), int(scored)
 
 
-def _judged_auroc(tick: Tick, drop: float, cohort: Cohort) -> KpiResult:
+def _judged_auroc(tick: Tick, held_out: Auroc, drop: float, cohort: Cohort) -> KpiResult:
     length, held = cohort.length, nominal(cohort.window)
     if cohort.waits:
         labelled = tick.slices.labelled()
@@ -73,9 +75,7 @@ def _judged_auroc(tick: Tick, drop: float, cohort: Cohort) -> KpiResult:
     few = min(positives.sum(), negatives.sum()) < LEAST_IN_DOUBT
     if silent := (doubt if few else "") or lost_of(tick, cohort, labelled):
         return result(Verdict.INCONCLUSIVE, doubt or silent)
-    baseline = _baseline_auroc(tick.reference, cohort.window)
-    if baseline is None:
-        return result(Verdict.INCONCLUSIVE, _TOO_FEW_HELD_OUT)
+    baseline = _baseline_auroc(tick.reference, held_out, cohort.window)
     now_auroc = binned_auroc(positives, negatives, atom=tick.reference.binning.score_atom)
     delta = now_auroc.value - baseline.value
     error = tick.reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
@@ -110,16 +110,15 @@ def _lack(positives: Ints, negatives: Ints, scored: int) -> str:
     return ""
 
 
-def _baseline_auroc(reference: Reference, window: Window) -> Auroc | None:
-    """Of the held-out rows; in a window under a day, of its hours of the day, None where they are too few."""
-    if nominal(window) >= DAY:
-        return reference.auroc
-    if reference.by_hour_of_day is None:
-        return None
-    positives, negatives = (side[reference.hours_of_day(window)].sum(axis=0) for side in reference.by_hour_of_day)
-    if min(positives.sum(), negatives.sum()) < LEAST_OF_A_CLASS:
-        return None
-    return binned_auroc(positives, negatives, atom=reference.binning.score_atom)
+def _baseline_auroc(reference: Reference, baseline: Auroc, window: Window) -> Auroc:
+    """Of the held-out rows; in a window under a day of its hours, and of as many about them as hold enough labels."""
+    if reference.by_hour_of_day is None or nominal(window) >= DAY:
+        return baseline
+    for hours in reference.hours_near(window):
+        positives, negatives = (side[hours].sum(axis=0) for side in reference.by_hour_of_day)
+        if min(positives.sum(), negatives.sum()) >= LEAST_HELD_OUT:
+            return binned_auroc(positives, negatives, atom=reference.binning.score_atom)
+    return baseline
 
 
 def errors(tick: Tick) -> dict[str, KpiResult]:
@@ -139,8 +138,6 @@ def _judged_errors(tick: Tick, cohort: Cohort) -> tuple[KpiResult, KpiResult]:
     counts, held = tick.slices.merge(cohort.window).counts, nominal(cohort.window)
     scored = int(counts[binning.slots[SCORE]][: binning.columns[SCORE].bins].sum())
     labelled = int(counts[binning.slots["errors"]][0])
-    if tick.reference.errors is not None and healthy is None:
-        return _both(tick, cohort, labelled, _TOO_FEW_HELD_OUT)
     if labelled >= max(LEAST_ROWS, MATURE * scored) and (lack := lost_of(tick, cohort, labelled)):
         return _both(tick, cohort, labelled, lack)
     return (
@@ -171,11 +168,10 @@ def _both(tick: Tick, cohort: Cohort, labelled: int, why: str) -> tuple[KpiResul
 def _baseline_errors(reference: Reference, window: Window) -> HeldOut | None:
     """As of `_baseline_auroc`."""
     whole = reference.errors
-    if whole is None or nominal(window) >= DAY:
+    if whole is None or reference.by_hour_of_day is None or nominal(window) >= DAY:
         return whole
-    if reference.by_hour_of_day is None:
-        return None
-    errors, counts = (side[reference.hours_of_day(window)].sum(axis=0) for side in reference.by_hour_of_day)
-    if errors[0] < LEAST_ROWS:
-        return None
-    return replace(whole, mae=mae_of(reference.binning, errors), counts=counts[: len(whole.counts)])
+    for hours in reference.hours_near(window):
+        errors, counts = (side[hours].sum(axis=0) for side in reference.by_hour_of_day)
+        if errors[0] >= 2 * LEAST_HELD_OUT:
+            return replace(whole, mae=mae_of(reference.binning, errors), counts=counts[: len(whole.counts)])
+    return whole

@@ -1,6 +1,7 @@
 """The reference: what healthy looked like, frozen with a model version, and how much it varied by itself."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -88,9 +89,11 @@ class Reference:
         """The hour of the cycle that the moment lies in."""
         return self.zone.hour_of_week(moment) % len(self.by_hour)
 
-    def hours_of_day(self, window: Window) -> list[int]:
-        """The hours of the day that the window touches."""
-        return sorted({hour % 24 for hour in self.touched(window)})
+    def hours_near(self, window: Window) -> Iterator[list[int]]:
+        """The hours of the day that the window touches, then with an hour more on both ends, up to the whole day."""
+        own = {hour % 24 for hour in self.touched(window)}
+        for more in range(13):
+            yield sorted({(hour + by) % 24 for hour in own for by in range(-more, more + 1)})
 
     def matched(self, window: Window, lost: frozenset[int] = frozenset()) -> ColumnCounts:
         """What the reference holds of the hours of the week (or day) that the window touches.

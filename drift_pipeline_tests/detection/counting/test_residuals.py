@@ -114,14 +114,15 @@ def test_residuals_that_are_distributed_otherwise_are_warned_of(world: World, bi
 @pytest.mark.parametrize("lacking", ["labels", "rows"])
 def test_too_few_labels_tell_nothing(world: World, lacking: str) -> None:
     if lacking == "labels":
-        frame = rows(6, 7, 42, noise=3).with_columns(
+        frame = rows(6, 7, 42, noise=1.1).with_columns(
             _label=pl.when(pl.int_range(pl.len()) % 10 == 0).then(None).otherwise(pl.col("_label"))
         )
         message = "90% of the predictions have their label, 95% are needed"
     else:
-        frame, message = rows(6, 1, 42, noise=3, per_day=150), "150 labels, 200 are needed"
+        frame, message = rows(6, 1, 42, noise=1.1, per_day=150), "150 labels, 200 are needed"
     for kpi in kpis(last(world, frame)):
-        assert (kpi.verdict, kpi.reason) == (INCONCLUSIVE, message)
+        assert kpi.verdict == INCONCLUSIVE
+        assert kpi.reason.startswith(message)
 
 
 def test_kpis_that_are_off_are_not_configured(world: World) -> None:

@@ -150,7 +150,7 @@ def sparse(per_day: int, days: int = 400) -> pl.DataFrame:
         (
             5,
             400,
-            "at 5.0 rows a day drift can never be judged: 200 rows take 40 d, and no window is longer than 28d",
+            "at 5.0 rows a day drift can be judged from windows of 49d on (3 of 4 columns)",
         ),
         (
             24,
@@ -159,7 +159,7 @@ def sparse(per_day: int, days: int = 400) -> pl.DataFrame:
             "of any length with 200 effective rows",
         ),
     ],
-    ids=["busy", "by the hour", "by the day", "by the week", "by the month", "too sparse for ever", "too short"],
+    ids=["busy", "by the hour", "by the day", "by the week", "by the month", "by its last rows", "too short"],
 )
 def test_what_the_references_pace_lets_be_judged_is_its_first_line(per_day: int, days: int, drift: str) -> None:
     reference = World.on(sparse(per_day, days), SPEC, MINUTE).reference
