@@ -120,7 +120,10 @@ def numeric_bins(values: pl.Series, z_threshold: float, bins: int = FINE_BINS) -
         return NumericBins(np.empty(0), np.zeros(1, bool), np.zeros(1, np.int64), 0.0, 1.0, z_threshold)
     quantiles = x[np.linspace(0, len(x) - 1, bins + 1).round().astype(int)]
     atoms = _atoms(x, quantiles)
-    cuts = np.unique(np.concatenate([quantiles[1:-1], atoms, np.nextafter(atoms, -np.inf)]))
+    with np.errstate(over="ignore"):
+        below = np.nextafter(atoms, -np.inf)
+    below = below[np.isfinite(below)]  # nothing is below the least of all floats
+    cuts = np.unique(np.concatenate([quantiles[1:-1], atoms, below]))
     counts = np.bincount(np.searchsorted(cuts, x, side="left"), minlength=len(cuts) + 1)
     low, high = x[int(0.001 * (len(x) - 1))], x[int(np.ceil(0.999 * (len(x) - 1)))]
     clipped = np.clip(x, low, high)

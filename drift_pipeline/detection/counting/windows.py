@@ -171,9 +171,13 @@ class Slices:
         Its ends must be whole hours, and whole days where hours were folded already; whole minutes under a day, where
         minutes are kept: such a window moves on from where it stood, at the cost of what enters and leaves it.
         """
-        if self.by_minute and window.length <= MINUTES_KEPT:
+        if self.by_minute and window.length <= MINUTES_KEPT and not self.is_of_hours(window):
             return self._moved(window)
         return merge(self.binning, [profile for _, profile in self._parts(window)])
+
+    def is_of_hours(self, window: Window) -> bool:
+        """Whether both ends are whole hours, of which the profiles are kept for longer than minutes."""
+        return all(self.zone.floor(end, HOUR) == end for end in (window.start, window.end))
 
     def column(self, window: Window, slot: str) -> Ints:
         """One part of the window's counters, such as `label:1`, without merging the rest; its ends as for `merge`."""

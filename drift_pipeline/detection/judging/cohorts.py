@@ -28,8 +28,8 @@ def cohorts(tick: Tick) -> Iterator[Cohort]:
 
     A window under a day, or of one, waits until it has its whole length; a longer one holds the whole days since
     monitoring began, one at least. Of labels that take so long that hours are folded, a day is one by the calendar.
-    Where labels come within the hour, a day begins with the whole hours since monitoring began, more than two, which
-    are held against the same hours of the held-out rows.
+    Where labels come within the hour, a day begins with the whole hours since monitoring began, which are held against
+    the same hours of the held-out rows.
     """
     slices, delay = tick.slices, tick.spec.outcome.delay
     quick = slices.by_minute and delay <= MINUTES_KEPT - HOUR
@@ -41,7 +41,7 @@ def cohorts(tick: Tick) -> Iterator[Cohort]:
             window = tick.whole_days(window)
         is_whole = nominal(window) >= DAY if length > DAY else window.start >= slices.baseline_at
         begun = slices.zone.ceil(slices.baseline_at, HOUR)
-        if length == DAY and quick and not is_whole and begun + MINUTES_KEPT < window.end:
+        if length == DAY and quick and not is_whole and begun + HOUR <= window.end:
             window, is_whole = Window(begun, window.end), True
         yield Cohort(length, window, "" if is_whole else _waits(tick))
 

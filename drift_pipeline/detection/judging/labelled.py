@@ -8,7 +8,7 @@ import numpy as np
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.counting.binning import SCORE, Ints
-from drift_pipeline.detection.counting.windows import MINUTES_KEPT, Slices, nominal
+from drift_pipeline.detection.counting.windows import Slices, nominal
 from drift_pipeline.detection.judging.cohorts import Cohort, cohorts, lost_of
 from drift_pipeline.detection.judging.residuals import mae_kpi, residuals_kpi
 from drift_pipeline.detection.judging.tick import Tick, last_rows, off, why_off
@@ -52,7 +52,7 @@ def _worst(results: Sequence[KpiResult]) -> KpiResult:
 
 def labelled_scores(slices: Slices, window: Window) -> tuple[Ints, Ints, int]:
     """Positives and negatives per score bin, and how many rows were scored."""
-    if window.length <= MINUTES_KEPT and slices.by_minute:
+    if slices.by_minute and not slices.is_of_hours(window):
         profile = slices.merge(window)
         return *profile.labelled_scores(), int(profile.bins(SCORE).sum())
     scored = slices.column(window, SCORE)[: slices.binning.columns[SCORE].bins].sum()
@@ -79,7 +79,8 @@ def _judged_auroc(tick: Tick, held_out: Auroc, drop: float, cohort: Cohort) -> K
     now_auroc = binned_auroc(positives, negatives, atom=tick.reference.binning.score_atom)
     delta = now_auroc.value - baseline.value
     error = tick.reference.auroc_phi**0.5 * float(np.hypot(now_auroc.standard_error, baseline.standard_error))
-    upper = delta + auroc_z(held) * error + now_auroc.slack + baseline.slack
+    slides = max(held, DAY) if length >= DAY else held  # how often it is looked at anew
+    upper = delta + auroc_z(slides) * error + now_auroc.slack + baseline.slack
     words = f"AUROC {now_auroc.value:.3f} against {baseline.value:.3f} held out"
     if tick.reference.sparse:
         words = f"{words} ({last_rows(labelled, held)})"
