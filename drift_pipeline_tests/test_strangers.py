@@ -243,3 +243,17 @@ def test_a_score_that_is_no_probability_is_refused_with_its_line(odd: str, tmp_p
     (tmp_path / "spec.yaml").write_text(f"{SPEC}{{x: numeric}}\nprediction: {{score: s}}\n")
     ended = drift("compare", tmp_path / "was.csv", tmp_path / "now.csv", "--spec", tmp_path / "spec.yaml")
     assert (ended.code, f"now.csv: line 502: column 's': '{odd}' is" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["line feeds", "Windows"])
+def test_blank_lines_of_a_csv_are_no_rows(tmp_path: Path, end: str) -> None:
+    rows = [f"{number % 7},{number}.5" for number in range(N)]
+    (tmp_path / "plain.csv").write_text(end.join(["level,x", *rows, ""]), newline="")
+    gaps = ["level,x", *rows[:300], *[""] * 50, *rows[300:], "", "", ""]
+    (tmp_path / "gaps.csv").write_text(end.join(gaps), newline="")
+    found = drift("compare", tmp_path / "plain.csv", tmp_path / "gaps.csv", "--json").summary
+    assert (found["verdict"], found["rows"]) == ("OK", {"reference": N, "current": N})
+    (tmp_path / "bad.csv").write_text(end.join([*gaps[:-3], "3,what"]), newline="")
+    (tmp_path / "spec.yaml").write_text(f"{SPEC}{{x: numeric}}\n")
+    ended = drift("compare", tmp_path / "plain.csv", tmp_path / "bad.csv", "--spec", tmp_path / "spec.yaml")
+    assert (ended.code, f"line {N + 52}" in ended.err) == (2, True), ended.err

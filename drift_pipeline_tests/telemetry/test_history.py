@@ -323,9 +323,10 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     assert refusal(path, small()).startswith(f"{path}: line 7: column 'ts': 'then' is not a time")
 
 
-def test_a_blank_line_is_a_row_without_a_time(tmp_path: Path) -> None:
-    path = csv(tmp_path, [GOOD[0], "", GOOD[1]])
-    assert refusal(path) == f"{path}: line 3: column 'id': an empty field is no id; every prediction needs one"
+def test_a_blank_line_is_no_row_and_the_lines_below_it_keep_their_numbers(tmp_path: Path) -> None:
+    assert read_history(csv(tmp_path, [GOOD[0], "", GOOD[1]]), SPEC).frame.height == 2
+    path = csv(tmp_path, [GOOD[0], "", GOOD[1].replace("b,", ",", 1)], name="gap.csv")
+    assert refusal(path) == f"{path}: line 4: column 'id': an empty field is no id; every prediction needs one"
 
 
 def test_a_repeated_id_is_told_with_both_lines(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO, TextIOWrapper
 from itertools import islice
@@ -29,7 +30,8 @@ _WITH_NUL = f"it holds NUL bytes: it is damaged, or UTF-16; {_SAVE.format('UTF-1
 
 @dataclass(frozen=True)
 class Source:
-    """One file, Delta table or frame. `header`: a CSV's names as they are written there; `skipped`: lines above it."""
+    """One file, Delta table or frame. `header`: a CSV's names as they are written there; `skipped`: lines above it;
+    `gaps`: it has blank lines, which are no rows where there are several columns."""
 
     path: Path
     format: Literal["csv", "parquet", "delta", "frame"]
@@ -37,12 +39,13 @@ class Source:
     header: tuple[str, ...] = ()
     skipped: int = 0
     frame: pl.DataFrame | None = None
+    gaps: bool = False
 
     @property
     def dialect(self) -> tuple[object, ...]:
         """Neighbours with the same one are read by one plan; a Delta table or a frame stands for itself."""
         alone = self.path if self.format in ("delta", "frame") else None
-        return self.format, self.separator, self.header, self.skipped, alone
+        return self.format, self.separator, self.header, self.skipped, self.gaps, alone
 
 
 def sources(path: Path) -> list[Source]:
@@ -89,6 +92,7 @@ def plan_of(run: list[Source]) -> pl.LazyFrame:
             plan = pl.scan_csv(
                 files, infer_schema=False, glob=False, separator=first.separator, skip_rows=first.skipped
             )
+            plan = plan.filter(pl.any_horizontal(pl.all().is_not_null())) if first.gaps else plan
     schema = plan.collect_schema()
     names = clean(first.header or schema.names(), first.path)
     return plan.select(
@@ -138,11 +142,24 @@ def _csv(path: Path) -> Source:
     if "\n" not in text and "\r" in text:
         raise InputError(f"{path}: its lines end with a carriage return alone; save it with line feeds")
     if told := re.fullmatch(r"\"?sep=(.)\"?\s*", lines[0]):  # Excel's own
-        return Source(path, "csv", told[1], tuple(_split(lines[1:], told[1])[0]), 1)
+        names = tuple(_split(lines[1:], told[1])[0])
+        return Source(path, "csv", told[1], names, 1, gaps=len(names) > 1 and _has_gaps(path))
     separator = _separator(lines, path)
     if any(re.match(r'[ \t]+".*"$', cell) for record in _split(lines, separator) for cell in record):
         raise InputError(f"{path}: a blank stands before a quote; separate quoted fields by {separator!r} alone")
-    return Source(path, "csv", separator, tuple(_split(lines, separator)[0]))
+    names = tuple(_split(lines, separator)[0])
+    return Source(path, "csv", separator, names, gaps=len(names) > 1 and _has_gaps(path))
+
+
+def _has_gaps(path: Path) -> bool:
+    """Whether a line is blank."""
+    with suppress(*_CSV_ERRORS), _unpacked(path) as opened:  # what cannot be read is told where it is read
+        end = b""
+        while part := opened.read(1 << 20):
+            if b"\n\n" in (seen := (end + part).replace(b"\r", b"")):
+                return True
+            end = seen[-1:]
+    return False
 
 
 def _head(path: Path) -> bytes:
@@ -216,7 +233,8 @@ def records(source: Source) -> Iterator[tuple[int, list[str]]]:
         for record in reader:
             begun = begun or bool(record)
             if begun and not skipped:
-                yield start, record
+                if not source.gaps or any(record):
+                    yield start, record
             elif begun:
                 skipped -= 1
                 begun = False
