@@ -242,8 +242,8 @@ def _column(finding: FeatureFinding, sides: ComparedColumns, threshold: float) -
     numeric = k < before.layout.numeric
     shares = [float(side.beyond[k] / max(side.rows[k], 1)) for side in (before, after)]
     missing = [float(side.lacking[k] / max(side.lacking[k] + side.rows[k], 1)) for side in (before, after)]
-    verdict = Verdict.OK
-    if finding.drift is None:
+    verdict, empty = Verdict.OK, not (before.rows[k] or after.rows[k])
+    if finding.drift is None or empty:
         verdict = Verdict.INCONCLUSIVE
     elif finding.drift:
         verdict = Verdict.BREACH if finding.psi_lower > threshold else Verdict.WARN

@@ -164,6 +164,18 @@ def test_a_column_without_a_value_on_either_side_is_left_out_and_named(tmp_path:
     assert next(column.why for column in found.read if column.name == "w") == "left out: no value on either side"
 
 
+def test_a_watched_column_without_a_value_on_either_side_is_not_judged(tmp_path: Path) -> None:
+    sides = [table(3000, 9 + k).with_columns(w=pl.lit(None, pl.Float64)) for k in (0, 1)]
+    spec = sample_spec(features={"w": "numeric", "x": "numeric"})
+    found = compared(tmp_path, sides[0], sides[1], spec)
+    (column,) = (column for column in found.columns if column.finding.name == "w")
+    assert (column.verdict, column.finding.reason) == (
+        Verdict.INCONCLUSIVE,
+        "no value on either side: nothing to compare",
+    )
+    assert "w" in str(found.rolled_up.to_json())
+
+
 def test_more_missing_values_are_drift(tmp_path: Path) -> None:
     after = table(3000, 11).with_columns(w=pl.when(pl.int_range(pl.len()) % 5 > 0).then("w"))
     found = compared(tmp_path, table(3000, 12), after)
