@@ -120,10 +120,21 @@ def _plain(values: pl.Series, form: Form) -> pl.Series | None:
     dtype = values.dtype
     if (dtype.is_integer() and form != "boolean") or (dtype == pl.Boolean and form in ("boolean", "text")):
         return values.cast(pl.String)
+    if dtype == pl.String and form == "text" and _are_trimmed(values):
+        return values
     if dtype == pl.String and form == "text":
         stripped = values.str.strip_chars(BLANKS)
         return stripped.set(stripped == "", None)
     return None
+
+
+def _are_trimmed(values: pl.Series) -> bool:
+    """Whether a look at the distinct texts, where they are few, shows that none has blanks about it or is empty."""
+    distinct = values.unique()
+    if 4 * len(distinct) > len(values):
+        return False
+    stripped = distinct.str.strip_chars(BLANKS)
+    return bool(((stripped == distinct) & (stripped != "")).all())  # null is neither
 
 
 def form_of(values: pl.Series, missing: Collection[str] = ()) -> Form:

@@ -120,7 +120,8 @@ class Table:
     def applied(self, batches: Iterable[pl.DataFrame], reads: Reads) -> Iterator[pl.DataFrame]:
         """Batches from the table's start, read; of each only these columns."""
         done = 0
-        for raw in batches:
+        for batch in batches:
+            raw = batch.rechunk()  # many small files are many small chunks
             yield pl.DataFrame({name: self._read(raw[name], read, done) for name, read in reads.items()})
             done += raw.height
 
