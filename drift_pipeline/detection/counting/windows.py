@@ -168,8 +168,8 @@ class Slices:
     def merge(self, window: Window) -> Profile:
         """The window's profile.
 
-        Its ends must be whole hours, and whole days where hours were folded already; whole minutes under a day, where
-        minutes are kept: such a window moves on from where it stood, at the cost of what enters and leaves it.
+        Its ends must be whole hours, and whole days where hours were folded already; whole minutes up to two hours,
+        where minutes are kept: such a window moves on from where it stood, at the cost of what enters and leaves it.
         """
         if self.by_minute and window.length <= MINUTES_KEPT and not self.is_of_hours(window):
             return self._moved(window)
