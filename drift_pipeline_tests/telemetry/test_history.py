@@ -396,7 +396,7 @@ def test_a_spec_without_a_time_column_says_how_to_give_one(tmp_path: Path) -> No
         ("log.csv", b"ts,x,y\n", "{path}: holds no rows"),
         ("log.parquet", b"", "{path}: cannot be read: parquet: "),
         ("log.parquet", b"PAR1 not at all PAR1", "{path}: cannot be read: parquet: "),
-        ("log.csv", b"ts,x,y\n1,2,0\n\n2,3,1,4,5\n", "{path}: cannot be read: line 4 has 5 fields, but the header 3"),
+        ("log.csv", b"ts,x,y\n1,2,0\n\n2,3,1,4,5\n", "{path}: line 4 has 5 fields, but the header 3"),
         ("log.csv", b"ts,x,y\n\xe9,2,0\n", "{path}: is not UTF-8 (byte 8), perhaps Windows-1252"),
         ("log.csv.gz", gzip.compress(b"ts,x,y\n1,2,0\n" * 99)[:-12], "{path}: cannot be read: "),
         ("log.xlsx", b"PK", "{path}: cannot tell its format; it should end in one of .csv, .csv.gz, .parquet"),
@@ -410,7 +410,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content:
 
 def test_a_ragged_line_is_found_in_a_zipped_file_too(tmp_path: Path) -> None:
     path = csv(tmp_path, ["1,2,0", "2,3,1,4"], header="ts,x,y", name="log.csv.gz")
-    assert refusal(path, small()) == f"{path}: cannot be read: line 3 has 4 fields, but the header 3"
+    assert refusal(path, small()).startswith(f"{path}: line 3 has 4 fields, but the header 3")
 
 
 def test_a_parquet_file_that_is_cut_off_cannot_be_read(tmp_path: Path) -> None:

@@ -1,27 +1,26 @@
-"""Files of a table: which there are, what each is, and of a CSV its separator, its header and where a row stands."""
+"""Files of a table: which there are, what each is, and of a CSV its separator and its header."""
 
 import codecs
 import csv
 import gzip
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO, TextIOWrapper
+from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import polars as pl
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.telemetry.tables.lines import CSV_ERRORS, first_line, line_of, survey, unpacked
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 SEPARATORS = ",;\t|"
 _NO_SEPARATORS = ": ^~\x01"  # what others write, and nobody reads here
 _HEAD_BYTES, _HEAD_LINES = 1 << 16, 200
-_CSV_ERRORS = (OSError, EOFError, csv.Error)
 _OTHERS = {b"PAR1": "it is Parquet; name it .parquet", b"PK": "it is a zip or an Excel file; save it as CSV"}
 _ENCODED = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 _SAVE = "save it as UTF-8, such as by: iconv -f {} -t UTF-8"
@@ -143,37 +142,20 @@ def _csv(path: Path) -> Source:
         raise InputError(f"{path}: its lines end with a carriage return alone; save it with line feeds")
     if told := re.fullmatch(r"\"?sep=(.)\"?\s*", lines[0]):  # Excel's own
         names = tuple(_split(lines[1:], told[1])[0])
-        return Source(path, "csv", told[1], names, 1, gaps=len(names) > 1 and _has_gaps(path))
+        return Source(path, "csv", told[1], names, 1, gaps=survey(path, told[1], len(names)))
     separator = _separator(lines, path)
     if any(re.match(r'[ \t]+".*"$', cell) for record in _split(lines, separator) for cell in record):
         raise InputError(f"{path}: a blank stands before a quote; separate quoted fields by {separator!r} alone")
     names = tuple(_split(lines, separator)[0])
-    return Source(path, "csv", separator, names, gaps=len(names) > 1 and _has_gaps(path))
-
-
-def _has_gaps(path: Path) -> bool:
-    """Whether a line is blank."""
-    with suppress(*_CSV_ERRORS), _unpacked(path) as opened:  # what cannot be read is told where it is read
-        end = b""
-        while part := opened.read(1 << 20):
-            if b"\n\n" in (seen := (end + part).replace(b"\r", b"")):
-                return True
-            end = seen[-1:]
-    return False
+    return Source(path, "csv", separator, names, gaps=survey(path, separator, len(names)))
 
 
 def _head(path: Path) -> bytes:
     try:
-        with _unpacked(path) as opened:
+        with unpacked(path) as opened:
             return opened.read(_HEAD_BYTES)
-    except (*_CSV_ERRORS, gzip.BadGzipFile) as error:
+    except (*CSV_ERRORS, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: cannot be read: {first_line(error)}") from error
-
-
-def _unpacked(path: Path) -> IO[bytes]:
-    with path.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if zipped else path.open("rb")  # type: ignore[return-value]  # a GzipFile is read like one
 
 
 def not_utf8(error: Exception) -> str:
@@ -221,48 +203,9 @@ def _split(lines: list[str], separator: str) -> list[list[str]]:
         return [[""]]
 
 
-# where a row stands
-
-
-def records(source: Source) -> Iterator[tuple[int, list[str]]]:
-    """A CSV's records after blank lines at the top, each with its first line; a quoted field may hold lines."""
-    with _unpacked(source.path) as raw:
-        lines = TextIOWrapper(raw, encoding="utf-8", errors="replace", newline="")
-        reader = csv.reader(lines, delimiter=source.separator)
-        start, begun, skipped = 1, False, source.skipped
-        for record in reader:
-            begun = begun or bool(record)
-            if begun and not skipped:
-                if not source.gaps or any(record):
-                    yield start, record
-            elif begun:
-                skipped -= 1
-                begun = False
-            start = reader.line_num + 1
-
-
-def ragged_line(source: Source) -> str | None:
-    """Says which line of a CSV has more fields than its header."""
-    if source.format != "csv":
-        return None
-    try:
-        found = records(source)
-        _, header = next(found)
-        line, record = next((line, record) for line, record in found if len(record) > len(header))
-    except (StopIteration, *_CSV_ERRORS):
-        return None
-    return f"line {line} has {len(record)} fields, but the header {len(header)}"
-
-
 def place(source: Source, row: int) -> str:
     """`file: line 7`, or `file: row 6` where there are no lines; reads a CSV again to count them."""
+    line = None
     if source.format == "csv":
-        try:
-            return f"{source.path}: line {next(islice(records(source), row + 1, None))[0]}"
-        except (StopIteration, *_CSV_ERRORS):
-            pass
-    return f"{source.path}: row {row + 1}"
-
-
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        line = line_of(source.path, source.separator, source.skipped, row, gaps=source.gaps)
+    return f"{source.path}: row {row + 1}" if line is None else f"{source.path}: line {line}"

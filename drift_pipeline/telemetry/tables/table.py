@@ -13,14 +13,13 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.telemetry.tables.files import (
     Source,
     clean,
-    first_line,
     not_utf8,
     place,
     plan_of,
-    ragged_line,
     sources,
 )
 from drift_pipeline.telemetry.tables.frames import as_frame, united
+from drift_pipeline.telemetry.tables.lines import first_line, stray_quote
 from drift_pipeline.telemetry.tables.numbers import Column, Refuse
 
 BATCH_ROWS = 200_000
@@ -233,7 +232,8 @@ def _unreadable(source: Source, error: Exception) -> InputError:
         return InputError(f"{source.path}: {told}")
     if source.format == "delta" and isinstance(error, FileNotFoundError) and "%" in str(error):
         return InputError(f"{source.path}: a Delta table's path must be of ASCII letters without blanks; move it")
-    return InputError(f"{source.path}: cannot be read: {ragged_line(source) or first_line(error)}")
+    told = stray_quote(source.path, source.separator) if source.format == "csv" else None
+    return InputError(f"{source.path}: cannot be read: {told or first_line(error)}")
 
 
 def _batches(run: list[Source], columns: list[str], rows: int) -> Iterator[pl.DataFrame]:
