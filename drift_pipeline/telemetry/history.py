@@ -14,6 +14,7 @@ import polars as pl
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Form, ModelSpec
 from drift_pipeline.telemetry.tables.columns import (
+    Labels,
     Levels,
     forms_of,
     frequent_token,
@@ -61,7 +62,7 @@ def read_history(
     notes = list(table.notes)
     ids = _ids(table, raw, spec, notes)
     labelled = table if outcomes is None else Table.of(outcomes)
-    labels = _labels(table, raw, spec) if outcomes is None else _joined_labels(ids, labelled, spec, notes)
+    labels = _labels(table, raw, spec, notes) if outcomes is None else _joined_labels(ids, labelled, spec, notes)
     spec = forms_of(raw, spec)
     frame = pl.DataFrame(
         [
@@ -124,9 +125,13 @@ def _ids(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> 
     return ids
 
 
-def _labels(table: Table, raw: pl.DataFrame, spec: ModelSpec) -> pl.Series:
+def _labels(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> pl.Series:
     """A regression's number; else 1 where the outcome equals `outcome.positive`, 0 elsewhere. Null: not known."""
-    return table.read(raw[spec.outcome.column], reads_of_facts(spec)[spec.outcome.column])
+    read = reads_of_facts(spec)[spec.outcome.column]
+    known = table.read(raw[spec.outcome.column], read)
+    if isinstance(read, Labels) and read.told:
+        notes.append(f"column {spec.outcome.column!r}: {read.told}")
+    return known
 
 
 def _facts(table: Table, raw: pl.DataFrame, spec: ModelSpec) -> list[pl.Series]:
@@ -156,7 +161,7 @@ def _joined_labels(ids: pl.Series, outcomes: Table, spec: ModelSpec, notes: list
     if spec.columns.prediction_id is None:
         raise InputError("--outcomes needs columns.prediction_id in the spec: labels are joined by it")
     raw = outcomes.whole([spec.columns.prediction_id, spec.outcome.column])
-    known = pl.DataFrame({"_id": _ids(outcomes, raw, spec, notes), "_label": _labels(outcomes, raw, spec)})
+    known = pl.DataFrame({"_id": _ids(outcomes, raw, spec, notes), "_label": _labels(outcomes, raw, spec, notes)})
     strangers = int(known["_id"].is_in(ids.implode()).not_().sum())
     if strangers == known.height:
         raise InputError(

@@ -185,6 +185,26 @@ def test_a_label_is_positive_where_it_equals_the_specs_value(
     assert frame["_label"].to_list() == [0, 1, None]
 
 
+@pytest.mark.parametrize(
+    ("positive", "labels", "told"),
+    [
+        (1, "1221", ["column 'y': 1 is positive (outcome.positive), '2' negative"]),
+        (2, "1221", ["column 'y': 2 is positive (outcome.positive), '1' negative"]),
+        (1, "1001", []),
+        ("b", "abba", []),
+    ],
+)
+def test_labels_that_are_not_0_and_1_are_told(tmp_path: Path, positive: object, labels: str, told: list[str]) -> None:
+    path = csv(tmp_path, [f"{i},{i},{label}" for i, label in enumerate(labels)], header="ts,x,y")
+    notes = read_history(path, small(outcome={"column": "y", "positive": positive})).notes
+    assert [note for note in notes if "positive" in note] == told
+
+
+def test_names_are_read_without_signs_that_have_no_width(tmp_path: Path) -> None:
+    path = csv(tmp_path, ["1,2,0", "2,3,1"], header="\ufeffts,\u200bx, y\u200b")
+    assert read_history(path, small()).frame["x"].to_list() == [2.0, 3.0]
+
+
 @pytest.mark.parametrize("labels", [[False, True, None], [0.0, 1.0, float("nan")], [0, 1, None]])
 def test_parquet_labels_that_are_missing_stay_unknown(tmp_path: Path, labels: list[object]) -> None:
     path = tmp_path / "log.parquet"

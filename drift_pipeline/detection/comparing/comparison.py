@@ -149,6 +149,7 @@ def _compare(sides: Sides, spec: ModelSpec | None, progress: Progress) -> Compar
     notes += [
         f"{table.short}: {note}" for table, side in zip(sides, (was, now), strict=True) for note in told_off_form(side)
     ]
+    notes += [f"column {name!r}: {label.told}" for name, label in labels.items() if label.told]
     notes += [note for name in was if (note := frequent_token(sample[name]))]
     return _compared(binning, before, after, plan, notes)
 

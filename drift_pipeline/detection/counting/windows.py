@@ -6,7 +6,7 @@ how often profiles are stored) goes by UTC.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,14 +14,13 @@ import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, UTC_ZONE, Window, Zone
-from drift_pipeline.detection.counting.binning import Binning, Floats, Ints
-from drift_pipeline.detection.counting.moving import Moving, SparseProfile, minutes
-from drift_pipeline.detection.counting.profile import Profile, empty, label_slices, merge, profile_slices
+from drift_pipeline.detection.counting.binning import Binning, Ints
+from drift_pipeline.detection.counting.moving import Minutes
+from drift_pipeline.detection.counting.profile import Profile, label_slices, merge, profile_slices
 
 HOURS_KEPT = 2 * DAY
 _QUARTER = 15 * MINUTE
 MINUTES_KEPT = 2 * HOUR
-_MOVING_KEPT = 2  # of a length: one up to now, one that waits for labels
 
 
 def floor(moment: datetime, unit: timedelta) -> datetime:
@@ -76,9 +75,7 @@ class Slices:
         self.binning = binning
         self.baseline_at = baseline_at
         self.zone = zone
-        self._finest = finest
-        self._minutes: dict[datetime, SparseProfile] = {}
-        self._moving: dict[timedelta, list[Moving]] = {}
+        self._minutes = Minutes(binning) if finest < HOUR else None
         self._hours: dict[datetime, Profile] = {}
         self._days: dict[datetime, Profile] = {}
         self._labelled: dict[datetime, int] = {}
@@ -93,17 +90,14 @@ class Slices:
         """
         if frame.is_empty():
             return
-        recent = frame.clear()
-        if self.by_minute:
-            newest = now or frame["_time"].max()
-            assert isinstance(newest, datetime)
-            is_recent = pl.col("_time") >= newest - MINUTES_KEPT
+        if self._minutes is not None:
+            is_recent = _is_recent(frame, now)
             recent, frame = frame.filter(is_recent), frame.filter(~is_recent)
+            for start, profile in self._profiles(recent, MINUTE):
+                self._minutes.add(start, profile)
+                self._take(Part(self.zone.floor(start, HOUR), HOUR, profile, (0,)))
         for start, profile in self._profiles(frame, HOUR):
             self._take(Part(start, HOUR, profile, (0,)))
-        for start, profile in self._profiles(recent, MINUTE):
-            self._put_minute(start, profile)
-            self._take(Part(self.zone.floor(start, HOUR), HOUR, profile, (0,)))
 
     def _profiles(self, frame: pl.DataFrame, unit: timedelta) -> Iterator[tuple[datetime, Profile]]:
         starts, slices = _starts(frame, unit, self.zone)
@@ -111,12 +105,12 @@ class Slices:
 
     def add_minutes(self, frame: pl.DataFrame, labelled: pl.DataFrame) -> None:
         """Count rows, and those with a `_label`, by the minute alone: their hours were restored."""
-        if self.by_minute and not frame.is_empty():
-            for start, profile in self._profiles(frame, MINUTE):
-                self._put_minute(start, profile)
-        if self.by_minute and not labelled.is_empty():
-            for start, profile, _ in self._label_profiles(labelled, MINUTE):
-                self._put_minute(start, profile)
+        if self._minutes is None:
+            return
+        for start, profile in self._profiles(frame, MINUTE) if frame.height else ():
+            self._minutes.add(start, profile)
+        for start, profile, _ in self._label_profiles(labelled, MINUTE) if labelled.height else ():
+            self._minutes.add(start, profile)
 
     def add_labels(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
         """Count rows (`_time` of the prediction, `_score`, `_label`) whose label has come, in the hour of `_time`.
@@ -127,12 +121,9 @@ class Slices:
             return
         for start, profile, rows in self._label_profiles(frame, HOUR):
             self._take(Part(start, HOUR, profile, (rows,)))
-        if self.by_minute:
-            newest = now or frame["_time"].max()
-            assert isinstance(newest, datetime)
-            recent = frame.filter(pl.col("_time") >= newest - MINUTES_KEPT)
-            for start, profile, _ in self._label_profiles(recent, MINUTE):
-                self._put_minute(start, profile)
+        if self._minutes is not None:
+            for start, profile, _ in self._label_profiles(frame.filter(_is_recent(frame, now)), MINUTE):
+                self._minutes.add(start, profile)
 
     def _label_profiles(self, frame: pl.DataFrame, unit: timedelta) -> Iterator[tuple[datetime, Profile, int]]:
         starts, slices = _starts(frame, unit, self.zone)
@@ -142,7 +133,7 @@ class Slices:
     @property
     def by_minute(self) -> bool:
         """Whether minutes are kept."""
-        return self._finest < HOUR
+        return self._minutes is not None
 
     def consolidate(self, now: datetime) -> None:
         """Fold hours that no sliding window needs any more into their day, and drop such minutes."""
@@ -151,8 +142,8 @@ class Slices:
             day = self.zone.floor(start, DAY)
             self._fold(day, self._hours.pop(start))
             self._folded.add(day)
-        for start in [minute for minute in self._minutes if minute < now - MINUTES_KEPT]:
-            self._move(start, self._minutes.pop(start), -1)
+        if self._minutes is not None:
+            self._minutes.forget(now - MINUTES_KEPT)
 
     def folded_before(self, now: datetime) -> datetime:
         """The day before which only whole days are told apart."""
@@ -171,8 +162,8 @@ class Slices:
         Its ends must be whole hours, and whole days where hours were folded already; whole minutes up to two hours,
         where minutes are kept: such a window moves on from where it stood, at the cost of what enters and leaves it.
         """
-        if self.by_minute and window.length <= MINUTES_KEPT and not self.is_of_hours(window):
-            return self._moved(window)
+        if self._minutes is not None and window.length <= MINUTES_KEPT and not self.is_of_hours(window):
+            return self._minutes.merge(window)
         return merge(self.binning, [profile for _, profile in self._parts(window)])
 
     def is_of_hours(self, window: Window) -> bool:
@@ -238,18 +229,9 @@ class Slices:
         A day holds all of its hours so far, and takes their place.
         """
         folded = sorted(self._folded & self._days.keys())
-        days = [Part(day, DAY, self._days[day], self._labelled_by_hour(day)) for day in folded]
+        days = [Part(day, DAY, self._days[day], _by_hour(self._labelled, day, self.zone)) for day in folded]
         parts, self._new, self._folded = [*self._new.values(), *days], {}, set()
         return parts
-
-    def _labelled_by_hour(self, day: datetime) -> tuple[int, ...]:
-        """24 numbers, or 23 or 25; an hour that a change of the clocks cut in two is one of them."""
-        end = self.zone.floor(self.zone.later(day, DAY), DAY)
-        quarters = (day + k * _QUARTER for k in range((end - day) // _QUARTER))
-        by_hour = [0] * -((day - end) // HOUR)
-        for place, start in enumerate(quarters):
-            by_hour[place // 4] += self._labelled.get(start, 0)
-        return tuple(by_hour)
 
     def restore(self, parts: Iterable[Part]) -> None:
         """Count what was stored, as if its rows had just been added; by the hour, or where a day was folded by it."""
@@ -282,39 +264,20 @@ class Slices:
     def _fold(self, day: datetime, profile: Profile) -> None:
         self._days[day] = self._days[day] + profile if day in self._days else profile
 
-    def _put_minute(self, start: datetime, profile: Profile) -> None:
-        new = SparseProfile.of(profile)
-        self._minutes[start] = self._minutes[start] + new if start in self._minutes else new
-        self._move(start, new, 1)
 
-    def _move(self, start: datetime, minute: SparseProfile, sign: int) -> None:
-        """What came to, or is dropped from, the minutes that moving windows hold."""
-        for moving in (moving for some in self._moving.values() for moving in some):
-            if start in moving.window:
-                moving.take(minute, sign)
+def _is_recent(frame: pl.DataFrame, now: datetime | None) -> pl.Expr:
+    newest = now or frame["_time"].max()
+    assert isinstance(newest, datetime)
+    return pl.col("_time") >= newest - MINUTES_KEPT
 
-    def _moved(self, window: Window) -> Profile:
-        moving = self._nearest(window)
-        for minute in minutes(moving.window.start, window.start):
-            if minute in self._minutes:
-                moving.take(self._minutes[minute], -1)
-        for minute in minutes(moving.window.end, window.end):
-            if minute in self._minutes:
-                moving.take(self._minutes[minute], 1)
-        moving.window = window
-        inside = [self._minutes[m].sums for m in minutes(window.start, window.end) if m in self._minutes]
-        sums: Floats = np.sum(inside, axis=0) if inside else empty(self.binning).sums
-        return Profile(self.binning, moving.rows, moving.counts.copy(), sums)
 
-    def _nearest(self, window: Window) -> Moving:
-        """The window of this length that last stood where fewest minutes have left since, or one that begins empty."""
-        some = self._moving.setdefault(window.length, [])
-        behind = [moving for moving in some if moving.window.start <= window.start < moving.window.end]
-        if behind:
-            return max(behind, key=lambda moving: moving.window.start)
-        some.append(Moving(Window(window.start, window.start), empty(self.binning).counts, 0))
-        del some[:-_MOVING_KEPT]
-        return some[-1]
+def _by_hour(labelled: Mapping[datetime, int], day: datetime, zone: Zone) -> tuple[int, ...]:
+    """24 numbers, or 23 or 25; an hour that a change of the clocks cut in two is one of them."""
+    end = zone.floor(zone.later(day, DAY), DAY)
+    by_hour = [0] * -((day - end) // HOUR)
+    for place in range((end - day) // _QUARTER):
+        by_hour[place // 4] += labelled.get(day + place * _QUARTER, 0)
+    return tuple(by_hour)
 
 
 def _starts(frame: pl.DataFrame, unit: timedelta, zone: Zone) -> tuple[list[datetime], Ints]:

@@ -96,6 +96,13 @@ class Labels:
             refuse(odd, f"is a third label beside {two}; list what means not known in outcome.unknown")
         return (known == positive).cast(pl.Int8)
 
+    @property
+    def told(self) -> str:
+        """Which number is taken as the negative label, where that is not 0; else ''."""
+        if self._negative in (None, "0") or self._form == "text":
+            return ""
+        return f"{self.positive!r} is positive (outcome.positive), {self._negative!r} negative"
+
     def _known(self, values: pl.Series, form: Form, refuse: Refuse) -> pl.Series:
         known = _levels(values, form, self.missing, refuse)
         if self.unknown:

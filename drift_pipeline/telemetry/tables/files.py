@@ -19,6 +19,7 @@ from drift_pipeline.telemetry.tables.lines import CSV_ERRORS, first_line, line_o
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 SEPARATORS = ",;\t|"
+_UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff]")  # signs without width, byte order marks among them
 _NO_SEPARATORS = ": ^~\x01"  # what others write, and nobody reads here
 _HEAD_BYTES, _HEAD_LINES = 1 << 16, 200
 _OTHERS = {b"PAR1": "it is Parquet; name it .parquet", b"PK": "it is a zip or an Excel file; save it as CSV"}
@@ -114,7 +115,7 @@ def _delta(table: Path) -> pl.LazyFrame:
 
 def clean(names: Sequence[str], where: Path) -> list[str]:
     """Names without blanks around them; one that is empty says where it stands. InputError where two are the same."""
-    trimmed = [name.strip().strip("\ufeff").strip() for name in names]
+    trimmed = [_UNSEEN.sub("", name).strip() for name in names]
     found = [name or (f"Unnamed: {at}" if at else "") for at, name in enumerate(trimmed)]
     if twice := sorted({name for name in found if found.count(name) > 1}):
         raise InputError(f"{where}: the header names {', '.join(map(repr, twice))} twice; keep one")

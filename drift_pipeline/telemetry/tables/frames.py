@@ -7,8 +7,9 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.errors import InputError
-from drift_pipeline.telemetry.tables.files import clean, first_line
+from drift_pipeline.telemetry.tables.files import clean
 from drift_pipeline.telemetry.tables.levels import levels, text_of_times
+from drift_pipeline.telemetry.tables.lines import first_line
 
 _NO_VALUE = ("None", "nan", "NaT", "<NA>")
 

@@ -232,8 +232,8 @@ def _unreadable(source: Source, error: Exception) -> InputError:
         return InputError(f"{source.path}: {told}")
     if source.format == "delta" and isinstance(error, FileNotFoundError) and "%" in str(error):
         return InputError(f"{source.path}: a Delta table's path must be of ASCII letters without blanks; move it")
-    told = stray_quote(source.path, source.separator) if source.format == "csv" else None
-    return InputError(f"{source.path}: cannot be read: {told or first_line(error)}")
+    stray = stray_quote(source.path, source.separator) if source.format == "csv" else None
+    return InputError(f"{source.path}: cannot be read: {stray or first_line(error)}")
 
 
 def _batches(run: list[Source], columns: list[str], rows: int) -> Iterator[pl.DataFrame]:
