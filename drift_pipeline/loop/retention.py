@@ -68,7 +68,7 @@ def retain(home: Home, spec: ModelSpec, actor: str) -> Old:
             lake.drop(table, f"_day < '{old.before}' AND NOT (_day >= '{trusted[0]}' AND _day <= '{trusted[1]}')")
         ledger.commit("retention.applied", told, puts=dict(_pinned_anew(ledger, lake)), actor=actor)
     for table in TABLES:
-        lake.compact(table, home.clock.now().date())
+        lake.compact(table)
     return old
 
 
