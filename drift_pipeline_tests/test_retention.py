@@ -11,8 +11,9 @@ from drift_pipeline.clock import DAY, ManualClock, Window
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop.adopting import adopt
+from drift_pipeline.loop.erasure import erase
 from drift_pipeline.loop.home import Home, opened
-from drift_pipeline.loop.retention import erase, past_retention, retain
+from drift_pipeline.loop.retention import past_retention, retain
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.history import read_history

@@ -18,10 +18,13 @@ from urllib.parse import unquote
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Field, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import PrimitiveType
 
 from drift_pipeline.errors import ConflictError, IntegrityError, UnavailableError
+from drift_pipeline.files import keep_private
 
 T = TypeVar("T")
+Handle = DeltaTable
 log = logging.getLogger(__name__)
 LANDED, WRITER, BATCH, DAY = "_landed", "_writer", "_batch", "_day"
 OURS = (LANDED, WRITER, BATCH)  # the columns that say how a row came here
@@ -83,8 +86,11 @@ class Delta:
         version = None if handle is None else handle.transaction_version(source)
         return -1 if version is None else version
 
-    def look(self, at: Callable[[DeltaTable], T]) -> T | None:
+    def look(self, at: Callable[[Handle], T], absent: T) -> T:
         """What is found in the table as it is now; looked at anew where files were rewritten meanwhile.
+
+        Args:
+            absent: the answer where there is no table yet.
 
         Raises:
             IntegrityError: a file of the table is gone.
@@ -92,7 +98,7 @@ class Delta:
         for attempt in range(_ATTEMPTS):
             handle = self.handle()
             if handle is None:
-                return None
+                return absent
             try:
                 return at(handle)
             except FileNotFoundError as error:
@@ -171,21 +177,23 @@ class Delta:
 
         return self.change(merge)
 
-    def drop(self, where: str) -> int:
+    def drop(self, conditions: Sequence[str]) -> int:
         """Delete rows for good, from files and log, with all that a killed writer left. How many there were.
 
         Args:
-            where: a condition in Delta's SQL, which may stand in the log for a moment.
+            conditions: each in Delta's SQL, one after the other; they stand in the log until this is done.
         """
 
         def delete() -> int:
             handle = self.handle()
             if handle is None:
                 return 0
-            told = handle.delete(where)
+            if _MIGRATED not in handle.metadata().configuration:
+                _migrate(handle)
+            told = [handle.delete(condition).get("num_deleted_rows") for condition in conditions]
             _vacuum(handle, 0)  # in our turn no file is being written, so that what no commit names is nobody's
             _shorten(handle)
-            return int(told.get("num_deleted_rows") or 0)
+            return sum(rows or 0 for rows in told)
 
         return self.change(delete)
 
@@ -214,7 +222,8 @@ class Delta:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """One process at a time. Raises ConflictError where others keep it for a minute."""
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        keep_private(self.path.parent)
         lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             until, pause = time.monotonic() + _PATIENCE_S, 0.002
@@ -231,7 +240,8 @@ class Delta:
 def scan(handle: DeltaTable, among: Sequence[tuple[str, str, str | int]] = ()) -> pl.LazyFrame:
     """The rows of the files that may hold some that fit `among`: all of its (column, operator, value)."""
     schema = pl.Schema(handle.schema().to_arrow())
-    schema = pl.Schema({LANDED: pl.Int64, **{name: kind for name, kind in schema.items() if name != DAY}})
+    schema.pop(DAY)  # tells of folders
+    schema.setdefault(LANDED, pl.Int64())
     files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=list(among) or None)]
     if not files:
         return pl.LazyFrame(schema=schema)
@@ -246,8 +256,9 @@ def landed() -> pl.Expr:
 def _migrate(handle: DeltaTable) -> None:
     """Of a table that was written before rows carried the version they landed with; done again where it was killed."""
     handle.alter.set_table_properties(_STATISTICS)
-    if missing := {LANDED: "long", WRITER: "string"}.items() - {(f.name, f.type.type) for f in handle.schema().fields}:
-        handle.alter.add_columns([Field(name, kind) for name, kind in missing])
+    ours, known = {LANDED: "long", WRITER: "string"}, {field.name for field in handle.schema().fields}
+    if missing := [Field(name, PrimitiveType(kind)) for name, kind in ours.items() if name not in known]:
+        handle.alter.add_columns(missing)
     handle.update(updates={LANDED: str(BEFORE_ALL)}, predicate=f"{LANDED} IS NULL")
     _vacuum(handle, _GRACE_HOURS)
     handle.alter.set_table_properties(_PROPERTIES)

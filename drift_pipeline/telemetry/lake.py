@@ -5,7 +5,8 @@ producer may send it twice. Small batches wait in memory until `flush_rows` have
 and a producer that needs them on disk (to commit its offset) calls `flush`.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.telemetry.delta import BATCH, DAY, LANDED, OURS, WRITER, Delta, landed, scan
+from drift_pipeline.telemetry.delta import BATCH, BEFORE_ALL, DAY, LANDED, OURS, WRITER, Delta, Handle, landed, scan
 
 Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
 _TIME: dict[Table, str] = {
@@ -27,6 +28,7 @@ _TIME: dict[Table, str] = {
     "dead_letters": "_time",
 }
 TABLES: tuple[Table, ...] = tuple(_TIME)
+_AT_ONCE = 500  # values in one condition
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Lake:
         """
         seen = (pl.col(WRITER) == since.source) & (pl.col(BATCH) <= since.batch)
         new = (landed() > since.version) & ~seen.fill_null(value=False)
-        version, stored = self._stored(table, new, [(LANDED, ">", since.version)], since.version)
+        version, stored = self._stored(table, new, [(LANDED, ">", since.version)], since.version, since.version)
         known = since.batch if since.source == self._source else -1
         waiting = [part for batch, part in self._waiting[table] if batch > known]
         frames = [frame for frame in (*stored, *waiting) if frame.height]
@@ -162,8 +164,8 @@ class Lake:
 
     def size(self, table: Table, before: date, but: tuple[date, date]) -> tuple[int, int]:
         """Rows and bytes of the days before the date, but for those from one date to another."""
-        files = self._tables[table].look(lambda handle: pl.DataFrame(handle.get_add_actions(flatten=True)))
-        if files is None:
+        files = self._tables[table].look(lambda at: pl.DataFrame(at.get_add_actions(flatten=True)), pl.DataFrame())
+        if files.is_empty():
             return 0, 0
         day = pl.col(f"partition.{DAY}")
         old = files.filter(
@@ -173,50 +175,90 @@ class Lake:
 
     def rows(self, table: Table) -> int:
         """How many rows the table holds, those that wait included; off Delta's log, without reading one."""
-        written = self._tables[table].look(lambda handle: handle.count()) or 0
+        written = self._tables[table].look(lambda handle: handle.count(), 0)
         return written + sum(part.height for _, part in self._waiting[table])
 
     def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
-        """Rows of any time, read file by file; columns that the table lacks are left out."""
+        """Rows of any time, read file by file; columns that the table lacks are left out, and no row has a value of
+        them."""
 
-        def found(stored: pl.LazyFrame) -> pl.DataFrame:
-            known = [name for name in columns if name in stored.collect_schema()]
-            return stored.filter(rows).select(known).collect()
+        def found(handle: Handle) -> pl.DataFrame:
+            stored = scan(handle)
+            names = stored.collect_schema().names()
+            asked = stored.filter(rows) if set(rows.meta.root_names()) <= set(names) else stored.clear()
+            return asked.select([name for name in columns if name in names]).collect()
 
-        found_rows = self._tables[table].look(lambda handle: found(scan(handle)))
-        return pl.DataFrame() if found_rows is None else found_rows
+        return self._tables[table].look(found, pl.DataFrame())
+
+    def distinct(self, table: Table, column: str) -> list[str]:
+        """The texts of a column, or of its lists."""
+
+        def found(handle: Handle) -> list[str]:
+            stored = scan(handle)
+            kind = stored.collect_schema().get(column)
+            texts = pl.col(column).explode() if isinstance(kind, pl.List) else pl.col(column)
+            return [] if kind is None else stored.select(texts.unique().drop_nulls()).collect()[column].to_list()
+
+        return self._tables[table].look(found, [])
 
     def drop(self, table: Table, where: str) -> int:
         """Delete rows for good: nothing of them stays in a file or in the log. How many there were.
 
         Args:
-            where: a condition in Delta's SQL; what it says stands in the log until this is done.
+            where: a condition in Delta's SQL.
 
         Raises:
             ConflictError: others wrote all the while; do it again.
             UnavailableError: the disk does not take it; do it again.
         """
         self.flush(table)
-        return self._tables[table].drop(where)
+        return self._tables[table].drop([where])
+
+    def erase(self, table: Table, column: str, values: Collection[str]) -> int:
+        """Delete the rows whose column is one of the values, as `drop` does; the log is told their digests at most.
+
+        What a killed writer left of the table goes with them, also where no row is found.
+        """
+        self.flush(table)
+        rows = self.find(table, pl.col(column).is_in(list(values)), (LANDED,))
+        if rows.is_empty():
+            return self._tables[table].drop([])
+        versions = rows[LANDED].fill_null(BEFORE_ALL).unique().sort().to_list()
+        where = f"{LANDED} IN ({', '.join(map(str, versions))}) AND " if len(versions) <= _AT_ONCE else ""
+        digests = [f"'{hashlib.sha256(value.encode()).hexdigest()}'" for value in values]
+        parts = [digests[start : start + _AT_ONCE] for start in range(0, len(digests), _AT_ONCE)]
+        return self._tables[table].drop(
+            [f"{where}encode(sha256({column}), 'hex') IN ({', '.join(part)})" for part in parts]
+        )
 
     def compact(self, table: Table) -> int:
         """Merge the small files of each day, as appending does now and then; how many went. Readers see the same."""
         return self._tables[table].compact()
 
     def _stored(
-        self, table: Table, where: pl.Expr, among: Sequence[tuple[str, str, str | int]], least: int | None
+        self,
+        table: Table,
+        where: pl.Expr,
+        among: Sequence[tuple[str, str, str | int]],
+        least: int | None,
+        nothing_since: int | None = None,
     ) -> tuple[int, list[pl.DataFrame]]:
-        """The table's version, which is to be `least` or more, and those of its rows; no frame before the first."""
-        found = self._tables[table].look(
-            lambda handle: (handle.version(), scan(handle, among).filter(where).drop(OURS, strict=False).collect())
-        )
-        version = -1 if found is None else found[0]
+        """The table's version, which is to be `least` or more, and those of its rows; no frame before the first, or
+        where it stands at `nothing_since`."""
+
+        def found(handle: Handle) -> tuple[int, list[pl.DataFrame]]:
+            if handle.version() == nothing_since:
+                return handle.version(), []
+            return handle.version(), [scan(handle, among).filter(where).drop(OURS, strict=False).collect()]
+
+        absent: tuple[int, list[pl.DataFrame]] = -1, []
+        version, rows = self._tables[table].look(found, absent)
         if least is not None and version < least:
             raise IntegrityError(
                 f"{self.root / table}: stands at version {version}, and {least} was read before: it is an older copy; "
                 f"restore the newer one"
             )
-        return version, [] if found is None else [found[1]]
+        return version, rows
 
     def _at_end(self, table: Table, version: int) -> Cursor:
         waiting = self._waiting[table]
