@@ -72,8 +72,10 @@ class Delta:
             except (DeltaError, OSError) as error:  # also where a checkpoint took the place of what was being read
                 self._table, failed = None, error
             time.sleep(_PAUSE_S * 2**attempt)
-        kind = UnavailableError if isinstance(failed, OSError) else IntegrityError
-        raise kind(f"{self.path}: cannot be read: {failed}; restore the table from a copy") from failed
+        why = str(failed).partition("\n")[0]  # delta-rs appends its stack
+        if isinstance(failed, OSError):
+            raise UnavailableError(f"{self.path}: cannot be read: {why}") from failed
+        raise IntegrityError(f"{self.path}: cannot be read: {why}; restore the table from a copy") from failed
 
     def version(self) -> int:
         """-1 before the first row."""

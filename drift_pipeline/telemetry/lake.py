@@ -2,23 +2,22 @@
 
 A batch is named by its source and a growing number; one that was written already is not written again, so a
 producer may send it twice. Small batches wait in memory until `flush_rows` have come: readers see them at once,
-and a producer that needs them on disk (to commit its offset) calls `flush`.
+and a producer that needs them on disk (to commit its offset) calls `flush`. `delta.py` is one table, `upkeep.py` what
+is done with whole ones.
 """
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.telemetry.delta import BATCH, BEFORE_ALL, DAY, LANDED, OURS, WRITER, Delta, Handle, landed, scan
+from drift_pipeline.telemetry.delta import BATCH, DAY, LANDED, OURS, WRITER, Delta, Handle, landed, scan
+from drift_pipeline.telemetry.upkeep import Table, Upkeep
 
-Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
 _TIME: dict[Table, str] = {
     "predictions": "_time",
     "outcomes": "_observed_at",
@@ -28,7 +27,7 @@ _TIME: dict[Table, str] = {
     "dead_letters": "_time",
 }
 TABLES: tuple[Table, ...] = tuple(_TIME)
-_AT_ONCE = 500  # values in one condition
+__all__ = ["TABLES", "Cursor", "Lake", "Table"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Cursor:
     source: str = ""
 
 
-class Lake:
+class Lake(Upkeep):
     """Predictions as they were served and outcomes as they became known.
 
     `predictions`: `_id, _time, _version, _route, _score`, the spec's other columns and features.
@@ -49,7 +48,7 @@ class Lake:
     `outcomes`: `_id, _observed_at, _label` (0 or 1, or a regression's number).
     `profiles`: `_id, _time, _version`, and what `loop.watch` keeps of each hour, or whole day, of that version.
     `late`: rows of `predictions` that came too late to be counted.
-    `dead_letters`: `_id, _time, _source, _model, _reason, _payload` of what was no event.
+    `dead_letters`: `_id, _time, _source, _model, _reason, _payload, _names` of what was no event.
     """
 
     def __init__(self, root: Path, source: str = "capture", flush_rows: int = 1) -> None:
@@ -60,7 +59,7 @@ class Lake:
         self._source = source
         self._flush_rows = flush_rows
         self._waiting: dict[Table, list[tuple[int, pl.DataFrame]]] = {table: [] for table in _TIME}
-        self._tables = {table: Delta(root / table) for table in _TIME}
+        self._tables: dict[Table, Delta] = {table: Delta(root / table) for table in _TIME}
         self._written = {table: stored.last_batch(source) for table, stored in self._tables.items()}
 
     def append(self, table: Table, frame: pl.DataFrame, batch: int) -> bool:
@@ -133,13 +132,19 @@ class Lake:
         Raises:
             IntegrityError: the table never came as far as the cursor: it is an older copy.
         """
-        seen = (pl.col(WRITER) == since.source) & (pl.col(BATCH) <= since.batch)
-        new = (landed() > since.version) & ~seen.fill_null(value=False)
-        version, stored = self._stored(table, new, [(LANDED, ">", since.version)], since.version, since.version)
-        known = since.batch if since.source == self._source else -1
-        waiting = [part for batch, part in self._waiting[table] if batch > known]
-        frames = [frame for frame in (*stored, *waiting) if frame.height]
+        among = [(LANDED, ">", since.version)]
+        version, stored = self._stored(table, _after(since), among, since.version, since.version)
+        frames = [frame for frame in (*stored, *self._waiting_after(table, since)) if frame.height]
         return self._in_order(table, frames), self._at_end(table, version)
+
+    def landed_rows(self, table: Table, since: Cursor) -> int:
+        """How many rows `landed` would tell of."""
+
+        def found(handle: Handle) -> int:
+            new = scan(handle, [(LANDED, ">", since.version)]).filter(_after(since))
+            return int(new.select(pl.len()).collect().item())
+
+        return self._tables[table].look(found, 0) + sum(map(len, self._waiting_after(table, since)))
 
     def cursor(self, table: Table) -> Cursor:
         """After everything that has landed by now."""
@@ -161,79 +166,6 @@ class Lake:
             return pl.DataFrame()
         last = known.select("_id", "_label").unique("_id", keep="last", maintain_order=True)
         return predictions.join(last, on="_id", how="inner", maintain_order="left")
-
-    def size(self, table: Table, before: date, but: tuple[date, date]) -> tuple[int, int]:
-        """Rows and bytes of the days before the date, but for those from one date to another."""
-        files = self._tables[table].look(lambda at: pl.DataFrame(at.get_add_actions(flatten=True)), pl.DataFrame())
-        if files.is_empty():
-            return 0, 0
-        day = pl.col(f"partition.{DAY}")
-        old = files.filter(
-            day < before.isoformat(), ~day.is_between(pl.lit(but[0].isoformat()), pl.lit(but[1].isoformat()))
-        )
-        return int(old["num_records"].sum()), int(old["size_bytes"].sum())
-
-    def rows(self, table: Table) -> int:
-        """How many rows the table holds, those that wait included; off Delta's log, without reading one."""
-        written = self._tables[table].look(lambda handle: handle.count(), 0)
-        return written + sum(part.height for _, part in self._waiting[table])
-
-    def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
-        """Rows of any time, read file by file; columns that the table lacks are left out, and no row has a value of
-        them."""
-
-        def found(handle: Handle) -> pl.DataFrame:
-            stored = scan(handle)
-            names = stored.collect_schema().names()
-            asked = stored.filter(rows) if set(rows.meta.root_names()) <= set(names) else stored.clear()
-            return asked.select([name for name in columns if name in names]).collect()
-
-        return self._tables[table].look(found, pl.DataFrame())
-
-    def distinct(self, table: Table, column: str) -> list[str]:
-        """The texts of a column, or of its lists."""
-
-        def found(handle: Handle) -> list[str]:
-            stored = scan(handle)
-            kind = stored.collect_schema().get(column)
-            texts = pl.col(column).explode() if isinstance(kind, pl.List) else pl.col(column)
-            return [] if kind is None else stored.select(texts.unique().drop_nulls()).collect()[column].to_list()
-
-        return self._tables[table].look(found, [])
-
-    def drop(self, table: Table, where: str) -> int:
-        """Delete rows for good: nothing of them stays in a file or in the log. How many there were.
-
-        Args:
-            where: a condition in Delta's SQL.
-
-        Raises:
-            ConflictError: others wrote all the while; do it again.
-            UnavailableError: the disk does not take it; do it again.
-        """
-        self.flush(table)
-        return self._tables[table].drop([where])
-
-    def erase(self, table: Table, column: str, values: Collection[str]) -> int:
-        """Delete the rows whose column is one of the values, as `drop` does; the log is told their digests at most.
-
-        What a killed writer left of the table goes with them, also where no row is found.
-        """
-        self.flush(table)
-        rows = self.find(table, pl.col(column).is_in(list(values)), (LANDED,))
-        if rows.is_empty():
-            return self._tables[table].drop([])
-        versions = rows[LANDED].fill_null(BEFORE_ALL).unique().sort().to_list()
-        where = f"{LANDED} IN ({', '.join(map(str, versions))}) AND " if len(versions) <= _AT_ONCE else ""
-        digests = [f"'{hashlib.sha256(value.encode()).hexdigest()}'" for value in values]
-        parts = [digests[start : start + _AT_ONCE] for start in range(0, len(digests), _AT_ONCE)]
-        return self._tables[table].drop(
-            [f"{where}encode(sha256({column}), 'hex') IN ({', '.join(part)})" for part in parts]
-        )
-
-    def compact(self, table: Table) -> int:
-        """Merge the small files of each day, as appending does now and then; how many went. Readers see the same."""
-        return self._tables[table].compact()
 
     def _stored(
         self,
@@ -260,12 +192,22 @@ class Lake:
             )
         return version, rows
 
+    def _waiting_after(self, table: Table, since: Cursor) -> list[pl.DataFrame]:
+        known = since.batch if since.source == self._source else -1
+        return [part for batch, part in self._waiting[table] if batch > known]
+
     def _at_end(self, table: Table, version: int) -> Cursor:
         waiting = self._waiting[table]
         return Cursor(version, waiting[-1][0], self._source) if waiting else Cursor(version)
 
     def _in_order(self, table: Table, frames: list[pl.DataFrame]) -> pl.DataFrame:
         return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id") if frames else pl.DataFrame()
+
+
+def _after(cursor: Cursor) -> pl.Expr:
+    """Which stored rows come after the cursor."""
+    seen = (pl.col(WRITER) == cursor.source) & (pl.col(BATCH) <= cursor.batch)
+    return (landed() > cursor.version) & ~seen.fill_null(value=False)
 
 
 def _touches(times: pl.Series, window: Window) -> bool:
