@@ -276,7 +276,7 @@ def _row(one: Any, now: datetime) -> tuple[str, ...]:
 @home_option
 @json_option
 def retain(really: bool, home: Path | None, as_json: bool) -> int:
-    """Tell, or with --apply delete, telemetry that is older than each spec's retention.telemetry, and merge small files.
+    """Tell, or with --apply delete, telemetry that is older than each spec's retention.telemetry.
 
     Documents, approvals and the audit are never deleted.
     """

@@ -85,34 +85,32 @@ class _Erasure:
         ledger.commit("erasure.begun", told, puts=marks, actor=actor)
         return self
 
-    def recognised(self) -> str:
-        """The subject in clear, of all that are named here; empty where nothing names it any more."""
+    def recognised(self) -> str | None:
+        """The subject in clear, of all that are named here; None where nothing names it any more."""
         told = [self._lake.distinct(table, "_entity") for table in _OF_PEOPLE]
         told += [self._letters.distinct("dead_letters", "_names")]
         told += [names(line) for segment in self._segments() for line in _lines(segment)]
-        return next((name for some in told for name in some if sha256(name.encode()) == self._who), "")
+        return next((name for some in told for name in some if sha256(name.encode()) == self._who), None)
 
-    def ended(self, subject: str, patience_s: float) -> Erased:
+    def ended(self, subject: str | None, patience_s: float) -> Erased:
         """All of it deleted, and the audit told so. Safe to repeat wherever it was interrupted."""
         self._landed(subject, patience_s)
         rows = self._rows(subject)
-        ids = {name for frame in rows.values() if frame.height for name in frame["_id"]}
-        wanted = {subject, *ids} - {""}
+        ids, entities = _ids(rows), set[str]() if subject is None else {subject}
         gone: dict[Table, int] = {}
         for table in _BY_ID:  # first: their ids are known from the rows alone, so that a try that died can be repeated
             gone[table] = self._lake.erase(table, "_id", ids)
-        gone["dead_letters"] = self._laid_aside(wanted)
+        gone["dead_letters"] = self._laid_aside((entities | ids) - {""})
         self._unrender([at for frame in rows.values() if frame.height for at in frame["_time"]])
         for table in _OF_PEOPLE:
-            gone[table] = self._lake.erase(table, "_entity", {subject})
+            gone[table] = self._lake.erase(table, "_entity", entities)
         return self._told({table: count for table, count in gone.items() if count})
 
-    def _landed(self, subject: str, patience_s: float) -> None:
+    def _landed(self, subject: str | None, patience_s: float) -> None:
         """Wait until no segment of the spool names the subject or one of its predictions."""
         until = time.monotonic() + patience_s
         while True:
-            rows = self._rows(subject)
-            wanted = {subject, *(name for frame in rows.values() if frame.height for name in frame["_id"])} - {""}
+            wanted = (_ids(self._rows(subject)) | {subject or ""}) - {""}
             waiting = [one for one in self._segments() if any(mentions(_text(line), wanted) for line in _lines(one))]
             if not waiting:
                 return
@@ -123,9 +121,10 @@ class _Erasure:
                 )
             time.sleep(_LOOK_AGAIN_S)
 
-    def _rows(self, subject: str) -> dict[Table, pl.DataFrame]:
-        """Whose ids and times are asked for."""
-        return {table: self._lake.find(table, pl.col("_entity") == subject, ("_id", "_time")) for table in _OF_PEOPLE}
+    def _rows(self, subject: str | None) -> dict[Table, pl.DataFrame]:
+        """Ids and times of the subject's rows."""
+        theirs = pl.lit(value=False) if subject is None else pl.col("_entity") == subject
+        return {table: self._lake.find(table, theirs, ("_id", "_time")) for table in _OF_PEOPLE}
 
     def _segments(self) -> list[Segment]:
         spool = self._home.settings.home / "spool"
@@ -172,6 +171,10 @@ def _trained_on(ledger: Ledger, times: Sequence[datetime]) -> tuple[str, ...]:
         str(b["version"]): [datetime.fromisoformat(b[end]) for end in ("trained_from", "unseen_from")] for b in bodies
     }
     return tuple(sorted(name for name, (start, end) in spans.items() if any(start <= at < end for at in times)))
+
+
+def _ids(rows: Mapping[Table, pl.DataFrame]) -> set[str]:
+    return {name for frame in rows.values() if frame.height for name in frame["_id"]}
 
 
 def _lines(segment: Segment) -> list[bytes]:
