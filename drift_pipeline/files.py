@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Files: written whole or not at all, and folders that are nobody else's business."""
 
 import os
 from contextlib import suppress
@@ -27,3 +27,9 @@ def write_whole(path: Path, data: bytes | str) -> Path:
             partial.unlink()
         raise InputError(f"{path}: cannot be written: {error}") from error
     return path
+
+
+def keep_private(folder: Path) -> None:
+    """What lies in the folder is people's data: no other user of the machine may look into it."""
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)

@@ -276,7 +276,7 @@ def _row(one: Any, now: datetime) -> tuple[str, ...]:
 @home_option
 @json_option
 def retain(really: bool, home: Path | None, as_json: bool) -> int:
-    """Tell, or with --apply delete, telemetry that is older than each spec's retention.telemetry, and tidy the lakes.
+    """Tell, or with --apply delete, telemetry that is older than each spec's retention.telemetry.
 
     Documents, approvals and the audit are never deleted.
     """
@@ -310,13 +310,16 @@ def retain(really: bool, home: Path | None, as_json: bool) -> int:
 @click.option("--subject", required=True, help="The entity, as the spec's columns.entity has it.")
 @_verb
 def erase(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, subject: str) -> int:
-    """Erase a person's rows of MODEL, in every version of the lake. The audit keeps their hash, and who asked why."""
+    """Erase a person's rows of MODEL from every file of the home. The audit keeps their hash, and who asked why.
+
+    What is interrupted, each tick carries on.
+    """
+    from drift_pipeline.loop.erasure import erase as delete
     from drift_pipeline.loop.home import model_of, opened
-    from drift_pipeline.loop.retention import erase as delete
 
     settings = settings_of(home)
     with opened(settings, system_clock()) as at:
-        found = delete(at, model_of(settings, model), subject, reason, actor or getpass.getuser())
+        found = delete(at, model_of(settings, model), subject, reason, actor or getpass.getuser(), patience_s=20)
     rows = ", ".join(f"{table} {count:,}" for table, count in found.rows.items()) or "no row"
     trained = f"; trained on some of them: {', '.join(found.versions)}" if found.versions else ""
     return _say(model, f"{rows} erased{trained}", as_json, rows=found.rows, versions=list(found.versions))

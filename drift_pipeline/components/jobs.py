@@ -115,7 +115,7 @@ def delete_old(context: dg.OpExecutionContext, config: Deletion) -> None:
 
 @dg.job(tags={LANE: NORMAL})
 def retention() -> None:
-    """Tell what telemetry is past its time or, with `apply`, delete it and tidy the lakes."""
+    """Tell what telemetry is past its time or, with `apply`, delete it and merge small files."""
     delete_old()
 
 

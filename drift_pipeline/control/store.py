@@ -1,8 +1,9 @@
 """The control store: a state change, its audit record and its outbox messages in one transaction, or none of them."""
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,6 +219,10 @@ def _engine(url: str) -> sa.Engine:
 
 
 def _configure(connection: Any, _: object) -> None:
+    for _, _, file in connection.execute("PRAGMA database_list").fetchall():
+        with suppress(OSError):  # somebody else's copy, or one that nobody can write
+            if file and os.stat(file).st_mode & 0o077:
+                os.chmod(file, 0o600)  # what SQLite puts beside it has the same mode
     connection.isolation_level = None  # else sqlite3 begins by itself, deferred, and only before a write
     connection.text_factory = _text
     connection.execute("PRAGMA synchronous=FULL")

@@ -1,14 +1,16 @@
 """One day in retrospect: what its partition shows. Nothing here opens an incident or changes state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from pathlib import Path
 
 import polars as pl
 
 from drift_pipeline.clock import DAY, Window
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.judging.verdict import Report
-from drift_pipeline.detection.report import DriftFiles, write_drift_report
+from drift_pipeline.detection.report import DriftFiles, run_file, write_drift_report
 from drift_pipeline.loop.context import Backends
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline, in_force_before, read_baseline
@@ -74,3 +76,15 @@ def drift_of(
     html = settings.drift_reports / spec.name / f"{day.start:%Y-%m-%d}.html"
     files = write_drift_report(report, DAY, reference, current, spec, html, settings.evidently)
     return DayOfDrift(report, baseline, files)
+
+
+def pages_of(settings: Settings, store: ControlStore, spec: ModelSpec, times: Sequence[datetime]) -> list[Path]:
+    """The files of the reports that show rows of these times: as the day's, or as the reference's."""
+    bodies, found = [record.body for record in store.find("reference", f"{spec.name}/")], list[Path]()
+    for page in sorted((settings.drift_reports / spec.name).glob("????-??-??.html")):
+        day = day_of(page.stem)
+        body = in_force_before(day.end, bodies, spec)
+        spans = [day, Window(datetime.fromisoformat(body["from"]), datetime.fromisoformat(body["to"]))]
+        if any(span.start <= at < span.end for span in spans for at in times):
+            found += [page, run_file(spec.name, DAY, day.end, settings.evidently)]
+    return found

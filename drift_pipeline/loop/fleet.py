@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from drift_pipeline.alerts.outbox import deliver
-from drift_pipeline.errors import ConflictError
+from drift_pipeline.errors import ConflictError, UnavailableError
+from drift_pipeline.loop.erasure import carry_on
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop, Ticked
 from drift_pipeline.rollout.plan import Status
@@ -31,11 +32,16 @@ class Fleet:
         self._loops: dict[str, Loop] = {}
 
     def tick(self, *, inline: bool) -> list[Ticked | Failed]:
-        """One tick of each adopted model, then the alerts; `inline` as for `Loop.tick`."""
+        """One tick of each adopted model, then what is left of erasures that were begun, and the alerts.
+
+        Args:
+            inline: as for `Loop.tick`.
+        """
         adopted = [spec for name, spec in self._specs.items() if self._home.store.get("model", name) is not None]
         ticked = [self._try(spec, partial(Loop.tick, inline=inline)) for spec in adopted]
+        waiting = [failed for spec in adopted if (failed := self._erase(spec)) is not None]
         deliver(self._home.store, self._home.alerts)
-        return ticked
+        return ticked + waiting
 
     def advance(self) -> list[Ticked | Failed]:
         """Only the rollouts that are under way, which may need more looks than a minute has; then the alerts."""
@@ -52,6 +58,14 @@ class Fleet:
         if spec.name not in self._loops:
             self._loops[spec.name] = self._home.loop(spec, progress=self._progress)
         return self._loops[spec.name]
+
+    def _erase(self, spec: ModelSpec) -> Failed | None:
+        try:
+            carry_on(self._home, spec)
+        except Exception as error:  # the edge between models, as for their ticks
+            again = isinstance(error, ConflictError | UnavailableError)
+            return Failed(spec.name, f"an erasure is not at its end: {error}", again)
+        return None
 
     def _try(self, spec: ModelSpec, step: Callable[[Loop], Ticked]) -> Ticked | Failed:
         try:

@@ -267,11 +267,12 @@ def _land(lake: Lake, table: Table, frame: pl.DataFrame, number: int) -> None:
 
 def _dead_letters_frame(letters: Sequence[tuple[int, DeadLetter]], number: int) -> pl.DataFrame:
     rows = [
-        (_digest(letter.source, number, line), letter.time, letter.source, letter.model, letter.reason, letter.payload)
-        for line, letter in letters
+        (_digest(a.source, number, line), a.time, a.source, a.model, a.reason, a.payload, list(a.names))
+        for line, a in letters
     ]
     texts = dict.fromkeys(("_source", "_model", "_reason", "_payload"), pl.String)
-    return pl.DataFrame(rows, {"_id": pl.String, "_time": pl.Datetime("us", "UTC"), **texts}, orient="row")
+    times, lists = {"_time": pl.Datetime("us", "UTC")}, {"_names": pl.List(pl.String)}
+    return pl.DataFrame(rows, {"_id": pl.String, **times, **texts, **lists}, orient="row")
 
 
 def _digest(source: str, number: int, line: int) -> str:

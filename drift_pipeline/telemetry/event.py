@@ -24,6 +24,7 @@ import polars as pl
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.cells import cells_of
+from drift_pipeline.telemetry.mentions import names
 from drift_pipeline.telemetry.tables.levels import level
 
 ROUTES = ("stable", "canary", "external")
@@ -64,13 +65,17 @@ class OutcomeKnown:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A line that is no event. `time` is when it was read; `model` is empty where no known one is named."""
+    """A line that is no event. `time` is when it was read; `model` is empty where no known one is named.
+
+    `names` are the entities and ids that the whole line gives, `payload` is its beginning.
+    """
 
     time: datetime
     source: str
     model: str
     reason: str
     payload: str
+    names: tuple[str, ...] = ()
 
 
 def read_event(
@@ -94,7 +99,7 @@ def read_event(
         raise ValueError(f"event: {document.get('event')!r} is neither 'prediction' nor 'outcome'")
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "not JSON that can be read: it is nested too deep"
-        return DeadLetter(now, source, model, reason[:_REASON_LENGTH], _cut(line))
+        return DeadLetter(now, source, model, reason[:_REASON_LENGTH], _cut(line), tuple(names(line)))
 
 
 def _cut(line: bytes) -> str:

@@ -2,26 +2,22 @@
 
 A batch is named by its source and a growing number; one that was written already is not written again, so a
 producer may send it twice. Small batches wait in memory until `flush_rows` have come: readers see them at once,
-and a producer that needs them on disk (to commit its offset) calls `flush`.
+and a producer that needs them on disk (to commit its offset) calls `flush`. `delta.py` is one table, `upkeep.py` what
+is done with whole ones.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
-from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from drift_pipeline.clock import Window
-from drift_pipeline.errors import ConflictError, InputError, IntegrityError, UnavailableError
+from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.telemetry.delta import BATCH, DAY, LANDED, OURS, WRITER, Delta, Handle, landed, scan
+from drift_pipeline.telemetry.upkeep import Table, Upkeep
 
-Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
 _TIME: dict[Table, str] = {
     "predictions": "_time",
     "outcomes": "_observed_at",
@@ -31,22 +27,20 @@ _TIME: dict[Table, str] = {
     "dead_letters": "_time",
 }
 TABLES: tuple[Table, ...] = tuple(_TIME)
-_BATCH = "_batch"
-_CHECKPOINT_EVERY = 20  # commits; a log without checkpoints is read again whole at each append
-_ATTEMPTS = 5  # at one commit; each is lost only to another writer's
+__all__ = ["TABLES", "Cursor", "Lake", "Table"]
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a reader has come in the order in which rows landed: a Delta version, and the last batch of the source
-    that was read while it still waited in its writer's memory."""
+    """How far a reader has come in the order in which rows landed: the Delta version that they landed with, and the
+    last batch of the source that was read while it still waited in its writer's memory."""
 
     version: int = -1
     batch: int = -1
     source: str = ""
 
 
-class Lake:
+class Lake(Upkeep):
     """Predictions as they were served and outcomes as they became known.
 
     `predictions`: `_id, _time, _version, _route, _score`, the spec's other columns and features.
@@ -54,7 +48,7 @@ class Lake:
     `outcomes`: `_id, _observed_at, _label` (0 or 1, or a regression's number).
     `profiles`: `_id, _time, _version`, and what `loop.watch` keeps of each hour, or whole day, of that version.
     `late`: rows of `predictions` that came too late to be counted.
-    `dead_letters`: `_id, _time, _source, _model, _reason, _payload` of what was no event.
+    `dead_letters`: `_id, _time, _source, _model, _reason, _payload, _names` of what was no event.
     """
 
     def __init__(self, root: Path, source: str = "capture", flush_rows: int = 1) -> None:
@@ -65,8 +59,8 @@ class Lake:
         self._source = source
         self._flush_rows = flush_rows
         self._waiting: dict[Table, list[tuple[int, pl.DataFrame]]] = {table: [] for table in _TIME}
-        self._tables: dict[Table, DeltaTable] = {}
-        self._written = {table: self._last_batch(table) for table in _TIME}
+        self._tables: dict[Table, Delta] = {table: Delta(root / table) for table in _TIME}
+        self._written = {table: stored.last_batch(source) for table, stored in self._tables.items()}
 
     def append(self, table: Table, frame: pl.DataFrame, batch: int) -> bool:
         """Take a batch; False, and nothing is done, when this or a later number of the source was taken before."""
@@ -87,122 +81,74 @@ class Lake:
             ConflictError: other writers were faster every time; what waits still waits.
             UnavailableError: the disk does not take it; what waits still waits.
         """
-        for _ in range(_ATTEMPTS):
-            self._written[table] = self._last_batch(table)
-            waiting = [(batch, part) for batch, part in self._waiting[table] if batch > self._written[table]]
-            self._waiting[table] = waiting
-            if not waiting:
-                return
-            try:
-                self._write(table, waiting[-1][0], pl.concat([_numbered(part, batch) for batch, part in waiting]))
-            except CommitFailedError:  # the handle is older than somebody else's commit
-                self._tables.pop(table, None)
-                continue
-            except (DeltaError, OSError) as error:  # a full disk, a folder that went away: what waits still waits
-                self._tables.pop(table, None)
-                raise UnavailableError(f"{self.root / table}: cannot be written: {error}") from error
-            self._written[table] = waiting[-1][0]
+        waiting = self._waiting[table]
+        if waiting:
+            self._written[table] = self._tables[table].append(waiting, self._source, _TIME[table])
             waiting.clear()
-            return
-        raise ConflictError(f"{self.root / table}: {_ATTEMPTS} commits were lost to other writers; flush again")
-
-    def _write(self, table: Table, last: int, rows: pl.DataFrame) -> None:
-        frame = rows.with_columns(_day=pl.col(_TIME[table]).dt.strftime("%Y-%m-%d"))
-        handle = self._tables.get(table)
-        write_deltalake(
-            handle if handle is not None else str(self.root / table),
-            frame,
-            mode="append",
-            schema_mode="merge",  # a spec that gains a column leaves null in older rows
-            partition_by=["_day"],
-            commit_properties=CommitProperties(app_transactions=[Transaction(self._source, last)]),
-        )
-        if handle is not None and handle.version() % _CHECKPOINT_EVERY == 0:
-            handle.create_checkpoint()
-            del self._tables[table]
 
     def close(self) -> None:
         for table in _TIME:
             self.flush(table)
 
+    def last_batch(self, table: Table) -> int:
+        """The number of this source's last batch in the table, -1 before the first."""
+        stored = self._tables[table].last_batch(self._source)
+        return max(stored, self._waiting[table][-1][0] if self._waiting[table] else -1)
+
     def version(self, table: Table) -> int:
         """The Delta version that holds every batch taken so far (flushes), -1 for an empty table."""
         self.flush(table)
-        handle = self._handle(table)
-        return -1 if handle is None else handle.version()
+        return self._tables[table].version()
+
+    def versions(self) -> dict[str, int]:
+        """The Delta versions of `predictions` and `outcomes`, for `labelled` to read the same rows again."""
+        return {"predictions": self.version("predictions"), "outcomes": self.version("outcomes")}
 
     def read(self, table: Table, window: Window, version: int | None = None) -> pl.DataFrame:
         """Rows with their time (`_time` or `_observed_at`) in the window, in order of time and then id.
 
         Args:
-            version: the table as it was then, as `version` told it; None = as it is now, with what still waits.
+            version: what had landed by then, as `version` told it, without what was erased since; None = all there is
+                now, with what still waits.
+
+        Raises:
+            IntegrityError: the table never came to that version: it is an older copy.
         """
         column = pl.col(_TIME[table])
         inside = (column >= window.start) & (column < window.end)
         waiting = self._waiting[table] if version is None else []
         frames = [part.filter(inside) for _, part in waiting if _touches(part[_TIME[table]], window)]
-        handle = self._handle(table) if version is None else self._at(table, version)
-        if handle is not None and (files := handle.file_uris(file_pruning_predicate=_days(window))):
-            paths = [unquote(file) for file in files]
-            frames.insert(0, _read(paths).drop(_BATCH, strict=False).filter(inside))
-        return self._in_order(table, frames)
-
-    def last_batch(self, table: Table) -> int:
-        """The number of this source's last batch in the table, -1 before the first."""
-        return max(self._last_batch(table), self._waiting[table][-1][0] if self._waiting[table] else -1)
+        known = inside if version is None else inside & (landed() <= version)
+        days = list(window.days()) or [window.start.date().isoformat()]
+        _, stored = self._stored(table, known, [(DAY, ">=", days[0]), (DAY, "<=", days[-1])], version)
+        return self._in_order(table, [*stored, *frames])
 
     def landed(self, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
         """Rows that landed after the cursor, whatever their time, and the cursor after them.
 
-        No row is told twice and none is left out, however late it is and whoever writes meanwhile: what counts is the
-        order of commits. Rewritten files (compaction, erasure) land nothing.
+        No row is told twice and none is left out, however late it is, whoever writes meanwhile and whatever is merged
+        or erased.
 
         Raises:
-            IntegrityError: the log does not reach back to the cursor any more.
+            IntegrityError: the table never came as far as the cursor: it is an older copy.
         """
-        handle, waiting = self._handle(table), self._waiting[table]
-        version, frames = -1 if handle is None else handle.version(), []
-        for number in range(since.version + 1, version + 1):
-            source, files = self._appended(table, number)
-            if files:
-                rows = _read(files)
-                known = since.batch if source == since.source and _BATCH in rows.columns else -1
-                frames.append((rows.filter(pl.col(_BATCH) > known) if known >= 0 else rows).drop(_BATCH, strict=False))
-        seen = since.batch if since.source == self._source else -1
-        frames += [part for batch, part in waiting if batch > seen]
-        return self._in_order(table, [frame for frame in frames if frame.height]), self._at_end(table, version)
+        among = [(LANDED, ">", since.version)]
+        version, stored = self._stored(table, _after(since), among, since.version, since.version)
+        frames = [frame for frame in (*stored, *self._waiting_after(table, since)) if frame.height]
+        return self._in_order(table, frames), self._at_end(table, version)
+
+    def landed_rows(self, table: Table, since: Cursor) -> int:
+        """How many rows `landed` would tell of."""
+
+        def found(handle: Handle) -> int:
+            new = scan(handle, [(LANDED, ">", since.version)]).filter(_after(since))
+            return int(new.select(pl.len()).collect().item())
+
+        return self._tables[table].look(found, 0) + sum(map(len, self._waiting_after(table, since)))
 
     def cursor(self, table: Table) -> Cursor:
         """After everything that has landed by now."""
-        handle = self._handle(table)
-        return self._at_end(table, -1 if handle is None else handle.version())
-
-    def _at_end(self, table: Table, version: int) -> Cursor:
-        waiting = self._waiting[table]
-        return Cursor(version, waiting[-1][0], self._source) if waiting else Cursor(version)
-
-    def _in_order(self, table: Table, frames: list[pl.DataFrame]) -> pl.DataFrame:
-        return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id") if frames else pl.DataFrame()
-
-    def _appended(self, table: Table, version: int) -> tuple[str, list[str]]:
-        """The source of one commit, and the files that it appended, off Delta's own log."""
-        log = self.root / table / "_delta_log" / f"{version:020}.json"
-        try:
-            actions = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        except OSError as error:
-            raise IntegrityError(
-                f"{log}: cannot be read; what landed since can only be counted anew: {error}"
-            ) from error
-        told = {kind: action[kind] for action in actions for kind in ("commitInfo", "txn") if kind in action}
-        if told.get("commitInfo", {}).get("operation") != "WRITE":
-            return "", []
-        added = [str(self.root / table / unquote(a["add"]["path"])) for a in actions if "add" in a]
-        kept = [file for file in added if Path(file).exists()]  # the rest was erased, or merged more than a day ago
-        return told.get("txn", {}).get("appId", ""), kept
-
-    def versions(self) -> dict[str, int]:
-        """The Delta versions of `predictions` and `outcomes`, for `labelled` to read the same rows again."""
-        return {"predictions": self.version("predictions"), "outcomes": self.version("outcomes")}
+        return self._at_end(table, self._tables[table].version())
 
     def labelled(
         self, window: Window, as_of: datetime, delay: timedelta, versions: Mapping[str, int] | None = None
@@ -221,106 +167,47 @@ class Lake:
         last = known.select("_id", "_label").unique("_id", keep="last", maintain_order=True)
         return predictions.join(last, on="_id", how="inner", maintain_order="left")
 
-    def compact(self, table: Table, before: date) -> int:
-        """Merge the many small files of each day before the date; how many files went. Readers see the same rows."""
-        handle = self._handle(table)
-        if handle is None:
-            return 0
-        with self._changing(table):
-            told = handle.optimize.compact(partition_filters=[("_day", "<", before.isoformat())])
-            handle.create_checkpoint()
-            # what a reader began with stays for a day
-            handle.vacuum(retention_hours=24, dry_run=False, enforce_retention_duration=False)
-        return int(told["numFilesRemoved"])
+    def _stored(
+        self,
+        table: Table,
+        where: pl.Expr,
+        among: Sequence[tuple[str, str, str | int]],
+        least: int | None,
+        nothing_since: int | None = None,
+    ) -> tuple[int, list[pl.DataFrame]]:
+        """The table's version, which is to be `least` or more, and those of its rows; no frame before the first, or
+        where it stands at `nothing_since`."""
 
-    def size(self, table: Table, before: date, but: tuple[date, date]) -> tuple[int, int]:
-        """Rows and bytes of the days before the date, but for those from one date to another."""
-        handle = self._handle(table)
-        if handle is None:
-            return 0, 0
-        files = pl.DataFrame(handle.get_add_actions(flatten=True))
-        day = pl.col("partition._day")
-        old = files.filter(
-            day < before.isoformat(), ~day.is_between(pl.lit(but[0].isoformat()), pl.lit(but[1].isoformat()))
-        )
-        return int(old["num_records"].sum()), int(old["size_bytes"].sum())
+        def found(handle: Handle) -> tuple[int, list[pl.DataFrame]]:
+            if handle.version() == nothing_since:
+                return handle.version(), []
+            return handle.version(), [scan(handle, among).filter(where).drop(OURS, strict=False).collect()]
 
-    def rows(self, table: Table) -> int:
-        """How many rows the table holds, those that wait included; off Delta's log, without reading one."""
-        handle = self._handle(table)
-        written = 0 if handle is None else int(pl.DataFrame(handle.get_add_actions(flatten=True))["num_records"].sum())
-        return written + sum(part.height for _, part in self._waiting[table])
+        absent: tuple[int, list[pl.DataFrame]] = -1, []
+        version, rows = self._tables[table].look(found, absent)
+        if least is not None and version < least:
+            raise IntegrityError(
+                f"{self.root / table}: stands at version {version}, and {least} was read before: it is an older copy; "
+                f"restore the newer one"
+            )
+        return version, rows
 
-    def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
-        """Rows of any time, read file by file; columns that the table lacks are left out."""
-        handle = self._handle(table)
-        files = [] if handle is None else [unquote(file) for file in handle.file_uris()]
-        if not files:
-            return pl.DataFrame()
-        scan = pl.scan_parquet(
-            files, hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore"
-        )
-        known = [name for name in columns if name in scan.collect_schema()]
-        return scan.filter(rows).select(known).collect()
+    def _waiting_after(self, table: Table, since: Cursor) -> list[pl.DataFrame]:
+        known = since.batch if since.source == self._source else -1
+        return [part for batch, part in self._waiting[table] if batch > known]
 
-    def drop(self, table: Table, where: str) -> int:
-        """Delete rows for good, in all versions: what was pinned before cannot be read any more. How many there were.
+    def _at_end(self, table: Table, version: int) -> Cursor:
+        waiting = self._waiting[table]
+        return Cursor(version, waiting[-1][0], self._source) if waiting else Cursor(version)
 
-        Args:
-            where: a condition in Delta's SQL.
-        """
-        self.flush(table)
-        handle = self._handle(table)
-        if handle is None:
-            return 0
-        with self._changing(table):
-            told = handle.delete(where)
-            handle.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
-        return int(told["num_deleted_rows"] or 0)
-
-    @contextmanager
-    def _changing(self, table: Table) -> Iterator[None]:
-        try:
-            yield
-        except CommitFailedError as error:
-            raise ConflictError(f"{self.root / table}: another writer was faster; do it again") from error
-        except (DeltaError, OSError) as error:
-            raise UnavailableError(f"{self.root / table}: cannot be rewritten: {error}") from error
-        finally:
-            self._tables.pop(table, None)
-
-    def _handle(self, table: Table) -> DeltaTable | None:
-        """The table as it is now, other processes' commits included."""
-        if table in self._tables:
-            self._tables[table].update_incremental()
-        else:
-            try:
-                self._tables[table] = DeltaTable(str(self.root / table))
-            except TableNotFoundError:
-                return None
-        return self._tables[table]
-
-    def _at(self, table: Table, version: int) -> DeltaTable | None:
-        """The table as it was. Raises IntegrityError where that version is not there any more."""
-        if version < 0:
-            return None
-        try:
-            return DeltaTable(str(self.root / table), version=version)
-        except (DeltaError, TableNotFoundError) as error:
-            raise IntegrityError(f"{self.root / table}: version {version} cannot be read: {error}") from error
-
-    def _last_batch(self, table: Table) -> int:
-        handle = self._handle(table)
-        version = None if handle is None else handle.transaction_version(self._source)
-        return -1 if version is None else version
+    def _in_order(self, table: Table, frames: list[pl.DataFrame]) -> pl.DataFrame:
+        return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id") if frames else pl.DataFrame()
 
 
-def _numbered(part: pl.DataFrame, batch: int) -> pl.DataFrame:
-    return part.with_columns(pl.lit(batch, dtype=pl.Int64).alias(_BATCH))
-
-
-def _read(files: list[str]) -> pl.DataFrame:
-    return pl.read_parquet(files, hive_partitioning=False, glob=False)
+def _after(cursor: Cursor) -> pl.Expr:
+    """Which stored rows come after the cursor."""
+    seen = (pl.col(WRITER) == cursor.source) & (pl.col(BATCH) <= cursor.batch)
+    return (landed() > cursor.version) & ~seen.fill_null(value=False)
 
 
 def _touches(times: pl.Series, window: Window) -> bool:
@@ -328,8 +215,3 @@ def _touches(times: pl.Series, window: Window) -> bool:
     if times.is_sorted():
         return bool(times.len() and times[0] < window.end and times[-1] >= window.start)
     return True
-
-
-def _days(window: Window) -> list[tuple[str, str, str]]:
-    days = list(window.days()) or [window.start.date().isoformat()]
-    return [("_day", ">=", days[0]), ("_day", "<=", days[-1])]

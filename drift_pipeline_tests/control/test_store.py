@@ -396,3 +396,10 @@ def test_a_kill_at_any_moment_keeps_every_commit_that_returned(url: str, millise
         generation, ids, count = _told(url)
         assert generation == count == len(ids)
         assert generation >= max(returned, default=1)
+
+
+def test_nobody_else_on_the_machine_reads_the_store(url: str, tmp_path: Path) -> None:
+    (tmp_path / "control.db").touch(mode=0o644)  # as a home that was made before has it
+    with closing(ControlStore(url, ManualClock(NOW))) as opened:
+        opened.commit(ENTRY, [Put("model", "fraud", {"champion": "v1"})])
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.glob("control.db*")} == {0o600}

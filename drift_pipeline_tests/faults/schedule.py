@@ -175,8 +175,8 @@ class Faults:
         return Happened("", "the second ticks within the first's tick")
 
     def compact(self) -> Happened:
-        lake, today = self.site.lake(), self.site.clock.now().date()
-        merged = sum(lake.compact(table, today) for table in TABLES)
+        lake = self.site.lake()
+        merged = sum(lake.compact(table) for table in TABLES)
         return Happened("lake compacted", f"{merged} files merged")
 
     # spells

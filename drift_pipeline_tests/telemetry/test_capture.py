@@ -153,12 +153,13 @@ def test_a_dead_letter_tells_where_it_came_from_and_stops_nothing(site: Site) ->
     site.take(prediction("a"), b"\xff\x00poison", late_clock, prediction("b"))
     assert site.ids() == ["a", "b"]
     letters = site.rows("dead_letters", "dead_letters")
-    assert letters.columns == ["_id", "_time", "_source", "_model", "_reason", "_payload"]
-    told = {row[3]: row[2:] for row in letters.iter_rows()}
+    assert letters.columns == ["_id", "_time", "_source", "_model", "_reason", "_payload", "_names"]
+    told = {row[3]: row[2:6] for row in letters.iter_rows()}
     assert told[""][0] == "gateway"
     assert told[""][2:] == ("not UTF-8: invalid start byte at byte 0", "\ufffd\0poison")
     assert "ahead" in told["m"][2]
     assert letters["_time"].to_list() == [NOW, NOW]
+    assert letters["_names"].to_list() == [[], ["z"]]
     assert letters["_id"].n_unique() == 2
 
 

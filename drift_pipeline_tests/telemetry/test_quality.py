@@ -64,23 +64,23 @@ def test_a_healthy_day_meets_every_expectation() -> None:
     [
         (
             lambda f: f.with_columns(_score=pl.when(ROW < 3).then(ROW + 1.7).otherwise("_score")),
-            ["_score is in 0..1: not so in 3 of 400 rows: 1.7, 2.7, 3.7"],
+            ["_score is in 0..1: not so in 3 of 400 rows"],
         ),
         (
             lambda f: f.with_columns(_score=pl.when(ROW == 7).then(float("inf")).otherwise("_score")),
-            ["_score is in 0..1: not so in 1 of 400 rows: inf"],
+            ["_score is in 0..1: not so in 1 of 400 rows"],
         ),
         (lambda f: f.with_columns(_score=float("nan")), ["_score has values: 400 of 400 rows are null"]),
         (lambda f: f.drop("_score"), [f"_score is in 0..1: {GONE}", f"_score has values: {GONE}"]),
         (
             lambda f: f.with_columns(_id=pl.when(ROW < 2).then(pl.lit("p9")).when(ROW > 2).then("_id")),
-            ["_id has no nulls: 1 of 400 rows are null", "_id is unique: not so in 3 of 400 rows: p9"],
+            ["_id has no nulls: 1 of 400 rows are null", "_id is unique: not so in 3 of 400 rows"],
         ),
         (
             lambda f: f.with_columns(_time=pl.when(ROW == 399).then(WINDOW.end).when(ROW > 0).then("_time")),
             [
                 "_time has no nulls: 1 of 400 rows are null",
-                "_time is inside the window: not so in 1 of 400 rows: 2026-01-06T00:00:00+00:00",
+                "_time is inside the window: not so in 1 of 400 rows",
             ],
         ),
         (
@@ -89,7 +89,7 @@ def test_a_healthy_day_meets_every_expectation() -> None:
         ),
         (
             lambda f: f.with_columns(_latency_ms=pl.when(ROW == 3).then(-0.25).otherwise("_latency_ms")),
-            ["_latency_ms is not negative: not so in 1 of 400 rows: -0.25"],
+            ["_latency_ms is not negative: not so in 1 of 400 rows"],
         ),
         (lambda f: f.with_columns(x=pl.lit("many")), ["x holds numbers: its type is str"]),
         (
@@ -198,9 +198,9 @@ def test_a_regression_predicts_any_number() -> None:
     ("off", "passed", "told"),
     [
         (0, True, "so in 400 of 400 rows"),
-        (3, True, "not so in 3 of 400 rows: many"),
-        (200, True, "not so in 200 of 400 rows: many"),
-        (201, False, "not so in 201 of 400 rows: many"),
+        (3, True, "not so in 3 of 400 rows"),
+        (200, True, "not so in 200 of 400 rows"),
+        (201, False, "not so in 201 of 400 rows"),
     ],
 )
 def test_values_that_do_not_fit_a_form_are_told_and_fail_where_they_are_most(off: int, passed: bool, told: str) -> None:

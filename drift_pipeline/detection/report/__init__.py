@@ -5,6 +5,6 @@
 """
 
 from drift_pipeline.detection.report.drawing import DRAWN_ROWS
-from drift_pipeline.detection.report.writing import DriftFiles, write_drift_report
+from drift_pipeline.detection.report.writing import DriftFiles, run_file, write_drift_report
 
-__all__ = ["DRAWN_ROWS", "DriftFiles", "write_drift_report"]
+__all__ = ["DRAWN_ROWS", "DriftFiles", "run_file", "write_drift_report"]

@@ -44,6 +44,11 @@ def block_of(finding: FeatureFinding, kind: ColumnType, spec: ModelSpec) -> dict
     return {"name": finding.name, "numbers": numbers, "methods": methods, "claims": finding.drift is not None}
 
 
+def project_of(model: str) -> UUID:
+    """The id of a model's project in an Evidently workspace."""
+    return uuid5(_PROJECTS, model)
+
+
 @contextmanager
 def shown(findings: Mapping[str, FeatureFinding]) -> Iterator[None]:
     """The findings that our stattests answer with; each thread has its own."""
@@ -83,15 +88,14 @@ class _Evidently:
         )
         return Dataset.from_pandas(frame.to_pandas(), data_definition=definition)
 
-    def project(self, workspace: Path, model: str) -> UUID:
-        """The model's project, made on first use; its id follows from the name."""
+    def project(self, workspace: Path, model: str) -> None:
+        """Make the model's project on its first use."""
         from evidently.sdk.models import ProjectModel
         from evidently.ui.workspace import Workspace
 
-        opened, project = Workspace.create(str(workspace)), uuid5(_PROJECTS, model)
+        opened, project = Workspace.create(str(workspace)), project_of(model)
         if opened.get_project(project) is None:
             opened.add_project(ProjectModel(id=project, name=model, description="Drift findings by drift_pipeline"))
-        return project
 
 
 @cache

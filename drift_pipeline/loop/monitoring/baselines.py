@@ -24,7 +24,7 @@ class MonitoringBaseline:
     """`span` is what the reference was frozen on, in the Delta `versions` of `predictions` and `outcomes`.
 
     The champion is monitored `since` then: rows of an earlier time are not. `landed` are the cursors of both
-    tables at that time, and `labels_before` how many outcomes the lake held; None = nobody counted.
+    tables at that time.
     """
 
     champion: Version
@@ -33,12 +33,10 @@ class MonitoringBaseline:
     since: datetime
     versions: Mapping[str, int]
     landed: Mapping[str, Cursor]
-    labels_before: int | None = None
 
     def again(self, champion: Version, now: datetime, lake: Lake) -> "MonitoringBaseline":
         """The same reference, for a champion that is monitored anew from now on."""
-        before = lake.rows("outcomes")
-        return replace(self, champion=champion, since=now, landed=_cursors(lake), labels_before=before)
+        return replace(self, champion=champion, since=now, landed=_cursors(lake))
 
     def to_json(self, spec: ModelSpec, bundle: str) -> dict[str, Any]:
         """What `read_baseline` makes the same baseline of again, and what documents say of it.
@@ -59,7 +57,6 @@ class MonitoringBaseline:
             "delta": dict(self.versions),
             "landed": {table: asdict(cursor) for table, cursor in self.landed.items()},
             "bundle": bundle,
-            "labels_before": self.labels_before,
             "watched": _frozen_for(spec),
         }
 
@@ -73,8 +70,7 @@ def new_baseline(
     two ticks.
     """
     reference = _freeze(champion, span, now, lake.versions(), lake, spec, step)
-    landed, before = _cursors(lake), lake.rows("outcomes")
-    return MonitoringBaseline(champion, reference, span, now, lake.versions(), landed, before)
+    return MonitoringBaseline(champion, reference, span, now, lake.versions(), _cursors(lake))
 
 
 def keep_reference(baseline: MonitoringBaseline, registry: Registry, spec: ModelSpec) -> str:
@@ -106,7 +102,7 @@ def read_baseline(
     if body["watched"] != _frozen_for(spec) or not set(lengths_of(reference, spec, step)) <= reference.nulls.keys():
         reference = _freeze(champion, span, since, body["delta"], lake, spec, step)
     landed = {table: Cursor(**cursor) for table, cursor in body["landed"].items()}
-    return MonitoringBaseline(champion, reference, span, since, body["delta"], landed, body.get("labels_before"))
+    return MonitoringBaseline(champion, reference, span, since, body["delta"], landed)
 
 
 def in_force_before(moment: datetime, bodies: Iterable[Mapping[str, Any]], spec: ModelSpec) -> Mapping[str, Any]:

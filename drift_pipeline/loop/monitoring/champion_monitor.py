@@ -135,9 +135,8 @@ class ChampionMonitor:
         return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
 
     def _labels_until_now(self) -> int:
-        """Outcomes that landed since this champion is monitored, in whichever process; 0 where nobody counted."""
-        before = self.baseline.labels_before
-        return 0 if before is None else max(self._lake.rows("outcomes") - before, 0)
+        """Outcomes that landed since this champion is monitored, in whichever process, and were not erased."""
+        return self._lake.landed_rows("outcomes", self.baseline.landed["outcomes"])
 
     def _judged(self, now: datetime, versions: Mapping[str, int]) -> Report:
         return self._judging.evaluate(now, self._samples.until(now, versions) if self._samples else ({}, {}))

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock
 
 from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.files import keep_private
 
 SEGMENT_BYTES = 8_000_000
 _SEGMENT = re.compile(r"(\d{20})\.jsonl")
@@ -52,7 +53,8 @@ class SpoolWriter:
         self._turn = Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            keep_private(folder)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise InputError(f"{folder}: is no folder to write a spool in: {error}") from error
         try:
@@ -120,7 +122,7 @@ class SpoolWriter:
     def _begin(self, number: int) -> int:
         path = self._folder / f"{number:020}.jsonl"
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         except OSError as error:
             raise UnavailableError(f"{path}: no segment can be begun: {error}; free space on its disk") from error
 
@@ -141,6 +143,10 @@ class SpoolReader:
     def closed(self) -> list[Segment]:
         """In order; nothing is written to them any more."""
         return _segments(self.folder)[:-1]
+
+    def present(self) -> list[Segment]:
+        """In order, the one that is being written included."""
+        return _segments(self.folder)
 
     def done(self, segment: Segment) -> None:
         """Delete a closed segment; one that is gone already is no error.

@@ -1,0 +1,286 @@
+"""One Delta table of a lake: who writes takes turns, and each row carries the version that it landed with.
+
+That number stays with the row whatever file it is moved to, so that small files are merged, logs shortened and rows
+erased at any time, and a reader that knows how far it came misses nothing. Old versions of the table are not kept:
+what a version held is what landed until then.
+"""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Field, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import PrimitiveType
+
+from drift_pipeline.errors import ConflictError, IntegrityError, UnavailableError
+from drift_pipeline.files import keep_private
+
+T = TypeVar("T")
+Handle = DeltaTable
+log = logging.getLogger(__name__)
+LANDED, WRITER, BATCH, DAY = "_landed", "_writer", "_batch", "_day"
+OURS = (LANDED, WRITER, BATCH)  # the columns that say how a row came here
+BEFORE_ALL = -1  # where rows landed that were written before rows carried the number
+
+_STATISTICS = {"delta.dataSkippingStatsColumns": LANDED}  # of any other column they would be somebody's values
+_MIGRATED = "delta.logRetentionDuration"
+_PROPERTIES = {
+    **_STATISTICS,
+    "delta.checkpointInterval": "32",
+    "delta.deletedFileRetentionDuration": "interval 0 seconds",  # nobody asks for old versions: see the top
+    _MIGRATED: "interval 0 seconds",
+}
+_MERGES = ((32, 1 << 20), (1024, 1 << 24))  # each so many commits, files are merged up to so many bytes
+_VACUUM_EVERY = 1024  # commits
+_GRACE_HOURS = 1  # a merged file stays for whoever began to read before
+_ATTEMPTS = 5
+_PAUSE_S = 0.05  # before the second attempt; doubled before each further one
+_PATIENCE_S = 60.0  # for another process's turn; an erasure of many rows takes long
+
+
+class Delta:
+    """A table in a folder, which may not be there yet. Its rows are partitioned by UTC day."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table: DeltaTable | None = None
+
+    def handle(self) -> DeltaTable | None:
+        """The table as it is now, other processes' commits included; None before the first row.
+
+        Raises:
+            IntegrityError: what is there is no whole table.
+            UnavailableError: the disk does not answer.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                if self._table is None:
+                    self._table = DeltaTable(str(self.path))
+                else:
+                    self._table.update_incremental()
+                return self._table
+            except TableNotFoundError:
+                return None
+            except (DeltaError, OSError) as error:  # also where a checkpoint took the place of what was being read
+                self._table, failed = None, error
+            time.sleep(_PAUSE_S * 2**attempt)
+        why = str(failed).partition("\n")[0]  # delta-rs appends its stack
+        if isinstance(failed, OSError):
+            raise UnavailableError(f"{self.path}: cannot be read: {why}") from failed
+        raise IntegrityError(f"{self.path}: cannot be read: {why}; restore the table from a copy") from failed
+
+    def version(self) -> int:
+        """-1 before the first row."""
+        handle = self.handle()
+        return -1 if handle is None else handle.version()
+
+    def last_batch(self, source: str) -> int:
+        """The number of the source's last batch, -1 before the first."""
+        handle = self.handle()
+        version = None if handle is None else handle.transaction_version(source)
+        return -1 if version is None else version
+
+    def look(self, at: Callable[[Handle], T], absent: T) -> T:
+        """What is found in the table as it is now; looked at anew where files were rewritten meanwhile.
+
+        Args:
+            absent: the answer where there is no table yet.
+
+        Raises:
+            IntegrityError: a file of the table is gone.
+        """
+        for attempt in range(_ATTEMPTS):
+            handle = self.handle()
+            if handle is None:
+                return absent
+            try:
+                return at(handle)
+            except FileNotFoundError as error:
+                self._table, gone = None, error
+            time.sleep(_PAUSE_S * 2**attempt)
+        raise IntegrityError(f"{self.path}: a file of the table is gone: {gone}; restore it from a copy") from gone
+
+    def append(self, parts: Sequence[tuple[int, pl.DataFrame]], source: str, time_column: str) -> int:
+        """Write batches that are not here yet, as one commit that also records the last one's number, which is told.
+
+        Raises:
+            ConflictError, UnavailableError: as for `change`; nothing is written.
+        """
+
+        def write() -> tuple[int, int]:
+            last, version = self.last_batch(source), self.version()
+            fresh = [part.with_columns(pl.lit(n, pl.Int64).alias(BATCH)) for n, part in parts if n > last]
+            if not fresh:
+                return last, version
+            handle = self._table
+            if handle is not None and _MIGRATED not in handle.metadata().configuration:
+                _migrate(handle)
+                version = handle.version()
+            frame = pl.concat(fresh).with_columns(
+                pl.lit(version + 1, pl.Int64).alias(LANDED),
+                pl.lit(source).alias(WRITER),
+                pl.col(time_column).dt.strftime("%Y-%m-%d").alias(DAY),
+            )
+            write_deltalake(
+                str(self.path) if handle is None else handle,
+                frame,
+                mode="append",
+                schema_mode="merge",  # a spec that gains a column leaves null in older rows
+                partition_by=[DAY],
+                configuration=_PROPERTIES if handle is None else None,
+                # never moved behind somebody else's commit, where its rows' number would be another's
+                commit_properties=CommitProperties(
+                    max_commit_retries=0, app_transactions=[Transaction(source, parts[-1][0])]
+                ),
+            )
+            return parts[-1][0], version
+
+        written, before = self.change(write)
+        self._tidy(before)
+        return written
+
+    def change(self, do: Callable[[], T]) -> T:
+        """Do what writes, in this process's turn; again where a writer that knows of no turns was faster.
+
+        Raises:
+            ConflictError: others had their turn for a minute, or were faster every time; nothing is written.
+            UnavailableError: the disk does not take it.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._turn():
+                    return do()
+            except CommitFailedError:
+                self._table = None
+            except (DeltaError, OSError) as error:  # a full disk, a folder that went away
+                self._table = None
+                raise UnavailableError(f"{self.path}: cannot be written: {error}") from error
+            time.sleep(_PAUSE_S * 2**attempt)
+        raise ConflictError(f"{self.path}: {_ATTEMPTS} commits were lost to other writers; do it again")
+
+    def compact(self) -> int:
+        """Merge the small files of each day, and delete what nothing names; how many files were merged."""
+
+        def merge() -> int:
+            handle = self.handle()
+            if handle is None:
+                return 0
+            merged = int(handle.optimize.compact(target_size=_MERGES[-1][1])["numFilesRemoved"])
+            _vacuum(handle, _GRACE_HOURS)
+            return merged
+
+        return self.change(merge)
+
+    def drop(self, conditions: Sequence[str]) -> int:
+        """Delete rows for good, from files and log, with all that a killed writer left. How many there were.
+
+        Args:
+            conditions: each in Delta's SQL, one after the other; they stand in the log until this is done.
+        """
+
+        def delete() -> int:
+            handle = self.handle()
+            if handle is None:
+                return 0
+            if _MIGRATED not in handle.metadata().configuration:
+                _migrate(handle)
+            told = [handle.delete(condition).get("num_deleted_rows") for condition in conditions]
+            _vacuum(handle, 0)  # in our turn no file is being written, so that what no commit names is nobody's
+            _shorten(handle)
+            return sum(rows or 0 for rows in told)
+
+        return self.change(delete)
+
+    def _tidy(self, before: int) -> None:
+        """Now and then, after a commit on the version `before`: merge small files, which are then few at any age.
+
+        A merge that fails is left to the next one: what was to be written is written.
+        """
+        now = -1 if self._table is None else self._table.version()
+        if now // _MERGES[0][0] == before // _MERGES[0][0]:
+            return
+
+        def merge() -> None:
+            handle = self.handle()
+            for every, size in _MERGES:
+                if handle is not None and now // every > before // every:
+                    handle.optimize.compact(target_size=size)
+            if handle is not None and now // _VACUUM_EVERY > before // _VACUUM_EVERY:
+                _vacuum(handle, _GRACE_HOURS)
+
+        try:
+            self.change(merge)
+        except (ConflictError, UnavailableError) as error:
+            log.warning("%s; its small files are merged later", error)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One process at a time. Raises ConflictError where others keep it for a minute."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        keep_private(self.path.parent)
+        lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            until, pause = time.monotonic() + _PATIENCE_S, 0.002
+            while not _locked(lock):
+                if time.monotonic() > until:
+                    raise ConflictError(f"{self.path}: another process writes it for {_PATIENCE_S:.0f} s; try again")
+                time.sleep(pause)
+                pause = min(2 * pause, 0.1)
+            yield
+        finally:
+            os.close(lock)
+
+
+def scan(handle: DeltaTable, among: Sequence[tuple[str, str, str | int]] = ()) -> pl.LazyFrame:
+    """The rows of the files that may hold some that fit `among`: all of its (column, operator, value)."""
+    schema = pl.Schema(handle.schema().to_arrow())
+    schema.pop(DAY)  # tells of folders
+    schema.setdefault(LANDED, pl.Int64())
+    files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=list(among) or None)]
+    if not files:
+        return pl.LazyFrame(schema=schema)
+    return pl.scan_parquet(files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert")
+
+
+def landed() -> pl.Expr:
+    """The version that a row landed with."""
+    return pl.col(LANDED).fill_null(BEFORE_ALL)
+
+
+def _migrate(handle: DeltaTable) -> None:
+    """Of a table that was written before rows carried the version they landed with; done again where it was killed."""
+    handle.alter.set_table_properties(_STATISTICS)
+    ours, known = {LANDED: "long", WRITER: "string"}, {field.name for field in handle.schema().fields}
+    if missing := [Field(name, PrimitiveType(kind)) for name, kind in ours.items() if name not in known]:
+        handle.alter.add_columns(missing)
+    handle.update(updates={LANDED: str(BEFORE_ALL)}, predicate=f"{LANDED} IS NULL")
+    _vacuum(handle, _GRACE_HOURS)
+    handle.alter.set_table_properties(_PROPERTIES)
+    _shorten(handle)
+
+
+def _shorten(handle: DeltaTable) -> None:
+    """Leave of the log what tells of the table as it is now."""
+    handle.create_checkpoint()
+    handle.cleanup_metadata()
+
+
+def _vacuum(handle: DeltaTable, hours: int) -> None:
+    handle.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False, full=True)
+    handle.update_incremental()
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

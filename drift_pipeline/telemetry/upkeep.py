@@ -1,0 +1,92 @@
+"""Whole tables of a lake, whatever the time of their rows: looked through, deleted from, merged."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from datetime import date
+from typing import Literal
+
+import polars as pl
+
+from drift_pipeline.telemetry.delta import BEFORE_ALL, DAY, LANDED, Delta, Handle, scan
+
+Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
+_AT_ONCE = 500  # values in one condition
+
+
+class Upkeep(ABC):
+    """What any process may do to a lake beside its traffic; who reads or appends meanwhile misses nothing."""
+
+    _tables: dict[Table, Delta]
+
+    @abstractmethod
+    def flush(self, table: Table) -> None:
+        """Write what waits."""
+
+    def size(self, table: Table, before: date, but: tuple[date, date]) -> tuple[int, int]:
+        """Rows and bytes of the days before the date, but for those from one date to another."""
+        files = self._tables[table].look(lambda at: pl.DataFrame(at.get_add_actions(flatten=True)), pl.DataFrame())
+        if files.is_empty():
+            return 0, 0
+        day = pl.col(f"partition.{DAY}")
+        old = files.filter(
+            day < before.isoformat(), ~day.is_between(pl.lit(but[0].isoformat()), pl.lit(but[1].isoformat()))
+        )
+        return int(old["num_records"].sum()), int(old["size_bytes"].sum())
+
+    def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
+        """Rows of any time, read file by file; columns that the table lacks are left out, and no row has a value of
+        them."""
+
+        def found(handle: Handle) -> pl.DataFrame:
+            stored = scan(handle)
+            names = stored.collect_schema().names()
+            asked = stored.filter(rows) if set(rows.meta.root_names()) <= set(names) else stored.clear()
+            return asked.select([name for name in columns if name in names]).collect()
+
+        return self._tables[table].look(found, pl.DataFrame())
+
+    def distinct(self, table: Table, column: str) -> list[str]:
+        """The texts of a column, or of its lists."""
+
+        def found(handle: Handle) -> list[str]:
+            stored = scan(handle)
+            kind = stored.collect_schema().get(column)
+            texts = pl.col(column).explode() if isinstance(kind, pl.List) else pl.col(column)
+            return [] if kind is None else stored.select(texts.unique().drop_nulls()).collect()[column].to_list()
+
+        return self._tables[table].look(found, [])
+
+    def drop(self, table: Table, where: str) -> int:
+        """Delete rows for good: nothing of them stays in a file or in the log. How many there were.
+
+        Args:
+            where: a condition in Delta's SQL.
+
+        Raises:
+            ConflictError: others wrote all the while; do it again.
+            UnavailableError: the disk does not take it; do it again.
+        """
+        self.flush(table)
+        return self._tables[table].drop([where])
+
+    def erase(self, table: Table, column: str, values: Collection[str]) -> int:
+        """Delete the rows whose column is one of the values, as `drop` does; the log is told their digests at most.
+
+        What a killed writer left of the table goes with them, also where no row is found.
+        """
+        self.flush(table)
+        rows = self.find(table, pl.col(column).is_in(list(values)), (LANDED,))
+        if rows.is_empty():
+            return self._tables[table].drop([])
+        versions = rows[LANDED].fill_null(BEFORE_ALL).unique().sort().to_list()
+        where = f"{LANDED} IN ({', '.join(map(str, versions))}) AND " if len(versions) <= _AT_ONCE else ""
+        digests = [f"'{hashlib.sha256(value.encode()).hexdigest()}'" for value in values]
+        parts = [digests[start : start + _AT_ONCE] for start in range(0, len(digests), _AT_ONCE)]
+        return self._tables[table].drop(
+            [f"{where}encode(sha256({column}), 'hex') IN ({', '.join(part)})" for part in parts]
+        )
+
+    def compact(self, table: Table) -> int:
+        """Merge the small files of each day, as appending does now and then; how many went. Readers see the same."""
+        return self._tables[table].compact()
