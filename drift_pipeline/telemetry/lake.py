@@ -20,6 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError, UnavailableError
+from drift_pipeline.telemetry.labels import labelled
 
 Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
 _TIME: dict[Table, str] = {
@@ -144,7 +145,7 @@ class Lake:
         handle = self._handle(table) if version is None else self._at(table, version)
         if handle is not None and (files := handle.file_uris(file_pruning_predicate=_days(window))):
             paths = [unquote(file) for file in files]
-            frames.insert(0, _read(paths).drop(_BATCH, strict=False).filter(inside))
+            frames.insert(0, self._read(table, handle, paths).drop(_BATCH, strict=False).filter(inside))
         return self._in_order(table, frames)
 
     def last_batch(self, table: Table) -> int:
@@ -165,7 +166,7 @@ class Lake:
         for number in range(since.version + 1, version + 1):
             source, files = self._appended(table, number)
             if files:
-                rows = _read(files)
+                rows = self._read(table, handle, files)
                 known = since.batch if source == since.source and _BATCH in rows.columns else -1
                 frames.append((rows.filter(pl.col(_BATCH) > known) if known >= 0 else rows).drop(_BATCH, strict=False))
         seen = since.batch if since.source == self._source else -1
@@ -209,7 +210,7 @@ class Lake:
     ) -> pl.DataFrame:
         """Predictions of the window whose outcome was observed before `as_of`, with `_label`; in order of time.
 
-        Of several outcomes of one prediction the last observed counts. `delay` only bounds which days of outcomes are
+        Of several outcomes of one prediction the last told counts (`labels`). `delay` bounds which days of outcomes are
         looked at: labels later than twice the delay and a week after the window do not count as training data.
         """
         until = min(as_of, window.end + 2 * delay + timedelta(days=7))
@@ -218,8 +219,7 @@ class Lake:
         known = self.read("outcomes", Window(window.start, max(window.start, until)), pinned.get("outcomes"))
         if predictions.is_empty() or known.is_empty():
             return pl.DataFrame()
-        last = known.select("_id", "_label").unique("_id", keep="last", maintain_order=True)
-        return predictions.join(last, on="_id", how="inner", maintain_order="left")
+        return labelled(predictions, known)
 
     def compact(self, table: Table, before: date) -> int:
         """Merge the many small files of each day before the date; how many files went. Readers see the same rows."""
@@ -251,17 +251,22 @@ class Lake:
         written = 0 if handle is None else int(pl.DataFrame(handle.get_add_actions(flatten=True))["num_records"].sum())
         return written + sum(part.height for _, part in self._waiting[table])
 
-    def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
-        """Rows of any time, read file by file; columns that the table lacks are left out."""
+    def find(self, table: Table, rows: pl.Expr, columns: Sequence[str], window: Window | None = None) -> pl.DataFrame:
+        """Rows on disk, read file by file; columns that the table lacks are left out.
+
+        Args:
+            window: only the files of its days are looked at; None = rows of any time.
+        """
         handle = self._handle(table)
-        files = [] if handle is None else [unquote(file) for file in handle.file_uris()]
-        if not files:
+        if handle is None:
             return pl.DataFrame()
-        scan = pl.scan_parquet(
-            files, hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore"
-        )
-        known = [name for name in columns if name in scan.collect_schema()]
-        return scan.filter(rows).select(known).collect()
+        with _told_as_ours(self.root / table):
+            files = handle.file_uris(file_pruning_predicate=_days(window) if window else None)
+            if not files:
+                return pl.DataFrame()
+            scan = _scan(handle, [unquote(file) for file in files])
+            known = [name for name in columns if name in scan.collect_schema()]
+            return scan.filter(rows).select(known).collect()
 
     def drop(self, table: Table, where: str) -> int:
         """Delete rows for good, in all versions: what was pinned before cannot be read any more. How many there were.
@@ -292,13 +297,20 @@ class Lake:
     def _handle(self, table: Table) -> DeltaTable | None:
         """The table as it is now, other processes' commits included."""
         if table in self._tables:
-            self._tables[table].update_incremental()
-        else:
+            with _told_as_ours(self.root / table):
+                self._tables[table].update_incremental()
+            return self._tables[table]
+        with _told_as_ours(self.root / table):
             try:
                 self._tables[table] = DeltaTable(str(self.root / table))
             except TableNotFoundError:
                 return None
         return self._tables[table]
+
+    def _read(self, table: Table, handle: DeltaTable | None, files: list[str]) -> pl.DataFrame:
+        assert handle is not None, "who has files has their table"
+        with _told_as_ours(self.root / table):
+            return _scan(handle, files).collect()
 
     def _at(self, table: Table, version: int) -> DeltaTable | None:
         """The table as it was. Raises IntegrityError where that version is not there any more."""
@@ -319,8 +331,35 @@ def _numbered(part: pl.DataFrame, batch: int) -> pl.DataFrame:
     return part.with_columns(pl.lit(batch, dtype=pl.Int64).alias(_BATCH))
 
 
-def _read(files: list[str]) -> pl.DataFrame:
-    return pl.read_parquet(files, hive_partitioning=False, glob=False)
+def _scan(handle: DeltaTable, files: list[str]) -> pl.LazyFrame:
+    """With all columns that the table has by now: null in files from before one came."""
+    schema = pl.Schema(handle.schema())
+    del schema["_day"]
+    return pl.scan_parquet(
+        files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore"
+    )
+
+
+@contextmanager
+def _told_as_ours(table: Path) -> Iterator[None]:
+    """What Delta, Polars and the disk raise while a table is read.
+
+    Raises:
+        IntegrityError: its bytes are no table.
+        UnavailableError: the disk does not give them, or a file went meanwhile.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UnavailableError(
+            f"{table}: a file is gone: {error}; where no other process has just rewritten the table, restore it"
+        ) from error
+    except (DeltaError, pl.exceptions.PolarsError) as error:
+        raise IntegrityError(
+            f"{table}: cannot be read: {error}; restore the table from a backup, then what waits for it lands"
+        ) from error
+    except OSError as error:
+        raise UnavailableError(f"{table}: cannot be read: {error}") from error
 
 
 def _touches(times: pl.Series, window: Window) -> bool:

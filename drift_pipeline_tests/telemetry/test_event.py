@@ -16,11 +16,10 @@ from drift_pipeline.telemetry.event import (
     OutcomeKnown,
     Prediction,
     off_form_of,
-    outcomes_frame,
-    predictions_frame,
     read_event,
 )
 from drift_pipeline.telemetry.history import read_history
+from drift_pipeline.telemetry.rows import outcomes_frame, predictions_frame
 from drift_pipeline_tests.detection.worlds import spec_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -327,12 +326,15 @@ def test_frames_have_the_columns_and_types_of_a_history(tmp_path: Path) -> None:
     (tmp_path / "h.csv").write_text(rows)
     history = read_history(tmp_path / "h.csv", SPEC).frame
     served = predictions_frame(SPEC, [prediction(GOOD)])
-    assert served.columns == ["_id", "_time", "_version", "_route", "_score", "_latency_ms", "_entity", *SPEC.watched]
-    shared = [column for column in served.columns if column != "_route"]
+    facts = ["_id", "_time", "_version", "_route", "_score", "_latency_ms", "_entity"]
+    assert served.columns == [*facts, *SPEC.watched, "_producer"]
+    shared = [column for column in served.columns if column not in ("_route", "_producer")]
     assert served.select(shared).equals(history[:1].select(shared))
     assert served.select(shared).schema == history.select(shared).schema
     known = outcomes_frame(SPEC, [outcome(SPEC)])
-    assert known.schema == {"_id": pl.String, "_observed_at": pl.Datetime("us", "UTC"), "_label": pl.Int8}
+    moment = pl.Datetime("us", "UTC")
+    owned = {"_told_at": moment, "_producer": pl.String}
+    assert known.schema == {"_id": pl.String, "_observed_at": moment, "_label": pl.Int8, **owned}
     assert outcomes_frame(PRICE, [outcome(PRICE, label=2)]).schema["_label"] == pl.Float64
 
 
