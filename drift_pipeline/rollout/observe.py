@@ -19,7 +19,7 @@ from drift_pipeline.telemetry.lake import Lake
 
 RECORDED = "recorded"  # a champion that answers elsewhere
 LEAST_TIMED = 50
-_ROW = ("_id", "_producer", "_time")  # one answer; a mirrored row has those of the row that it mirrors
+_ROW = ["_id", "_producer", "_time"]  # one answer; a mirrored row has those of the row that it mirrors
 
 
 def observe(

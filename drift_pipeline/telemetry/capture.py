@@ -7,7 +7,7 @@ the others. It is tried again before anything newer of that model, so that all l
 import json
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -57,7 +57,7 @@ class Capture:
             failed: is told what `run` and the mirror survived; None = the log.
         """
         self._spool, self._specs, self._clock = spool, specs, clock
-        self._failed, self._said = failed or self._log, ""
+        self._failed, self._logged = failed or self._log, deque[str](maxlen=100)
         self._landing = Landing(lake_of, specs, mirror, lateness, self._failed)
         self._counts: Counter[str] = Counter()
         self._refusals, self._fates = Refusals(), list[tuple[str, What, int]]()
@@ -104,7 +104,7 @@ class Capture:
 
     def _drain(self, folder: Path) -> Iterator[Exception]:
         if folder.is_symlink():
-            yield _is_a_link(folder)
+            self._failed(_is_a_link(folder))
             return
         reader, aside, blocked = SpoolReader(folder), SetAside(folder), set[str]()
         for model in aside.models():
@@ -112,7 +112,8 @@ class Capture:
             if error is not None:
                 blocked.add(model)
                 yield error
-        yield from map(_is_a_link, reader.links())
+        for link in reader.links():
+            self._failed(_is_a_link(link))
         for segment in reader.closed():
             events = yield from self._take(segment, folder.name, aside, blocked)
             reader.done(segment)
@@ -181,9 +182,9 @@ class Capture:
         self._fates += [(model, what, counts[name]) for name, what in _TOLD.items() if counts[name]]
 
     def _log(self, error: Exception) -> None:
-        """Once, however often it fails in the same way."""
-        if (said := f"{type(error).__name__}: {error}") != self._said:
-            self._said = said
+        """Once, however often it fails in the same way; of endless ways, only the last ones are remembered."""
+        if (said := f"{type(error).__name__}: {error}") not in self._logged:
+            self._logged.append(said)
             log.warning("%s", said)
 
 

@@ -6,7 +6,7 @@ by what landed before (late, duplicate) is decided the same way again after a cr
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -79,17 +79,18 @@ class Landing:
 
     def _land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> Counter[str]:
         lake, spec = self._lake_of(model, source), self._specs[model]
-        if lake.last_batch("predictions") == number:  # a former try came to its end here
+        if (last := lake.last_batch("predictions")) == number:  # a former try came to its end here
             lake.flush("predictions")
             return Counter()
         recent, predictions = self._recent_of(model, lake, now), [one for one in events if isinstance(one, Prediction)]
         told = recent.told([one for one in events if isinstance(one, OutcomeKnown)], now)
         _write(lake, "outcomes", outcomes_frame(spec, told.outcomes, told.observed), number)
-        found = recent.sort(predictions, now, _landed_late(lake, number, predictions))
+        landed_late = late_before(lake, predictions) if recent.is_old(predictions) and _is_retry(lake, number) else None
+        found = recent.sort(predictions, now, landed_late)
         frame = predictions_frame(spec, found.fresh)
         _write(lake, "late", predictions_frame(spec, found.late), number)
         counts = Counter(unmirrored=self._shadow(model, lake, frame, number))
-        _write(lake, "predictions", frame, number)
+        _write(lake, "predictions", frame, number, last)
         counts.update(outcomes=len(told.outcomes), late=len(found.late), predictions=len(found.fresh))
         counts.update(late_outcomes=told.late, duplicates=told.duplicates + found.duplicates, shared_ids=found.shared)
         return counts
@@ -104,7 +105,7 @@ class Landing:
             self._failed(error)
             return frame.height
         if mirrored is not None:
-            _write(lake, "shadow", mirrored, number)
+            _write(lake, "shadow", _owned_as(frame, mirrored), number)
         return 0
 
     def _recent_of(self, model: str, lake: Lake, now: datetime) -> Recent:
@@ -113,16 +114,29 @@ class Landing:
         return self._recent[model]
 
 
-def _landed_late(lake: Lake, number: int, predictions: Sequence[Prediction]) -> Collection[tuple[str, str]] | None:
-    """What an earlier try of this batch laid aside as late; None where there was none."""
-    return late_before(lake, predictions) if predictions and lake.last_batch("late") == number else None
+def _owned_as(frame: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
+    """Whose a mirrored row is: the producer's of the row that it mirrors."""
+    if "_producer" in mirrored.columns:
+        return mirrored
+    whose = frame.select("_id", "_time", "_producer").unique(["_id", "_time"])
+    return mirrored.join(whose, on=["_id", "_time"], how="left", maintain_order="left")
 
 
-def _write(lake: Lake, table: Table, frame: pl.DataFrame, number: int) -> None:
-    """Before the segment is deleted. An earlier try's batch, if only in memory so far, is written as it was."""
+def _is_retry(lake: Lake, number: int) -> bool:
+    """Whether an earlier try of this batch laid something aside as late."""
+    return lake.last_batch("late") == number
+
+
+def _write(lake: Lake, table: Table, frame: pl.DataFrame, number: int, last: int | None = None) -> None:
+    """Before the segment is deleted. An earlier try's batch, if only in memory so far, is written as it was.
+
+    Args:
+        last: the table's last batch, where it was just asked: each time costs a look at the disk.
+    """
     if frame.is_empty():
         return
-    if (last := lake.last_batch(table)) > number:
+    last = lake.last_batch(table) if last is None else last
+    if last > number:
         raise RenumberedError(
             f"{lake.root / table}: holds segment {last} of this source already, so segment {number} cannot land: was "
             f"the spool's folder replaced? Stop its writer and rename its segments, and those that wait in it, to "

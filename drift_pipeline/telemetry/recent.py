@@ -69,6 +69,10 @@ class Recent:
         """Whether the clock went back behind what is in memory: then memory has to be made again."""
         return max(self._since, self._told_since) > now - self._lateness
 
+    def is_old(self, predictions: Iterable[Prediction]) -> bool:
+        """Whether any of them is so far behind that it may be late, whatever came meanwhile."""
+        return any(one.time < self._watermark - DAY for one in predictions)
+
     def sort(self, predictions: Sequence[Prediction], now: datetime, landed_late: _Keys | None) -> Sorted:
         """What is to become of each.
 
