@@ -67,7 +67,7 @@ class Recent:
 
     def is_ahead(self, now: datetime) -> bool:
         """Whether the clock went back behind what is in memory: then memory has to be made again."""
-        return max(self._since, self._told_since) > now - self._lateness
+        return max(self._watermark, self._told_watermark) > now - self._lateness
 
     def is_old(self, predictions: Iterable[Prediction]) -> bool:
         """Whether any of them is so far behind that it may be late, whatever came meanwhile."""
@@ -111,7 +111,7 @@ class Recent:
             is_late = one.time < self._told_watermark
             late += is_late
             found.outcomes.append(one)
-            found.observed.append(now if is_late or (said and one.told) else one.time)
+            found.observed.append(max(now, one.time + _TICK) if is_late or (said and one.told) else one.time)
             self._told_watermark = max(self._told_watermark, self._behind(one.time))
         self._forget()
         return Told(found.outcomes, found.observed, late, duplicates)
