@@ -292,8 +292,9 @@ def _features_differ(given: object, watched: Any) -> str:
 def _label(value: object, spec: ModelSpec) -> float:
     """1 where the label equals `outcome.positive`, else 0; a regression's own number.
 
-    Of a positive 1 or 0, true or false, the negation is known, and a third value is refused; of another the negation is
-    whatever else is told. Where the positive is a text of those, such as "1", a label may be the text or the value.
+    Of a positive 1 or 0, true or false, the negation is known, and of others it is `outcome.negative`, which an adopted
+    model has: a third value is refused. Before that, the negation is whatever else is told. Where the positive is a
+    text of those, such as "1", a label may be the text or the value.
     """
     outcome, positive = spec.outcome, _same(spec.outcome.positive)
     if outcome.unknown and _same(value) in map(_same, outcome.unknown):
@@ -307,6 +308,10 @@ def _label(value: object, spec: ModelSpec) -> float:
     label = _same(value)
     if positive in ("0", "1") and label not in ("0", "1"):
         raise ValueError(f"label: {value!r} is neither {outcome.positive!r} (outcome.positive) nor its negation")
+    if outcome.negative is not None and label not in (positive, _same(outcome.negative)):
+        raise ValueError(
+            f"label: {value!r} is neither {outcome.positive!r} (outcome.positive) nor {outcome.negative!r}"
+        )
     return int(label == positive)
 
 

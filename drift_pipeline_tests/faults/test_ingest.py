@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -71,7 +72,9 @@ def labels(site: Site, at: datetime = NOW) -> dict[str, float]:
 def verdict_pairs(site: Site) -> list[float]:
     status = Status("r", "m", "sha256:c", "sha256:h", Phase.SHADOW, NOW - DAY, NOW - DAY, "x")
     lake, performance = Lake(site.root / "lake" / "m"), PERFORMANCE["binary_classification"]
-    return [float(x) for x in observe(lake, status, "v2", "v1", NOW + 9 * DAY, performance, SPECS["m"]).labels]
+    found = observe(lake, status, "v2", "v1", NOW + 9 * DAY, performance, SPECS["m"])
+    told: list[float] = np.asarray(found.labels).tolist()
+    return told
 
 
 # an outcome counts once

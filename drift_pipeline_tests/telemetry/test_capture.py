@@ -253,7 +253,7 @@ def test_what_the_mirror_says_of_landed_predictions_is_shadow(tmp_path: Path) ->
     site.take(prediction("a"), prediction("a"), prediction("old", NOW - 9 * DAY), prediction("b", model="price"))
     site.take(prediction("a"), outcome("a"))
     assert seen == [["m", "a"], ["price", "b"]]
-    assert site.rows("shadow").rows() == [("a", NOW, 0.25, "v2")]
+    assert site.rows("shadow").rows() == [("a", NOW, 0.25, "v2", "gateway")]
     assert site.ids("shadow", "price") == []
 
 

@@ -267,6 +267,27 @@ def test_a_third_label_is_refused(positive: object, told: object) -> None:
     assert letter.reason == f"label: {told!r} is neither {positive!r} (outcome.positive) nor its negation"
 
 
+@pytest.mark.parametrize(
+    ("positive", "negative", "takes", "refuses"),
+    [
+        (2, "1", (1, 2, 1.0, 2.0, True), (0, -7, 3, 0.5)),
+        ("yes", "no", ("yes", "no", " no "), ("maybe", "", 0, False, "not yes")),
+        (-1, 1, (1, -1, 1.0), (0, 2)),
+        (1, "0", (0, 1, True, False), (2, -7, 0.5)),
+    ],
+)
+def test_of_two_classes_that_are_known_a_third_is_refused(
+    positive: object, negative: object, takes: tuple[object, ...], refuses: tuple[object, ...]
+) -> None:
+    known = SPEC.outcome.model_copy(update={"positive": positive, "negative": negative})
+    spec = SPEC.model_copy(update={"outcome": known})
+    assert {outcome(spec, label=label).label for label in takes} == {0, 1}
+    for label in refuses:
+        letter = read_event(line({**KNOWN, "label": label}), {"m": spec}, NOW)
+        assert isinstance(letter, DeadLetter), label
+        assert "is neither" in letter.reason
+
+
 @pytest.mark.parametrize("told", [-1, -1.0, "-1"])
 @pytest.mark.parametrize("spec", [SPEC, PRICE])
 def test_a_label_that_stands_for_not_known_yet_is_refused(told: object, spec: ModelSpec) -> None:
