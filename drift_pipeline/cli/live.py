@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -228,14 +229,19 @@ def simulate(
     adopted with --external it tells the gateway what the other system answered: the scores of the history.
     Ctrl-C ends it with the counts so far, and 130.
     """
+    from drift_pipeline.control.store import ControlStore
+    from drift_pipeline.loop.forms import frozen
     from drift_pipeline.loop.home import model_of
     from drift_pipeline.serving.simulate import simulate as run
     from drift_pipeline.serving.traffic import history_of
     from drift_pipeline.serving.up import LOCAL_KEY
     from drift_pipeline.telemetry.lake import Lake
 
-    settings = settings_of(home)
-    spec, clock = model_of(settings, model), system_clock()
+    settings, clock = settings_of(home), system_clock()
+    spec = model_of(settings, model)
+    if settings.database or (settings.home / "control.db").is_file():
+        with closing(ControlStore(settings.database_url, clock)) as store:
+            spec = frozen(store, spec)
     now = clock.now()
     source = history_of(Lake(settings.lake / model, source="simulate"), spec, now)
     found = run(

@@ -12,7 +12,7 @@ import click
 
 from drift_pipeline.cli.options import NEGATIVE, OK, Duration, Moment, home_option, json_option, settings_of
 from drift_pipeline.clock import Window, format_duration, system_clock
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import DriftError, InputError
 
 reason_option = click.option("--reason", required=True, help="Why; it stands in the audit.")
 actor_option = click.option("--actor", envvar="DRIFT_ACTOR", help="Who; else DRIFT_ACTOR, or your login name.")
@@ -251,6 +251,8 @@ def _beneath(one: Any) -> Iterator[str]:
         landed, joined, judged = (one.labels[name] for name in ("landed", "joined", "judged"))
         yet = "" if judged else " yet"
         yield f"labels  {landed:,} landed, {joined:,} joined to predictions, {judged:,} judged{yet}"
+    for event, why in one.concerns.items():
+        yield f"{event}: {why}"
     for line in told_waiting(one.not_judged):
         yield f"waits   {line}"
 
@@ -287,7 +289,12 @@ def retain(really: bool, home: Path | None, as_json: bool) -> int:
     settings = settings_of(home)
     with opened(settings, system_clock()) as at:
         specs = models_of(settings).values()
-        found = [delete(at, spec, getpass.getuser()) if really else past_retention(at, spec) for spec in specs]
+        found, failed = [], list[DriftError]()
+        for spec in specs:
+            try:
+                found.append(delete(at, spec, getpass.getuser()) if really else past_retention(at, spec))
+            except DriftError as error:  # one model's lake; the others' rows are past their time all the same
+                failed.append(error)
     if as_json:
         told = [
             {
@@ -298,11 +305,12 @@ def retain(really: bool, home: Path | None, as_json: bool) -> int:
             for old in found
         ]
         click.echo(json.dumps({"deleted": really, "models": told}, indent=2))
-        return OK
-    for old in found:
+    for old in () if as_json else found:
         parts = [f"{table} {rows:,} rows, {size / 1e6:,.1f} MB" for table, (rows, size) in old.tables.items()]
         what = "deleted" if really else "would go (--apply deletes it)"
         click.echo(f"{old.model}: before {old.before}: {'; '.join(parts) + f': {what}' if parts else 'nothing'}")
+    if failed:
+        raise failed[0]
     return OK
 
 

@@ -39,7 +39,7 @@ def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None 
         raise InputError(f"{spec.name}: is adopted already; a new version comes by drift retrain")
     if external and spec.prediction.column is None:
         raise InputError(f"{spec.name}: an external model is known by its scores; name their column in prediction")
-    spec, frame = spec.with_forms(history.forms), history.frame
+    spec, frame = spec.with_forms(history.forms).with_negative(history.negative), history.frame
     given = None if bundle is None else (_read(bundle, spec, frame), str(bundle))
     labels = frame["_label"].drop_nulls()
     if len(labels) < spec.retrain.min_rows or labels.n_unique() < 2:

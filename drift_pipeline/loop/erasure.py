@@ -20,6 +20,7 @@ from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake, Table
 from drift_pipeline.telemetry.mentions import mentions, names
+from drift_pipeline.telemetry.sources.set_aside import SetAside
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
 
 _OF_PEOPLE: tuple[Table, ...] = ("predictions", "late")  # which say whose a row is
@@ -129,7 +130,8 @@ class _Erasure:
     def _segments(self) -> list[Segment]:
         spool = self._home.settings.home / "spool"
         folders = sorted(spool.iterdir()) if spool.is_dir() else []
-        return [segment for folder in folders for segment in SpoolReader(folder).present()]
+        waiting = [part for aside in map(SetAside, folders) for model in aside.models() for part in aside.parts(model)]
+        return [segment for folder in folders for segment in SpoolReader(folder).present()] + waiting
 
     def _laid_aside(self, wanted: set[str]) -> int:
         """Dead letters of the model, or of none that is known here, that name one of the wanted texts."""

@@ -9,7 +9,7 @@ import polars as pl
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError
 from drift_pipeline.loop.context import Context
-from drift_pipeline.loop.forms import FORMS
+from drift_pipeline.loop.forms import FORMS, LABELS
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.monitoring.rebaselining import Rebaselining
 from drift_pipeline.loop.retraining.fitting import fitted, register, register_given
@@ -50,6 +50,7 @@ def adopt(
         "holdout": held,
         "retrains": Retrains(versions=1).to_json(),
         FORMS: context.spec.forms,
+        LABELS: {"negative": context.spec.outcome.negative},
         "model": {**champion.to_json(), "previous": None},
     }
     digests = {} if recorded else {"bundle": champion.digest}

@@ -1,16 +1,20 @@
 """The fleet: every adopted model of a home, ticked one after the other; what fails in one does not stop the next."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from drift_pipeline.alerts.outbox import deliver
-from drift_pipeline.errors import ConflictError, UnavailableError
+from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
+from drift_pipeline.loop import concerns
 from drift_pipeline.loop.erasure import carry_on
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop, Ticked
 from drift_pipeline.rollout.plan import Status
 from drift_pipeline.spec import ModelSpec
+
+FAILED = "tick.failed"
 
 
 @dataclass(frozen=True)
@@ -74,4 +78,12 @@ class Fleet:
             return Failed(spec.name, str(error), again=True)
         except Exception as error:  # the edge between models: one that is broken must not blind the others
             self._loops.pop(spec.name, None)
+            self._alert(spec, error)
             return Failed(spec.name, f"{type(error).__name__}: {error}", again=False)
+
+    def _alert(self, spec: ModelSpec, error: Exception) -> None:
+        """A model whose tick fails is blind. What others' code says in an error may quote data: its kind is told."""
+        why = f"{spec.name} is not watched: its tick fails: "
+        why += str(error) if isinstance(error, DriftError) else f"{type(error).__name__}; drift tick tells more"
+        with suppress(DriftError):  # the store may be what is broken
+            concerns.tell(self._home.store, spec.name, spec.owner, FAILED, why, self._home.clock.now(), actor="loop")

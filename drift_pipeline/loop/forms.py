@@ -1,4 +1,4 @@
-"""Forms of a home: what a model's categorical columns were found to hold at its adoption, which stays.
+"""Forms of a home: what a model's categorical columns, and its labels, were found to hold at its adoption, which stays.
 
 Whoever opens a model of a home works with `frozen`: the loop, the gateway, capture, Dagster's assets.
 """
@@ -9,7 +9,7 @@ from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import SpecError
 from drift_pipeline.spec import Form, ModelSpec
 
-FORMS = "forms"  # the kind of state
+FORMS, LABELS = "forms", "labels"  # the kinds of state
 
 
 def frozen(store: ControlStore, spec: ModelSpec) -> ModelSpec:
@@ -19,7 +19,7 @@ def frozen(store: ControlStore, spec: ModelSpec) -> ModelSpec:
         SpecError: the spec declares another form than the model was adopted with.
     """
     found = _found(store, spec.name)
-    return spec if found is None else _with(spec, found)
+    return spec if found is None else _with(spec, found, _negative(store, spec.name))
 
 
 class FrozenSpecs(Mapping[str, ModelSpec]):
@@ -39,7 +39,7 @@ class FrozenSpecs(Mapping[str, ModelSpec]):
             return self._frozen[name]
         spec = self._specs[name]
         if (found := _found(self._store, name)) is not None:
-            spec = self._frozen[name] = _with(spec, found)
+            spec = self._frozen[name] = _with(spec, found, _negative(self._store, name))
         return spec
 
     def __iter__(self) -> Iterator[str]:
@@ -54,7 +54,13 @@ def _found(store: ControlStore, model: str) -> Mapping[str, Form] | None:
     return None if record is None else record.body
 
 
-def _with(spec: ModelSpec, found: Mapping[str, Form]) -> ModelSpec:
+def _negative(store: ControlStore, model: str) -> str | None:
+    """None of a regression, and of a model that was adopted before labels were kept."""
+    record = store.get(LABELS, model)
+    return None if record is None else record.body["negative"]
+
+
+def _with(spec: ModelSpec, found: Mapping[str, Form], negative: str | None) -> ModelSpec:
     for name, form in spec.forms.items():
         if found.get(name, form) != form:
             raise SpecError(
@@ -62,4 +68,4 @@ def _with(spec: ModelSpec, found: Mapping[str, Form]) -> ModelSpec:
                 f"its reference and its versions hold: take forms.{name} out of the spec, or adopt the model anew in "
                 "another home"
             )
-    return spec.with_forms(found)
+    return spec.with_forms(found).with_negative(negative)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.loop.concerns import lasting
 from drift_pipeline.spec import ModelSpec
 
 NOT_ADOPTED = "not adopted"
@@ -32,6 +33,7 @@ class Standing:
     runs: tuple[str, ...]
     paused_by: str
     maintenance: str
+    concerns: Mapping[str, str]
 
     def age(self, now: datetime) -> timedelta | None:
         """Since the last tick."""
@@ -80,6 +82,7 @@ def _standing(store: ControlStore, spec: ModelSpec, now: datetime) -> Standing:
         ),
         paused_by=pause["actor"] if pause.get("on") else "",
         maintenance=_maintained(maintenance, now),
+        concerns=lasting(store, spec.name, now),
     )
 
 

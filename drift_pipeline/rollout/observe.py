@@ -13,11 +13,13 @@ from drift_pipeline.detection.statistics.ks import ks_interval
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.rollout.verdict import Decisions, Observations
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.event import EXTERNAL
+from drift_pipeline.telemetry.labels import labelled, owned
 from drift_pipeline.telemetry.lake import Lake
 
-RECORDED, EXTERNAL = "recorded", "external"  # a champion that answers elsewhere, and the route of its rows
+RECORDED = "recorded"  # a champion that answers elsewhere
 LEAST_TIMED = 50
-_NO_OUTCOMES = pl.DataFrame(schema={"_id": pl.String, "_label": pl.Float64})
+_ROW = ["_id", "_producer", "_time"]  # one answer; a mirrored row has those of the row that it mirrors
 
 
 def observe(
@@ -35,24 +37,23 @@ def observe(
     baseline beside it. Without a spec nobody asks for latency and decisions.
     """
     window = Window(status.evidence_since, max(status.evidence_since, now))
-    served, mirrored = lake.read("predictions", window), lake.read("shadow", window)
+    served, mirrored = owned(lake.read("predictions", window)), owned(lake.read("shadow", window))
     if served.is_empty() or mirrored.is_empty():
         return Observations(0, 0, 0, performance=performance)
     elsewhere = pl.col("_route").eq_missing(EXTERNAL)
     if champion == RECORDED:  # answered elsewhere, under a name that is not known here
         named = pl.when(elsewhere).then(pl.lit(champion)).otherwise(pl.col("_version"))
         served = served.with_columns(named.alias("_version"))
-    else:  # what a producer calls its own model is no version of ours
+    else:  # what a producer calls its own model is no version of ours, and what was mirrored of it no row
+        mirrored = mirrored.join(served.filter(elsewhere), on=_ROW, how="anti")
         served = served.filter(~elsewhere)
-    both = pl.concat([served.select("_id", "_version", "_score"), mirrored.select("_id", "_version", "_score")])
+    both = pl.concat([part.select(*_ROW, "_version", "_score") for part in (served, mirrored)])
     by_candidate = both.filter(pl.col("_version") == candidate)
     by_champion = both.filter(pl.col("_version") == champion)
     canary = status.phase is Phase.CANARY
     rows = served.filter(pl.col("_version") == candidate) if canary else by_candidate
-    known = lake.read("outcomes", window)
-    known = (_NO_OUTCOMES if known.is_empty() else known).select("_id", "_label")
-    scored = by_candidate.join(by_champion, on="_id", suffix="_champion").sort("_id")
-    pairs = scored.join(known, on="_id").sort("_id")
+    scored = by_candidate.join(by_champion, on=_ROW, suffix="_champion").sort(_ROW)
+    pairs = labelled(scored, lake.read("outcomes", window))
     usable = scored.filter(pl.col("_score").is_finite() & pl.col("_score_champion").is_finite())
     latencies = {name: _latency(served, name, spec) if canary else None for name in (candidate, champion)}
     if not canary and "_latency_ms" in mirrored.columns:  # single answers that the mirror timed beside
@@ -104,7 +105,7 @@ def _decided(scored: pl.DataFrame, served: pl.DataFrame, spec: ModelSpec | None)
         return {}
     columns = [name for name in spec.protected if name in served.columns]
     positive = [(pl.col(name) >= spec.prediction.threshold).alias(name) for name in ("_score", "_score_champion")]
-    rows = scored.with_columns(positive).join(served.select("_id", *columns), on="_id")
+    rows = scored.with_columns(positive).join(served.select(*_ROW, *columns), on=_ROW)
     by_column = {column: _by_group(rows, column) for column in columns}
     agreement = {"all": (int((rows["_score"] == rows["_score_champion"]).sum()), rows.height)}
     for column, groups in by_column.items():

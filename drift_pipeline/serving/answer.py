@@ -51,8 +51,10 @@ def answer(
     began: float,
     seconds: Callable[[], float],
     drills: bool = False,
+    producer: str = "",
 ) -> Answer:
-    """`began` is when the request came, by the clock `seconds`; a row's latency runs from there to its own score."""
+    """A row's latency runs from `began`, when the request came, by the clock `seconds`, to its own score; whose the ids
+    are is its `producer`'s."""
     n = len(ask.rows)
     scores: list[float | None] = [None] * n
     versions = [served.champion.name] * n
@@ -78,7 +80,7 @@ def answer(
         latency_ms = round(1000 * (shared + seconds() - started), 3)
         for place, score in zip(places, own, strict=True):
             scores[place] = answered[place]
-            events[place] = _event(spec, ask, place, now, version.name, route, score, latency_ms)
+            events[place] = _event(spec, ask, place, now, version.name, route, score, latency_ms, producer)
         limit = spec.kpis.latency_p95_ms
         slow = len(places) if limit is not None and latency_ms > limit.threshold else 0
         counts.append(Count(version.name, route, len(places), len(missing), slow))
@@ -107,7 +109,15 @@ def _scores(version: Loaded, ask: Ask, places: Sequence[int]) -> tuple[list[floa
 
 
 def _event(
-    spec: ModelSpec, ask: Ask, at: int, now: datetime, version: str, route: str, score: float | None, latency_ms: float
+    spec: ModelSpec,
+    ask: Ask,
+    at: int,
+    now: datetime,
+    version: str,
+    route: str,
+    score: float | None,
+    latency_ms: float,
+    producer: str,
 ) -> bytes:
     return to_json(
         {
@@ -121,5 +131,6 @@ def _event(
             "latency_ms": latency_ms,
             "entity": ask.entities[at],
             "features": {name: cells[at] for name, cells in ask.columns.items()},
+            "producer": producer,
         }
     )

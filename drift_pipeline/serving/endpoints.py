@@ -21,7 +21,7 @@ from drift_pipeline.serving.keys import Producer, key_hash
 from drift_pipeline.serving.models import Served
 from drift_pipeline.serving.protocol import metadata, read_ask, read_document, response
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.event import DeadLetter, off_form_of, read_event
+from drift_pipeline.telemetry.event import EXTERNAL, DeadLetter, off_form_of, read_event
 
 MOST_EVENTS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
@@ -130,7 +130,7 @@ class Endpoints:
         gateway.count_off_form(spec.name, ask.off_form)
         if gateway.drills and ask.delay_ms:
             await asyncio.sleep(ask.delay_ms / 1000)
-        found = answer(spec, served, ask, gateway.clock.now(), began, time.perf_counter, gateway.drills)
+        found = answer(spec, served, ask, gateway.clock.now(), began, time.perf_counter, gateway.drills, producer.name)
         gateway.write(spec.name, found.events)
         for count in found.counts:
             gateway.count(spec.name, count)
@@ -149,14 +149,17 @@ class Endpoints:
         now = self._gateway.clock.now().isoformat()
         spec, producer = await self._known(request)
         told = read_document(Outcomes, await _body(request)).outcomes
-        shared = {"event": "outcome", "model": spec.name}
-        events = [{**shared, "id": one.id, "time": one.time or now, "label": one.label} for one in told]
+        shared = {"event": "outcome", "model": spec.name, "producer": producer.name}
+        events = [
+            {**shared, "id": one.id, "time": one.time or now, "label": one.label, "stamped": not one.time}
+            for one in told
+        ]
         return self._taken(spec, producer, "outcomes", events)
 
     async def events(self, request: Request) -> Response:
         spec, producer = await self._known(request)
         told = read_document(Events, await _body(request)).events
-        shared = {"event": "prediction", "model": spec.name, "route": "external"}
+        shared = {"event": "prediction", "model": spec.name, "route": EXTERNAL, "producer": producer.name}
         return self._taken(spec, producer, "events", [{**one, **shared} for one in told])
 
     def _taken(self, spec: ModelSpec, producer: Producer, what: str, events: list[dict[str, Any]]) -> Response:

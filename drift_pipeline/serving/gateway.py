@@ -19,8 +19,10 @@ from drift_pipeline.serving.guard import Guard, SloCounts
 from drift_pipeline.serving.keys import Bucket, Producer, producers, refused
 from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline.serving.models import Models, is_elsewhere
+from drift_pipeline.serving.steady import SteadyClock
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import LINE_BYTES
+from drift_pipeline.telemetry.sources.set_aside import oldest
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class Gateway:
         drills: bool,
     ) -> None:
         self.drills = drills
-        self.specs, self.clock, self.spool = dict(specs), clock, spool
+        self.specs, self.clock, self.spool = dict(specs), SteadyClock(clock, spool.last_line), spool
         self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
         self.producers: dict[str, Producer] = {}
         self.trouble = "the routes were not read yet"
@@ -63,6 +65,9 @@ class Gateway:
         self._to_tell: dict[tuple[str, str], str] = {}  # model and rollout: the reason
         self._said: dict[str, str] = {}
         self._judged_at = self._asked_at = float("-inf")
+        self.metrics.waits.set_function(
+            lambda: time.time() - min(oldest(spool.folder.parent).values(), default=time.time())
+        )
         self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
 
     @property

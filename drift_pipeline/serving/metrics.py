@@ -32,6 +32,7 @@ class Metrics:
         )
         self.problems = made(Gauge, "load_problems", "1 while a version of the model cannot be loaded.", "model")
         self.ticked_at = made(Gauge, "ticked_at_seconds", "When the model's loop last ticked, since 1970.", "model")
+        self.waits = made(Gauge, "spool_oldest_seconds", "Age of the oldest event that waits to land in the lake.")
         self.routes_age = made(Gauge, "routes_age_seconds", "Time since the control store last told the routes.")
 
     def text(self) -> bytes:

@@ -71,7 +71,7 @@ class Mirror:
             raise
         except Exception as error:  # whatever a candidate's code raises is its error, not the mirror's
             self._say_once(spec.name, f"{document['version']} scored nothing: {type(error).__name__}: {error}")
-        return frame.select("_id", "_time").with_columns(
+        return frame.select("_id", pl.col("^_producer$"), "_time").with_columns(
             _usable(pl.Series("_score", scores, dtype=pl.Float64)),
             pl.lit(document["version"], dtype=pl.String).alias("_version"),
             pl.Series("_latency_ms", [*latencies, *[None] * (len(rows) - len(latencies))], dtype=pl.Float64),

@@ -1,45 +1,51 @@
-"""Tells people when much of what comes is laid aside: one alert a model and hour, by way of the outbox."""
+"""Tells people of what comes and goes wrong: one alert a model, kind and hour, by way of the outbox.
+
+Much is laid aside, late, or of ids that are another's; or it waits and does not land. `drift status` shows it as well.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import datetime
 
-from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.store import ControlStore, Entry, Message, Put
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.loop import concerns
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.refusals import Refused
+from drift_pipeline.telemetry.refusals import Concern, Refused, Waiting, What
 
-KIND, EVENT, UNKNOWN = "laid_aside", "events.laid_aside", "unknown"
+UNKNOWN, WAITING = "unknown", "waiting"
 
 
 @contextmanager
 def telling(
     settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock
-) -> Iterator[Callable[[Iterable[Refused]], None]]:
+) -> Iterator[Callable[[Iterable[Concern]], None]]:
     """A function that alerts; it may be told the same again and again."""
 
-    def tell(found: Iterable[Refused]) -> None:
+    def tell(found: Iterable[Concern]) -> None:
         for one in found:
-            owner = specs[one.model].owner if one.model else ""
-            _tell(store, one, owner, f"{settings.dead_letters}", clock.now())
+            owner = specs[one.model].owner if one.model in specs else ""
+            what = WAITING if isinstance(one, Waiting) else one.what
+            details = {"refused": one.refused, "events": one.events} if isinstance(one, Refused) else {}
+            why, now = _why(one, settings), clock.now()
+            concerns.tell(store, one.model or UNKNOWN, owner, f"events.{what}", why, now, actor="capture", **details)
 
     with closing(ControlStore(settings.database_url, clock)) as store:
         yield tell
 
 
-def _tell(store: ControlStore, one: Refused, owner: str, folder: str, now: datetime) -> None:
+def _why(one: Concern, settings: Settings) -> str:
     """Reasons and payloads stay where they are: they quote what producers sent, and an alert leaves the house."""
-    name, hour = one.model or UNKNOWN, f"{now:%Y-%m-%dT%H}"
-    before = store.get(KIND, name)
-    if before is not None and before.body["hour"] == hour:
-        return
+    if isinstance(one, Waiting):
+        return (
+            f"events have waited for {one.seconds / 60:.0f} minutes below {settings.home / 'spool'} and do not land; "
+            "what drift capture says tells why, and they land once that is mended"
+        )
+    of = f"{one.refused} of the last {one.events:,} events"
+    match one.what:
+        case What.LATE:
+            return f"{of} came more than a week behind the others and are counted nowhere; the table late holds them"
+        case What.SHARED:
+            return f"{of} have an id that another producer used as well; give each producer ids of its own"
     whose = "" if one.model else " named no model that is known here and"
-    why = f"{one.refused} of the last {one.events:,} events{whose} were laid aside; {folder} holds them with the reason"
-    alert = {"model": one.model, "what": EVENT, "why": why, "at": now.isoformat(), "owner": owner}
-    store.commit(
-        Entry("capture", EVENT, name, details={"refused": one.refused, "events": one.events}),
-        [Put(KIND, name, {"hour": hour}, before.generation if before else 0)],
-        [Message(f"{name}:{hour}:{EVENT}", ALERTS, alert)],
-    )
+    return f"{of}{whose} were laid aside; {settings.dead_letters} holds them with the reason"

@@ -240,10 +240,17 @@ def _told(spec: ModelSpec, label: float) -> float | str | bool:
     positive = spec.outcome.positive
     if spec.task == "regression" or label == 1:
         return float(label) if spec.task == "regression" else positive
+    if spec.outcome.negative is not None:
+        return _as_told(spec.outcome.negative, positive)
     if isinstance(positive, bool):
         return not positive
     known = level(positive, "decimal")  # "true" is 1, and its negation no other text but a negation
     return f"not {positive}" if isinstance(positive, str) and known not in ("0", "1") else int(known == "0")
+
+
+def _as_told(negative: bool | int | str, positive: bool | int | str) -> float | str | bool:
+    """A number beside a positive that is none of the texts: JSON tells the two apart, and so does the reader."""
+    return float(negative) if isinstance(negative, str) and not isinstance(positive, str) else negative
 
 
 def _level(source: pl.DataFrame, name: str, *, rare: bool) -> str | None:

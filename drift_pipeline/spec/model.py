@@ -118,6 +118,12 @@ class ModelSpec(Part):
             update={"forms": {name: self.forms.get(name, found.get(name, "text")) for name in names}}
         )
 
+    def with_negative(self, found: str | None) -> "ModelSpec":
+        """With the negative label that was found, unless one is declared."""
+        if found is None or self.outcome.negative is not None:
+            return self
+        return self.model_copy(update={"outcome": self.outcome.model_copy(update={"negative": found})})
+
     @property
     def zone(self) -> Zone:
         """Whose hours and days are the model's."""

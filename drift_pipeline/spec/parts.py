@@ -44,11 +44,13 @@ class Prediction(Part):
 class Outcome(Part):
     """The label's column, how long after a prediction it is known, and of a classification its positive value.
 
-    `unknown`: values that stand for a label that is not known yet, such as -1.
+    `negative`: the other one; None = what the history of its adoption holds beside the positive. `unknown`: values that
+    stand for a label that is not known yet, such as -1.
     """
 
     column: str
     positive: bool | int | str = 1
+    negative: bool | int | str | None = None
     unknown: tuple[bool | int | float | str, ...] = ()
     delay: Duration = timedelta()
 

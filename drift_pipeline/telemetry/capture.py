@@ -1,54 +1,38 @@
 """Capture: what producers handed over, landed in the lakes of its models, each event once.
 
-A segment is one batch of each table. Of one model, `predictions` land last and thereby close the segment for it: all
-that is decided by what landed before (late, duplicate) is decided the same way again after a crash, or not at all.
+Models stand for themselves: what the lake of one does not take waits apart (`set_aside`), and the segment goes on with
+the others. It is tried again before anything newer of that model, so that all land in order.
 """
 
-import hashlib
+import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event as Stop
 
 import polars as pl
 
-from drift_pipeline.clock import DAY, HOUR, Clock, Window
+from drift_pipeline.clock import HOUR, Clock
 from drift_pipeline.errors import DriftError, IntegrityError
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.event import (
-    DeadLetter,
-    OutcomeKnown,
-    Prediction,
-    outcomes_frame,
-    predictions_frame,
-    read_event,
-)
-from drift_pipeline.telemetry.lake import Lake, Table
-from drift_pipeline.telemetry.refusals import Refusals, Refused
+from drift_pipeline.telemetry.event import DeadLetter, Event, read_event
+from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.landing import Captured, Landing, RenumberedError
+from drift_pipeline.telemetry.refusals import Concern, Refusals, Waiting, What
+from drift_pipeline.telemetry.sources.set_aside import SetAside, oldest
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
 
-Event = Prediction | OutcomeKnown | DeadLetter
+__all__ = ["Capture", "Captured"]
+
+WAITS_LONG_S = 300.0
+_TOLD = {"late": What.LATE, "shared_ids": What.SHARED}  # of what is counted, what people hear of where it is much
+Said = dict[str, tuple[list[bytes], list[Event]]]  # by model, "" for dead letters: lines and what they say
 
 log = logging.getLogger(__name__)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FORGET_ABOVE = 10_000  # ids: to look for those that can go costs a look at all
-
-
-@dataclass(frozen=True)
-class Captured:
-    """What one step did, in segments and events. `unmirrored`: predictions whose mirror failed; they landed."""
-
-    segments: int = 0
-    predictions: int = 0
-    outcomes: int = 0
-    late: int = 0
-    late_outcomes: int = 0
-    duplicates: int = 0
-    dead_letters: int = 0
-    unmirrored: int = 0
 
 
 class Capture:
@@ -69,22 +53,20 @@ class Capture:
             lake_of: of (model, source) the model's lake with batches named by that source, the same object each time;
                 of ("", source) the one for dead letters.
             mirror: of a model and the predictions that are about to land, the rows of `shadow`, or None.
-            lateness: how far behind the model's newest event one may come, and how long its id is remembered.
+            lateness: how far behind the model's newest event an id is found in memory; older ones are looked up.
             failed: is told what `run` and the mirror survived; None = the log.
         """
-        self._spool, self._lake_of, self._specs, self._clock = spool, lake_of, specs, clock
-        self._mirror, self._lateness = mirror, lateness
-        self._failed = failed or (lambda error: log.warning("%s: %s", type(error).__name__, error))
-        self._recent: dict[str, _Recent] = {}
-        self._repeats: set[OutcomeKnown] = set()
+        self._spool, self._specs, self._clock = spool, specs, clock
+        self._failed, self._logged = failed or self._log, deque[str](maxlen=100)
+        self._landing = Landing(lake_of, specs, mirror, lateness, self._failed)
         self._counts: Counter[str] = Counter()
-        self._refusals = Refusals()
+        self._refusals, self._fates = Refusals(), list[tuple[str, What, int]]()
 
-    def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Refused]], None] = lambda _: None) -> None:
+    def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Concern]], None] = lambda _: None) -> None:
         """Step until `stop` is set; what fails is told, and tried again after the interval.
 
         Args:
-            tell: is told after each step of what models much is laid aside, as long as it is.
+            tell: is told after each step what people should know, as long as it is so.
         """
         while not stop.is_set():
             for do in (self.step, lambda: tell(self.refused())):
@@ -94,186 +76,130 @@ class Capture:
                     self._failed(error)
             stop.wait(interval_s)
 
-    def refused(self) -> list[Refused]:
-        """Of what models much was laid aside within the last hour."""
-        return self._refusals.found(self._clock.now())
+    def refused(self) -> list[Concern]:
+        """Of what models much was laid aside, late, or of an id that is another's, within the last hour; and what
+        waits for long."""
+        ages = {model: time.time() - since for model, since in oldest(self._spool).items()}
+        waiting = [Waiting(model, age) for model, age in sorted(ages.items()) if age >= WAITS_LONG_S]
+        return [*self._refusals.found(self._clock.now()), *waiting]
 
     def step(self) -> Captured:
-        """Land all closed segments. A source that fails keeps its segments, and the others go on before it is told.
+        """Land all closed segments, and what was set aside. What fails waits, and the rest goes on before it is told.
 
         Raises:
             UnavailableError: a disk does not answer.
             ConflictError: a lake's other writers were faster.
-            IntegrityError: the lake holds later segments of this name: the spool is not the one it was.
+            IntegrityError: a lake cannot be read, or holds later segments of this name: the spool is not the one it
+                was.
         """
-        self._counts, self._repeats, errors = Counter(), set(), []
+        self._counts, errors = Counter(), list[Exception]()
         for folder in sorted(self._spool.iterdir()) if self._spool.is_dir() else []:
-            reader = SpoolReader(folder)
             try:
-                for segment in reader.closed():
-                    events = self._take(folder.name, segment)
-                    reader.done(segment)
-                    self._refusals.add(events, self._clock.now())  # once it is gone, so that no try counts twice
-                    self._counts["segments"] += 1
-            except DriftError as error:
+                errors += self._drain(folder)
+            except (DriftError, OSError) as error:
                 errors.append(error)
         if errors:
             raise errors[0]
         return Captured(**self._counts)
 
-    def _take(self, source: str, segment: Segment) -> list[Event]:
-        now = self._clock.now()
-        events = [read_event(line, self._specs, now, source) for line in segment.lines()]
-        try:
-            self._bury(source, segment.number, events)
-            for model, of_model in _by_model(events).items():
-                self._land_model(model, source, segment.number, of_model, now)
-        except BaseException:
-            self._recent.clear()  # what was decided did not land: remember from the lake
-            raise
-        return events
-
-    def _bury(self, source: str, number: int, events: Sequence[Event]) -> None:
-        """First of all: an event refused for its time, which a later try may accept, then lies here as well."""
-        letters = [(line, event) for line, event in enumerate(events) if isinstance(event, DeadLetter)]
-        _land(self._lake_of("", source), "dead_letters", _dead_letters_frame(letters, number), number)
-        self._counts["dead_letters"] += len(letters)
-
-    def _land_model(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> None:
-        lake, spec = self._lake_of(model, source), self._specs[model]
-        if lake.last_batch("predictions") == number:  # a former try came to its end here
-            lake.flush("predictions")
+    def _drain(self, folder: Path) -> Iterator[Exception]:
+        if folder.is_symlink():
+            self._failed(_is_a_link(folder))
             return
-        recent = self._recent_of(model, lake, now)
-        outcomes = self._outcomes([event for event in events if isinstance(event, OutcomeKnown)], recent, now)
-        fresh, late = self._sorted([event for event in events if isinstance(event, Prediction)], recent)
-        frame = predictions_frame(spec, fresh)
-        _land(lake, "outcomes", outcomes_frame(spec, outcomes), number)
-        _land(lake, "late", predictions_frame(spec, late), number)
-        if fresh and (mirrored := self._mirrored(model, frame)) is not None:
-            _land(lake, "shadow", mirrored, number)
-        _land(lake, "predictions", frame, number)
-        self._counts.update(outcomes=len(outcomes), late=len(late), predictions=len(fresh))
+        reader, aside, blocked = SpoolReader(folder), SetAside(folder), set[str]()
+        for model in aside.models():
+            error = self._land_waiting(model, folder.name, aside)
+            if error is not None:
+                blocked.add(model)
+                yield error
+        for link in reader.links():
+            self._failed(_is_a_link(link))
+        for segment in reader.closed():
+            events = yield from self._take(segment, folder.name, aside, blocked)
+            reader.done(segment)
+            self._refusals.add(events, self._clock.now())  # once it is gone, so that no try counts twice
+            self._counts["segments"] += 1
+        for model, what, events_of in self._fates:
+            self._refusals.mark(model, what, events_of, self._clock.now())
+        self._fates.clear()
 
-    def _sorted(
-        self, predictions: Iterable[Prediction], recent: "_Recent"
-    ) -> tuple[list[Prediction], list[Prediction]]:
-        """Those to land and the late ones. Only what lands moves the watermark, so that the lake tells it again."""
-        fresh: list[Prediction] = []
-        late: list[Prediction] = []
-        for prediction in predictions:
-            if prediction.time < recent.watermark:
-                late.append(prediction)
-            elif prediction.id in recent.ids:
-                self._counts["duplicates"] += 1
-            else:
-                recent.ids[prediction.id] = prediction.time
-                recent.watermark = max(recent.watermark, prediction.time - self._lateness)
-                fresh.append(prediction)
-        recent.forget()
-        return fresh, late
+    def _land_waiting(self, model: str, source: str, aside: SetAside) -> Exception | None:
+        """In order, until one does not land. What is no event any more goes to the dead letters, a batch of its own."""
+        for part in aside.parts(model):
+            kept = aside.read(part)
+            said, unread = self._read(kept.lines, source, kept.judged_at)
+            if model in unread:
+                return unread[model]
+            for name, (_, events) in said.items():
+                of = f"{source}.{model}" if model and not name else source
+                land = partial(self._land, name, of, part.number, events, self._clock.now())
+                if (error := _tried(part, land)) is not None:
+                    return error
+            aside.done(model, part)
+        return None
 
-    def _outcomes(self, outcomes: Iterable[OutcomeKnown], recent: "_Recent", now: datetime) -> list[OutcomeKnown]:
-        """Without repeats; a late one counts as observed now, lest who reads in that order has passed it already."""
-        kept = []
-        for outcome in outcomes:
-            if outcome in self._repeats:
-                self._counts["duplicates"] += 1
+    def _take(
+        self, segment: Segment, source: str, aside: SetAside, blocked: set[str]
+    ) -> Generator[Exception, None, list[Event]]:
+        """Of models that are blocked, and of those that fail now, the part is set aside. Returns all events."""
+        now = self._clock.now()
+        said, unread = self._read(segment.lines(), source, now)
+        for model, (lines, events) in said.items():
+            error: Exception | None = unread.get(model)
+            if error is None and model not in blocked:
+                error = _tried(segment, partial(self._land, model, source, segment.number, events, now))
+                if error is None:
+                    continue
+            if error is not None:
+                blocked.add(model)
+                yield error
+            aside.add(model, segment, now, lines)
+        return [event for _, events in said.values() for event in events]
+
+    def _read(self, lines: Sequence[bytes], source: str, now: datetime) -> tuple[Said, Mapping[str, DriftError]]:
+        """By model, dead letters first: an event that is refused for its time, which a later try may accept, then lies
+        there as well. And the models whose spec cannot be had, so that their events say nothing yet."""
+        said: Said = {"": ([], [])}
+        unread: dict[str, DriftError] = {}
+        for line in lines:
+            try:
+                event = read_event(line, self._specs, now, source, handed_over=True)
+            except DriftError as error:
+                model = str(json.loads(line)["model"])
+                unread[model] = error
+                said.setdefault(model, ([], []))[0].append(line)
                 continue
-            self._repeats.add(outcome)
-            late = outcome.time < recent.outcomes_watermark
-            self._counts["late_outcomes"] += late
-            kept.append(replace(outcome, time=now) if late else outcome)
-            if not late:
-                recent.outcomes_watermark = max(recent.outcomes_watermark, outcome.time - self._lateness)
-        return kept
+            of_model = said.setdefault("" if isinstance(event, DeadLetter) else event.model, ([], []))
+            of_model[0].append(line)
+            of_model[1].append(event)
+        if not said[""][0]:
+            del said[""]
+        return said, unread
 
-    def _mirrored(self, model: str, frame: pl.DataFrame) -> pl.DataFrame | None:
-        try:
-            return self._mirror(model, frame)
-        except Exception as error:  # a candidate may fail in any way; what was served lands all the same
-            self._counts["unmirrored"] += frame.height
-            self._failed(error)
-            return None
+    def _land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> None:
+        counts = self._landing.land(model, source, number, events, now)
+        self._counts.update(counts)
+        self._fates += [(model, what, counts[name]) for name, what in _TOLD.items() if counts[name]]
 
-    def _recent_of(self, model: str, lake: Lake, now: datetime) -> "_Recent":
-        if model not in self._recent:
-            self._recent[model] = _read_recent(lake, now, self._lateness)
-        return self._recent[model]
+    def _log(self, error: Exception) -> None:
+        """Once, however often it fails in the same way; of endless ways, only the last ones are remembered."""
+        if (said := f"{type(error).__name__}: {error}") not in self._logged:
+            self._logged.append(said)
+            log.warning("%s", said)
 
 
-def _by_model(events: Iterable[Event]) -> dict[str, list[Event]]:
-    found: dict[str, list[Event]] = {}
-    for event in events:
-        if not isinstance(event, DeadLetter):
-            found.setdefault(event.model, []).append(event)
-    return found
+def _tried(segment: Segment, land: Callable[[], None]) -> Exception | None:
+    """Why it did not land: whatever is wrong with one model does not stop the others."""
+    try:
+        land()
+    except RenumberedError as error:
+        return error if segment.path.exists() else None  # another capture took it, and went on
+    except DriftError as error:
+        return error
+    except Exception as error:
+        return IntegrityError(f"{segment.path}: cannot land: {type(error).__name__}: {error}; it is tried again")
+    return None
 
 
-@dataclass
-class _Recent:
-    """What a model's lake holds of late: ids with their times, and the times below which an event is late."""
-
-    ids: dict[str, datetime]
-    watermark: datetime
-    outcomes_watermark: datetime
-    kept: int = 0
-
-    def forget(self) -> None:
-        """Drop the ids whose events would be late, once they may be half of all."""
-        if len(self.ids) > max(_FORGET_ABOVE, 2 * self.kept):
-            self.ids = {name: time for name, time in self.ids.items() if time >= self.watermark}
-            self.kept = len(self.ids)
-
-
-def _read_recent(lake: Lake, now: datetime, lateness: timedelta) -> _Recent:
-    watermark = _newest(lake, "predictions", "_time", now, lateness)
-    ids: dict[str, datetime] = {}
-    if watermark > _EPOCH:
-        rows = lake.read("predictions", Window(watermark, max(watermark + lateness, now) + DAY))
-        ids = dict(rows.select("_id", "_time").iter_rows())
-    return _Recent(ids, watermark, _newest(lake, "outcomes", "_observed_at", now, lateness))
-
-
-def _newest(lake: Lake, table: Table, column: str, now: datetime, lateness: timedelta) -> datetime:
-    """The largest time in the table less the lateness, sought from now backwards; 1970 in an empty table."""
-    end, span = now + DAY, 2 * DAY
-    while end > _EPOCH and lake.version(table) >= 0:
-        start = max(_EPOCH, end - span)
-        rows = lake.read(table, Window(start, end))
-        if rows.height:
-            newest: datetime = rows[column][-1]
-            return max(_EPOCH, newest - lateness)
-        end, span = start, 2 * span
-    return _EPOCH
-
-
-def _land(lake: Lake, table: Table, frame: pl.DataFrame, number: int) -> None:
-    """Durably, before the segment is deleted. An earlier try's batch, if only in memory so far, is written as it was.
-
-    Raises:
-        IntegrityError: the lake holds a later batch, so this one would be taken for an old one and be lost.
-    """
-    if frame.is_empty():
-        return
-    if (last := lake.last_batch(table)) > number:
-        raise IntegrityError(
-            f"{lake.root / table}: holds segment {last} of this source already, so segment {number} cannot land: was "
-            f"the spool's folder replaced? Stop its writer and rename its segments to numbers above {last}"
-        )
-    lake.append(table, frame, number)
-    lake.flush(table)
-
-
-def _dead_letters_frame(letters: Sequence[tuple[int, DeadLetter]], number: int) -> pl.DataFrame:
-    rows = [
-        (_digest(a.source, number, line), a.time, a.source, a.model, a.reason, a.payload, list(a.names))
-        for line, a in letters
-    ]
-    texts = dict.fromkeys(("_source", "_model", "_reason", "_payload"), pl.String)
-    times, lists = {"_time": pl.Datetime("us", "UTC")}, {"_names": pl.List(pl.String)}
-    return pl.DataFrame(rows, {"_id": pl.String, **times, **texts, **lists}, orient="row")
-
-
-def _digest(source: str, number: int, line: int) -> str:
-    return hashlib.sha256(f"{source}/{number}/{line}".encode()).hexdigest()[:32]
+def _is_a_link(path: Path) -> IntegrityError:
+    return IntegrityError(f"{path}: is a link, and a spool is not read through one; remove it")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
@@ -20,6 +20,7 @@ from deltalake import CommitProperties, DeltaTable, Field, Transaction, write_de
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
+from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, IntegrityError, UnavailableError
 from drift_pipeline.files import keep_private
 
@@ -95,7 +96,8 @@ class Delta:
             absent: the answer where there is no table yet.
 
         Raises:
-            IntegrityError: a file of the table is gone.
+            IntegrityError: a file of the table is gone, or its bytes are no table.
+            UnavailableError: the disk does not give them.
         """
         for attempt in range(_ATTEMPTS):
             handle = self.handle()
@@ -105,6 +107,10 @@ class Delta:
                 return at(handle)
             except FileNotFoundError as error:
                 self._table, gone = None, error
+            except (DeltaError, pl.exceptions.PolarsError) as error:
+                raise IntegrityError(f"{self.path}: cannot be read: {error}; restore the table from a copy") from error
+            except OSError as error:
+                raise UnavailableError(f"{self.path}: cannot be read: {error}") from error
             time.sleep(_PAUSE_S * 2**attempt)
         raise IntegrityError(f"{self.path}: a file of the table is gone: {gone}; restore it from a copy") from gone
 
@@ -239,7 +245,13 @@ class Delta:
             os.close(lock)
 
 
-def scan(handle: DeltaTable, among: Sequence[tuple[str, str, str | int]] = ()) -> pl.LazyFrame:
+def days_of(window: Window) -> list[tuple[str, str, str]]:
+    """What `scan` is told to look only at the files of the window's days."""
+    days = list(window.days()) or [window.start.date().isoformat()]
+    return [(DAY, ">=", days[0]), (DAY, "<=", days[-1])]
+
+
+def scan(handle: DeltaTable, among: Sequence[tuple[str, str, Any]] = ()) -> pl.LazyFrame:
     """The rows of the files that may hold some that fit `among`: all of its (column, operator, value)."""
     schema = pl.Schema(handle.schema().to_arrow())
     schema.pop(DAY)  # tells of folders

@@ -3,39 +3,42 @@
 ```
 {"event": "prediction", "model": M, "id": text, "time": ISO 8601 with an offset, "version": text,
  "route": "stable"|"canary"|"external", "score": number|null, "latency_ms": number|null, "entity": text|null,
- "features": {every watched column: number|text|bool|null}}
-{"event": "outcome", "model": M, "id": text, "time": when it was observed, "label": number|text|bool}
+ "features": {every watched column: number|text|bool|null}, "producer": text}
+{"event": "outcome", "model": M, "id": text, "time": when it was observed, "label": number|text|bool,
+ "producer": text, "stamped": bool}
 ```
 
-`score`, `latency_ms` and `entity` may be left out. A category's value is brought to its column's form, of which it has
-to be (`cells`); null and what the spec calls missing are no value. A label is `outcome.positive` or its negation; one
-that `outcome.unknown` lists is refused, and told once it is known.
+`score`, `latency_ms` and `entity` may be left out. `producer` is whose the id is, which the gateway writes from the key
+(left out: the source); `stamped`: the gateway gave the time, since the producer told none. A category's value is
+brought to its column's form, of which it has to be (`cells`); null and what the spec calls missing are no value. A
+label is `outcome.positive` or its negation; one that `outcome.unknown` lists is refused, and told once it is known.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any
 
-import polars as pl
-
-from drift_pipeline.clock import MINUTE
+from drift_pipeline.clock import DAY, HOUR, MINUTE
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.cells import cells_of
 from drift_pipeline.telemetry.mentions import names
 from drift_pipeline.telemetry.tables.levels import level
 
-ROUTES = ("stable", "canary", "external")
+EXTERNAL = "external"  # told by its producer; the gateway answered on all other routes
+ROUTES = ("stable", "canary", EXTERNAL)
 LINE_BYTES = 1_000_000
 _ID_LENGTH = 200
 _PAYLOAD_LENGTH = 4096
 _REASON_LENGTH = 300
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # events tell what happens now; a clock that lost its battery says 1970
-_TIME = pl.Datetime("us", "UTC")
-_PREDICTION = {"event", "model", "id", "time", "version", "route", "score", "latency_ms", "entity", "features"}
-_OUTCOME = {"event", "model", "id", "time", "label"}
+_TICK = timedelta(microseconds=1)
+_OF_ALL = {"event", "model", "id", "time", "producer"}
+_PREDICTION = _OF_ALL | {"version", "route", "score", "latency_ms", "entity", "features"}
+_OUTCOME = _OF_ALL | {"label", "stamped"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +54,27 @@ class Prediction:
     latency_ms: float | None
     entity: str | None
     features: dict[str, float | str | None]
+    producer: str = ""
+
+    @property
+    def whose(self) -> str:
+        """Ids are a producer's own, and those of answers are others than those that it tells of."""
+        return f"{self.producer}/{EXTERNAL}" if self.route == EXTERNAL else self.producer
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeKnown:
-    """What turned out to be true of a prediction; `label` is 0 or 1, or a regression's number."""
+    """What turned out to be true of a prediction; `label` is 0 or 1, or a regression's number.
+
+    `told`: the producer said when that was observed; else `time` is when it was taken.
+    """
 
     model: str
     id: str
     time: datetime
     label: float
+    producer: str = ""
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +92,20 @@ class DeadLetter:
     names: tuple[str, ...] = ()
 
 
+Event = Prediction | OutcomeKnown | DeadLetter
+
+
 def read_event(
-    line: bytes, specs: Mapping[str, ModelSpec], now: datetime, source: str = ""
-) -> Prediction | OutcomeKnown | DeadLetter:
-    """Never raises, whatever the line holds.
+    line: bytes, specs: Mapping[str, ModelSpec], now: datetime, source: str = "", *, handed_over: bool = False
+) -> Event:
+    """Never raises, whatever the line holds; but for what `specs` raises of a model that it names.
 
     Args:
         specs: by the name of the model.
         now: an event of more than a minute later is refused: its producer's clock is ahead.
+        source: whose it is where no producer is named.
+        handed_over: its time was judged when it was taken, by another process' clock, and is refused only where it
+            is an hour ahead; an answer of the gateway, which stamps them itself, where it is a day ahead.
     """
     model = ""
     try:
@@ -93,9 +113,9 @@ def read_event(
         model = _model(document, specs)
         spec = specs[model]
         if document.get("event") == "prediction":
-            return _prediction(document, spec, now)
+            return _prediction(document, spec, _latest(document, now, handed_over), source)
         if document.get("event") == "outcome":
-            return _outcome(document, spec, now)
+            return _outcome(document, spec, _latest(document, now, handed_over), source)
         raise ValueError(f"event: {document.get('event')!r} is neither 'prediction' nor 'outcome'")
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "not JSON that can be read: it is nested too deep"
@@ -139,7 +159,15 @@ def _model(document: dict[str, Any], specs: Mapping[str, ModelSpec]) -> str:
     return name
 
 
-def _prediction(document: dict[str, Any], spec: ModelSpec, now: datetime) -> Prediction:
+def _latest(document: dict[str, Any], now: datetime, handed_over: bool) -> tuple[datetime, datetime]:
+    """Now, and the first moment at which no event may be."""
+    if not handed_over:
+        return now, now + MINUTE + _TICK
+    answered = document.get("event") == "prediction" and document.get("route") != EXTERNAL
+    return now, now + (DAY if answered else HOUR)
+
+
+def _prediction(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, datetime], source: str) -> Prediction:
     _refuse_unknown(document.keys() - _PREDICTION)
     route = document.get("route")
     if route not in ROUTES:
@@ -154,12 +182,19 @@ def _prediction(document: dict[str, Any], spec: ModelSpec, now: datetime) -> Pre
         _latency(document.get("latency_ms")),
         None if document.get("entity") is None else _text("entity", document["entity"]),
         _features(document.get("features"), spec),
+        _producer(document, source),
     )
 
 
-def _outcome(document: dict[str, Any], spec: ModelSpec, now: datetime) -> OutcomeKnown:
+def _outcome(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, datetime], source: str) -> OutcomeKnown:
     _refuse_unknown(document.keys() - _OUTCOME)
-    return OutcomeKnown(spec.name, _id(document), _time(document, now), _label(document.get("label"), spec))
+    label = _label(document.get("label"), spec)
+    told = document.get("stamped") is not True
+    return OutcomeKnown(spec.name, _id(document), _time(document, now), label, _producer(document, source), told)
+
+
+def _producer(document: dict[str, Any], source: str) -> str:
+    return sys.intern(_text("producer", document.get("producer", source)))
 
 
 def _refuse_unknown(keys: set[str]) -> None:
@@ -180,7 +215,7 @@ def _id(document: dict[str, Any]) -> str:
     return name
 
 
-def _time(document: dict[str, Any], now: datetime) -> datetime:
+def _time(document: dict[str, Any], judged: tuple[datetime, datetime]) -> datetime:
     text = _text("time", document.get("time"))
     try:
         time = datetime.fromisoformat(text)
@@ -190,7 +225,8 @@ def _time(document: dict[str, Any], now: datetime) -> datetime:
         raise ValueError(f"time: {text!r} is not ISO 8601, such as 2026-01-31T12:00:00Z") from error
     if not zoned:
         raise ValueError(f"time: {text!r} has no zone; write 2026-01-31T12:00:00Z")
-    if time > now + MINUTE:
+    now, end = judged
+    if time >= end:
         raise ValueError(f"time: {text!r} is later than now, {now.isoformat()}: the producer's clock is ahead")
     if time < _FIRST:
         raise ValueError(f"time: {text!r} is before 2000: the producer's clock is wrong")
@@ -261,8 +297,9 @@ def _features_differ(given: object, watched: Any) -> str:
 def _label(value: object, spec: ModelSpec) -> float:
     """1 where the label equals `outcome.positive`, else 0; a regression's own number.
 
-    Of a positive 1 or 0, true or false, the negation is known, and a third value is refused; of another the negation is
-    whatever else is told. Where the positive is a text of those, such as "1", a label may be the text or the value.
+    Of a positive 1 or 0, true or false, the negation is known, and of others it is `outcome.negative`, which an adopted
+    model has: a third value is refused. Before that, the negation is whatever else is told. Where the positive is a
+    text of those, such as "1", a label may be the text or the value.
     """
     outcome, positive = spec.outcome, _same(spec.outcome.positive)
     if outcome.unknown and _same(value) in map(_same, outcome.unknown):
@@ -276,43 +313,16 @@ def _label(value: object, spec: ModelSpec) -> float:
     label = _same(value)
     if positive in ("0", "1") and label not in ("0", "1"):
         raise ValueError(f"label: {value!r} is neither {outcome.positive!r} (outcome.positive) nor its negation")
+    if outcome.negative is not None and label not in (positive, _same(outcome.negative)):
+        raise ValueError(
+            f"label: {value!r} is neither {outcome.positive!r} (outcome.positive) nor {outcome.negative!r}"
+        )
     return int(label == positive)
 
 
 def _same(label: object) -> str | None:
     """One text for the spellings of a label: -1, -1.0 and "-1"; true, "True" and 1."""
     return level(label, "decimal") if isinstance(label, str | bool | int | float) else None
-
-
-def predictions_frame(spec: ModelSpec, predictions: Sequence[Prediction]) -> pl.DataFrame:
-    """The lake's `predictions`, and its `late`, with the columns always the same."""
-    facts = {
-        "_id": pl.Series([p.id for p in predictions], dtype=pl.String),
-        "_time": pl.Series([p.time for p in predictions], dtype=_TIME),
-        "_version": pl.Series([p.version for p in predictions], dtype=pl.String),
-        "_route": pl.Series([p.route for p in predictions], dtype=pl.String),
-        "_score": pl.Series([p.score for p in predictions], dtype=pl.Float64),
-        "_latency_ms": pl.Series([p.latency_ms for p in predictions], dtype=pl.Float64),
-        "_entity": pl.Series([p.entity for p in predictions], dtype=pl.String),
-    }
-    dtypes = {"numeric": pl.Float64, "categorical": pl.String}
-    watched = {
-        name: pl.Series([p.features[name] for p in predictions], dtype=dtypes[kind])
-        for name, kind in spec.watched.items()
-    }
-    return pl.DataFrame({**facts, **watched})
-
-
-def outcomes_frame(spec: ModelSpec, outcomes: Sequence[OutcomeKnown]) -> pl.DataFrame:
-    """The lake's `outcomes`."""
-    label = pl.Float64 if spec.task == "regression" else pl.Int8
-    return pl.DataFrame(
-        {
-            "_id": pl.Series([o.id for o in outcomes], dtype=pl.String),
-            "_observed_at": pl.Series([o.time for o in outcomes], dtype=_TIME),
-            "_label": pl.Series([o.label for o in outcomes], dtype=label),
-        }
-    )
 
 
 def off_form_of(event: Prediction | OutcomeKnown, spec: ModelSpec) -> list[str]:

@@ -24,17 +24,21 @@ from drift_pipeline.telemetry.tables.columns import (
 )
 from drift_pipeline.telemetry.tables.levels import form_of
 from drift_pipeline.telemetry.tables.numbers import listed
-from drift_pipeline.telemetry.tables.table import Table
+from drift_pipeline.telemetry.tables.table import Read, Table
 from drift_pipeline.telemetry.tables.times import read_times
 
 
 @dataclass(frozen=True)
 class History:
-    """Rows in order of time, what a reader should know about how they were read, and the form of each level column."""
+    """Rows in order of time, what a reader should know about how they were read, and the form of each level column.
+
+    `negative`: the label beside `outcome.positive`; None of a regression.
+    """
 
     frame: pl.DataFrame
     notes: tuple[str, ...]
     forms: Mapping[str, Form] = field(default_factory=dict)
+    negative: str | None = None
 
 
 def read_history(
@@ -62,7 +66,9 @@ def read_history(
     notes = list(table.notes)
     ids = _ids(table, raw, spec, notes)
     labelled = table if outcomes is None else Table.of(outcomes)
-    labels = _labels(table, raw, spec, notes) if outcomes is None else _joined_labels(ids, labelled, spec, notes)
+    read = reads_of_facts(spec)[spec.outcome.column]
+    joins = outcomes is not None
+    labels = _joined_labels(ids, labelled, spec, notes, read) if joins else _labels(table, raw, spec, notes, read)
     spec = forms_of(raw, spec)
     frame = pl.DataFrame(
         [
@@ -75,7 +81,7 @@ def read_history(
     )
     frame = frame.filter(pl.col("_time").is_not_null()).sort("_time", maintain_order=True)
     _refuse_labels_that_tell_nothing(frame, spec, labelled.name)
-    return History(frame, tuple(notes), spec.forms)
+    return History(frame, tuple(notes), spec.forms, read.negative if isinstance(read, Labels) else None)
 
 
 def _named(spec: ModelSpec) -> list[str]:
@@ -125,9 +131,8 @@ def _ids(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> 
     return ids
 
 
-def _labels(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> pl.Series:
+def _labels(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str], read: Read) -> pl.Series:
     """A regression's number; else 1 where the outcome equals `outcome.positive`, 0 elsewhere. Null: not known."""
-    read = reads_of_facts(spec)[spec.outcome.column]
     known = table.read(raw[spec.outcome.column], read)
     if isinstance(read, Labels) and read.told:
         notes.append(f"column {spec.outcome.column!r}: {read.told}")
@@ -156,12 +161,12 @@ def _watched(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str])
     return found
 
 
-def _joined_labels(ids: pl.Series, outcomes: Table, spec: ModelSpec, notes: list[str]) -> pl.Series:
+def _joined_labels(ids: pl.Series, outcomes: Table, spec: ModelSpec, notes: list[str], read: Read) -> pl.Series:
     """The labels of a table of outcomes in the order of `ids`, null for a prediction without one."""
     if spec.columns.prediction_id is None:
         raise InputError("--outcomes needs columns.prediction_id in the spec: labels are joined by it")
     raw = outcomes.whole([spec.columns.prediction_id, spec.outcome.column])
-    known = pl.DataFrame({"_id": _ids(outcomes, raw, spec, notes), "_label": _labels(outcomes, raw, spec, notes)})
+    known = pl.DataFrame({"_id": _ids(outcomes, raw, spec, notes), "_label": _labels(outcomes, raw, spec, notes, read)})
     strangers = int(known["_id"].is_in(ids.implode()).not_().sum())
     if strangers == known.height:
         raise InputError(

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.telemetry.delta import BATCH, DAY, LANDED, OURS, WRITER, Delta, Handle, landed, scan
+from drift_pipeline.telemetry.delta import BATCH, LANDED, OURS, WRITER, Delta, Handle, days_of, landed, scan
+from drift_pipeline.telemetry.labels import labelled
 from drift_pipeline.telemetry.upkeep import Table, Upkeep
 
 _TIME: dict[Table, str] = {
@@ -119,8 +121,7 @@ class Lake(Upkeep):
         waiting = self._waiting[table] if version is None else []
         frames = [part.filter(inside) for _, part in waiting if _touches(part[_TIME[table]], window)]
         known = inside if version is None else inside & (landed() <= version)
-        days = list(window.days()) or [window.start.date().isoformat()]
-        _, stored = self._stored(table, known, [(DAY, ">=", days[0]), (DAY, "<=", days[-1])], version)
+        _, stored = self._stored(table, known, days_of(window), version)
         return self._in_order(table, [*stored, *frames])
 
     def landed(self, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
@@ -155,7 +156,7 @@ class Lake(Upkeep):
     ) -> pl.DataFrame:
         """Predictions of the window whose outcome was observed before `as_of`, with `_label`; in order of time.
 
-        Of several outcomes of one prediction the last observed counts. `delay` only bounds which days of outcomes are
+        Of several outcomes of one prediction the last told counts (`labels`). `delay` bounds which days of outcomes are
         looked at: labels later than twice the delay and a week after the window do not count as training data.
         """
         until = min(as_of, window.end + 2 * delay + timedelta(days=7))
@@ -164,14 +165,13 @@ class Lake(Upkeep):
         known = self.read("outcomes", Window(window.start, max(window.start, until)), pinned.get("outcomes"))
         if predictions.is_empty() or known.is_empty():
             return pl.DataFrame()
-        last = known.select("_id", "_label").unique("_id", keep="last", maintain_order=True)
-        return predictions.join(last, on="_id", how="inner", maintain_order="left")
+        return labelled(predictions, known)
 
     def _stored(
         self,
         table: Table,
         where: pl.Expr,
-        among: Sequence[tuple[str, str, str | int]],
+        among: Sequence[tuple[str, str, Any]],
         least: int | None,
         nothing_since: int | None = None,
     ) -> tuple[int, list[pl.DataFrame]]:

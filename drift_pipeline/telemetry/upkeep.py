@@ -8,7 +8,8 @@ from typing import Literal
 
 import polars as pl
 
-from drift_pipeline.telemetry.delta import BEFORE_ALL, DAY, LANDED, Delta, Handle, scan
+from drift_pipeline.clock import Window
+from drift_pipeline.telemetry.delta import BEFORE_ALL, DAY, LANDED, Delta, Handle, days_of, scan
 
 Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
 _AT_ONCE = 500  # values in one condition
@@ -34,12 +35,15 @@ class Upkeep(ABC):
         )
         return int(old["num_records"].sum()), int(old["size_bytes"].sum())
 
-    def find(self, table: Table, rows: pl.Expr, columns: Sequence[str]) -> pl.DataFrame:
-        """Rows of any time, read file by file; columns that the table lacks are left out, and no row has a value of
-        them."""
+    def find(self, table: Table, rows: pl.Expr, columns: Sequence[str], window: Window | None = None) -> pl.DataFrame:
+        """Rows on disk, read file by file; columns that the table lacks are left out, and no row has a value of them.
+
+        Args:
+            window: only the files of its days are looked at; None = rows of any time.
+        """
 
         def found(handle: Handle) -> pl.DataFrame:
-            stored = scan(handle)
+            stored = scan(handle, days_of(window) if window else ())
             names = stored.collect_schema().names()
             asked = stored.filter(rows) if set(rows.meta.root_names()) <= set(names) else stored.clear()
             return asked.select([name for name in columns if name in names]).collect()

@@ -328,6 +328,7 @@ def test_outcomes_and_events_of_others_are_taken_whole_or_not_at_all(home: Home)
         ("prediction", "y", "fraud"),
     ]
     assert [one["route"] for one in written[2:]] == ["external"] * 2
+    assert [(one["producer"], one.get("stamped")) for one in written] == [("app", True)] * 2 + [("app", None)] * 2
 
 
 def test_a_model_that_is_served_elsewhere_is_not_waited_for(home: Home) -> None:

@@ -16,11 +16,10 @@ from drift_pipeline.telemetry.event import (
     OutcomeKnown,
     Prediction,
     off_form_of,
-    outcomes_frame,
-    predictions_frame,
     read_event,
 )
 from drift_pipeline.telemetry.history import read_history
+from drift_pipeline.telemetry.rows import outcomes_frame, predictions_frame
 from drift_pipeline_tests.detection.worlds import spec_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -268,6 +267,27 @@ def test_a_third_label_is_refused(positive: object, told: object) -> None:
     assert letter.reason == f"label: {told!r} is neither {positive!r} (outcome.positive) nor its negation"
 
 
+@pytest.mark.parametrize(
+    ("positive", "negative", "takes", "refuses"),
+    [
+        (2, "1", (1, 2, 1.0, 2.0, True), (0, -7, 3, 0.5)),
+        ("yes", "no", ("yes", "no", " no "), ("maybe", "", 0, False, "not yes")),
+        (-1, 1, (1, -1, 1.0), (0, 2)),
+        (1, "0", (0, 1, True, False), (2, -7, 0.5)),
+    ],
+)
+def test_of_two_classes_that_are_known_a_third_is_refused(
+    positive: object, negative: object, takes: tuple[object, ...], refuses: tuple[object, ...]
+) -> None:
+    known = SPEC.outcome.model_copy(update={"positive": positive, "negative": negative})
+    spec = SPEC.model_copy(update={"outcome": known})
+    assert {outcome(spec, label=label).label for label in takes} == {0, 1}
+    for label in refuses:
+        letter = read_event(line({**KNOWN, "label": label}), {"m": spec}, NOW)
+        assert isinstance(letter, DeadLetter), label
+        assert "is neither" in letter.reason
+
+
 @pytest.mark.parametrize("told", [-1, -1.0, "-1"])
 @pytest.mark.parametrize("spec", [SPEC, PRICE])
 def test_a_label_that_stands_for_not_known_yet_is_refused(told: object, spec: ModelSpec) -> None:
@@ -327,12 +347,15 @@ def test_frames_have_the_columns_and_types_of_a_history(tmp_path: Path) -> None:
     (tmp_path / "h.csv").write_text(rows)
     history = read_history(tmp_path / "h.csv", SPEC).frame
     served = predictions_frame(SPEC, [prediction(GOOD)])
-    assert served.columns == ["_id", "_time", "_version", "_route", "_score", "_latency_ms", "_entity", *SPEC.watched]
-    shared = [column for column in served.columns if column != "_route"]
+    facts = ["_id", "_time", "_version", "_route", "_score", "_latency_ms", "_entity"]
+    assert served.columns == [*facts, *SPEC.watched, "_producer"]
+    shared = [column for column in served.columns if column not in ("_route", "_producer")]
     assert served.select(shared).equals(history[:1].select(shared))
     assert served.select(shared).schema == history.select(shared).schema
     known = outcomes_frame(SPEC, [outcome(SPEC)])
-    assert known.schema == {"_id": pl.String, "_observed_at": pl.Datetime("us", "UTC"), "_label": pl.Int8}
+    moment = pl.Datetime("us", "UTC")
+    owned = {"_told_at": moment, "_producer": pl.String}
+    assert known.schema == {"_id": pl.String, "_observed_at": moment, "_label": pl.Int8, **owned}
     assert outcomes_frame(PRICE, [outcome(PRICE, label=2)]).schema["_label"] == pl.Float64
 
 

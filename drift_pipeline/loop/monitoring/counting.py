@@ -8,11 +8,18 @@ import polars as pl
 from drift_pipeline.clock import DAY, HOUR, Window
 from drift_pipeline.detection.counting.windows import MINUTES_KEPT, Slices
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline
-from drift_pipeline.rollout.observe import EXTERNAL
+from drift_pipeline.telemetry.event import EXTERNAL
+from drift_pipeline.telemetry.labels import labelled, owned
+
+_WAITING = ("_id", "_producer", "_time", "_score")
 
 
 class Counting:
-    """What of a champion's rows is counted: a row waits here for its label, and an early label for its row."""
+    """What of a champion's rows is counted: a row waits here for its label, and an early label for its row.
+
+    A row is counted with the label that is known when it is first joined. A correction that comes later counts for who
+    reads the lake anew (training, rollouts, the next reference), and does not move what was counted.
+    """
 
     def __init__(self, baseline: MonitoringBaseline, slices: Slices, delay: timedelta, longest: timedelta) -> None:
         """
@@ -34,7 +41,7 @@ class Counting:
         if not landed.is_empty():
             served = landed.filter(self._answered() & (pl.col("_time") >= self._since))
             self._slices.add(served, now)
-            self._unlabelled = pl.concat([self._unlabelled, served.select("_id", "_time", "_score")], rechunk=True)
+            self._unlabelled = pl.concat([self._unlabelled, owned(served).select(_WAITING)], rechunk=True)
         self._add_labels(outcomes, now)
         if self._unlabelled.height:  # whose label did not come until now, in whatever long time was read at once
             self._unlabelled = self._unlabelled.filter(pl.col("_time") >= now - self._patience)
@@ -63,12 +70,10 @@ class Counting:
         rows = rows if rows.is_empty() else rows.filter(self._answered())
         if rows.is_empty():
             return
-        no_labels = pl.DataFrame(schema={"_id": pl.String, "_label": pl.Int8})
-        labels = _first_labels(outcomes) if outcomes.height else no_labels
-        minutes = rows.filter(pl.col("_time") >= counted_until - MINUTES_KEPT)
-        self._slices.add_minutes(minutes, minutes.join(labels, on="_id", how="inner", maintain_order="left"))
-        waiting = rows.select("_id", "_time", "_score")
-        self._unlabelled = waiting.join(labels, on="_id", how="anti", maintain_order="left")
+        waiting, first = owned(rows), _first_known(outcomes)
+        minutes = waiting.filter(pl.col("_time") >= counted_until - MINUTES_KEPT)
+        self._slices.add_minutes(minutes, labelled(minutes, first))
+        self._unlabelled = _without(waiting.select(_WAITING), labelled(waiting, first))
 
     def _add_labels(self, outcomes: pl.DataFrame, now: datetime) -> None:
         """A label that is read before its prediction waits for it for an hour."""
@@ -79,10 +84,10 @@ class Counting:
         known = pl.concat(told, how="diagonal_relaxed")
         early = known.filter(pl.col("_read_at") >= now - HOUR)
         if self._unlabelled.height:
-            first = _first_labels(known)
-            self._slices.add_labels(self._unlabelled.join(first, on="_id", how="inner", maintain_order="left"), now)
+            joined = labelled(self._unlabelled, known)
+            self._slices.add_labels(joined, now)
             early = early.join(self._unlabelled, on="_id", how="anti", maintain_order="left")
-            self._unlabelled = self._unlabelled.join(first, on="_id", how="anti", maintain_order="left")
+            self._unlabelled = _without(self._unlabelled, joined)
         self._early = early
 
     def _answered(self) -> pl.Expr:
@@ -98,5 +103,14 @@ def outside(rows: pl.DataFrame, spans: Sequence[Window]) -> pl.DataFrame:
     return rows
 
 
-def _first_labels(outcomes: pl.DataFrame) -> pl.DataFrame:
-    return outcomes.select("_id", "_label").unique("_id", keep="first", maintain_order=True)
+def _without(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    return rows.join(others, on=["_id", "_producer", "_time"], how="anti", maintain_order="left")
+
+
+def _first_known(outcomes: pl.DataFrame) -> pl.DataFrame:
+    """What each teller first said of an id: with that it was counted, by whoever stored the profiles."""
+    return (
+        outcomes
+        if outcomes.is_empty()
+        else owned(outcomes).unique(["_id", "_producer"], keep="first", maintain_order=True)
+    )

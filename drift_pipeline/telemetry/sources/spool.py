@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -31,10 +32,16 @@ class Segment:
             UnavailableError: the disk does not give the bytes.
         """
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            with open(self.path, "rb", opener=_unfollowed) as file:
+                lines = file.read().split(b"\n")
         except OSError as error:
             raise UnavailableError(f"{self.path}: cannot be read: {error}") from error
         return lines if lines[-1] else lines[:-1]
+
+    @property
+    def written_at(self) -> float:
+        """When it was last written to, in seconds since 1970. Raises OSError where it is gone."""
+        return self.path.lstat().st_mtime
 
 
 class SpoolWriter:
@@ -44,12 +51,13 @@ class SpoolWriter:
     """
 
     def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
-        """
+        """`last_line` is what the writer before wrote last, b"" where nothing of it is left.
+
         Raises:
             InputError: another process, or another writer of this one, has the folder, or nobody can write there.
             UnavailableError: the disk does not take a new file.
         """
-        self._folder, self._segment_bytes = folder, segment_bytes
+        self.folder, self._segment_bytes = folder, segment_bytes
         self._turn = Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +67,7 @@ class SpoolWriter:
             raise InputError(f"{folder}: is no folder to write a spool in: {error}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.last_line = _last_line(folder)
             self._number = max((segment.number for segment in _segments(folder)), default=0) + 1
             self._file, self._size = self._begin(self._number), 0
         except BlockingIOError as error:
@@ -79,7 +88,7 @@ class SpoolWriter:
             return
         data = b"\n".join(lines) + b"\n"
         if data.count(b"\n") != len(lines):
-            raise InputError(f"{self._folder}: an event is one line; write its newlines as \\n")
+            raise InputError(f"{self.folder}: an event is one line; write its newlines as \\n")
         with self._turn:
             if self._size and self._size + len(data) > self._segment_bytes:
                 self._rotate()
@@ -97,7 +106,7 @@ class SpoolWriter:
             os.ftruncate(self._file, self._size)
         except OSError:
             self._size = self._segment_bytes  # the next write begins a segment, lest it be glued to a torn line
-        return UnavailableError(f"{self._folder}: the spool takes no events: {why}; free space on its disk")
+        return UnavailableError(f"{self.folder}: the spool takes no events: {why}; free space on its disk")
 
     def rotate(self) -> None:
         """Close the segment unless it is empty, so that it is read.
@@ -112,15 +121,15 @@ class SpoolWriter:
     def _rotate(self) -> None:
         try:
             os.fsync(self._file)
-            _sync_entries(self._folder)
+            sync_entries(self.folder)
         except OSError as error:
-            raise UnavailableError(f"{self._folder}: segment {self._number} is not safe on disk: {error}") from error
+            raise UnavailableError(f"{self.folder}: segment {self._number} is not safe on disk: {error}") from error
         following = self._begin(self._number + 1)  # from here on the old segment may be read and deleted
         os.close(self._file)
         self._file, self._number, self._size = following, self._number + 1, 0
 
     def _begin(self, number: int) -> int:
-        path = self._folder / f"{number:020}.jsonl"
+        path = self.folder / f"{number:020}.jsonl"
         try:
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         except OSError as error:
@@ -142,7 +151,15 @@ class SpoolReader:
 
     def closed(self) -> list[Segment]:
         """In order; nothing is written to them any more."""
-        return _segments(self.folder)[:-1]
+        return self.segments()[:-1]
+
+    def segments(self) -> list[Segment]:
+        """All of them in order. A link is none: it would be followed to what its maker may not read."""
+        return [segment for segment in _segments(self.folder) if not segment.path.is_symlink()]
+
+    def links(self) -> list[Path]:
+        """What has the name of a segment and is a link."""
+        return [segment.path for segment in _segments(self.folder) if segment.path.is_symlink()]
 
     def present(self) -> list[Segment]:
         """In order, the one that is being written included."""
@@ -160,7 +177,21 @@ class SpoolReader:
             raise UnavailableError(f"{segment.path}: cannot be deleted: {error}") from error
 
 
-def _sync_entries(folder: Path) -> None:
+def _last_line(folder: Path) -> bytes:
+    """The last whole line of the newest segment that holds one."""
+    for segment in reversed(SpoolReader(folder).segments()):
+        with suppress(UnavailableError):
+            if lines := segment.lines():
+                return lines[-1]
+    return b""
+
+
+def _unfollowed(path: str, flags: int) -> int:
+    """No link, and no waiting for the writer of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def sync_entries(folder: Path) -> None:
     """Files outlive a power failure only with the folder's entry of them."""
     entries = os.open(folder, os.O_RDONLY)
     try:

@@ -74,7 +74,13 @@ class Labels:
     positive: bool | int | str
     unknown: Collection[bool | int | float | str] = ()
     missing: Collection[str] = ()
+    given: bool | int | str | None = None
     _negative: str | None = field(default=None, init=False)
+
+    @property
+    def negative(self) -> str | None:
+        """The other value, as it was given or found; None before any was."""
+        return self._negative if self.given is None else level(self.given, self._form)
 
     @property
     def _form(self) -> Form:
@@ -84,7 +90,7 @@ class Labels:
         """Int8, null where not known."""
         form = self._form
         known = self._known(values, form, refuse)
-        positive = level(self.positive, form)
+        positive, self._negative = level(self.positive, form), self.negative
         others = known.filter(known != positive)
         if self._negative is None and len(others):
             counts = others.value_counts(name="n").sort(["n", others.name], descending=[True, False])
@@ -154,7 +160,9 @@ def reads_of_facts(spec: ModelSpec) -> dict[str, Read]:
         score = Numbers("is not a score", missing)
         reads[spec.prediction.score] = Within(score, 0, 1, "is not a probability in 0..1")
     regression, outcome = spec.task == "regression", spec.outcome
-    reads[outcome.column] = finite(missing) if regression else Labels(outcome.positive, outcome.unknown, missing)
+    reads[outcome.column] = (
+        finite(missing) if regression else Labels(outcome.positive, outcome.unknown, missing, outcome.negative)
+    )
     return reads
 
 

@@ -1,0 +1,161 @@
+"""Landing: a batch of a segment in the tables of one model, durably, whatever an earlier try of it came to.
+
+A segment is one batch of each table. `predictions` land last and thereby close it for the model: all that is decided
+by what landed before (late, duplicate) is decided the same way again after a crash, or not at all.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from drift_pipeline.errors import IntegrityError
+from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.event import DeadLetter, Event, OutcomeKnown, Prediction
+from drift_pipeline.telemetry.lake import Lake, Table
+from drift_pipeline.telemetry.recent import Recent, late_before
+from drift_pipeline.telemetry.rows import outcomes_frame, predictions_frame
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one step did, in segments and events. `unmirrored`: predictions whose mirror failed; they landed.
+
+    `shared_ids`: predictions that landed under an id that another producer used as well.
+    """
+
+    segments: int = 0
+    predictions: int = 0
+    outcomes: int = 0
+    late: int = 0
+    late_outcomes: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    unmirrored: int = 0
+    shared_ids: int = 0
+
+
+class RenumberedError(IntegrityError):
+    """The lake holds a later batch of the source, so this one would be taken for an old one and be lost."""
+
+
+class Landing:
+    """Into the lakes of all models; arguments as for `Capture`."""
+
+    def __init__(
+        self,
+        lake_of: Callable[[str, str], Lake],
+        specs: Mapping[str, ModelSpec],
+        mirror: Callable[[str, pl.DataFrame], pl.DataFrame | None],
+        lateness: timedelta,
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._lake_of, self._specs, self._mirror, self._lateness = lake_of, specs, mirror, lateness
+        self._failed = failed
+        self._recent: dict[str, Recent] = {}
+
+    def land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> Counter[str]:
+        """One model's events of one segment; of "", which are dead letters. What came of them, as `Captured` has it.
+
+        Raises:
+            RenumberedError: the lake holds later batches of the source.
+            DriftError: as the lake's methods do; may be tried again.
+        """
+        if not model:
+            return self._bury(source, number, events)
+        try:
+            return self._land(model, source, number, events, now)
+        except BaseException:
+            self._recent.pop(model, None)  # what was decided did not land: remember from the lake
+            raise
+
+    def _bury(self, source: str, number: int, events: Sequence[Event]) -> Counter[str]:
+        letters = [event for event in events if isinstance(event, DeadLetter)]
+        _write(self._lake_of("", source), "dead_letters", _dead_letters_frame(letters, number), number)
+        return Counter(dead_letters=len(letters))
+
+    def _land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> Counter[str]:
+        lake, spec = self._lake_of(model, source), self._specs[model]
+        if (last := lake.last_batch("predictions")) == number:  # a former try came to its end here
+            lake.flush("predictions")
+            return Counter()
+        recent, predictions = self._recent_of(model, lake, now), [one for one in events if isinstance(one, Prediction)]
+        told = recent.told([one for one in events if isinstance(one, OutcomeKnown)], now)
+        _write(lake, "outcomes", outcomes_frame(spec, told.outcomes, told.observed), number)
+        landed_late = late_before(lake, predictions) if recent.is_old(predictions) and _is_retry(lake, number) else None
+        found = recent.sort(predictions, now, landed_late)
+        frame = predictions_frame(spec, found.fresh)
+        _write(lake, "late", predictions_frame(spec, found.late), number)
+        counts = Counter(unmirrored=self._shadow(model, lake, frame, number))
+        _write(lake, "predictions", frame, number, last)
+        counts.update(outcomes=len(told.outcomes), late=len(found.late), predictions=len(found.fresh))
+        counts.update(late_outcomes=told.late, duplicates=told.duplicates + found.duplicates, shared_ids=found.shared)
+        return counts
+
+    def _shadow(self, model: str, lake: Lake, frame: pl.DataFrame, number: int) -> int:
+        """Land what the mirror says; how many rows it failed for: what was served lands all the same."""
+        if frame.is_empty():
+            return 0
+        try:
+            mirrored = self._mirror(model, frame)
+        except Exception as error:  # a candidate may fail in any way
+            self._failed(error)
+            return frame.height
+        if mirrored is not None:
+            _write(lake, "shadow", _owned_as(frame, mirrored), number)
+        return 0
+
+    def _recent_of(self, model: str, lake: Lake, now: datetime) -> Recent:
+        if model not in self._recent or self._recent[model].is_ahead(now):
+            self._recent[model] = Recent(lake, now, self._lateness)
+        return self._recent[model]
+
+
+def _owned_as(frame: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
+    """Whose a mirrored row is: the producer's of the row that it mirrors."""
+    if "_producer" in mirrored.columns:
+        return mirrored
+    whose = frame.select("_id", "_time", "_producer").unique(["_id", "_time"])
+    return mirrored.join(whose, on=["_id", "_time"], how="left", maintain_order="left")
+
+
+def _is_retry(lake: Lake, number: int) -> bool:
+    """Whether an earlier try of this batch laid something aside as late."""
+    return lake.last_batch("late") == number
+
+
+def _write(lake: Lake, table: Table, frame: pl.DataFrame, number: int, last: int | None = None) -> None:
+    """Before the segment is deleted. An earlier try's batch, if only in memory so far, is written as it was.
+
+    Args:
+        last: the table's last batch, where it was just asked: each time costs a look at the disk.
+    """
+    if frame.is_empty():
+        return
+    last = lake.last_batch(table) if last is None else last
+    if last > number:
+        raise RenumberedError(
+            f"{lake.root / table}: holds segment {last} of this source already, so segment {number} cannot land: was "
+            f"the spool's folder replaced? Stop its writer and rename its segments, and those that wait in it, to "
+            f"numbers above {last}"
+        )
+    lake.append(table, frame, number)
+    lake.flush(table)
+
+
+def _dead_letters_frame(letters: Sequence[DeadLetter], number: int) -> pl.DataFrame:
+    """The lake's `dead_letters`."""
+    rows = [
+        (_digest(a.source, number, place), a.time, a.source, a.model, a.reason, a.payload, list(a.names))
+        for place, a in enumerate(letters)
+    ]
+    texts = dict.fromkeys(("_source", "_model", "_reason", "_payload"), pl.String)
+    times, lists = {"_time": pl.Datetime("us", "UTC")}, {"_names": pl.List(pl.String)}
+    return pl.DataFrame(rows, {"_id": pl.String, **times, **texts, **lists}, orient="row")
+
+
+def _digest(source: str, number: int, place: int) -> str:
+    return hashlib.sha256(f"{source}/{number}/{place}".encode()).hexdigest()[:32]
