@@ -195,7 +195,7 @@ def late_before(lake: Lake, predictions: Iterable[Prediction]) -> _Keys:
 def _newest(lake: Lake, table: Table, column: str, now: datetime) -> datetime:
     """The largest time in the table, sought from now backwards; 1970 in an empty one."""
     end, span = now + DAY, 2 * DAY
-    while end > _EPOCH and lake.rows(table):
+    while end > _EPOCH and lake.version(table) >= 0:
         window = Window(max(_EPOCH, end - span), end)
         rows = lake.find(table, _inside(column, window), (column,), window)
         if rows.height:
