@@ -70,7 +70,7 @@ def test_after_an_erasure_the_loop_goes_on_and_the_audit_verifies(home: Home, sp
     loop = home.resumed(spec)
     assert loop.tick(inline=False).model == spec.name
     assert holdout - found.rows["predictions"] <= loop.trainings.holdout.height <= holdout
-    assert verify_home(home.settings, home.clock).ok
+    assert verify_home(home.settings).ok
     assert erase(home, spec, subject, "again", "ada").rows == {}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from drift_pipeline.alerts.outbox import deliver
-from drift_pipeline.errors import ConflictError
+from drift_pipeline.errors import ConflictError, DriftError
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop, Ticked
 from drift_pipeline.rollout.plan import Status
@@ -30,12 +30,18 @@ class Fleet:
         self._home, self._specs, self._progress = home, specs, progress
         self._loops: dict[str, Loop] = {}
 
+    def take_up(self, specs: Mapping[str, ModelSpec]) -> None:
+        """Go on by these specs; the loop of a model whose spec is another one is opened anew."""
+        for name in [name for name in self._loops if specs.get(name) != self._specs.get(name)]:
+            del self._loops[name]
+        self._specs = specs
+
     def tick(self, *, inline: bool) -> list[Ticked | Failed]:
         """One tick of each adopted model, then the alerts; `inline` as for `Loop.tick`."""
         adopted = [spec for name, spec in self._specs.items() if self._home.store.get("model", name) is not None]
         ticked = [self._try(spec, partial(Loop.tick, inline=inline)) for spec in adopted]
         deliver(self._home.store, self._home.alerts)
-        return ticked
+        return ticked + self._covered()
 
     def advance(self) -> list[Ticked | Failed]:
         """Only the rollouts that are under way, which may need more looks than a minute has; then the alerts."""
@@ -45,13 +51,22 @@ class Fleet:
             if rollout is not None and Status.from_json(rollout.body).active:
                 moved.append(self._try(spec, Loop.step_rollout))
         deliver(self._home.store, self._home.alerts)
-        return moved
+        return moved + self._covered()
 
     def loop(self, spec: ModelSpec) -> Loop:
-        """The model's loop as it was left; it takes up what others did when it ticks."""
+        """The model's loop as it was left, by the spec in force; it takes up what others did when it ticks."""
         if spec.name not in self._loops:
+            spec = self._specs.get(spec.name, spec)
             self._loops[spec.name] = self._home.loop(spec, progress=self._progress)
         return self._loops[spec.name]
+
+    def _covered(self) -> list[Ticked | Failed]:
+        """A checkpoint of the audit where one is due, whoever wrote the records; nothing, or why there is none."""
+        try:
+            self._home.store.checkpoint(only_if_due=True)
+        except DriftError as error:
+            return [Failed("audit", f"no checkpoint: {error}", again=False)]
+        return []
 
     def _try(self, spec: ModelSpec, step: Callable[[Loop], Ticked]) -> Ticked | Failed:
         try:

@@ -7,6 +7,7 @@ from datetime import datetime
 from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import ControlStore, Entry, Message, Put
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.refusals import Refused
@@ -25,7 +26,7 @@ def telling(
             owner = specs[one.model].owner if one.model else ""
             _tell(store, one, owner, f"{settings.dead_letters}", clock.now())
 
-    with closing(ControlStore(settings.database_url, clock)) as store:
+    with closing(open_store(settings, clock)) as store:
         yield tell
 
 
