@@ -13,6 +13,7 @@ from drift_pipeline.control.signing import PublicKey
 from drift_pipeline.errors import DriftError, InputError, IntegrityError
 
 Fault = tuple[int, str]  # the first bad record, and why
+MOST_TOLD = 3  # checkpoints that cannot be believed
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,12 @@ def verify(
     walk = _walk(records, _sizes(named), snapshot)
     claims, forged = _believed(named, walk)
     covered, contradicted = _compare(walk, claims)
-    told = [fault for fault in (walk.fault, contradicted, _missing(walk, exists), walk.beside) if fault]
+    told = [fault for fault in (walk.fault, contradicted, _missing(walk, exists)) if fault] or walk.beside
     if not told and not forged and (uncovered := _uncovered(walk, covered, wanted)):
         forged = [uncovered]
     first_bad, why = min(told, default=(None, ""))
-    reason = "; ".join(filter(None, [why, *forged]))
+    more = [f"and {len(forged) - MOST_TOLD} more checkpoints"] if len(forged) > MOST_TOLD else []
+    reason = "; ".join(filter(None, [why, *forged[:MOST_TOLD], *more]))
     at = datetime.fromisoformat(claims[-1].at) if claims else None
     return Verification(not reason, walk.count, walk.head, first_bad, reason, covered, len(claims), at)
 
@@ -99,7 +101,7 @@ class _Walk:
         self.named: dict[str, int] = {}
         self.keys: list[tuple[int, PublicKey]] = []
         self.fault: Fault | None = None
-        self.beside: Fault | None = None
+        self.beside: list[Fault] = []
         self._sizes, self._snapshot = sizes, snapshot
         self._state: dict[tuple[str, str], tuple[int, str]] = {}
         self._outbox: dict[str, tuple[int, str]] = {}
@@ -124,11 +126,11 @@ class _Walk:
         """Hold state and outbox, once, against what the records so far wrote."""
         if self._snapshot is None:
             return
-        faults = _differences("state", self._state, self._snapshot.state)
-        faults += _differences("message", self._outbox, self._snapshot.outbox)
-        self.beside, self._snapshot = min(faults, default=None), None
-        if self.beside and len(faults) > 1:
-            self.beside = (self.beside[0], f"{self.beside[1]} (and {len(faults) - 1} more)")
+        faults = _differences("state", self._state, self._snapshot.state, self.count)
+        faults += _differences("message", self._outbox, self._snapshot.outbox, self.count)
+        self.beside, self._snapshot = sorted(faults)[:1], None
+        if len(faults) > 1:
+            self.beside = [(self.beside[0][0], f"{self.beside[0][1]} (and {len(faults) - 1} more)")]
 
     def _remember(self, record: AuditRecord) -> None:
         if record.event == ERASED:
@@ -161,19 +163,27 @@ def _key(record: AuditRecord) -> PublicKey:
         raise IntegrityError(f"it names no key: {error}") from error
 
 
-def _differences(what: str, wrote: Mapping[Any, tuple[int, str]], found: Mapping[Any, tuple[int, str]]) -> list[Fault]:
-    """Rows that are gone, that were changed, and that no record wrote."""
+def _differences(
+    what: str, wrote: Mapping[Any, tuple[int, str]], found: Mapping[Any, tuple[int, str]], count: int
+) -> list[Fault]:
+    """Rows that are gone, that were changed, and that none of so many records wrote."""
     faults = []
     for place, (seq, digest) in wrote.items():
         if place not in found:
             faults.append((seq, f"the {what} {_spelt(place)} that it wrote is gone"))
-        elif found[place] != (seq, digest):
+        elif found[place] != (seq, digest) and not _later(found[place][0], count):
             faults.append((seq, f"the {what} {_spelt(place)} is not what it wrote"))
     for place, (seq, _) in found.items():
-        if place not in wrote:
+        if _later(seq, count):
+            faults.append((count + 1, f"record {seq}, which wrote the {what} {_spelt(place)}, is not there"))
+        elif place not in wrote:
             at = seq if isinstance(seq, int) and seq > 0 else 1
             faults.append((at, f"the {what} {_spelt(place)} was written by no record"))
     return faults
+
+
+def _later(seq: object, count: int) -> bool:
+    return isinstance(seq, int) and seq > count
 
 
 def _spelt(place: object) -> str:
@@ -206,6 +216,8 @@ def _believed(
     """The claims that can be believed, smallest first, and why the others cannot."""
     claims: list[Claim] = []
     forged: list[str] = []
+    if walk.fault and not walk.keys:
+        return claims, forged  # nothing is known of the keys, and the fault is told
     keys = {key.key_id: key for _, key in walk.keys}
     wanted = walk.keys[0][1].key_id if walk.keys else ""
     for name, envelope in named:

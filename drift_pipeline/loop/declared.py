@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from drift_pipeline.control.canonical import canonical, read_canonical, sha256
+from drift_pipeline.control.checkpoints import HOME
 from drift_pipeline.control.store import ControlStore, Entry, Put
 from drift_pipeline.errors import ConflictError, DriftError
 from drift_pipeline.evidence.verification import spec_file
@@ -15,7 +16,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 
 log = logging.getLogger(__name__)
-SPEC = "spec"  # the kind of state
+SPEC, POLICY = "spec", "policy"  # kinds of state
 
 
 def declared(settings: Settings, store: ControlStore, spec: ModelSpec) -> None:
@@ -35,6 +36,15 @@ def declared(settings: Settings, store: ControlStore, spec: ModelSpec) -> None:
         store.commit(entry, [Put(SPEC, spec.name, {"digest": digest}, before.generation if before else 0)])
 
 
+def rules_in_force(store: ControlStore, digest: str) -> None:
+    """Note in the audit which rules decide, once for each that they are changed to."""
+    before = store.get(POLICY, HOME)
+    if before is None or before.body["digest"] != digest:
+        entry = Entry("loop", "policy.changed" if before else "policy.declared", HOME, policy_digest=digest)
+        with suppress(ConflictError):  # another process saw it first
+            store.commit(entry, [Put(POLICY, HOME, {"digest": digest}, before.generation if before else 0)])
+
+
 def _changed(settings: Settings, before: str, text: bytes) -> list[str]:
     """The attributes that are others now."""
     try:
@@ -51,6 +61,8 @@ class LiveSpecs(Mapping[str, ModelSpec]):
     A file that is wrong, or gone, leaves what it said before in force, and is told in the log once. A model whose
     folder is new is taken up as well.
     """
+
+    _every = 1.0
 
     def __init__(
         self, folder: Path, specs: Mapping[str, ModelSpec], monotonic: Callable[[], float] = time.monotonic
@@ -75,7 +87,7 @@ class LiveSpecs(Mapping[str, ModelSpec]):
         return len(self._specs)
 
     def _look(self) -> None:
-        if self._monotonic() - self._looked < 1:
+        if self._monotonic() - self._looked < self._every:
             return
         self._looked, stamps = self._monotonic(), self._stamps()
         for path, stamp in stamps.items():

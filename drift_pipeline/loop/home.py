@@ -17,7 +17,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.approve import PACKAGED_MODELS
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop.context import Backends, Trust
-from drift_pipeline.loop.declared import LiveSpecs, declared
+from drift_pipeline.loop.declared import LiveSpecs, declared, rules_in_force
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.policy.engines import PolicyEngine, read_bundle
@@ -50,7 +50,9 @@ class Home:
     ) -> Loop:
         """One model's loop, not resumed yet. The rules that decide, and its spec, are filed and noted first."""
         settings, store = self.settings, self.store
-        keep_policy(settings, read_bundle())
+        rules = read_bundle()
+        keep_policy(settings, rules)
+        rules_in_force(store, rules.digest)
         declared(settings, store, spec)
         spec = frozen(store, spec)
         trust = Trust(

@@ -40,11 +40,7 @@ def test_an_approval_is_filed_and_audited(home: Home) -> None:
     (told,) = audited(home, "approval.given")
     assert (told.actor, told.subject, told.digests) == ("ada", MODEL, {"bundle": bundle.digest})
     assert told.details["reason"] == "the gates hold"
-    assert (
-        (told.details["environment"], told.details["rollout"])
-        == ("production", found.rollout)
-        == ("production", "fraud-v2")
-    )
+    assert (told.details["environment"], told.details["rollout"], found.rollout) == ("production", *2 * ["fraud-v2"])
     assert verify(home.store.records(), exists=home.registry.exists).ok
 
 
@@ -156,8 +152,7 @@ def test_a_home_trusts_the_public_half_of_a_new_key(home: Home, tmp_path: Path) 
 @pytest.mark.parametrize("place", ["absent", "home"])
 def test_a_key_that_no_home_can_trust_is_not_made(tmp_path: Path, place: str) -> None:
     (tmp_path / "home").mkdir()
+    settings = Settings(home=tmp_path / place, database="")
     with pytest.raises(InputError, match="no control store"):
-        make_key(
-            tmp_path / "bob.pem", "bob", None, Settings(home=tmp_path / place, database=""), "ops", ManualClock(AT)
-        )
+        make_key(tmp_path / "bob.pem", "bob", None, settings, "ops", ManualClock(AT))
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
