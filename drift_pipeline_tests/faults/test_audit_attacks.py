@@ -62,7 +62,8 @@ def count(home: Path) -> int:
 def rehash(home: Path, edit: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
     """Every record changed or left out, and the whole chain hashed anew."""
     with database(home) as connection:
-        rows, prev, made = connection.execute("SELECT body FROM audit ORDER BY seq").fetchall(), "0" * 64, []
+        rows, prev = connection.execute("SELECT body FROM audit ORDER BY seq").fetchall(), "0" * 64
+        made: list[tuple[int, str, str]] = []
         for (body,) in rows:
             if (record := edit(json.loads(body))) is not None:
                 text = canonical({**record, "seq": len(made) + 1, "prev": prev})

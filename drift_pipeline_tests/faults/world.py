@@ -96,7 +96,7 @@ class Process:
 
     def begin(self) -> None:
         settings, clock = self.site.settings, self.site.clock
-        self.store = BreakableStore(settings.database_url, clock, self.fuses)
+        self.store = BreakableStore(settings.database_url, clock, self.fuses, checkpoints_of(settings, clock))
         registry = BreakableRegistry(settings.registry, self.fuses)
         channel = PagerChannel(self.site.pager, self.fuses)
         self.home = BreakableHome(settings, clock, self.store, registry, self.policy, channel, self.fuses)
