@@ -1,5 +1,6 @@
 """Where things live: everything of one installation (or one replay) below one folder."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field
@@ -18,6 +19,9 @@ class Settings(BaseSettings):
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
+    longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
+    checkpoint_records: int = Field(default=100, ge=1, description="audit records that wait at most for a checkpoint")
+    checkpoint_seconds: int = Field(default=600, ge=1, description="for so long they wait at most, while others come")
 
     @property
     def database_url(self) -> str:
@@ -67,5 +71,14 @@ class Settings(BaseSettings):
         return self.home / "alerts.jsonl"
 
     @property
-    def checkpoint(self) -> Path:
-        return self.gitops / "checkpoint.dsse.json"
+    def checkpoints(self) -> Path:
+        """`<records counted>.dsse.json`, signed tree heads of the audit chain; to be copied out of this house."""
+        return self.gitops / "checkpoints"
+
+    @property
+    def checkpoint_age(self) -> timedelta:
+        return timedelta(seconds=self.checkpoint_seconds)
+
+    @property
+    def longest_approval(self) -> timedelta:
+        return timedelta(days=self.longest_approval_days)

@@ -9,6 +9,8 @@ import pytest
 
 from drift_pipeline.clock import DAY, SystemClock
 from drift_pipeline.control.signing import PublicKey, Signer
+from drift_pipeline.control.store import Entry, Put
+from drift_pipeline.control.trust import appoint, dismiss
 from drift_pipeline.evidence.card import write_card
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.registry.bundle import Bundle
@@ -51,14 +53,14 @@ def test_a_new_key_is_private_and_its_home_trusts_it(home: Home, tmp_path: Path)
     signer = Signer.load(tmp_path / "ada.pem")
     assert (tmp_path / "ada.pem").stat().st_mode & 0o777 == 0o600
     copy = home.settings.keys / f"ada-{signer.key_id[-12:]}.pub.json"
-    assert PublicKey.load(copy) == signer.public == PublicKey(signer.public.raw, "ada")
+    assert PublicKey.load(copy) == signer.public == PublicKey(signer.public.raw, "ada", "ada")
     for told in (signer.key_id, tmp_path / "ada.pem", tmp_path / "ada.pub.json", copy):
         assert str(told) in ended.out
 
 
 def test_without_a_home_it_says_where_the_public_half_goes(tmp_path: Path) -> None:
     ended = drift("key", tmp_path / "ada.pem", "--label", "ada")
-    assert "a home whose keys/ folder holds ada.pub.json" in ended.out
+    assert f"a home that adds it: drift key {tmp_path / 'ada.pub.json'} --home" in ended.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ada.pem", "ada.pub.json"]
 
 
@@ -82,8 +84,8 @@ def test_a_key_is_never_overwritten(tmp_path: Path, taken: str) -> None:
     [
         (("absent/ada.pem", "--label", "ada"), "cannot be written"),
         (("ada.pem", "--label", " "), "label"),
-        (("ada.pem",), "Missing option '--label'"),
-        (("ada.pem", "--label", "ada", "--home", "absent"), "no such home"),
+        (("ada.pem",), "give --label to make a key"),
+        (("ada.pem", "--label", "ada", "--home", "absent"), "no control store"),
     ],
 )
 def test_a_key_that_cannot_be_made_leaves_nothing(
@@ -107,11 +109,11 @@ def test_an_approval_is_filed_audited_and_told(home: Home, named: str) -> None:
     assert (ended.code, ended.err) == (0, "")
     (path,) = home.filed()
     assert str(path) in ended.out
-    assert "fraud v2: approved for production by ada (" in ended.out
+    assert "fraud v2: fraud-v2 approved for production by ada (" in ended.out
     assert " UTC\napprovals   1 valid now" in ended.out
     (told,) = audited(home, "approval.given")
     assert (told.actor, told.digests) == ("ada", {"bundle": bundle.digest})
-    assert verify_home(home.settings, SystemClock()).ok
+    assert verify_home(home.settings).ok
 
 
 def test_an_approval_is_told_as_json(home: Home) -> None:
@@ -204,7 +206,7 @@ def replay_only(home: Home) -> None:
     home.candidate()
     signer = Signer.generate("replay-only")
     signer.save(home.private("ada"))
-    signer.public.save(home.settings.keys / "r.pub.json")
+    appoint(home.settings, home.store, signer.public, "test", "r")
 
 
 def trainer(home: Home) -> None:
@@ -218,9 +220,9 @@ def trainer(home: Home) -> None:
         (changed_bytes, "model.skops is not the file that was registered"),
         (no_trainer, "names no trainer's key"),
         (unknown_signer, "no known key signed this"),
-        (unknown_signer, "has to put the public half of this key (its .pub.json) there"),
+        (unknown_signer, "has to add it: drift key FILE.pub.json --home"),
         (replay_only, "is a replay-only key, and this is production; make a person's key (drift key)"),
-        (trainer, "trained this model and cannot approve it; somebody else has to"),
+        (trainer, "trained this model; somebody else has to approve"),
     ],
 )
 def test_what_would_not_count_is_not_filed(home: Home, arrange: Callable[[Home], None], said: str) -> None:
@@ -244,8 +246,8 @@ def test_a_replay_only_key_approves_for_the_replay(home: Home) -> None:
 def by_hand(home: Home, bundle: Bundle, signer: Signer) -> None:
     """Filed past the command, as whoever can write to the GitOps folder could."""
     now = SystemClock().now()
-    said: dict[str, Any] = {"model": MODEL, "digest": bundle.digest, "environment": "production", "reason": "mine"}
-    envelope = sign_approval(signer, **said, trainer=home.trainer.key_id, at=now, expires=now + 14 * DAY)
+    said: dict[str, Any] = {"model": MODEL, "digest": bundle.digest, "rollout": "fraud-v2", "environment": "production"}
+    envelope = sign_approval(signer, **said, reason="mine", trainer=home.trainer.key_id, at=now, expires=now + 14 * DAY)
     write_approval(home.settings.gitops, envelope)
 
 
@@ -266,7 +268,8 @@ def tampered(home: Home, bundle: Bundle) -> None:
     envelope = read_json(path)
     other = sign_approval(
         Signer.generate(),
-        **{"model": MODEL, "digest": bundle.digest, "environment": "production", "trainer": home.trainer.key_id},
+        **{"model": MODEL, "digest": bundle.digest, "rollout": "fraud-v2", "environment": "production"},
+        trainer=home.trainer.key_id,
         reason="something else",
         at=SystemClock().now(),
         expires=SystemClock().now() + DAY,
@@ -299,7 +302,12 @@ def self_approved(home: Home, bundle: Bundle) -> None:
 
 def left_the_team(home: Home, bundle: Bundle) -> None:
     given(home)
-    (home.settings.keys / "ada.pub.json").unlink()
+    dismiss(home.settings, home.store, Signer.load(home.private("ada")).key_id, "ops")
+
+
+def for_another_rollout(home: Home, bundle: Bundle) -> None:
+    given(home)
+    home.store.commit(Entry("loop", "rollout.shadow", MODEL), [Put("rollouts", f"{MODEL}/v2", {"count": 2})])
 
 
 def by_a_replay(home: Home, bundle: Bundle) -> None:
@@ -315,7 +323,8 @@ def by_a_replay(home: Home, bundle: Bundle) -> None:
         (expired, "it expired at"),
         (elsewhere, "it approves the environment staging, not production"),
         (of_another_digest, "it approves the digest"),
-        (self_approved, "trained this model and cannot approve it"),
+        (self_approved, "no known key signed this"),
+        (for_another_rollout, "it approves the rollout fraud-v2, not fraud-v2.2"),
         (left_the_team, "no known key signed this"),
         (by_a_replay, "is a replay-only key, and this is production"),
     ],

@@ -79,7 +79,7 @@ class World:
         self.loop = Loop(
             spec,
             Backends(self.lake, self.store, LocalRegistry(self.registry), self.policy, self.pager),
-            Trust(self.gitops, REPLAY, keys, self.trainer.key_id),
+            Trust(self.gitops, REPLAY, lambda: keys, self.trainer.key_id),
             self.clock,
             step=DAY,
             seed=0,
@@ -142,11 +142,12 @@ class World:
         assert training.accepted
         return training
 
-    def approve(self, digest: str, signer: Signer | None = None) -> None:
+    def approve(self, digest: str, signer: Signer | None = None, rollout: str = "fraud-v2") -> None:
         envelope = sign_approval(
             signer or self.approver,
             model=self.spec.name,
             digest=digest,
+            rollout=rollout,
             environment=REPLAY,
             trainer=self.trainer.key_id,
             reason="read",
@@ -384,7 +385,7 @@ def twin(world: World) -> Loop:
     """A loop of another process: it knows nothing but what the backends hold."""
     backends = Backends(world.lake, world.store, LocalRegistry(world.registry), world.policy, world.pager)
     keys = {signer.key_id: signer.public for signer in (world.trainer, world.approver)}
-    trust = Trust(world.gitops, REPLAY, keys, world.trainer.key_id)
+    trust = Trust(world.gitops, REPLAY, lambda: keys, world.trainer.key_id)
     made = Loop(world.spec, backends, trust, world.clock, step=DAY, seed=0)
     made.resume()
     return made

@@ -1,5 +1,6 @@
 """Keys, approvals and the audit."""
 
+import getpass
 import json
 from dataclasses import asdict
 from datetime import timedelta
@@ -8,8 +9,8 @@ from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import NEGATIVE, OK, Duration
-from drift_pipeline.clock import system_clock
+from drift_pipeline.cli.options import NEGATIVE, OK, Duration, settings_of
+from drift_pipeline.clock import format_duration, system_clock
 from drift_pipeline.errors import InputError
 
 
@@ -22,52 +23,118 @@ def audit() -> None:
 @click.option("--home", type=click.Path(path_type=Path), help="A home or a replay's folder; else DRIFT_HOME.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(home: Path | None, as_json: bool) -> int:
-    """Check the audit chain, its signed checkpoint, and that every artefact it names is there and unchanged.
+    """Check the audit chain, its signed checkpoints, the state that it wrote, and every artefact that it names.
 
-    It cannot detect what somebody did who holds both the signing key and the storage, back to the last checkpoint
-    that was copied out of their reach, nor records that were cut or rewritten after that checkpoint.
+    Nothing in the home is changed. It cannot detect what somebody did who holds both the signing key and the storage,
+    back to the last checkpoint that was copied out of their reach, nor records that were cut or rewritten after that
+    checkpoint.
     """
     from drift_pipeline.evidence.verification import verify_home
-    from drift_pipeline.settings import Settings
 
-    settings = Settings() if home is None else Settings(home=home, database="")
-    found = verify_home(settings, system_clock())
+    settings = settings_of(home)
+    found = verify_home(settings)
     document = {"ok": found.ok, "records": found.records, "head": found.head, "covered_by_checkpoint": found.covered}
+    document |= {"checkpoints": found.checkpoints, "signed_at": found.signed_at and found.signed_at.isoformat()}
     document |= {"first_bad": found.first_bad, "reason": found.reason}
     if as_json:
         click.echo(json.dumps(document, indent=2))
     elif found.ok:
         click.echo(f"{settings.home}: {found.records} records verified, {found.covered} of them under a checkpoint")
     else:
-        where = f"record {found.first_bad}" if found.first_bad is not None else "checkpoint"
+        where = f"record {found.first_bad}" if found.first_bad is not None else "evidence"
         click.echo(f"{settings.home}: NOT VERIFIED: {where}: {found.reason}")
+    if not as_json and found.signed_at is not None:
+        age = max(system_clock().now() - found.signed_at, timedelta())
+        many = f"{found.checkpoints} checkpoints, the last one" if found.checkpoints > 1 else "1 checkpoint,"
+        click.echo(f"{many} of {found.signed_at:%Y-%m-%d %H:%M} UTC, {format_duration(age)} ago")
     return OK if found.ok else NEGATIVE
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--label", required=True, metavar="NAME", help="Whose key it is, as approvals will show it.")
-@click.option("--home", type=click.Path(path_type=Path), help="Copy the public half there: its approvals then count.")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--label", metavar="NAME", help="Whose key it is, as approvals will show it. Makes a new key.")
+@click.option("--identity", metavar="ID", help="Whose it is, where one person has several keys; else the label.")
+@click.option("--home", type=click.Path(path_type=Path), help="Where its approvals count from now on, or no more.")
+@click.option("--revoke", is_flag=True, help="Approvals of this key count no more in --home.")
+@click.option("--rotate", is_flag=True, help="Give --home a new key of its own, which the old one hands over to.")
+@click.option("--actor", envvar="DRIFT_ACTOR", help="Who; else DRIFT_ACTOR, or your login name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def key(file: Path, label: str, home: Path | None, as_json: bool) -> int:
-    """Make an ed25519 key pair to approve with: FILE, which stays private, and its .pub.json.
+def key(
+    file: Path | None,
+    label: str | None,
+    identity: str | None,
+    home: Path | None,
+    revoke: bool,
+    rotate: bool,
+    actor: str | None,
+    as_json: bool,
+) -> int:
+    """Make an ed25519 key pair to approve with, with --label: FILE, which stays private, and its .pub.json.
 
-    Whoever can write to the keys/ folder of a home decides who may approve there.
+    Without it FILE is somebody's .pub.json, which --home is to trust, or with --revoke no more. Each change of who may
+    approve is audited; a file that is only put into keys/ counts for nothing.
     """
+    given = None if home is None else settings_of(home)
+    who = actor or getpass.getuser()
+    if rotate:
+        if given is None or file is not None or label is not None or revoke:
+            raise InputError("--rotate: is of a home's own key; give --home and nothing else")
+        return _rotated(given, who, as_json)
+    if file is None:
+        raise InputError("FILE: is missing; name a new key's file, or somebody's .pub.json")
+    if label is not None and not revoke:
+        return _made(file, label, identity, given, who, as_json)
+    if given is None or label is not None or identity is not None:
+        raise InputError(f"{file}: give --label to make a key, or --home (and --revoke) for a .pub.json that exists")
+    return _revoked(file, given, who, as_json) if revoke else _trusted(file, given, who, as_json)
+
+
+def _made(file: Path, label: str, identity: str | None, home: Any, actor: str, as_json: bool) -> int:
     from drift_pipeline.control.signing import public_path
     from drift_pipeline.evidence.approve import make_key
-    from drift_pipeline.settings import Settings
 
-    signer, copy = make_key(file, label, None if home is None else Settings(home=home, database=""))
+    signer, copy = make_key(file, label, identity, home, actor, system_clock())
     public = public_path(file)
     if as_json:
         files = {"private": str(file), "public": str(public), "trusted_by": copy and str(copy)}
-        click.echo(json.dumps({"key_id": signer.key_id, "label": label, **files}, indent=2))
+        told = {"key_id": signer.key_id, "label": label, "identity": signer.public.identity}
+        click.echo(json.dumps({**told, **files}, indent=2))
         return OK
     click.echo(f"key id      {signer.key_id} ({label})\nprivate     {file} (keep it to yourself)\npublic      {public}")
-    click.echo(
-        f"trusted by  {copy}" if copy else f"its approvals count in a home whose keys/ folder holds {public.name}"
-    )
+    adds = f"its approvals count in a home that adds it: drift key {public} --home HOME"
+    click.echo(f"trusted by  {copy}" if copy else adds)
+    return OK
+
+
+def _trusted(file: Path, home: Any, actor: str, as_json: bool) -> int:
+    from drift_pipeline.control.signing import PublicKey
+    from drift_pipeline.evidence.approve import trust_key
+
+    public = PublicKey.load(file)
+    copy = trust_key(public, file.name.removesuffix(".pub.json"), home, actor, system_clock())
+    told = {"key_id": public.key_id, "label": public.label, "identity": public.identity, "trusted_by": str(copy)}
+    words = f"key id      {public.key_id} ({public.label})\ntrusted by  {copy}"
+    click.echo(json.dumps(told, indent=2) if as_json else words)
+    return OK
+
+
+def _revoked(file: Path, home: Any, actor: str, as_json: bool) -> int:
+    from drift_pipeline.control.signing import PublicKey
+    from drift_pipeline.evidence.approve import revoke_key
+
+    public = PublicKey.load(file)
+    revoke_key(public, home, actor, system_clock())
+    told = {"key_id": public.key_id, "label": public.label, "revoked": True}
+    click.echo(json.dumps(told, indent=2) if as_json else f"{public}: its approvals count no more in {home.home}")
+    return OK
+
+
+def _rotated(home: Any, actor: str, as_json: bool) -> int:
+    from drift_pipeline.evidence.approve import rotate_home_key
+
+    public = rotate_home_key(home, actor, system_clock())
+    told = {"key_id": public.key_id, "home": str(home.home)}
+    click.echo(json.dumps(told, indent=2) if as_json else f"{home.home}: its own key is {public.key_id} from now on")
     return OK
 
 
@@ -91,6 +158,8 @@ def approve(
     as_json: bool,
 ) -> int:
     """Sign your approval of VERSION of MODEL (v3, or sha256:...) and file it in the home's GitOps folder.
+
+    It is for one rollout: the one under way, or else the next.
 
     Refused, with nothing filed, when a gate did not pass, when the stored bytes changed, or when the approval would
     not count: an unknown key, the trainer's own, a replay's outside of a replay.
@@ -119,7 +188,7 @@ def approve(
         f"of {found.wanted} approvals valid now" if found.wanted else "valid now (no spec here says how many it wants)"
     )
     click.echo(
-        f"{model} {found.version}: approved for {settings.environment} by {found.approver} "
+        f"{model} {found.version}: {found.rollout} approved for {settings.environment} by {found.approver} "
         f"until {found.expires:%Y-%m-%d %H:%M} UTC"
     )
     click.echo(f"approvals   {found.valid} {wanted}\nfiled in    {found.path}")

@@ -137,11 +137,11 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 
     An answer leaves when its event is on disk; drift capture lands it in the lake.
     """
-    from drift_pipeline.loop.home import models_of
+    from drift_pipeline.loop.home import live_specs
     from drift_pipeline.serving.server import serve as run
 
     settings = settings_of(home)
-    run(settings, models_of(settings), host, port, system_clock(), drills=drills)
+    run(settings, live_specs(settings), host, port, system_clock(), drills=drills)
     return OK
 
 
@@ -155,12 +155,12 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
 
     What is no event is laid aside with the reason; where that is much, the model's owner is alerted once an hour.
     """
-    from drift_pipeline.loop.home import models_of
+    from drift_pipeline.loop.home import live_specs
     from drift_pipeline.serving.capturing import capturing
     from drift_pipeline.serving.refused import telling
 
     settings = settings_of(home)
-    specs, clock = models_of(settings), system_clock()
+    specs, clock = live_specs(settings), system_clock()
     with capturing(settings, specs, clock) as (landing, stop), telling(settings, specs, clock) as tell:
         if once:
             found = asdict(landing.step())
@@ -315,11 +315,11 @@ def revoke_producer(name: str, home: Path | None) -> int:
 @json_option
 def list_producers(home: Path | None, as_json: bool) -> int:
     """Who has a key."""
-    from drift_pipeline.loop.home import opened
+    from drift_pipeline.loop.home import reading
     from drift_pipeline.serving import keys
 
-    with opened(settings_of(home), system_clock()) as at:
-        found = keys.producers(at.store)
+    with reading(settings_of(home)) as store:
+        found = keys.producers(store)
     if as_json:
         click.echo(json.dumps([{"name": one.name, **one.to_json()} for one in found], indent=2))
         return OK

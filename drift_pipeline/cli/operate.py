@@ -210,12 +210,12 @@ def _speaks(kpi: Any) -> bool:
 
 
 def _standings(home: Path | None) -> tuple[list[Any], datetime]:
-    from drift_pipeline.loop.home import models_of, opened
+    from drift_pipeline.loop.home import models_of, reading
     from drift_pipeline.loop.status import standings
 
     settings, now = settings_of(home), system_clock().now()
-    with opened(settings, system_clock()) as at:
-        return standings(at.store, models_of(settings).values(), now), now
+    with reading(settings) as store:
+        return standings(store, models_of(settings).values(), now), now
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import atexit
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import dagster as dg
 
@@ -11,8 +11,10 @@ from drift_pipeline.clock import system_clock
 from drift_pipeline.components.lanes import give_way
 from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
 from drift_pipeline.loop import Loop
+from drift_pipeline.loop.declared import LiveSpecs
 from drift_pipeline.loop.fleet import Fleet
-from drift_pipeline.loop.home import Home, opened
+from drift_pipeline.loop.home import Home, models_folder, models_of, opened
+from drift_pipeline.policy.engines import read_bundle
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
@@ -41,7 +43,14 @@ def home(run: dg.DagsterRun) -> Iterator[Home]:
 def loop_of(spec: ModelSpec, context: Context) -> Iterator[Loop]:
     """The model's loop where it stands; what takes long is told in the run's log."""
     with home(context.run) as at:
-        yield at.resumed(spec, progress=context.log.info)
+        yield at.resumed(in_force(spec), progress=context.log.info)
+
+
+def in_force(spec: ModelSpec) -> ModelSpec:
+    """The model's spec as its file says now; as it was loaded where the file is gone or wrong by now."""
+    with suppress(DriftError):
+        return models_of(Settings()).get(spec.name, spec)
+    return spec
 
 
 def tags_of(context: Context) -> Mapping[str, str]:
@@ -65,18 +74,23 @@ class KeptFleet:
 
     def __init__(self) -> None:
         self._lock, self._open = threading.RLock(), ExitStack()
-        self._kept: tuple[Settings, Specs, Home, Fleet] | None = None
+        self._kept: tuple[tuple[Settings, Specs, str], LiveSpecs, Home, Fleet] | None = None
 
     @contextmanager
     def of(self, specs: Specs) -> Iterator[tuple[Home, Fleet]]:
-        """The home and its fleet; made again where the settings or the specs are others than before."""
+        """The home and its fleet, by the specs as their files say now; made again where the settings, the models or
+        the packaged rules are others than before.
+        """
         with self._lock:
             settings = Settings()
-            if self._kept is None or self._kept[:2] != (settings, specs):
+            asked = settings, specs, read_bundle().digest
+            if self._kept is None or self._kept[0] != asked:
                 self.close()
                 at = self._open.enter_context(opened(settings, system_clock()))
-                self._kept = settings, specs, at, Fleet(at, specs)
-            yield self._kept[2:]
+                self._kept = asked, LiveSpecs(models_folder(settings), specs), at, Fleet(at, specs)
+            _, live, at, fleet = self._kept
+            fleet.take_up({name: live[name] for name in specs})
+            yield at, fleet
 
     def close(self) -> None:
         with self._lock:

@@ -148,8 +148,8 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         """The model card from facts, with the approvals that were given, valid or not; and the audit verified."""
         with loop_of(spec, context) as loop, home(context.run) as at:
             digest = register(loop.rollouts, loop.trainings.trained(tags_of(context).get(DECISION))).digest
-            made = write_documents(Settings(), at.store, at.registry, spec, digest, loop.clock.now())
-            audited = verify_home(Settings(), loop.clock)
+            made = write_documents(Settings(), at.store, at.registry, loop.spec, digest, loop.clock.now())
+            audited = verify_home(Settings())
         markdown = (made.folder / "card.md").read_text(encoding="utf-8")
         return dg.MaterializeResult(
             metadata={

@@ -1,21 +1,17 @@
-"""The audit chain: records that carry the hash of the one before, signed checkpoints over them, verification."""
+"""The audit chain's records: each carries the hash of the one before, and digests of the state that it wrote."""
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import NoneType
 from typing import Any
 
-from drift_pipeline.control import signing
-from drift_pipeline.control.canonical import canonical, read_canonical
-from drift_pipeline.control.merkle import Tree
-from drift_pipeline.control.signing import PublicKey, Signer
-from drift_pipeline.errors import DriftError, InputError, IntegrityError
+from drift_pipeline.control.canonical import canonical, read_canonical, sha256
+from drift_pipeline.errors import InputError, IntegrityError
 
 GENESIS = "0" * 64
-CHECKPOINT_TYPE = "application/vnd.drift-pipeline.checkpoint+json"
 ERASED = "erased"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -37,6 +33,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Wrote:
+    """Digests of what a record's transaction wrote: `state` by kind and key, `outbox` by the message's id."""
+
+    state: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    outbox: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class AuditRecord:
     """One link: hash = hex(sha256(JCS(every field but the hash))), `prev` the hash of record seq - 1."""
 
@@ -49,11 +53,13 @@ class AuditRecord:
     digests: Mapping[str, str]
     policy_digest: str | None
     details: Mapping[str, Any]
+    wrote: Wrote = Wrote()
     hash: str = ""
 
     def body(self) -> bytes:
         """The hashed bytes, which are also the stored ones."""
-        return canonical({name: getattr(self, name) for name in _SHAPE})
+        fields = {name: getattr(self, name) for name in _SHAPE}
+        return canonical({**fields, "wrote": {"state": self.wrote.state, "outbox": self.wrote.outbox}})
 
     def computed_hash(self) -> str:
         return hashlib.sha256(self.body()).hexdigest()
@@ -61,7 +67,7 @@ class AuditRecord:
 
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("prev", "at", "actor", "event", "subject"), str),
-    **{"seq": int, "digests": dict, "details": dict, "policy_digest": str | NoneType},
+    **{"seq": int, "digests": dict, "details": dict, "policy_digest": str | NoneType, "wrote": dict},
 }
 
 
@@ -72,7 +78,21 @@ def timestamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def seal(entry: Entry, at: datetime, seq: int = 1, prev: str = GENESIS) -> AuditRecord:
+def state_digest(generation: int, body: str | bytes) -> str:
+    """Of a row of state: its generation and its body, as they are stored."""
+    return sha256(f"{generation}\n".encode() + _stored(body))
+
+
+def message_digest(topic: str, body: str | bytes) -> str:
+    """Of a message in the outbox: its topic and its body, as they are stored."""
+    return sha256(canonical(topic) + b"\n" + _stored(body))
+
+
+def _stored(body: str | bytes) -> bytes:
+    return body if isinstance(body, bytes) else body.encode(errors="surrogateescape")
+
+
+def seal(entry: Entry, at: datetime, seq: int = 1, prev: str = GENESIS, wrote: Wrote = Wrote()) -> AuditRecord:
     """Record number `seq`, which follows the record whose hash is `prev` (the first one: 64 zeros).
 
     Raises:
@@ -90,6 +110,7 @@ def seal(entry: Entry, at: datetime, seq: int = 1, prev: str = GENESIS) -> Audit
         digests=dict(entry.digests),
         policy_digest=entry.policy_digest,
         details=dict(entry.details),
+        wrote=wrote,
     )
     return replace(record, hash=record.computed_hash())
 
@@ -108,7 +129,17 @@ def read_record(body: str | bytes, hash: str) -> AuditRecord:
             raise IntegrityError(f"field {name} of a record cannot be {fields[name]!r}")
     if bad := _malformed(fields["digests"], fields["policy_digest"]):
         raise IntegrityError(bad)
-    return AuditRecord(**fields, hash=hash)
+    return AuditRecord(**{**fields, "wrote": _read_wrote(fields["wrote"])}, hash=hash)
+
+
+def _read_wrote(found: Mapping[str, Any]) -> Wrote:
+    state, outbox = found.get("state"), found.get("outbox")
+    parts: list[Any] = [*state.values(), outbox] if isinstance(state, dict) else [None]
+    if len(found) != 2 or not all(isinstance(part, dict) for part in parts):
+        raise IntegrityError(f"field wrote of a record cannot be {found!r}")
+    if bad := next(filter(None, (_malformed(part, None) for part in parts)), ""):
+        raise IntegrityError(bad)
+    return Wrote(state or {}, outbox or {})
 
 
 def _malformed(digests: Mapping[str, object], policy_digest: object) -> str:
@@ -116,154 +147,3 @@ def _malformed(digests: Mapping[str, object], policy_digest: object) -> str:
     named = [*digests.items()] + ([] if policy_digest is None else [("policy_digest", policy_digest)])
     bad = ((name, digest) for name, digest in named if not _DIGEST.fullmatch(str(digest)))
     return next((f"digest {name} is {digest!r}, not sha256:<64 hex digits>" for name, digest in bad), "")
-
-
-def checkpoint(records: Iterable[AuditRecord], signer: Signer, origin: str, at: datetime) -> dict[str, Any]:
-    """Signed tree head of the whole chain, to be kept where the store's owner cannot change it.
-
-    Payload: `{origin, size, root, head, at, signer}`; origin names the store, so that one key may serve several.
-
-    Raises:
-        IntegrityError: the chain does not hold; a broken one is never signed.
-    """
-    walk = _walk(records, frozenset())
-    if walk.fault:
-        raise IntegrityError(f"no checkpoint of a broken chain: record {walk.fault[0]}: {walk.fault[1]}")
-    root = walk.tree.head().hex()
-    claim = {"origin": origin, "size": walk.count, "root": root, "head": walk.head, "at": timestamp(at)}
-    return signer.sign({**claim, "signer": str(signer.public)}, CHECKPOINT_TYPE)
-
-
-@dataclass(frozen=True)
-class Verification:
-    """`records` counts the good ones from the start, `head` is the last one's hash, `covered` how many are signed.
-
-    `first_bad` is None for a chain without fault, and for a checkpoint that itself cannot be believed.
-    """
-
-    ok: bool
-    records: int
-    head: str
-    first_bad: int | None = None
-    reason: str = ""
-    covered: int = 0
-
-
-def verify(
-    records: Iterable[AuditRecord],
-    *,
-    checkpoints: Iterable[Mapping[str, Any]] = (),
-    keys: Mapping[str, PublicKey] | None = None,
-    exists: Callable[[str], bool] | None = None,
-    origin: str | None = None,
-) -> Verification:
-    """Check the chain from record 1: numbers without gap, links, hashes, spelling, checkpoints, named digests.
-
-    A digest must exist (`exists("sha256:...")`) unless an `erased` record that comes after its last mention
-    covers it. A tail that was cut is found by a checkpoint that counts more records; a history that was rewritten
-    as a whole by one whose root differs, and then the first bad record is only known to be no earlier than
-    `first_bad`, the first one past the last good checkpoint.
-
-    What this cannot detect:
-      - records cut from the tail, or rewritten, after the last checkpoint that is passed in;
-      - anything by whoever holds both a signing key and the storage, back to the last checkpoint that was copied
-        to a place out of their reach; checkpoints that the caller was not given;
-      - what was never recorded: a row of state or outbox changed beside `ControlStore.commit`, an actor or a time
-        that was wrong when it was written;
-      - an artefact whose bytes changed, when `exists` does not hash them; an `erased` record that should not be.
-
-    Errors of `exists`, such as UnavailableError, pass through: the question is then undecided.
-    """
-    claims, forged = _read_checkpoints(checkpoints, keys or {}, origin)
-    walk = _walk(records, {claim["size"] for claim in claims})
-    covered, contradicted = _compare(walk, claims)
-    faults = [fault for fault in (walk.fault, contradicted, _missing(walk, exists)) if fault]
-    if faults:
-        first_bad, reason = min(faults, key=lambda fault: fault[0])
-        return Verification(False, walk.count, walk.head, first_bad, "; ".join([reason, *forged]), covered)
-    return Verification(not forged, walk.count, walk.head, None, "; ".join(forged), covered)
-
-
-class _Walk:
-    """One pass over the records: what was good, the tree heads on the way, and the first fault."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.head = GENESIS
-        self.tree = Tree()
-        self.roots: dict[int, str] = {}
-        self.named: dict[str, int] = {}
-        self.fault: tuple[int, str] | None = None
-
-    def step(self, record: AuditRecord) -> None:
-        due = self.count + 1
-        if record.seq != due:
-            raise IntegrityError(f"record {due} is due, record {record.seq} stands there")
-        if record.computed_hash() != record.hash:
-            raise IntegrityError("its hash is not the hash of its content")
-        if record.prev != self.head:
-            raise IntegrityError(f"it does not follow the record before it: prev is {record.prev}, not {self.head}")
-        self.count, self.head = due, record.hash
-        self.tree.append(bytes.fromhex(record.hash))
-        self._remember(record)
-
-    def _remember(self, record: AuditRecord) -> None:
-        if record.event == ERASED:
-            for digest in record.digests.values():
-                self.named.pop(digest, None)
-        else:
-            for digest in record.digests.values():
-                self.named.setdefault(digest, record.seq)
-        if record.policy_digest is not None:
-            self.named.setdefault(record.policy_digest, record.seq)
-
-
-def _walk(records: Iterable[AuditRecord], sizes: Collection[int]) -> _Walk:
-    walk = _Walk()
-    walk.roots[0] = walk.tree.head().hex()
-    try:
-        for record in records:
-            walk.step(record)
-            if walk.count in sizes:
-                walk.roots[walk.count] = walk.tree.head().hex()
-    except (IntegrityError, InputError) as error:
-        walk.fault = (walk.count + 1, str(error))
-    return walk
-
-
-def _read_checkpoints(
-    envelopes: Iterable[Mapping[str, Any]], keys: Mapping[str, PublicKey], origin: str | None
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """The claims that can be believed, smallest first, and why the others cannot."""
-    claims, forged = [], []
-    for number, envelope in enumerate(envelopes, start=1):
-        try:
-            claim, _ = signing.verify(envelope, keys, CHECKPOINT_TYPE)
-            if origin is not None and claim["origin"] != origin:
-                raise IntegrityError(f"it is of {claim['origin']!r}, not of {origin!r}")
-            claims.append({"size": int(claim["size"]), "root": str(claim["root"]), "at": claim["at"]})
-        except (DriftError, KeyError, ValueError, TypeError) as error:
-            forged.append(f"checkpoint {number}: {error}")
-    return sorted(claims, key=lambda claim: claim["size"]), forged
-
-
-def _compare(walk: _Walk, claims: Iterable[Mapping[str, Any]]) -> tuple[int, tuple[int, str] | None]:
-    """How many records the agreeing checkpoints cover, and the first contradiction."""
-    covered = 0
-    for claim in claims:
-        size = claim["size"]
-        signed = f"the checkpoint of {claim['at']}"
-        if size > walk.count:
-            return covered, (walk.count + 1, f"{signed} counts {size} records, {walk.count} hold")
-        if walk.roots.get(size) != claim["root"]:
-            return covered, (covered + 1, f"records {covered + 1} to {size} are not those of {signed}")
-        covered = size
-    return covered, None
-
-
-def _missing(walk: _Walk, exists: Callable[[str], bool] | None) -> tuple[int, str] | None:
-    """The first record that names a digest which is neither there nor erased; each digest is asked for once."""
-    if exists is None:
-        return None
-    gone = ((seq, digest) for digest, seq in walk.named.items() if not exists(digest))
-    return next(((seq, f"it names {digest}, which is neither there nor erased") for seq, digest in gone), None)

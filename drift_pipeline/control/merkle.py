@@ -1,7 +1,7 @@
 """Merkle tree heads of RFC 6962, section 2.1: one hash that stands for a whole list and its order."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class Tree:
@@ -10,8 +10,17 @@ class Tree:
     leaf = sha256(0x00 || data), node = sha256(0x01 || left || right), empty tree = sha256("").
     """
 
-    def __init__(self) -> None:
-        self._peaks: list[tuple[int, bytes]] = []
+    def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
+        """Args:
+        size, peaks: of a tree that was grown before, as `peaks` gave them; a peak stands for each bit of its size.
+        """
+        levels = [level for level in reversed(range(size.bit_length())) if size >> level & 1]
+        self._peaks = list(zip(levels, peaks, strict=True))
+
+    @property
+    def peaks(self) -> list[bytes]:
+        """The hashes of the perfect subtrees, largest first: all that is wanted to go on growing."""
+        return [node for _, node in self._peaks]
 
     def append(self, data: bytes) -> None:
         level, node = 0, hashlib.sha256(b"\x00" + data).digest()

@@ -6,6 +6,7 @@ The libraries of cryptography are imported where they are used, so the control s
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,20 @@ if TYPE_CHECKING:
 class PublicKey:
     """32 raw bytes of an ed25519 public key; `str` is how a signer is shown to people, label included.
 
-    The label (`replay-only`) is no part of the key id. It is as trustworthy as the file it was read from,
-    which is why no envelope carries it.
+    Label (`replay-only`) and identity are no part of the key id. They are as trustworthy as the file they were read
+    from, which is why no envelope carries them.
     """
 
     raw: bytes
     label: str | None = None
+    identity: str | None = None
+
+    @property
+    def person(self) -> str:
+        """Whose key it is: two keys of one person are equal in this. The declared identity, else the label, without
+        regard to case, width and spaces; of a key with neither, the key id."""
+        told = self.identity or self.label or self.key_id
+        return " ".join(unicodedata.normalize("NFKC", told).casefold().split())
 
     @property
     def key_id(self) -> str:
@@ -37,8 +46,9 @@ class PublicKey:
         return f"{self.label or 'unlabelled'} ({self.key_id[:16]})"
 
     def save(self, path: Path) -> None:
-        """Write the public file `{keyid, label, public}`; InputError when the path is taken."""
-        fields = {"keyid": self.key_id, "label": self.label, "public": self.raw.hex()}
+        """Write the public file `{keyid, label, identity, public}`; InputError when the path is taken."""
+        told = {"label": self.label, "identity": self.identity}
+        fields = {"keyid": self.key_id, **told, "public": self.raw.hex()}
         _write_new(path, canonical(fields) + b"\n", mode=0o644)
 
     @classmethod
@@ -46,11 +56,12 @@ class PublicKey:
         """Raises InputError when it is no public key file, IntegrityError when its key id is not that of its key."""
         try:
             fields = json.loads(path.read_bytes())
-            key, claimed = cls(bytes.fromhex(fields["public"]), fields.get("label")), fields["keyid"]
+            told = fields.get("label"), fields.get("identity")
+            key, claimed = cls(bytes.fromhex(fields["public"]), *told), fields["keyid"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: no public key file {{keyid, label, public}}: {error}") from error
-        if len(key.raw) != 32 or not isinstance(key.label, str | None):
-            raise InputError(f"{path}: an ed25519 public key is 64 hex digits, and its label is a text or null")
+        if len(key.raw) != 32 or not all(isinstance(text, str | None) for text in told):
+            raise InputError(f"{path}: an ed25519 public key is 64 hex digits, its label and identity texts or null")
         if claimed != key.key_id:
             raise IntegrityError(f"{path}: the key id {claimed} is not that of the key, {key.key_id}")
         return key
@@ -59,9 +70,9 @@ class PublicKey:
 class Signer:
     """An ed25519 private key; `public` says who it is and shows its label."""
 
-    def __init__(self, private: "Ed25519PrivateKey", label: str | None = None) -> None:
+    def __init__(self, private: "Ed25519PrivateKey", label: str | None = None, identity: str | None = None) -> None:
         self._private = private
-        self.public = PublicKey(private.public_key().public_bytes_raw(), label)
+        self.public = PublicKey(private.public_key().public_bytes_raw(), label, identity)
 
     def __repr__(self) -> str:
         return f"Signer({self.public})"
@@ -71,10 +82,10 @@ class Signer:
         return self.public.key_id
 
     @classmethod
-    def generate(cls, label: str | None = None) -> "Signer":
+    def generate(cls, label: str | None = None, identity: str | None = None) -> "Signer":
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        return cls(Ed25519PrivateKey.generate(), label)
+        return cls(Ed25519PrivateKey.generate(), label, identity)
 
     @classmethod
     def load(cls, path: Path) -> "Signer":
@@ -97,7 +108,7 @@ class Signer:
         public = PublicKey.load(public_path(path))
         if public.raw != private.public_key().public_bytes_raw():
             raise IntegrityError(f"{public_path(path)}: the public key of another private key than {path}")
-        return cls(private, public.label)
+        return cls(private, public.label, public.identity)
 
     def save(self, path: Path) -> None:
         """Write PEM PKCS8 with mode 0600, and the public file beside it; InputError when either path is taken.

@@ -1,6 +1,7 @@
 """Give an approval: everything that could make it not count is found out before it is filed."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.signing import PublicKey, Signer
-from drift_pipeline.control.store import ControlStore, Entry, Record
+from drift_pipeline.control.store import ControlReader, Entry, Record
+from drift_pipeline.control.trust import NO_STORE, appoint, approvers, dismiss, open_store, rotate
 from drift_pipeline.errors import InputError, IntegrityError, SpecError
+from drift_pipeline.evidence.verification import put_files
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.rollout.approval import (
     REPLAY,
@@ -21,6 +24,7 @@ from drift_pipeline.rollout.approval import (
     verify_approval,
     write_approval,
 )
+from drift_pipeline.rollout.plan import Status, rollout_id
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import read_spec
 
@@ -34,6 +38,7 @@ class Given:
     path: Path
     version: str
     digest: str
+    rollout: str
     approver: str
     expires: datetime
     valid: int
@@ -46,36 +51,38 @@ def approve(
 ) -> Given | Refusal:
     """File the signer's approval of one version for `settings.environment`; a refusal files nothing and audits nothing.
 
-    Who may approve are the public keys in `settings.keys`. The file comes before the audit record: an approval that
-    counts is audited again by the loop which accepts it, and giving it again after a crash replaces the file.
+    Who may approve are the keys that were appointed. It is for one rollout: the one under way, or the next. The file
+    comes before the audit record: an approval that counts is audited again by the loop which accepts it, and giving it
+    again after a crash replaces the file.
 
     Args:
         version: a name such as v3, or a digest.
 
     Raises:
         InputError: no control store, an unknown model or version, or a field that is no approval's.
-        IntegrityError: a file in `settings.keys` holds another key than it says.
+        IntegrityError: the candidate is not what its audit record says.
     """
-    if not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(f"{settings.home}: no control store (control.db) here; name a home or a replay's --out folder")
-    keys, now = read_keys(settings.keys), clock.now()
-    store = ControlStore(settings.database_url, clock)
+    _has_store(settings)
+    store, now = open_store(settings, clock), clock.now()
     try:
-        body = _candidate(store, model, version).body
+        keys, body = approvers(settings, store), store.attest(_candidate(store, model, version)).body
         if fault := _unfit(settings, body):
             return Refusal(fault)
         trainer, digest = str(body["trainer"]), str(body["digest"])
+        if signer.key_id == trainer:
+            return Refusal(f"{signer.public} trained this model; somebody else has to approve, with their own key")
         asked: dict[str, Any] = {"model": model, "digest": digest, "environment": settings.environment}
+        asked["rollout"] = rollout_to_approve(store, model, body["version"], digest)
         envelope = sign_approval(signer, **asked, trainer=trainer, reason=reason, at=now, expires=now + lasting)
-        judged = {**asked, "keys": keys, "trainer_key_id": trainer, "now": now}
+        judged = {**asked, "keys": keys, "trainer_key_id": trainer, "longest": settings.longest_approval, "now": now}
         outcome = verify_approval(envelope, **judged)
         if isinstance(outcome, Refusal):
-            return Refusal(outcome.reason + _advice(settings, signer, keys, trainer))
+            return Refusal(outcome.reason + _advice(settings, signer, keys))
         path = write_approval(settings.gitops, envelope)
         details = {"approver": signer.key_id, "environment": settings.environment, "version": body["version"]}
-        details |= {"reason": reason, "expires": outcome.expires.isoformat()}
-        who = signer.public.label or signer.key_id
-        store.commit(Entry(who, "approval.given", model, digests={"bundle": digest}, details=details))
+        details |= {"rollout": asked["rollout"], "reason": reason, "expires": outcome.expires.isoformat()}
+        entry = Entry(outcome.label or signer.key_id, "approval.given", model, {"bundle": digest}, details)
+        store.commit(entry, put_files(store, settings.home, model, [path]))
     finally:
         store.close()
     outcomes = [verify_approval(filed, **judged) for filed in read_approvals(settings.gitops, model, digest)]
@@ -83,6 +90,7 @@ def approve(
         path=path,
         version=body["version"],
         digest=digest,
+        rollout=asked["rollout"],
         approver=str(signer.public),
         expires=outcome.expires,
         valid=count_valid(outcomes),
@@ -91,43 +99,63 @@ def approve(
     )
 
 
-def read_keys(folder: Path) -> dict[str, PublicKey]:
-    """The public keys `*.pub.json` of a folder by their key id; whoever can write there decides who may approve.
-
-    Raises:
-        InputError, IntegrityError: a file that holds no such key; one that is damaged must not go unnoticed.
-    """
-    keys = map(PublicKey.load, sorted(folder.glob("*.pub.json")))
-    return {key.key_id: key for key in keys}
+def rollout_to_approve(store: ControlReader, model: str, version: str, digest: str) -> str:
+    """The version's rollout that is under way, else its next one: each wants approvals of its own."""
+    status, begun = store.get("rollout", model), rollouts_of(store, model, version)
+    under_way = status is not None and status.body["candidate"] == digest and Status.from_json(status.body).active
+    return rollout_id(model, version, begun if under_way and begun else begun + 1)
 
 
-def make_key(path: Path, label: str, settings: Settings | None) -> tuple[Signer, Path | None]:
-    """A new pair of files at `path`; with settings the public half is copied into that home, whose approver it is then.
+def rollouts_of(store: ControlReader, model: str, version: str) -> int:
+    """How many rollouts of a version have begun."""
+    found = store.get("rollouts", f"{model}/{version}")
+    return int(found.body["count"]) if found else 0
+
+
+def make_key(
+    path: Path, label: str, identity: str | None, settings: Settings | None, actor: str, clock: Clock
+) -> tuple[Signer, Path | None]:
+    """A new pair of files at `path`; with settings it is appointed in that home, whose approver it is then.
+
+    Args:
+        identity: whose it is, where a person has several keys; else the label.
 
     Raises:
         InputError: no label, a path that is taken or cannot be written, or no such home; then nothing is written.
     """
     if not label.strip():
         raise InputError("a key's label says whose it is, and is not empty: such as --label ada")
-    folder, signer = _keys_folder(settings), Signer.generate(label)
+    if settings is not None:
+        _has_store(settings)
+    signer = Signer.generate(label, (identity or label).strip())
     signer.save(path)
-    if folder is None:
-        return signer, None
-    copy = folder / f"{path.stem}-{signer.key_id[-12:]}.pub.json"
-    signer.public.save(copy)
-    return signer, copy
+    return signer, None if settings is None else trust_key(signer.public, path.stem, settings, actor, clock)
 
 
-def _keys_folder(settings: Settings | None) -> Path | None:
-    if settings is None:
-        return None
-    if not settings.home.is_dir():
-        raise InputError(f"{settings.home}: there is no such home; name the folder that holds control.db")
-    try:
-        settings.keys.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{settings.keys}: cannot be written: {error.strerror}") from error
-    return settings.keys
+def trust_key(key: PublicKey, stem: str, settings: Settings, actor: str, clock: Clock) -> Path:
+    """Appoint a key of a person's own making; the file in `keys/`. Raises InputError where there is no such home."""
+    _has_store(settings)
+    with closing(open_store(settings, clock)) as store:
+        return appoint(settings, store, key, actor, stem)
+
+
+def revoke_key(key: PublicKey, settings: Settings, actor: str, clock: Clock) -> None:
+    """Let a key's approvals count no more. Raises InputError where it is no approver's key there."""
+    _has_store(settings)
+    with closing(open_store(settings, clock)) as store:
+        dismiss(settings, store, key.key_id, actor)
+
+
+def rotate_home_key(settings: Settings, actor: str, clock: Clock) -> PublicKey:
+    """Give a home a new key of its own; errors as of `control.trust.rotate`."""
+    _has_store(settings)
+    with closing(open_store(settings, clock)) as store:
+        return rotate(settings, store, actor)
+
+
+def _has_store(settings: Settings) -> None:
+    if not settings.database and not (settings.home / "control.db").is_file():
+        raise InputError(f"{settings.home}: {NO_STORE}")
 
 
 def approvals_wanted(settings: Settings, model: str) -> int | None:
@@ -142,7 +170,7 @@ def approvals_wanted(settings: Settings, model: str) -> int | None:
     return None
 
 
-def _candidate(store: ControlStore, model: str, version: str) -> Record:
+def _candidate(store: ControlReader, model: str, version: str) -> Record:
     known = [record for record in store.find("candidate") if record.key.partition("/")[0] == model]
     if not known:
         models = sorted({record.key.partition("/")[0] for record in store.find("candidate")})
@@ -181,15 +209,13 @@ def _unfit(settings: Settings, body: Any) -> str:
     return ""
 
 
-def _advice(settings: Settings, signer: Signer, keys: dict[str, PublicKey], trainer: str) -> str:
+def _advice(settings: Settings, signer: Signer, keys: dict[str, PublicKey]) -> str:
     """What to do about a refusal of a fresh signature; empty where only its reason can help."""
-    return next(_advices(settings, signer, keys, trainer), "")
+    return next(_advices(settings, signer, keys), "")
 
 
-def _advices(settings: Settings, signer: Signer, keys: dict[str, PublicKey], trainer: str) -> Iterator[str]:
+def _advices(settings: Settings, signer: Signer, keys: dict[str, PublicKey]) -> Iterator[str]:
     if signer.key_id not in keys:
-        yield f"; whoever keeps {settings.keys} has to put the public half of this key (its .pub.json) there"
-    if signer.key_id == trainer:
-        yield "; somebody else has to, with a key of their own (drift key)"
+        yield f"; whoever keeps {settings.home} has to add it: drift key FILE.pub.json --home {settings.home}"
     if settings.environment != REPLAY and REPLAY_ONLY in (signer.public.label, keys[signer.key_id].label):
         yield "; make a person's key (drift key), or approve for the replay (--environment replay)"

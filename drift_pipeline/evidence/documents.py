@@ -6,11 +6,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from drift_pipeline.control.store import ControlStore
-from drift_pipeline.evidence.approve import read_keys
+from drift_pipeline.control.store import ControlStore, Entry
+from drift_pipeline.control.trust import approvers
+from drift_pipeline.evidence.approve import rollouts_of
 from drift_pipeline.evidence.card import CardFacts, ModelCard, make_card, write_card
+from drift_pipeline.evidence.verification import put_files
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.approval import read_approvals, verify_approval
+from drift_pipeline.rollout.plan import rollout_id
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
@@ -35,6 +38,8 @@ def write_documents(
 ) -> Documents:
     """Write the model card of a version below `settings.evidence`; written again it tells what is known by then.
 
+    The audit names what was written, once for each that it is changed to.
+
     Args:
         digest: the version's bundle.
         at: when approvals are judged.
@@ -48,15 +53,18 @@ def write_documents(
     version = str(bundle.manifest["version"])
     record = _body(store, "candidate", f"{spec.name}/{digest}")
     filed = read_approvals(settings.gitops, spec.name, digest) if record else []
-    keys, trainer = read_keys(settings.keys), str((record or {}).get("trainer"))
+    keys, trainer = approvers(settings, store), str((record or {}).get("trainer"))
+    rollout = rollout_id(spec.name, version, rollouts_of(store, spec.name, version))
     approvals = [
         verify_approval(
             envelope,
             keys=keys,
             model=spec.name,
             digest=digest,
+            rollout=rollout,
             environment=wanted,
             trainer_key_id=trainer,
+            longest=settings.longest_approval,
             now=at,
         )
         for envelope in filed
@@ -74,7 +82,11 @@ def write_documents(
         policy_digest=_policy_of(store, record),
     )
     card, folder = make_card(facts), settings.evidence / spec.name / version
-    return Documents(card, folder, write_card(card, folder))
+    files = write_card(card, folder)
+    if puts := put_files(store, settings.home, spec.name, [folder / name for name in files]):
+        details = {"version": version, "files": dict(files)}
+        store.commit(Entry("evidence", "documents.written", spec.name, details=details), puts)
+    return Documents(card, folder, files)
 
 
 def _body(store: ControlStore, kind: str, key: str) -> Mapping[str, Any] | None:

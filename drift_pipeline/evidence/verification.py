@@ -1,17 +1,21 @@
-"""Verify a home: its audit chain, its checkpoint, and that every artefact the chain names is there."""
+"""Verify a home: its audit chain, its checkpoints, its state, and that every artefact the chain names is there."""
 
-import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from drift_pipeline.clock import Clock
-from drift_pipeline.control.audit import Verification, checkpoint, verify
-from drift_pipeline.control.signing import PublicKey, Signer
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.canonical import sha256
+from drift_pipeline.control.checkpoints import read_checkpoints
+from drift_pipeline.control.reader import ControlReader
+from drift_pipeline.control.rows import Put
+from drift_pipeline.control.trust import key_faults, read_store
+from drift_pipeline.control.verifying import Cover, Verification, verify
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
+
+FILE = "file"  # the kind of state: what a file of a model, by its path below the home, has to hold
 
 
 def keep_policy(settings: Settings, bundle: Bundle) -> None:
@@ -22,40 +26,87 @@ def keep_policy(settings: Settings, bundle: Bundle) -> None:
         (folder / name).write_bytes(text.encode())
 
 
-def write_checkpoint(settings: Settings, store: ControlStore, signer: Signer, origin: str, clock: Clock) -> None:
-    """Sign the head of the chain into the GitOps folder; pushed elsewhere it shows a tail that was cut later."""
-    envelope = checkpoint(store.records(), signer, origin, clock.now())
-    settings.checkpoint.write_text(json.dumps(envelope, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def put_files(store: ControlReader, home: Path, model: str, files: Iterator[Path] | list[Path]) -> list[Put]:
+    """State that names what files of a model hold, of those that hold something else than it says by now.
+
+    It goes with the audit record of what wrote them; `verify_home` reads them again.
+    """
+    puts = []
+    for path in files:
+        key, digest = f"{model}/{path.relative_to(home).as_posix()}", sha256(path.read_bytes())
+        before = store.get(FILE, key)
+        if before is None or before.body["digest"] != digest:
+            puts.append(Put(FILE, key, {"digest": digest}, before.generation if before else 0))
+    return puts
 
 
-def verify_home(settings: Settings, clock: Clock) -> Verification:
-    """Check everything below `settings.home`; see `control.audit.verify` for what that cannot detect.
+def verify_home(settings: Settings) -> Verification:
+    """Check everything below `settings.home`, and change nothing; see `control.verifying.verify` for what that cannot
+    detect.
 
     What cannot be read (a checkpoint, a key, an artefact) is a finding like any other: `reason` names it.
 
     Raises:
         InputError: there is no control store.
     """
-    if not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(f"{settings.home}: no control store (control.db) here; name a home or a replay's --out folder")
+    found, before = None, None
+    while found is None or (not found.ok and before != _touched(settings)):  # a writer came while it was read
+        before = _touched(settings)
+        found = _verified(settings)
+    return found
+
+
+def _verified(settings: Settings) -> Verification:
+    store = read_store(settings)
     registry = LocalRegistry(settings.registry)
     faults: list[str] = []
 
     def exists(digest: str) -> bool:
         try:
-            return _holds(registry, digest) or _policy_fits(settings, digest)
+            return _holds(registry, digest) or _policy_fits(settings, digest) or _spec_fits(settings, digest)
         except (InputError, IntegrityError) as error:
             faults.append(str(error))
             return False
 
-    checkpoints, keys = _checkpoints(settings.checkpoint, faults), _keys(settings.keys, faults)
-    store = ControlStore(settings.database_url, clock)
     try:
-        found = verify(store.records(), checkpoints=checkpoints, keys=keys, exists=exists)
+        snapshot = store.snapshot()
+        faults += [*_file_faults(settings, store), *key_faults(settings, store)]
+        found = verify(
+            store.records(),
+            checkpoints=read_checkpoints(settings.checkpoints),
+            exists=exists,
+            snapshot=snapshot,
+            wanted=Cover(settings.checkpoint_records, settings.checkpoint_age),
+        )
     finally:
         store.close()
+    if not found.records and not found.reason:
+        faults.append("the audit has no record at all, which every home has")
     told = "; ".join(filter(None, [found.reason, *dict.fromkeys(faults)]))
     return replace(found, ok=found.ok and not faults, reason=told)
+
+
+def _touched(settings: Settings) -> object:
+    """Changes where the store was written to; a database that nobody has open is read without a lock."""
+    if settings.database:
+        return None
+    files = [settings.home / f"control.db{suffix}" for suffix in ("", "-wal")]
+    return [(file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None for file in files]
+
+
+def _file_faults(settings: Settings, store: ControlReader) -> Iterator[str]:
+    """Approvals and documents that are not what their record says."""
+    for record in store.find(FILE):
+        path = settings.home / record.key.partition("/")[2]
+        named, why = record.body["digest"], f"record {record.seq} of the audit names"
+        try:
+            held = sha256(path.read_bytes()) if path.exists() else None
+        except OSError as error:
+            yield f"{path}: cannot be read: {error.strerror}"
+            continue
+        if held != named and (named is not None or held is not None):
+            what = "is gone" if held is None else "was changed" if named else "lies here again, and was withdrawn"
+            yield f"{path}: {what}; {why} {'another one' if held and named else 'it'}"
 
 
 def _holds(registry: LocalRegistry, digest: str) -> bool:
@@ -72,24 +123,11 @@ def _policy_fits(settings: Settings, digest: str) -> bool:
     return folder.is_dir() and read_bundle(folder).digest == digest
 
 
-def _checkpoints(path: Path, faults: list[str]) -> list[dict[str, object]]:
-    if not path.exists():
-        return []
-    try:
-        envelope = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        faults.append(f"{path}: the checkpoint cannot be read: {error}")
-        return []
-    return [envelope if isinstance(envelope, dict) else {}]
+def spec_file(settings: Settings, digest: str) -> Path:
+    """Where a spec that was in force is kept, so that its digest in the audit can be looked up."""
+    return settings.gitops / "specs" / f"{digest.removeprefix('sha256:')}.json"
 
 
-def _keys(folder: Path, faults: list[str]) -> dict[str, PublicKey]:
-    keys = {}
-    for path in sorted(folder.glob("*.pub.json")):
-        try:
-            key = PublicKey.load(path)
-        except (InputError, IntegrityError) as error:
-            faults.append(str(error))
-            continue
-        keys[key.key_id] = key
-    return keys
+def _spec_fits(settings: Settings, digest: str) -> bool:
+    path = spec_file(settings, digest)
+    return path.is_file() and sha256(path.read_bytes()) == digest

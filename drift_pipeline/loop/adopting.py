@@ -9,6 +9,7 @@ import polars as pl
 from drift_pipeline.clock import Window
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.loop.declared import declared
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.registry.bundle import load_pipeline
@@ -52,6 +53,7 @@ def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None 
     span = Window(frame["_time"][0], frame["_time"][-1] + timedelta(microseconds=1))
     loop = home.loop(spec)
     loop.adopt(span, recorded=external, given=given)
+    declared(home.settings, home.store, spec)
     return loop
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import HOUR
+from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore, Entry, Message, Put
 
 _KIND = "concern"
@@ -35,7 +36,7 @@ def tell(
     )
 
 
-def lasting(store: ControlStore, model: str, now: datetime) -> Mapping[str, str]:
+def lasting(store: ControlReader, model: str, now: datetime) -> Mapping[str, str]:
     """What was told of a model of late: why, by event."""
     found = [record.body for record in store.find(_KIND, f"{model}/")]
     return {body["event"]: body["why"] for body in found if now - datetime.fromisoformat(body["at"]) < _LASTS}

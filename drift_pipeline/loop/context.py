@@ -30,12 +30,17 @@ class Backends:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose approvals count: the GitOps folder they are filed in, the environment, and the keys."""
+    """Whose approvals count: the GitOps folder they are filed in, the environment, and the keys.
+
+    `approvers` is asked at each look, so that who is appointed or dismissed while a process runs is so at once.
+    `trainer_key_id` is of who attests what is trained from now on; a candidate's record says who attested that one.
+    """
 
     gitops: Path
     environment: str
-    approvers: Mapping[str, PublicKey]
+    approvers: Callable[[], Mapping[str, PublicKey]]
     trainer_key_id: str
+    longest_approval: timedelta = timedelta(days=90)
 
 
 @dataclass(frozen=True)

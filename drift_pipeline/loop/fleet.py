@@ -35,6 +35,12 @@ class Fleet:
         self._home, self._specs, self._progress = home, specs, progress
         self._loops: dict[str, Loop] = {}
 
+    def take_up(self, specs: Mapping[str, ModelSpec]) -> None:
+        """Go on by these specs; the loop of a model whose spec is another one is opened anew."""
+        for name in [name for name in self._loops if specs.get(name) != self._specs.get(name)]:
+            del self._loops[name]
+        self._specs = specs
+
     def tick(self, *, inline: bool) -> list[Ticked | Failed]:
         """One tick of each adopted model, then what is left of erasures that were begun, and the alerts.
 
@@ -45,7 +51,7 @@ class Fleet:
         ticked = [self._try(spec, partial(Loop.tick, inline=inline)) for spec in adopted]
         waiting = [failed for spec in adopted if (failed := self._erase(spec)) is not None]
         deliver(self._home.store, self._home.alerts)
-        return ticked + waiting
+        return ticked + waiting + self._covered()
 
     def advance(self) -> list[Ticked | Failed]:
         """Only the rollouts that are under way, which may need more looks than a minute has; then the alerts."""
@@ -55,11 +61,12 @@ class Fleet:
             if rollout is not None and Status.from_json(rollout.body).active:
                 moved.append(self._try(spec, Loop.step_rollout))
         deliver(self._home.store, self._home.alerts)
-        return moved
+        return moved + self._covered()
 
     def loop(self, spec: ModelSpec) -> Loop:
-        """The model's loop as it was left; it takes up what others did when it ticks."""
+        """The model's loop as it was left, by the spec in force; it takes up what others did when it ticks."""
         if spec.name not in self._loops:
+            spec = self._specs.get(spec.name, spec)
             self._loops[spec.name] = self._home.loop(spec, progress=self._progress)
         return self._loops[spec.name]
 
@@ -70,6 +77,14 @@ class Fleet:
             again = isinstance(error, ConflictError | UnavailableError)
             return Failed(spec.name, f"an erasure is not at its end: {error}", again)
         return None
+
+    def _covered(self) -> list[Ticked | Failed]:
+        """A checkpoint of the audit where one is due, whoever wrote the records; nothing, or why there is none."""
+        try:
+            self._home.store.checkpoint(only_if_due=True)
+        except DriftError as error:
+            return [Failed("audit", f"no checkpoint: {error}", again=False)]
+        return []
 
     def _try(self, spec: ModelSpec, step: Callable[[Loop], Ticked]) -> Ticked | Failed:
         try:

@@ -1,19 +1,23 @@
 """The loops of what lies below one home: the backends that the settings name, opened and closed together."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
 from drift_pipeline.clock import MINUTE, Clock
-from drift_pipeline.control.signing import Signer
+from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.trust import approvers, home_key, open_store, read_store
 from drift_pipeline.errors import InputError
-from drift_pipeline.evidence.approve import PACKAGED_MODELS, read_keys
+from drift_pipeline.evidence.approve import PACKAGED_MODELS
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop.context import Backends, Trust
+from drift_pipeline.loop.declared import LiveSpecs, declared, rules_in_force
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.policy.engines import PolicyEngine, read_bundle
@@ -44,11 +48,20 @@ class Home:
     def loop(
         self, spec: ModelSpec, *, step: timedelta = MINUTE, progress: Callable[[str], None] = lambda _: None
     ) -> Loop:
-        """One model's loop, not resumed yet. The rules that decide are filed first."""
-        settings, spec = self.settings, frozen(self.store, spec)
-        keep_policy(settings, read_bundle())
-        approvers = read_keys(settings.keys)
-        trust = Trust(settings.gitops, settings.environment, approvers, _trainer(settings).key_id)
+        """One model's loop, not resumed yet. The rules that decide, and its spec, are filed and noted first."""
+        settings, store = self.settings, self.store
+        rules = read_bundle()
+        keep_policy(settings, rules)
+        rules_in_force(store, rules.digest)
+        declared(settings, store, spec)
+        spec = frozen(store, spec)
+        trust = Trust(
+            settings.gitops,
+            settings.environment,
+            partial(approvers, settings, store),
+            home_key(settings, store).key_id,
+            settings.longest_approval,
+        )
         return Loop(spec, self.backends(spec), trust, self.clock, step=step, seed=0, progress=progress)
 
     def resumed(
@@ -63,12 +76,9 @@ class Home:
 @contextmanager
 def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[Home]:
     """The backends of a home; InputError where there is none, unless a `new` one may be made."""
-    if not new and not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(
-            f"{settings.home.absolute()}: no control store here; run drift demo or drift adopt, or name a DRIFT_HOME"
-        )
-    settings.home.mkdir(parents=True, exist_ok=True)
-    store = ControlStore(settings.database_url, clock)
+    if not new:
+        _require(settings)
+    store = open_store(settings, clock)
     try:
         with EmbeddedEngine() as engine:
             registry = LocalRegistry(settings.registry)
@@ -77,13 +87,28 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[H
         store.close()
 
 
+@contextmanager
+def reading(settings: Settings) -> Iterator[ControlReader]:
+    """The store of a home, to look at: nothing in the home is made or changed. InputError where there is none."""
+    _require(settings)
+    with closing(read_store(settings)) as store:
+        yield store
+
+
+def _require(settings: Settings) -> None:
+    if not settings.database and not (settings.home / "control.db").is_file():
+        raise InputError(
+            f"{settings.home.absolute()}: no control store here; run drift demo or drift adopt, or name a DRIFT_HOME"
+        )
+
+
 def models_of(settings: Settings) -> dict[str, ModelSpec]:
     """The specs of DRIFT_MODELS, or the packaged ones, by name.
 
     Raises:
         InputError: there is none, two have one name, or one is wrong.
     """
-    folder = settings.models or PACKAGED_MODELS
+    folder = models_folder(settings)
     specs: dict[str, ModelSpec] = {}
     for path in sorted(folder.glob("*/defs.yaml")):
         spec = read_spec(path)
@@ -95,18 +120,19 @@ def models_of(settings: Settings) -> dict[str, ModelSpec]:
     return specs
 
 
+def models_folder(settings: Settings) -> Path:
+    """Where the specs lie."""
+    return settings.models or PACKAGED_MODELS
+
+
+def live_specs(settings: Settings) -> LiveSpecs:
+    """The specs for a process that lives long; errors as of `models_of`, when it begins."""
+    return LiveSpecs(models_folder(settings), models_of(settings))
+
+
 def model_of(settings: Settings, name: str) -> ModelSpec:
     """The spec of one model. Raises InputError where there is none of the name."""
     specs = models_of(settings)
     if name not in specs:
         raise InputError(f"there is no model {name!r}; there are: {', '.join(specs)} (DRIFT_MODELS names the folder)")
     return specs[name]
-
-
-def _trainer(settings: Settings) -> Signer:
-    """The key of what trains here, made when it is first needed; it cannot approve what it trained."""
-    path = settings.keys / "trainer.pem"
-    if not path.exists():
-        settings.keys.mkdir(parents=True, exist_ok=True)
-        Signer.generate("trainer").save(path)
-    return Signer.load(path)

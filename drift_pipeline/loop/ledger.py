@@ -14,6 +14,7 @@ class Ledger:
     """State is named `kind`, or `kind/rest of the key` where a model has several of a kind.
 
     What was read is what a change is based on: `commit` raises ConflictError where somebody else changed it since.
+    What is read is what its audit record says was written: else reading it raises IntegrityError.
     """
 
     def __init__(self, spec: ModelSpec, store: ControlStore, clock: Clock) -> None:
@@ -24,6 +25,8 @@ class Ledger:
     def find(self, name: str) -> Mapping[str, Any] | None:
         """State of this model; None where it was never written."""
         record = self._store.get(*self._place(name))
+        if record is not None:
+            self._store.attest(record)
         self._read[name] = record.generation if record else 0
         return record.body if record else None
 
@@ -36,7 +39,7 @@ class Ledger:
 
     def all(self, kind: str) -> list[tuple[str, Mapping[str, Any]]]:
         """All of a kind of which a model has several, as (name, body), by name."""
-        found = self._store.find(kind, f"{self._spec.name}/")
+        found = [self._store.attest(record) for record in self._store.find(kind, f"{self._spec.name}/")]
         names = [(f"{kind}/{record.key.removeprefix(f'{self._spec.name}/')}", record) for record in found]
         self._read |= {name: record.generation for name, record in names}
         return [(name, record.body) for name, record in names]

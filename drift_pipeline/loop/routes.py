@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.reader import ControlReader
+from drift_pipeline.control.rows import Record
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.spec import ModelSpec
 
@@ -32,25 +33,30 @@ class Route:
     since: datetime | None = None
 
 
-def routes(store: ControlStore, specs: Iterable[ModelSpec]) -> dict[str, Route]:
-    """The route of each model that was adopted; a model that was not has none."""
-    found = (_route(store, spec) for spec in specs)
+def routes(store: ControlReader, specs: Iterable[ModelSpec]) -> dict[str, Route]:
+    """The route of each model that was adopted; errors as of `route_of`."""
+    found = (route_of(store, spec) for spec in specs)
     return {route.model: route for route in found if route is not None}
 
 
-def _route(store: ControlStore, spec: ModelSpec) -> Route | None:
-    champion = store.get("model", spec.name)
+def route_of(store: ControlReader, spec: ModelSpec) -> Route | None:
+    """One model's; None where it was not adopted.
+
+    Raises:
+        IntegrityError: who answers, the rollout or the candidate is not what the audit says was written.
+    """
+    champion = _attested(store, "model", spec.name)
     if champion is None:
         return None
     previous = champion.body.get("previous")
-    rollout = store.get("rollout", spec.name)
+    rollout = _attested(store, "rollout", spec.name)
     status = Status.from_json(rollout.body) if rollout else None
     if status is None or not status.active:
         if status is None:
             return Route(spec.name, champion.body, None, previous, "", None, 0, mirror=False)
         over = status.rollout_id, status.phase
         return Route(spec.name, champion.body, None, previous, over[0], over[1], 0, mirror=False, since=status.since)
-    candidate = store.get("candidate", f"{spec.name}/{status.candidate}")
+    candidate = _attested(store, "candidate", f"{spec.name}/{status.candidate}")
     weight = spec.rollout.canary_weight if status.phase is Phase.CANARY else 0
     body = candidate.body if candidate else None
     return Route(
@@ -64,3 +70,8 @@ def _route(store: ControlStore, spec: ModelSpec) -> Route | None:
         mirror=body is not None,
         since=status.started,
     )
+
+
+def _attested(store: ControlReader, kind: str, key: str) -> Record | None:
+    found = store.get(kind, key)
+    return None if found is None else store.attest(found)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.loop.concerns import lasting
 from drift_pipeline.spec import ModelSpec
 
@@ -45,12 +45,12 @@ class Standing:
         return {**document, "ticked_at": at, "drifting": list(self.drifting), "runs": list(self.runs)}
 
 
-def standings(store: ControlStore, specs: Iterable[ModelSpec], now: datetime) -> list[Standing]:
+def standings(store: ControlReader, specs: Iterable[ModelSpec], now: datetime) -> list[Standing]:
     """How each model stands, by name."""
     return [_standing(store, spec, now) for spec in sorted(specs, key=lambda spec: spec.name)]
 
 
-def _standing(store: ControlStore, spec: ModelSpec, now: datetime) -> Standing:
+def _standing(store: ControlReader, spec: ModelSpec, now: datetime) -> Standing:
     def state(kind: str, rest: str = "") -> Mapping[str, Any]:
         record = store.get(kind, f"{spec.name}/{rest}" if rest else spec.name)
         return record.body if record else {}

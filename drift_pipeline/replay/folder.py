@@ -1,16 +1,14 @@
 """What a replay left in its folder, read back: the summary, the audit chain, and the spans of time it tells of."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from drift_pipeline.clock import SystemClock
-from drift_pipeline.control.store import AuditRecord, ControlStore
+from drift_pipeline.control.store import AuditRecord, ControlReader
 from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance, measured_by
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import plain
@@ -69,7 +67,7 @@ class Left:
 
 
 def read_folder(folder: Path) -> Left:
-    """Nothing in the folder is changed: the control store is opened as a copy.
+    """Nothing in the folder is changed.
 
     Raises:
         InputError: it is no replay's folder (what is missing is named), or of an older form.
@@ -100,16 +98,9 @@ def read_summary(path: Path) -> Mapping[str, Any]:
 
 
 def _read_store(folder: Path, model: str) -> tuple[tuple[AuditRecord, ...], dict[str, Mapping[str, Any]]]:
-    with tempfile.TemporaryDirectory(prefix="drift-read-") as scratch:
-        for name in (STORE, f"{STORE}-wal"):  # what a killed replay had not yet written back
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, Path(scratch, name))
-        store = ControlStore(f"sqlite:///{Path(scratch, STORE)}", SystemClock())
-        try:
-            findings = {str(found.body["key"]): found.body for found in store.find("finding", f"{model}/")}
-            return tuple(store.records()), findings
-        finally:
-            store.close()
+    with closing(ControlReader(f"sqlite:///{folder / STORE}")) as store:
+        findings = {str(found.body["key"]): found.body for found in store.find("finding", f"{model}/")}
+        return tuple(store.records()), findings
 
 
 def at(record: AuditRecord) -> datetime:

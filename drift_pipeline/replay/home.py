@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from drift_pipeline.alerts.channels.log import LogChannel
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.signing import Signer
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.trust import appoint, approvers, open_store
 from drift_pipeline.evidence.documents import write_documents
-from drift_pipeline.evidence.verification import keep_policy, write_checkpoint
+from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop import RECORDED, Backends, Loop, Trust
 from drift_pipeline.policy.engines import read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
@@ -20,6 +21,7 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 
 FLUSH_ROWS = 4000
+SIGNED_AT_THE_END = {"checkpoint_records": 10**9, "checkpoint_seconds": 10**9}  # and at what matters most
 
 
 class ReplayHome:
@@ -29,13 +31,14 @@ class ReplayHome:
         self._spec, self._settings, self._options, self._clock = spec, settings, options, clock
         for folder in (settings.keys, settings.gitops):
             folder.mkdir(parents=True, exist_ok=True)
-        self._trainer = Signer.generate(REPLAY_ONLY)
-        self._approvers = [Signer.generate(REPLAY_ONLY) for _ in range(spec.rollout.approvals)]
-        for signer in (self._trainer, *self._approvers):
-            signer.public.save(settings.keys / f"{REPLAY_ONLY}-{signer.key_id[-12:]}.pub.json")
+        self._trainer = Signer.generate(REPLAY_ONLY, "the replay's trainer")
+        people = [f"the replay's approver {number}" for number in range(1, spec.rollout.approvals + 1)]
+        self._approvers = [Signer.generate(REPLAY_ONLY, person) for person in people]
         keep_policy(settings, read_bundle(options.policy) if options.policy else read_bundle())
         self.lake = Lake(settings.lake / spec.name, source="replay", flush_rows=FLUSH_ROWS)
-        self.store = ControlStore(settings.database_url, clock)
+        self.store = open_store(settings.model_copy(update=SIGNED_AT_THE_END), clock, self._trainer)
+        for signer in self._approvers:
+            appoint(settings, self.store, signer.public, "replay", REPLAY_ONLY)
         self._registry = LocalRegistry(settings.registry)
         self._engine = EmbeddedEngine(options.policy)  # last: nobody would end it where something after it fails
 
@@ -47,12 +50,12 @@ class ReplayHome:
         """The loop that is played."""
         alerts = LogChannel(self._settings.alerts)
         at = Backends(self.lake, self.store, self._registry, self._engine, alerts)
-        keys = {signer.key_id: signer.public for signer in self._approvers}
+        keys = partial(approvers, self._settings, self.store)
         trust = Trust(self._settings.gitops, REPLAY, keys, self._trainer.key_id)
         step, seed = self._options.step, self._options.seed
         return Loop(self._spec, at, trust, self._clock, step=step, seed=seed, progress=progress)
 
-    def approve(self, digest: str, patience: timedelta) -> None:
+    def approve(self, digest: str, rollout: str, patience: timedelta) -> None:
         """What people do in production, here by keys that say of themselves that they are the replay's own."""
         now = self._clock.now()
         for signer in self._approvers:
@@ -60,6 +63,7 @@ class ReplayHome:
                 signer,
                 model=self._spec.name,
                 digest=digest,
+                rollout=rollout,
                 environment=REPLAY,
                 trainer=self._trainer.key_id,
                 reason="approved by the replay itself: every candidate that passed its gates and its shadow",
@@ -76,7 +80,7 @@ class ReplayHome:
 
     def sign_checkpoint(self) -> None:
         """Sign the head of the audit chain."""
-        write_checkpoint(self._settings, self.store, self._trainer, self._spec.name, self._clock)
+        self.store.checkpoint()
 
     def close(self) -> None:
         """End the policy engine and the store; the lake is flushed by whoever played to its end."""

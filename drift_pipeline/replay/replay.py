@@ -162,7 +162,9 @@ class Replay:
             self._home.document(status.candidate)
         self._seen.rollbacks += status.phase is Phase.ROLLED_BACK
         if status.phase is Phase.AWAITING_APPROVAL:
-            self._home.approve(status.candidate, 3 * self._spec.rollout.deadline + self._options.step)
+            self._home.approve(
+                status.candidate, status.rollout_id, 3 * self._spec.rollout.deadline + self._options.step
+            )
 
     def _facts(self) -> Facts:
         seen, store = self._seen, self._home.store
@@ -175,7 +177,7 @@ class Replay:
             self._home.sign_checkpoint()
         seen.ticks_frame().write_parquet(self._settings.home / TICKS)
         head = store.head()
-        verified = verify_home(self._settings, self._clock)
+        verified = verify_home(self._settings)
         return Facts(
             spec=self._spec,
             span=Window(self._frame["_time"][0], self._clock.now()),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.clock import Window
-from drift_pipeline.control.audit import Verification
+from drift_pipeline.control.verifying import Verification
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.spec import ModelSpec
 

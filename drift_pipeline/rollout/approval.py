@@ -1,4 +1,5 @@
-"""Approvals: a person's signed yes to one digest in one environment, as a DSSE file in the GitOps repository.
+"""Approvals: a person's signed yes to one rollout of one digest in one environment, as a DSSE file in the GitOps
+repository.
 
 One file a signer, `approvals/<model>/<sha256 hex>.<key id>.dsse.json`: each approver has a reason, a time and an expiry
 of their own, and two who approve on two branches merge without a conflict. A multi-signature envelope is one payload,
@@ -12,19 +13,20 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from drift_pipeline.clock import format_duration
 from drift_pipeline.control.canonical import canonical
 from drift_pipeline.control.signing import PublicKey, Signer, verify
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.files import write_whole
 
 APPROVAL_TYPE = "application/vnd.drift.approval+json"
-PREDICATE_TYPE = "https://drift-pipeline.dev/approval/v1"
+PREDICATE_TYPE = "https://drift-pipeline.dev/approval/v2"
 REPLAY = "replay"
 REPLAY_ONLY = "replay-only"
 
@@ -38,9 +40,10 @@ class Approval(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    predicateType: Literal["https://drift-pipeline.dev/approval/v1"]  # noqa: N815  # in-toto's spelling
+    predicateType: Literal["https://drift-pipeline.dev/approval/v2"]  # noqa: N815  # in-toto's spelling
     model: str = Field(pattern=_MODEL)
     digest: str = Field(pattern=_DIGEST)
+    rollout: str = Field(min_length=1)
     environment: str = Field(min_length=1)
     role: Literal["approver"]
     approver: str = Field(pattern=_KEY_ID)
@@ -57,6 +60,12 @@ class Approval(BaseModel):
         return self
 
 
+class Accepted(Approval):
+    """An approval that holds, and whose it is: the `PublicKey.person` of the key that is trusted."""
+
+    person: str
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An approval that does not count, and why; for the audit."""
@@ -69,6 +78,7 @@ def sign_approval(
     *,
     model: str,
     digest: str,
+    rollout: str,
     environment: str,
     trainer: str,
     reason: str,
@@ -84,6 +94,7 @@ def sign_approval(
         "predicateType": PREDICATE_TYPE,
         "model": model,
         "digest": digest,
+        "rollout": rollout,
         "environment": environment,
         "role": "approver",
         "approver": signer.key_id,
@@ -123,10 +134,14 @@ def read_approvals(folder: Path, model: str, digest: str) -> list[dict[str, Any]
     Raises:
         InputError: no model's name, or no digest.
     """
+    return [read_approval(path) for path in approval_files(folder, model, digest)]
+
+
+def approval_files(folder: Path, model: str, digest: str) -> list[Path]:
+    """Where the approvals of this digest lie; errors as of `read_approvals`."""
     if not re.fullmatch(_DIGEST, digest):
         raise InputError(f"{digest!r} is no digest sha256:<64 hex>")
-    paths = sorted(_place(folder, model).glob(f"{digest.removeprefix('sha256:')}.*dsse.json"))
-    return [_read(path) for path in paths]
+    return sorted(_place(folder, model).glob(f"{digest.removeprefix('sha256:')}.*dsse.json"))
 
 
 def verify_approval(
@@ -135,8 +150,10 @@ def verify_approval(
     keys: Mapping[str, PublicKey],
     model: str,
     digest: str,
+    rollout: str,
     environment: str,
     trainer_key_id: str,
+    longest: timedelta,
     now: datetime,
 ) -> Approval | Refusal:
     """The approval if it holds for exactly this; a refusal stays one.
@@ -146,8 +163,11 @@ def verify_approval(
         keys: who may approve, from a protected ref.
         model: the model that is rolled out.
         digest: of the candidate's stored bytes, recomputed.
+        rollout: its rollout, of which a version may have several.
         environment: where it is rolled out.
-        trainer_key_id: the key that attested the training, who may not approve.
+        trainer_key_id: the key that attested the training, as the candidate's record has it; whoever holds it may not
+            approve, by another key neither.
+        longest: one that was given for longer does not count, but in a replay, whose clock is virtual.
         now: aware; an approval is valid from `at` until before `expires`.
     """
     if isinstance(envelope, Refusal):
@@ -160,26 +180,39 @@ def verify_approval(
     except IntegrityError as error:
         return Refusal(str(error))
     by = next((key for key in keys.values() if key.key_id == said.approver and key.key_id in signers), None)
+    trainer = next((key.person for key in keys.values() if key.key_id == trainer_key_id), None)
+    lasts = said.expires - said.at
     objections = (
         (by is None, f"it names the approver {said.approver[:16]}, who did not sign it"),
         (said.model != model, f"it approves the model {said.model}, not {model}"),
         (said.digest != digest, f"it approves the digest {said.digest}, not {digest}"),
+        (said.rollout != rollout, f"it approves the rollout {said.rollout}, not {rollout}"),
         (said.environment != environment, f"it approves the environment {said.environment}, not {environment}"),
-        (said.approver == trainer_key_id, f"{by} trained this model and cannot approve it"),
+        (
+            said.approver == trainer_key_id or (by is not None and by.person == trainer),
+            f"{by} trained this model and cannot approve it",
+        ),
         (said.trainer != trainer_key_id, f"it names the trainer {said.trainer[:16]}, who is {trainer_key_id[:16]}"),
         (
             environment != REPLAY and REPLAY_ONLY in (by and by.label, said.label),
             f"{by} is a {REPLAY_ONLY} key, and this is {environment}",
         ),
+        (
+            environment != REPLAY and lasts > longest,
+            f"it lasts {format_duration(lasts)}, longer than {format_duration(longest)} (DRIFT_LONGEST_APPROVAL_DAYS)",
+        ),
         (now < said.at, f"it is valid from {said.at.isoformat()}, and it is {now.isoformat()}"),
         (now >= said.expires, f"it expired at {said.expires.isoformat()}, and it is {now.isoformat()}"),
     )
-    return next((Refusal(told) for holds, told in objections if holds), said)
+    if refused := next((Refusal(told) for holds, told in objections if holds), None):
+        return refused
+    assert by is not None, "it was objected to"
+    return Accepted(**said.model_dump(), person=by.person)
 
 
 def count_valid(outcomes: Iterable[Approval | Refusal]) -> int:
-    """Distinct approvers among what `verify_approval` returned."""
-    return len({outcome.approver for outcome in outcomes if isinstance(outcome, Approval)})
+    """Distinct people among what `verify_approval` returned: two keys of one identity are one."""
+    return len({outcome.person for outcome in outcomes if isinstance(outcome, Accepted)})
 
 
 def _place(folder: Path, model: str) -> Path:
@@ -188,7 +221,8 @@ def _place(folder: Path, model: str) -> Path:
     return folder / "approvals" / model
 
 
-def _read(path: Path) -> dict[str, Any] | Refusal:
+def read_approval(path: Path) -> dict[str, Any] | Refusal:
+    """The envelope of a file, unverified; a refusal that names it where it cannot be read."""
     try:
         envelope = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -109,3 +109,8 @@ class Status:
             return cls(phase=phase, since=since, started=started, **texts)
         except ValueError as error:
             raise IntegrityError(f"no rollout status: {error}") from error
+
+
+def rollout_id(model: str, version: str, number: int) -> str:
+    """The name of a version's rollout, numbered from 1: each is another one, with approvals of its own."""
+    return f"{model}-{version}" + (f".{number}" if number > 1 else "")

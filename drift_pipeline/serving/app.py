@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.serving.endpoints import Endpoints, failed
@@ -58,7 +58,7 @@ def make_app(
     Raises:
         SpecError: a spec declares other forms than its model was adopted with.
     """
-    store, registry = ControlStore(settings.database_url, clock), LocalRegistry(settings.registry)
+    store, registry = open_store(settings, clock), LocalRegistry(settings.registry)
     gateway = Gateway(
         FrozenSpecs(store, specs),
         store,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.serving.mirror import Mirror
@@ -31,7 +31,7 @@ def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) 
     stop = Event()
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, lambda *_: stop.set())
-    store = ControlStore(settings.database_url, clock)
+    store = open_store(settings, clock)
     try:
         specs = FrozenSpecs(store, specs)
         mirror = Mirror(store, LocalRegistry(settings.registry), specs)

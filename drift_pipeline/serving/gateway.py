@@ -10,8 +10,8 @@ from datetime import datetime
 
 from drift_pipeline.clock import DAY, HOUR, Clock
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.errors import InputError, SpecError, UnavailableError
-from drift_pipeline.loop.routes import Route, routes
+from drift_pipeline.errors import DriftError, InputError, IntegrityError, SpecError, UnavailableError
+from drift_pipeline.loop.routes import Route, route_of
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.serving.answer import Count
@@ -95,12 +95,13 @@ class Gateway:
             self._trouble(f"the control store: {error}")
         else:
             self.producers = _by_hash(known)
-            for route in found:
-                if isinstance(spec := specs[route.model], SpecError):
-                    self._problem(route.model, str(spec))
+            for model, spec in specs.items():
+                if isinstance(spec, DriftError):
+                    self._problem(model, str(spec))
                     continue
-                self.specs[route.model] = spec
-                await self._switch(route)
+                self.specs[model] = spec
+                if model in found:
+                    await self._switch(found[model])
             for model, at in ticked.items():
                 self.metrics.ticked_at.labels(model).set(at.timestamp())
             self._heard_at, self.trouble = time.monotonic(), ""
@@ -193,19 +194,23 @@ class Gateway:
             del self._refused[key]
             log.warning("%s: the refusal could not be recorded: %s", producer.name, error)
 
-    def _read(self) -> tuple[list[Route], dict[str, ModelSpec | SpecError], list[Producer], dict[str, datetime]]:
-        """Routes, the specs of their models, producers, and when each model last ticked."""
-        ticks = {model: self._store.recall(model) for model in self.specs}
-        ticked = {model: datetime.fromisoformat(tick.body["at"]) for model, tick in ticks.items() if tick}
-        found = routes(self._store, self.specs.values())
-        return [*found.values()], {model: self._spec_of(model) for model in found}, producers(self._store), ticked
+    def _read(self) -> tuple[dict[str, Route], dict[str, ModelSpec | DriftError], list[Producer], dict[str, datetime]]:
+        """Routes, the spec of each model or why it cannot be followed, producers, and when each model last ticked.
 
-    def _spec_of(self, model: str) -> ModelSpec | SpecError:
-        """With the forms that the model was adopted with, which may have been a moment ago."""
-        try:
-            return self._given[model]
-        except SpecError as error:
-            return error
+        A spec has the forms that its model was adopted with, which may have been a moment ago.
+        """
+        found: dict[str, Route] = {}
+        specs: dict[str, ModelSpec | DriftError] = {}
+        for model in self._given:
+            try:
+                specs[model] = spec = self._given[model]
+                if (route := route_of(self._store, spec)) is not None:
+                    found[model] = route
+            except (SpecError, IntegrityError) as error:
+                specs[model] = error
+        ticks = {model: self._store.recall(model) for model in specs}
+        ticked = {model: datetime.fromisoformat(tick.body["at"]) for model, tick in ticks.items() if tick}
+        return found, specs, producers(self._store), ticked
 
     async def _switch(self, route: Route) -> None:
         model, models = route.model, self.models

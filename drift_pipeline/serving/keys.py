@@ -1,15 +1,17 @@
 """API keys of producers: who may ask and tell of which model, and how much a second. A key itself is never stored."""
 
 import hashlib
+import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from drift_pipeline.control.store import ControlStore, Entry, Put, Record
-from drift_pipeline.errors import InputError
+from drift_pipeline.control.store import ControlReader, ControlStore, Entry, Put, Record
+from drift_pipeline.errors import InputError, IntegrityError
 
+log = logging.getLogger(__name__)
 KIND, ANY_MODEL, BURST_SECONDS = "producer", "*", 2
 
 
@@ -71,9 +73,18 @@ def revoke_producer(store: ControlStore, name: str, actor: str) -> None:
         _commit(store, "producer.revoked", revoked, found.generation, actor)
 
 
-def producers(store: ControlStore) -> list[Producer]:
-    """All, revoked ones too."""
-    return [_producer(record) for record in store.find(KIND)]
+def producers(store: ControlReader) -> list[Producer]:
+    """All, revoked ones too; a row that was written beside the audit is nobody's."""
+    return [_producer(record) for record in store.find(KIND) if _attested(store, record)]
+
+
+def _attested(store: ControlReader, record: Record) -> bool:
+    try:
+        store.attest(record)
+    except IntegrityError as error:
+        log.error("%s", error)
+        return False
+    return True
 
 
 def refused(store: ControlStore, producer: str, model: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.errors import UnavailableError
-from drift_pipeline.loop.routes import Document, Route, routes
+from drift_pipeline.errors import IntegrityError, UnavailableError
+from drift_pipeline.loop.routes import Document, Route, route_of
 from drift_pipeline.loop.state import RECORDED, Version
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.serving.scoring import Row, Scorer, make_scorer
@@ -45,7 +45,7 @@ class Mirror:
             UnavailableError: the control store or the registry does not answer: nothing is known of the candidate.
         """
         spec = self._specs[model]
-        route = routes(self._store, [spec]).get(model)
+        route = self._route(spec)
         if route is None or not route.mirror or route.candidate is None or route.since is None:
             self._loaded.pop(model, None)
             return None
@@ -56,6 +56,16 @@ class Mirror:
         if route.champion["digest"] != RECORDED:
             mirrored.append(self._scored(spec, route.champion, rows.filter(by_candidate), 0))
         return pl.concat(mirrored).sort("_time", "_id")
+
+    def _route(self, spec: ModelSpec) -> Route | None:
+        """None also where what the store holds of a rollout is not what the audit says: it is not gone on with."""
+        try:
+            return route_of(self._store, spec)
+        except IntegrityError as error:
+            if self._said.get(spec.name) != str(error):
+                self._said[spec.name] = str(error)
+                log.error("%s", error)
+            return None
 
     def _scored(self, spec: ModelSpec, document: Document, frame: pl.DataFrame, timed: int) -> pl.DataFrame:
         """The frame's rows as this version answers them, the first `timed` of them one by one."""

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.serving.app import make_app
@@ -37,7 +37,7 @@ def serve(
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot listen here: {error}; give another --port") from error
-    with listening, closing(ControlStore(settings.database_url, clock)) as store:
+    with listening, closing(open_store(settings, clock)) as store:
         brake = brake_of(settings, specs, store, LocalRegistry(settings.registry), clock)
         guarded = {"judge_slo": slo_of(specs), "rolled_back": brake, **options}
         app = make_app(settings, specs, SpoolWriter(settings.home / "spool" / SOURCE), clock, **guarded)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import drift_pipeline
 from drift_pipeline.clock import system_clock
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.keys import ANY_MODEL, add_producer, key_hash, producers, revoke_producer
 from drift_pipeline.settings import Settings
@@ -107,7 +107,7 @@ def make_local_key(settings: Settings) -> Path:
     A key that was revoked stays so.
     """
     path = settings.keys / LOCAL_KEY
-    store = ControlStore(settings.database_url, system_clock())
+    store = open_store(settings, system_clock())
     try:
         known = {producer.name: producer for producer in producers(store)}.get(LOCAL)
         if known is not None:

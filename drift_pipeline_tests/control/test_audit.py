@@ -15,21 +15,19 @@ from hypothesis import strategies as st
 
 from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.audit import (
-    CHECKPOINT_TYPE,
     GENESIS,
     AuditRecord,
     Entry,
-    Verification,
-    checkpoint,
     read_record,
     seal,
     timestamp,
-    verify,
 )
 from drift_pipeline.control.canonical import canonical, sha256
+from drift_pipeline.control.checkpoints import CHECKPOINT_TYPE, read_claim, sign
 from drift_pipeline.control.merkle import tree_head
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.verifying import Verification, verify
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -45,12 +43,16 @@ def chain(*entries: Entry) -> list[AuditRecord]:
     return records
 
 
+MADE = Entry("drift", "home.made", "home", {}, {"public": SIGNER.public.raw.hex()})
+
+
 def plain(count: int, actor: str = "loop") -> list[AuditRecord]:
-    return chain(*(Entry(actor, "observed", f"model/{number}") for number in range(count)))
+    """So many records, the first of which names the key that signs the checkpoints."""
+    return chain(*[MADE, *(Entry(actor, "observed", f"model/{number}") for number in range(1, count))][:count])
 
 
-def signed(records: list[AuditRecord], origin: str = "prod", signer: Signer = SIGNER) -> dict[str, Any]:
-    return checkpoint(records, signer, origin, NOW)
+def signed(records: list[AuditRecord], signer: Signer = SIGNER) -> tuple[str, dict[str, Any]]:
+    return str(len(records)), sign(records, signer, NOW)
 
 
 @pytest.fixture
@@ -58,7 +60,8 @@ def database(tmp_path: Path) -> Path:
     """A store's file with six records, closed."""
     path = tmp_path / "control.db"
     with closing(ControlStore(f"sqlite:///{path}", ManualClock(NOW))) as store:
-        for number in range(6):
+        store.commit(MADE)
+        for number in range(1, 6):
             store.commit(Entry("loop", "observed", f"model/{number}", {"report": A}, {"psi": 0.1}))
     return path
 
@@ -114,7 +117,8 @@ def test_a_record_hashes_its_canonical_json_and_starts_from_64_zeros() -> None:
     record = seal(Entry("loop", "observed", "fraud", {"report": A}, {"psi": 0.5}), NOW)
     body = (
         f'{{"actor":"loop","at":"2026-03-01T00:00:00.000000Z","details":{{"psi":0.5}},"digests":{{"report":"{A}"}},'
-        f'"event":"observed","policy_digest":null,"prev":"{"0" * 64}","seq":1,"subject":"fraud"}}'
+        f'"event":"observed","policy_digest":null,"prev":"{"0" * 64}","seq":1,"subject":"fraud",'
+        '"wrote":{"outbox":{},"state":{}}}'
     )
     assert record.body().decode() == body
     assert record.hash == hashlib.sha256(body.encode()).hexdigest()
@@ -137,8 +141,8 @@ def test_a_digest_in_another_form_is_refused(digest: str) -> None:
 
 def test_an_untouched_chain_holds_and_tells_how_much_of_it_is_signed(database: Path) -> None:
     records = stored(database)
-    found = verified(database, checkpoints=[signed(records[:4]), signed(records[:2])], keys=KEYS, origin="prod")
-    assert found == Verification(True, 6, records[-1].hash, covered=4)
+    found = verified(database, checkpoints=[signed(records[:4]), signed(records[:2])])
+    assert found == Verification(True, 6, records[-1].hash, covered=4, checkpoints=2, signed_at=NOW)
     assert verify([]) == Verification(True, 0, GENESIS)
 
 
@@ -202,14 +206,14 @@ def test_a_cut_tail_is_found_by_a_checkpoint_and_by_nothing_else(database: Path)
     whole = signed(stored(database))
     edit(database, "DELETE FROM audit WHERE seq = 6", "DELETE FROM audit WHERE seq = 5")
     assert verified(database).ok
-    found = verified(database, checkpoints=[whole], keys=KEYS)
+    found = verified(database, checkpoints=[whole])
     assert (found.ok, found.first_bad, found.records) == (False, 5, 4)
     assert "counts 6 records, 4 hold" in found.reason
 
 
 def test_an_empty_store_does_not_pass_for_one_that_was_signed() -> None:
-    assert verify([], checkpoints=[signed(plain(1))], keys=KEYS).first_bad == 1
-    assert verify(plain(2), checkpoints=[signed([])], keys=KEYS).ok
+    assert not verify([], checkpoints=[signed(plain(1))]).ok
+    assert verify(plain(2), checkpoints=[signed([])]).ok
 
 
 def test_a_history_rewritten_as_a_whole_is_bounded_by_the_checkpoints() -> None:
@@ -220,7 +224,7 @@ def test_a_history_rewritten_as_a_whole_is_bounded_by_the_checkpoints() -> None:
         last = rewritten[-1]
         rewritten.append(seal(Entry("eve", "observed", "model"), NOW, last.seq + 1, last.hash))
     assert verify(rewritten).ok
-    found = verify(rewritten, checkpoints=checkpoints, keys=KEYS)
+    found = verify(rewritten, checkpoints=checkpoints)
     assert (found.ok, found.first_bad, found.covered) == (False, 4, 3)
     assert "records 4 to 7" in found.reason
 
@@ -228,31 +232,45 @@ def test_a_history_rewritten_as_a_whole_is_bounded_by_the_checkpoints() -> None:
 def test_a_checkpoint_that_cannot_be_believed_fails_without_blaming_a_record() -> None:
     records = plain(3)
     other = Signer.generate()
-    forged = {**signed(records), "signatures": other.sign({}, CHECKPOINT_TYPE)["signatures"]}
-    for envelope in (forged, signed(records, signer=other), {}, SIGNER.sign({"size": 3}, CHECKPOINT_TYPE)):
-        found = verify(records, checkpoints=[signed(records), envelope], keys=KEYS)
+    forged = {**sign(records, SIGNER, NOW), "signatures": other.sign({}, CHECKPOINT_TYPE)["signatures"]}
+    for envelope in (forged, sign(records, other, NOW), {}, SIGNER.sign({"size": 3}, CHECKPOINT_TYPE)):
+        found = verify(records, checkpoints=[signed(records), ("2", envelope)])
         assert (found.ok, found.first_bad, found.covered) == (False, None, 3)
         assert found.reason.startswith("checkpoint 2:")
-    assert not verify(records, checkpoints=[signed(records)]).ok
+    unsigned = chain(Entry("loop", "observed", "model"))  # no record says whose signature counts
+    assert not verify(unsigned, checkpoints=[signed(unsigned)]).ok
 
 
-def test_a_checkpoint_of_another_store_is_not_taken_for_a_rewrite() -> None:
-    found = verify(plain(3), checkpoints=[signed(plain(5, "x"), "staging")], keys=KEYS, origin="prod")
-    assert (found.ok, found.first_bad) == (False, None)
-    assert "of 'staging', not of 'prod'" in found.reason
-
-
-def test_a_checkpoint_shows_its_signers_label_and_is_never_made_of_a_broken_chain() -> None:
-    from drift_pipeline.control.signing import verify as verify_envelope
-
+def test_a_checkpoint_is_a_tree_head_and_is_never_made_of_a_broken_chain() -> None:
     records = plain(3)
-    claim, signers = verify_envelope(signed(records), KEYS, CHECKPOINT_TYPE)
-    assert signers == {SIGNER.key_id}
-    assert claim["signer"].startswith("replay-only (")
-    assert (claim["size"], claim["head"]) == (3, records[-1].hash)
-    assert claim["root"] == tree_head(bytes.fromhex(record.hash) for record in records).hex()
+    claim = read_claim(sign(records, SIGNER, NOW), KEYS)
+    assert (claim.signer, claim.next) == (SIGNER.key_id, SIGNER.key_id)
+    assert (claim.size, claim.head) == (3, records[-1].hash)
+    assert claim.root == tree_head(bytes.fromhex(record.hash) for record in records).hex()
     with pytest.raises(IntegrityError, match="broken chain: record 2"):
         signed([records[0], records[2]])
+
+
+@pytest.mark.parametrize("size", range(1, 18))
+def test_a_checkpoint_that_goes_on_from_the_one_before_is_that_of_the_whole_chain(size: int) -> None:
+    records = plain(17)
+    before = read_claim(sign(records[:size], SIGNER, NOW), KEYS)
+    gone_on = read_claim(sign(records[size:], SIGNER, NOW, before), KEYS)
+    assert gone_on == read_claim(sign(records, SIGNER, NOW), KEYS)
+
+
+def test_another_key_counts_once_the_one_before_it_has_signed_for_it() -> None:
+    other = Signer.generate("next")
+    rotated = Entry("ops", "key.rotated", "home", {}, {"public": other.public.raw.hex()})
+    records = chain(MADE, rotated, Entry("loop", "observed", "model"))
+    first = read_claim(handed := sign(records[:2], SIGNER, NOW, following=other.key_id), KEYS)
+    last = ("3", sign(records[2:], other, NOW, first))
+    assert verify(records, checkpoints=[("2", handed), last]).covered == 3
+    usurped = verify(records, checkpoints=[last])
+    assert (usurped.ok, usurped.first_bad) == (False, None)
+    assert "signed it, where" in usurped.reason
+    late = verify(records, checkpoints=[("2", handed), ("3", sign(records[2:], SIGNER, NOW, first))])
+    assert not late.ok
 
 
 def test_a_named_digest_must_exist_until_an_erased_record_covers_it() -> None:

@@ -171,7 +171,7 @@ def test_a_saved_key_is_private_and_comes_back_with_its_label(tmp_path: Path) ->
     assert verify(again.sign(PAYLOAD, TYPE), keyring(signer), TYPE)[1] == {signer.key_id}
     assert str(again.public) == f"replay-only ({signer.key_id[:16]})"
     assert PublicKey.load(public_path(path)) == signer.public
-    assert json.loads(public_path(path).read_text()).keys() == {"keyid", "label", "public"}
+    assert json.loads(public_path(path).read_text()).keys() == {"keyid", "label", "identity", "public"}
 
 
 @pytest.mark.parametrize("taken", ["key.pem", "key.pub.json"])

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
 
 from drift_pipeline.clock import ManualClock, SystemClock
-from drift_pipeline.control import store as module
-from drift_pipeline.control.audit import verify
+from drift_pipeline.control import engine
+from drift_pipeline.control import reader as reading
 from drift_pipeline.control.store import ControlStore, Entry, Message, Put, Record
+from drift_pipeline.control.verifying import verify
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError, UnavailableError
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -162,7 +163,7 @@ def test_a_message_that_never_was_is_refused(store: ControlStore, call: Any) -> 
 
 
 def test_records_are_read_in_pages_while_others_write(store: ControlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAGE", 2)
+    monkeypatch.setattr(reading, "_PAGE", 2)
     for _ in range(4):
         store.commit(ENTRY)
     reader = store.records(after=1)
@@ -188,7 +189,7 @@ def test_the_store_is_durable_by_setting(url: str) -> None:
 def test_a_locked_database_is_unavailable_and_readers_do_not_wait(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "_BUSY_SECONDS", 0.05)
     with (
         closing(ControlStore(url, ManualClock(NOW))) as store,
         closing(sqlite3.connect(tmp_path / "control.db", isolation_level=None)) as other,

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from drift_pipeline.clock import DAY
-from drift_pipeline.control.audit import verify
-from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.evidence.approve import Given, approvals_wanted, approve, make_key, read_keys
+from drift_pipeline.clock import DAY, ManualClock
+from drift_pipeline.control.signing import Signer
+from drift_pipeline.control.trust import approvers
+from drift_pipeline.control.verifying import verify
+from drift_pipeline.errors import InputError
+from drift_pipeline.evidence.approve import Given, approvals_wanted, approve, make_key
 from drift_pipeline.rollout.approval import Refusal
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.evidence.worlds import AT, MODEL, Home, audited
@@ -38,7 +40,7 @@ def test_an_approval_is_filed_and_audited(home: Home) -> None:
     (told,) = audited(home, "approval.given")
     assert (told.actor, told.subject, told.digests) == ("ada", MODEL, {"bundle": bundle.digest})
     assert told.details["reason"] == "the gates hold"
-    assert told.details["environment"] == "production"
+    assert (told.details["environment"], told.details["rollout"], found.rollout) == ("production", *2 * ["fraud-v2"])
     assert verify(home.store.records(), exists=home.registry.exists).ok
 
 
@@ -118,28 +120,39 @@ def test_how_many_are_wanted_is_what_the_model_s_spec_says(tmp_path: Path) -> No
     assert approvals_wanted(settings, "churn") is None
 
 
-def test_a_key_file_that_is_damaged_is_not_passed_over(home: Home) -> None:
+def test_two_keys_of_one_person_are_one_approval(home: Home) -> None:
     home.candidate()
-    (home.settings.keys / "bob.pub.json").write_text("{}")
-    with pytest.raises(InputError, match=r"bob\.pub\.json"):
-        read_keys(home.settings.keys)
-    text = (home.settings.keys / "trainer.pub.json").read_text().replace(home.trainer.key_id, "0" * 64)
-    (home.settings.keys / "bob.pub.json").write_text(text)
-    with pytest.raises(IntegrityError, match="the key id"):
-        read_keys(home.settings.keys)
+    home.signer("laptop", identity="ada")
+    for label, valid in (("ada", 1), ("bob", 2)):
+        found = give(home, label)
+        assert isinstance(found, Given)
+        assert found.valid == valid
+    again = approve(home.settings, Signer.load(home.private("laptop")), MODEL, "v2", "once more", DAY, home.clock)
+    assert isinstance(again, Given)
+    assert again.valid == 2
+
+
+def test_an_approval_that_lasts_too_long_is_refused(home: Home) -> None:
+    home.candidate()
+    found = approve(home.settings, home.signer("ada"), MODEL, "v2", "for ever", 91 * DAY, home.clock)
+    assert isinstance(found, Refusal)
+    assert "longer than 90d (DRIFT_LONGEST_APPROVAL_DAYS)" in found.reason
+    assert home.filed() == []
 
 
 def test_a_home_trusts_the_public_half_of_a_new_key(home: Home, tmp_path: Path) -> None:
-    signer, copy = make_key(tmp_path / "ada.pem", "ada", home.settings)
+    signer, copy = make_key(tmp_path / "ada.pem", "ada", None, home.settings, "ops", home.clock)
     assert copy is not None
     assert copy.parent == home.settings.keys
-    assert read_keys(home.settings.keys)[signer.key_id] == signer.public
+    assert approvers(home.settings, home.store) == {signer.key_id: signer.public}
+    (told,) = audited(home, "key.added")
+    assert (told.actor, told.details["key_id"]) == ("ops", signer.key_id)
 
 
-@pytest.mark.parametrize(("place", "said"), [("absent", "no such home"), ("home", "cannot be written")])
-def test_a_key_that_no_home_can_trust_is_not_made(tmp_path: Path, place: str, said: str) -> None:
+@pytest.mark.parametrize("place", ["absent", "home"])
+def test_a_key_that_no_home_can_trust_is_not_made(tmp_path: Path, place: str) -> None:
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "keys").write_text("in the way")
-    with pytest.raises(InputError, match=said):
-        make_key(tmp_path / "bob.pem", "bob", Settings(home=tmp_path / place, database=""))
+    settings = Settings(home=tmp_path / place, database="")
+    with pytest.raises(InputError, match="no control store"):
+        make_key(tmp_path / "bob.pem", "bob", None, settings, "ops", ManualClock(AT))
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

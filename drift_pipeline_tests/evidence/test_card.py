@@ -22,7 +22,7 @@ from drift_pipeline.evidence.card import CardFacts, State, make_card, write_card
 from drift_pipeline.evidence.groups import auroc_interval, group_analysis, share_interval
 from drift_pipeline.evidence.pages import number
 from drift_pipeline.registry.bundle import make_bundle
-from drift_pipeline.rollout.approval import Approval, Refusal
+from drift_pipeline.rollout.approval import Accepted, Refusal
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline_tests.evidence.worlds import AT, DAY, DECLARED, MODEL, SAID, block, read_json, record, spec
 
@@ -40,10 +40,11 @@ MANIFEST = {
     "features": {"amount": "numeric", "country": "categorical"},
     "libraries": {"scikit-learn": "1.9.1"},
 }
-APPROVAL = Approval(
-    predicateType="https://drift-pipeline.dev/approval/v1",
+APPROVAL = Accepted(
+    predicateType="https://drift-pipeline.dev/approval/v2",
     model=MODEL,
     digest="sha256:" + "0" * 64,
+    rollout="fraud-v2",
     environment="production",
     role="approver",
     approver="cd" * 32,
@@ -52,6 +53,7 @@ APPROVAL = Approval(
     reason="the gates hold",
     at=AT - DAY,
     expires=AT + DAY,
+    person="ada",
 )
 
 

@@ -32,7 +32,7 @@ def refused(home: Path) -> tuple[int | None, str]:
     document = json.loads(told.out)
     assert document["ok"] is False
     assert document["reason"] in shown.out
-    where = f"record {document['first_bad']}" if document["first_bad"] is not None else "checkpoint"
+    where = f"record {document['first_bad']}" if document["first_bad"] is not None else "evidence"
     assert f"NOT VERIFIED: {where}: " in shown.out
     return document["first_bad"], document["reason"]
 
@@ -118,7 +118,7 @@ def test_rules_that_are_not_those_that_decided_name_their_digest(home: Path, har
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"payload": "e30="}', "\udcff"])
 def test_a_checkpoint_that_cannot_be_read_is_a_finding(home: Path, text: str) -> None:
-    (home / "gitops" / "checkpoint.dsse.json").write_bytes(text.encode(errors="surrogateescape"))
+    max((home / "gitops" / "checkpoints").iterdir()).write_bytes(text.encode(errors="surrogateescape"))
     first_bad, reason = refused(home)
     assert first_bad is None
     assert "checkpoint" in reason

@@ -10,13 +10,15 @@ import polars as pl
 
 from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.signing import Signer
-from drift_pipeline.control.store import ControlStore, Entry, Put
-from drift_pipeline.evidence.approve import read_keys
+from drift_pipeline.control.store import Entry, Put
+from drift_pipeline.control.trust import appoint, approvers, open_store
+from drift_pipeline.evidence.approve import rollouts_of
 from drift_pipeline.evidence.card import CardFacts, ModelCard, make_card
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import Bundle
 from drift_pipeline.rollout.approval import read_approvals, verify_approval
+from drift_pipeline.rollout.plan import rollout_id
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
@@ -88,23 +90,23 @@ def record(digest: str, **changes: Any) -> dict[str, Any]:
 
 
 class Home:
-    """A home on disk. `keys` are whose approvals count; the trainer's own key is among them, as in a replay."""
+    """A home on disk, as the loop makes it: its chain begins with the key that attests trainings."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(home=folder, database="", models=folder / "no_models")
         self.registry = LocalRegistry(self.settings.registry)
-        for made in (self.settings.keys, self.settings.registry):
-            made.mkdir(parents=True)
-        self.trainer = self.signer("trainer")
+        self.settings.registry.mkdir(parents=True)
         self.clock = ManualClock(AT)
-        self.store = ControlStore(self.settings.database_url, self.clock)
+        self.trainer = Signer.generate("trainer")
+        self.trainer.save(self.private("trainer"))
+        self.store = open_store(self.settings, self.clock, self.trainer)
 
-    def signer(self, label: str, known: bool = True) -> Signer:
-        """A pair at `<folder>/../<label>.pem`, the public half also in the home where it is known."""
-        signer = Signer.generate(label)
+    def signer(self, label: str, known: bool = True, identity: str | None = None) -> Signer:
+        """A pair at `<folder>/../<label>.pem`, appointed in the home where it is known."""
+        signer = Signer.generate(label, identity)
         signer.save(self.private(label))
         if known:
-            signer.public.save(self.settings.keys / f"{label}.pub.json")
+            appoint(self.settings, self.store, signer.public, "test", label)
         return signer
 
     def private(self, label: str) -> Path:
@@ -130,7 +132,7 @@ class Home:
         return bundle
 
     def filed(self) -> list[Path]:
-        return sorted(self.settings.gitops.rglob("*.json"))
+        return sorted((self.settings.gitops / "approvals").rglob("*.json"))
 
     def card(self, bundle: Bundle, at: datetime, environment: str = "production") -> ModelCard:
         """The card of what is on disk now."""
@@ -139,11 +141,13 @@ class Home:
         outcomes = [
             verify_approval(
                 envelope,
-                keys=read_keys(self.settings.keys),
+                keys=approvers(self.settings, self.store),
                 model=MODEL,
                 digest=bundle.digest,
+                rollout=rollout_id(MODEL, found.body["version"], rollouts_of(self.store, MODEL, found.body["version"])),
                 environment=environment,
                 trainer_key_id=found.body["trainer"],
+                longest=self.settings.longest_approval,
                 now=at,
             )
             for envelope in read_approvals(self.settings.gitops, MODEL, bundle.digest)

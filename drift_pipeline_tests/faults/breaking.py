@@ -9,6 +9,7 @@ from typing import Any, Literal
 import polars as pl
 
 from drift_pipeline.clock import Clock
+from drift_pipeline.control.checkpoints import Checkpoints
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
 from drift_pipeline.errors import UnavailableError
 from drift_pipeline.loop.context import Backends
@@ -63,8 +64,8 @@ class Fuses:
 
 
 class BreakableStore(ControlStore):
-    def __init__(self, url: str, clock: Clock, fuses: Fuses) -> None:
-        super().__init__(url, clock)
+    def __init__(self, url: str, clock: Clock, fuses: Fuses, checkpoints: Checkpoints) -> None:
+        super().__init__(url, clock, checkpoints)
         self._fuses = fuses
 
     def commit(

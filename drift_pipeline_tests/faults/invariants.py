@@ -104,7 +104,7 @@ def _approved(site: Site, records: Sequence[AuditRecord]) -> Iterator[str]:
 
 
 def _audited(site: Site, records: Sequence[AuditRecord]) -> Iterator[str]:
-    found = verify_home(site.settings, site.clock)
+    found = verify_home(site.settings)
     if not found.ok:
         yield f"I3 the audit does not verify: {found.reason}"
     phases: dict[str, str] = {}

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from drift_pipeline.clock import DAY, MINUTE
 from drift_pipeline.control.signing import Signer
-from drift_pipeline.errors import ConflictError, DriftError
+from drift_pipeline.errors import ConflictError, DriftError, InputError
+from drift_pipeline.evidence.approve import rollout_to_approve
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop import operating
 from drift_pipeline.rollout.approval import sign_approval, write_approval
@@ -61,12 +62,13 @@ class People:
         self._sign(site.approver, digest)
         return []
 
-    def _sign(self, signer: Signer, digest: str) -> bytes:
+    def _sign(self, signer: Signer, digest: str, rollout: str = "") -> bytes:
         site = self.site
         envelope = sign_approval(
             signer,
             model=NAME,
             digest=digest,
+            rollout=rollout or site.route.rollout_id,
             environment=site.settings.environment,
             trainer=Signer.load(site.settings.keys / "trainer.pem").key_id,
             reason="read",
@@ -106,6 +108,16 @@ class People:
             if phase is not Phase.ROLLED_BACK:
                 told = [Happened(told[0].fault, told[0].told, wrong="the rollback did not win")]
         try:
+            self.site.by_hand().release(digest, actor="ada")
+        except InputError as error:
+            told.append(Happened("released again without a new approval", str(error)))
+        else:
+            told.append(Happened("released again", "begun", wrong="nobody approved it anew"))
+        try:
+            candidate = self.site.store.get("candidate", f"{NAME}/{digest}")
+            assert candidate is not None
+            rollout = rollout_to_approve(self.site.store, NAME, candidate.body["version"], digest)
+            self._sign(self.site.approver, digest, rollout)
             self.site.by_hand().release(digest, actor="ada")
         except (ConflictError, DriftError) as error:
             told.append(Happened("released again", "refused", wrong=str(error)))

@@ -172,7 +172,7 @@ def test_after_an_erasure_no_byte_of_the_home_tells_of_the_subject(home: Home, s
     assert found.rows == {"predictions": 2, "late": 1, "outcomes": 1, "shadow": 2, "dead_letters": len(letters(spec))}
     assert Lake(lake).read("predictions", Window(NOW, NOW + HOUR)).height == 21
     assert Lake(home.settings.dead_letters).read("dead_letters", EVER).height == 2
-    assert verify_home(home.settings, home.clock).ok
+    assert verify_home(home.settings).ok
 
 
 def test_what_landed_and_was_not_counted_is_counted_after_an_erasure(home: Home, spec: ModelSpec) -> None:
@@ -329,7 +329,7 @@ def test_after_an_erasure_the_loop_goes_on_and_the_audit_verifies(home: Home, sp
     loop = home.resumed(spec)
     assert loop.tick(inline=False).model == spec.name
     assert holdout - found.rows["predictions"] <= loop.trainings.holdout.height <= holdout
-    assert verify_home(home.settings, home.clock).ok
+    assert verify_home(home.settings).ok
     assert erase(home, spec, subject, "again", "ada").rows == {}
 
 

@@ -1,6 +1,7 @@
 """A home with one adopted model, its traffic through spool and capture, and its processes, on a manual clock."""
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import polars as pl
 from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore
+from drift_pipeline.control.trust import appoint, checkpoints_of, open_store
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError
 from drift_pipeline.loop.adopting import adopt
 from drift_pipeline.loop.fleet import Failed, Fleet
@@ -94,7 +96,7 @@ class Process:
 
     def begin(self) -> None:
         settings, clock = self.site.settings, self.site.clock
-        self.store = BreakableStore(settings.database_url, clock, self.fuses)
+        self.store = BreakableStore(settings.database_url, clock, self.fuses, checkpoints_of(settings, clock))
         registry = BreakableRegistry(settings.registry, self.fuses)
         channel = PagerChannel(self.site.pager, self.fuses)
         self.home = BreakableHome(settings, clock, self.store, registry, self.policy, channel, self.fuses)
@@ -175,13 +177,13 @@ class Site:
         self.approved: set[str] = set()
 
     def _keys(self) -> None:
-        self.settings.keys.mkdir(parents=True)
         self.approver, self.stranger = Signer.generate("ada"), Signer.generate("mallory")
-        self.approver.public.save(self.settings.keys / "ada.pub.json")
+        with closing(open_store(self.settings, self.clock)) as store:
+            appoint(self.settings, store, self.approver.public, "ops", "ada")
 
     def _home(self) -> BreakableHome:
         fuses = Fuses()
-        store = BreakableStore(self.settings.database_url, self.clock, fuses)
+        store = BreakableStore(self.settings.database_url, self.clock, fuses, checkpoints_of(self.settings, self.clock))
         registry = BreakableRegistry(self.settings.registry, fuses)
         channel = PagerChannel(self.pager, fuses)
         return BreakableHome(self.settings, self.clock, store, registry, self.policy, channel, fuses)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from drift_pipeline.clock import Window
-from drift_pipeline.control.audit import Verification
+from drift_pipeline.control.verifying import Verification
 from drift_pipeline.replay.summary import Facts, Retrain, by_month, summarise
 from drift_pipeline_tests.training.worlds import spec
 

@@ -27,14 +27,16 @@ from drift_pipeline.rollout.approval import (
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 DIGEST, OTHER = sha256(b"model"), sha256(b"another model")
 ADA, BOB, EVE = Signer.generate("ada"), Signer.generate("bob"), Signer.generate("eve")
+ADA_TOO = Signer.generate("Ada Lovelace's laptop", " ADA ")  # of the same person
 TRAINER, REPLAYER = Signer.generate("trainer"), Signer.generate("replay-only")
-KEYS = {signer.key_id: signer.public for signer in (ADA, BOB, TRAINER, REPLAYER)}
+KEYS = {signer.key_id: signer.public for signer in (ADA, ADA_TOO, BOB, TRAINER, REPLAYER)}
 
 
 def approval(signer: Signer = ADA, **changes: Any) -> dict[str, Any]:
     said: dict[str, Any] = {
         "model": "fraud",
         "digest": DIGEST,
+        "rollout": "fraud-v2",
         "environment": "production",
         "trainer": TRAINER.key_id,
         "reason": "the gates hold, and so does the card",
@@ -56,8 +58,10 @@ def check(envelope: dict[str, Any] | Refusal, **changes: Any) -> Approval | Refu
         "keys": KEYS,
         "model": "fraud",
         "digest": DIGEST,
+        "rollout": "fraud-v2",
         "environment": "production",
         "trainer_key_id": TRAINER.key_id,
+        "longest": 90 * DAY,
         "now": NOW,
     }
     return verify_approval(envelope, **{**asked, **changes})
@@ -85,6 +89,11 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (said_by(BOB, approver=EVE.key_id), {}, f"it names the approver {EVE.key_id[:16]}, who did not sign it"),
     (approval(model="churn"), {}, "it approves the model churn, not fraud"),
     (approval(digest=OTHER), {}, f"it approves the digest {OTHER}, not {DIGEST}"),
+    (approval(rollout="fraud-v2.2"), {}, "it approves the rollout fraud-v2.2, not fraud-v2"),
+    (said_by(ADA, predicateType="https://drift-pipeline.dev/approval/v1"), {}, "predicateType: Input should be"),
+    (said_by(ADA, rollout=None), {}, "rollout: Field required"),
+    (approval(ADA_TOO), {"trainer_key_id": ADA.key_id}, "trained this model and cannot approve it"),
+    (approval(expires=NOW + 36500 * DAY), {}, "it lasts 36501d, longer than 90d"),
     (approval(environment="staging"), {}, "it approves the environment staging, not production"),
     (approval(environment="replay"), {}, "it approves the environment replay, not production"),
     (approval(TRAINER), {}, "trained this model and cannot approve it"),
@@ -166,6 +175,16 @@ def test_two_approvers_are_two_files_and_two_approvals(tmp_path: Path) -> None:
     assert sorted(map(str, found)) == sorted(map(str, (approval(ADA), approval(BOB))))
     assert count_valid(map(check, found)) == 2
     assert sorted(paths[0].parent.iterdir()) == sorted(paths)
+
+
+def test_two_keys_of_one_person_count_once() -> None:
+    assert count_valid(map(check, [approval(ADA), approval(ADA_TOO)])) == 1
+    assert count_valid(map(check, [approval(ADA), approval(ADA_TOO), approval(BOB)])) == 2
+
+
+def test_an_approval_in_a_replay_may_last_as_long_as_its_virtual_time_wants() -> None:
+    envelope = approval(REPLAYER, environment="replay", expires=NOW + 400 * DAY)
+    assert isinstance(check(envelope, environment="replay"), Approval)
 
 
 def test_one_approver_counts_once_and_a_refusal_never() -> None:

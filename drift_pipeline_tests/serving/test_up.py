@@ -214,7 +214,7 @@ def test_the_local_key_is_made_once_and_only_its_owner_may_read_it(settings: Set
             ("*",),
             False,
         )
-        assert [record.event for record in store.records()] == ["producer.added"]
+        assert [record.event for record in store.records()] == ["home.made", "producer.added"]
 
 
 def test_a_local_key_that_was_lost_is_revoked_and_made_anew(settings: Settings) -> None:

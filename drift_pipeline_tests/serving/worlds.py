@@ -15,7 +15,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from drift_pipeline.clock import SystemClock
-from drift_pipeline.control.store import ControlStore, Entry, Put
+from drift_pipeline.control.store import Entry, Put
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.rollout.plan import Phase, Status
@@ -42,7 +43,7 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(home=folder, database="")
         folder.mkdir(exist_ok=True)
-        self.store = ControlStore(self.settings.database_url, SystemClock())
+        self.store = open_store(self.settings, SystemClock())
         self.registry = LocalRegistry(self.settings.registry)
         self.settings.registry.mkdir()
 

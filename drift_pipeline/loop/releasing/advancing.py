@@ -48,7 +48,7 @@ def why_it_waits(rollouts: Rollouts, champion: Version) -> str:
     if status is None or candidate is None:
         return "no rollout is under way"
     judged = "; ".join(judge(_seen(rollouts, status, candidate, champion), plan.min_samples).reasons)
-    approvals = count_valid(filed(rollouts.context, status.candidate))
+    approvals = count_valid(filed(rollouts.context, status.candidate, status.rollout_id))
     return f"{judged}; {approvals} of {plan.approvals} approvals"
 
 
@@ -56,7 +56,7 @@ def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, ac
     status, candidate = rollouts.active, rollouts.candidate
     if status is None or candidate is None:
         return None
-    approvals = count_valid(filed(rollouts.context, status.candidate))
+    approvals = count_valid(filed(rollouts.context, status.candidate, status.rollout_id))
     seen = _seen(rollouts, status, candidate, champion)
     moved, effects = moved_by(plan, status, seen, approvals, rollouts.context.clock.now())
     if moved == status or (paused and moved.phase is not Phase.ROLLED_BACK):

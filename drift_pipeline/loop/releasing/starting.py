@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from drift_pipeline.errors import IntegrityError
+from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.loop.releasing.approvals import filed
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.state import Version
 from drift_pipeline.rollout.advance import start
+from drift_pipeline.rollout.approval import count_valid
+from drift_pipeline.rollout.plan import rollout_id
 
 
 def register(rollouts: Rollouts, digest: str) -> Version:
@@ -42,13 +45,27 @@ def begin(
 
     Raises:
         IntegrityError: the control store has no record that its gates passed, or the bundle's bytes do not fit.
+        InputError: it was rolled out before, and people did not approve that it is rolled out again.
     """
     at, candidate = rollouts.context, register(rollouts, digest)
     if rollouts.active is not None:
         return False
     name = f"rollouts/{candidate.name}"  # a version may be rolled out again, which is another rollout
     count = (at.ledger.find(name) or {"count": 0})["count"] + 1
-    rollout_id = f"{at.spec.name}-{candidate.name}" + (f".{count}" if count > 1 else "")
-    status, effects = start(rollout_id, at.spec.name, digest, champion, at.clock.now())
+    of = rollout_id(at.spec.name, candidate.name, count)
+    if count > 1:
+        _require_decision(rollouts, digest, of, candidate.name)
+    status, effects = start(of, at.spec.name, digest, champion, at.clock.now())
     rollouts.move(status, effects, actor, also={**(also or {}), name: {"count": count}})
     return True
+
+
+def _require_decision(rollouts: Rollouts, digest: str, of: str, version: str) -> None:
+    """What was rolled out before, and is not the champion, was taken back: to try it again is for people to decide."""
+    at = rollouts.context
+    valid, wanted = count_valid(filed(at, digest, of)), at.spec.rollout.approvals
+    if valid < wanted:
+        raise InputError(
+            f"{at.spec.name}: {version} was rolled out before; {of} begins once it is approved anew ({valid} of "
+            f"{wanted}): drift approve {at.spec.name} {version} --key KEY --reason TEXT"
+        )

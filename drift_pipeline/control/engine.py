@@ -1,0 +1,94 @@
+"""The database of a control store: SQLite or PostgreSQL, to write to or only to read."""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from drift_pipeline.errors import InputError
+
+_BUSY_SECONDS = 30
+_SWITCHES = 100
+
+
+def make_engine(url: str) -> sa.Engine:
+    """Raises InputError for a url that no installed driver serves."""
+    try:
+        backend = sa.make_url(url).get_backend_name()
+        if backend not in ("sqlite", "postgresql"):
+            raise InputError(f"the control store's url is of {backend!r}; what works: sqlite, postgresql")
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS} if backend == "sqlite" else {})
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
+        raise InputError(f"the control store's url cannot be used: {error}") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise InputError(
+            f"the control store's url is of {backend}; sqlite and postgresql work, others do not serialise"
+        )
+    if backend == "sqlite":
+        sa.event.listen(engine, "connect", _configure)
+        sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _: object) -> None:
+    for _, _, file in connection.execute("PRAGMA database_list").fetchall():
+        with suppress(OSError):  # somebody else's copy, or one that nobody can write
+            if file and os.stat(file).st_mode & 0o077:
+                os.chmod(file, 0o600)  # what SQLite puts beside it has the same mode
+    connection.isolation_level = None  # else sqlite3 begins by itself, deferred, and only before a write
+    connection.text_factory = _text
+    connection.execute("PRAGMA synchronous=FULL")
+    for _ in range(_SWITCHES):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:  # a new file's switch fails at once while another opens it: queue behind that
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _text(stored: bytes) -> str:
+    """Bytes that are no UTF-8 any more reach the reader of their record, who names it, instead of failing the page."""
+    return stored.decode(errors="surrogateescape")
+
+
+def _begin(connection: sa.Connection) -> None:
+    """A deferred writer that read first cannot upgrade once another wrote; a reader must not wait for writers."""
+    write = connection.get_execution_options().get("drift_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def reading_engine(url: str) -> tuple[sa.Engine, tempfile.TemporaryDirectory[str] | None]:
+    """An engine that changes nothing, not even beside the database, and a folder to clean up in the end.
+
+    SQLite's own way to read only would make a -wal and a -shm file beside a database that nobody has open: then it is
+    read as it lies there. One that is in use is read beside its writers. One whose log was copied without the rest is
+    read from a copy.
+    """
+    found = sa.make_url(url)
+    if found.get_backend_name() != "sqlite" or not found.database:
+        return make_engine(url), None
+    path, copied = Path(found.database).absolute(), None
+    log = path.with_name(f"{path.name}-wal")
+    in_use = log.is_file() and log.stat().st_size > 0
+    if in_use and not path.with_name(f"{path.name}-shm").exists():
+        copied = tempfile.TemporaryDirectory(prefix="drift-read-")
+        for file in (path, log):
+            shutil.copyfile(file, Path(copied.name, file.name))
+        return make_engine(f"sqlite:///{Path(copied.name, path.name)}"), copied
+    asked = f"{path.as_uri()}?{'mode=ro' if in_use else 'immutable=1'}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(asked, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.QueuePool)
+    sa.event.listen(engine, "connect", lambda connection, _: setattr(connection, "text_factory", _text))
+    sa.event.listen(engine, "begin", _begin)
+    return engine, None

@@ -1,0 +1,142 @@
+"""Reading a control store: as it lies there, beside its writers, and without a trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from drift_pipeline.control.audit import AuditRecord, message_digest, read_record, state_digest
+from drift_pipeline.control.canonical import read_canonical
+from drift_pipeline.control.engine import reading_engine
+from drift_pipeline.control.rows import Message, Record, Snapshot, record_of, refuse_old, was_written_by
+from drift_pipeline.control.schema import audit, memory, metadata, outbox, state
+from drift_pipeline.errors import IntegrityError, UnavailableError
+
+_PAGE = 500
+
+
+class ControlReader:
+    """State, audit chain and outbox, to be read; nothing is created or changed, not even beside the database.
+
+    Every method raises UnavailableError when the database does not answer (locked, full, gone), IntegrityError when
+    what it holds is damaged.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises InputError for a url that no installed driver serves, or a store that an earlier version made."""
+        self._engine, self._copied = reading_engine(url)
+        self._begin(url)
+
+    def _begin(self, url: str, write: bool = False) -> None:
+        self._url, self._attested = sa.make_url(url), dict[tuple[str, str], tuple[int, str]]()
+        try:
+            with self._transaction(write) as connection:
+                if write:
+                    metadata.create_all(connection)
+                refuse_old(connection, url)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def recall(self, key: str) -> Record | None:
+        """What was remembered under the key."""
+        query = sa.select(memory).where(memory.c.key == key)
+        with self._transaction() as connection:
+            row = connection.execute(query).one_or_none()
+        return Record("", row.key, read_canonical(row.body), row.generation) if row else None
+
+    def get(self, kind: str, key: str) -> Record | None:
+        query = sa.select(state).where(state.c.kind == kind, state.c.key == key)
+        with self._transaction() as connection:
+            row = connection.execute(query).one_or_none()
+        return record_of(row) if row else None
+
+    def attest(self, record: Record) -> Record:
+        """The record, if it is what its audit record says was written; looked up once for each that was read.
+
+        Raises:
+            IntegrityError: it was changed beside the audit.
+        """
+        place, found = (record.kind, record.key), (record.seq, record.digest)
+        if self._attested.get(place) != found:
+            query = sa.select(audit).where(audit.c.seq.in_((record.seq, record.seq + 1))).order_by(audit.c.seq)
+            with self._transaction() as connection:
+                rows = connection.execute(query).all()
+            if not was_written_by(record, rows):
+                raise IntegrityError(
+                    f"{record.kind} {record.key} is not what record {record.seq} of the audit wrote: it was changed "
+                    "beside the audit; see drift audit verify, and restore the control store from a copy that verifies"
+                )
+            self._attested[place] = found
+        return record
+
+    def snapshot(self) -> Snapshot:
+        """What `control.verifying.verify` holds against the chain; in one transaction, beside writers."""
+        with self._transaction() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            head = int(connection.execute(sa.select(sa.func.max(audit.c.seq))).scalar() or 0)
+            rows = connection.execute(sa.select(state)).all()
+            kept = {(row.kind, row.key): (row.seq, state_digest(row.generation, row.body)) for row in rows}
+            rows = connection.execute(sa.select(outbox)).all()
+            return Snapshot(head, kept, {row.id: (row.seq, message_digest(row.topic, row.body)) for row in rows})
+
+    def find(self, kind: str, prefix: str = "") -> list[Record]:
+        """All of a kind whose key starts with the prefix (case counts), by key."""
+        starts = sa.func.substr(state.c.key, 1, len(prefix)) == prefix
+        query = sa.select(state).where(state.c.kind == kind, starts)
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        return sorted(map(record_of, rows), key=lambda record: record.key)
+
+    def pending(self, limit: int = 100, topic: str | None = None) -> list[Message]:
+        """Undelivered messages, oldest first. Ask by topic, or a backend that is down fills the limit for all."""
+        query = sa.select(outbox).where(outbox.c.delivered_at.is_(None)).order_by(outbox.c.position).limit(limit)
+        if topic is not None:
+            query = query.where(outbox.c.topic == topic)
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        return [Message(row.id, row.topic, read_canonical(row.body), row.attempts) for row in rows]
+
+    def records(self, after: int | None = None) -> Iterator[AuditRecord]:
+        """Audit records in order, all or those with seq > after; in pages: no transaction stays open in between.
+
+        Raises IntegrityError, in its turn, at a record that is no canonical JSON; `verifying.verify` reports its seq.
+        """
+        while True:
+            query = sa.select(audit).order_by(audit.c.seq).limit(_PAGE)
+            query = query if after is None else query.where(audit.c.seq > after)
+            with self._transaction() as connection:
+                rows = connection.execute(query).all()
+            for row in rows:
+                yield read_record(row.body, row.hash)
+            if not rows:
+                return
+            after = rows[-1].seq
+
+    def head(self) -> AuditRecord | None:
+        """The last record, read as `records` reads it; None before the first commit."""
+        query = sa.select(audit).order_by(audit.c.seq.desc()).limit(1)
+        with self._transaction() as connection:
+            row = connection.execute(query).one_or_none()
+        return read_record(row.body, row.hash) if row else None
+
+    def close(self) -> None:
+        self._engine.dispose()
+        if self._copied is not None:
+            self._copied.cleanup()
+
+    @contextmanager
+    def _transaction(self, write: bool = False) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect().execution_options(drift_write=write) as connection, connection.begin():
+                if write and connection.dialect.name == "postgresql":
+                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(6074127)"))
+                yield connection
+        except exc.OperationalError as error:
+            raise UnavailableError(f"the control store {self._url} did not answer: {error.orig}") from error
+        except exc.DatabaseError as error:
+            if type(error) is not exc.DatabaseError:  # a subclass is the caller's mistake, such as a None for a key
+                raise
+            raise IntegrityError(f"the control store {self._url} is damaged: {error.orig}") from error

@@ -1,0 +1,128 @@
+"""What the tables of a control store hold, and the statements that write each row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from drift_pipeline.control.audit import GENESIS, read_record, state_digest
+from drift_pipeline.control.canonical import canonical, read_canonical
+from drift_pipeline.control.schema import audit, memory, outbox, state
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError
+
+
+@dataclass(frozen=True)
+class Record:
+    """State as it was read; `generation` counts its changes from 1. `seq` and `digest` are for `attest`."""
+
+    kind: str
+    key: str
+    body: Mapping[str, Any]
+    generation: int
+    seq: int = field(default=0, compare=False)
+    digest: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Put:
+    """New state, compare-and-set: `expected` is the generation that was read, 0 = must not exist yet."""
+
+    kind: str
+    key: str
+    body: Mapping[str, Any]
+    expected: int = 0
+
+
+@dataclass(frozen=True)
+class Message:
+    """An effect to drive outside. The id comes from what it is about, never from chance; a repeated id is ignored."""
+
+    id: str
+    topic: str
+    body: Mapping[str, Any]
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """State and outbox as they were after record `head`: each row's `seq` and the digest of what is stored."""
+
+    head: int
+    state: Mapping[tuple[str, str], tuple[int, str]]
+    outbox: Mapping[str, tuple[int, str]]
+
+
+def following(connection: sa.Connection) -> tuple[int, str]:
+    """Number and `prev` of the record to come; a damaged head is verify's business and must not stop a rollback."""
+    row = connection.execute(sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).one_or_none()
+    return (row.seq + 1, row.hash) if row else (1, GENESIS)
+
+
+def refuse_old(connection: sa.Connection, url: str) -> None:
+    """One look at the first record, which tells of which form they are."""
+    if not sa.inspect(connection).has_table(audit.name):
+        return
+    first = connection.execute(sa.select(audit.c.body).order_by(audit.c.seq).limit(1)).scalar()
+    if isinstance(first, str) and first.startswith('{"actor":') and '"wrote":{' not in first:
+        raise InputError(
+            f"{url}: an earlier drift-pipeline made this control store, whose audit does not name the state that it "
+            "wrote; adopt the models in a new home (DRIFT_HOME), and read this one with the version that made it"
+        )
+
+
+def was_written_by(record: Record, rows: Sequence[Any]) -> bool:
+    """Whether the audit record of these rows wrote it; the one after it, if any, holds it in its place."""
+    if not rows or rows[0].seq != record.seq:
+        return False
+    try:
+        by, *after = (read_record(row.body, row.hash) for row in rows)
+    except IntegrityError:
+        return False
+    whole = by.computed_hash() == by.hash and all(one.prev == by.hash for one in after)
+    return whole and by.wrote.state.get(record.kind, {}).get(record.key) == record.digest
+
+
+def put_row(connection: sa.Connection, put: Put, body: str, seq: int) -> str:
+    """The digest of what is stored."""
+    here = (state.c.kind == put.kind) & (state.c.key == put.key)
+    found = connection.execute(sa.select(state.c.generation).where(here)).scalar_one_or_none() or 0
+    if found != put.expected:
+        raise ConflictError(f"{put.kind} {put.key} is at generation {found}, not {put.expected}: read it again")
+    values = {"body": body, "generation": found + 1, "seq": seq}
+    if found:
+        connection.execute(sa.update(state).where(here).values(values))
+    else:
+        connection.execute(sa.insert(state).values(kind=put.kind, key=put.key, **values))
+    return state_digest(found + 1, body)
+
+
+def remember_row(connection: sa.Connection, put: Put) -> None:
+    """One statement for the change, so that it holds without a lock of its own."""
+    body, generation = json_of(put.body), put.expected + 1
+    if put.expected:
+        here = (memory.c.key == put.key) & (memory.c.generation == put.expected)
+        done = connection.execute(sa.update(memory).where(here).values(body=body, generation=generation)).rowcount
+    else:
+        done = connection.execute(sa.select(memory.c.key).where(memory.c.key == put.key)).first() is None
+        if done:
+            connection.execute(sa.insert(memory).values(key=put.key, body=body, generation=generation))
+    if not done:
+        raise ConflictError(f"{put.key}: somebody else ticked meanwhile, past generation {put.expected}: read it again")
+
+
+def enqueue_row(connection: sa.Connection, message: Message, body: str, seq: int) -> bool:
+    """Whether it is new."""
+    if connection.execute(sa.select(outbox.c.id).where(outbox.c.id == message.id)).first() is not None:
+        return False
+    connection.execute(sa.insert(outbox).values(id=message.id, topic=message.topic, body=body, seq=seq))
+    return True
+
+
+def record_of(row: Any) -> Record:
+    digest = state_digest(row.generation, row.body)
+    return Record(row.kind, row.key, read_canonical(row.body), row.generation, row.seq, digest)
+
+
+def json_of(body: Mapping[str, Any]) -> str:
+    return canonical(dict(body)).decode()

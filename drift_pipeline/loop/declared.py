@@ -1,0 +1,113 @@
+"""What people declare: the specs in their files, read again when a file changes; the audit tells of each change."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from drift_pipeline.control.canonical import canonical, read_canonical, sha256
+from drift_pipeline.control.checkpoints import HOME
+from drift_pipeline.control.store import ControlStore, Entry, Put
+from drift_pipeline.errors import ConflictError, DriftError
+from drift_pipeline.evidence.verification import spec_file
+from drift_pipeline.files import write_whole
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec, read_spec
+
+log = logging.getLogger(__name__)
+SPEC, POLICY = "spec", "policy"  # kinds of state
+
+
+def declared(settings: Settings, store: ControlStore, spec: ModelSpec) -> None:
+    """Note in the audit which spec of an adopted model is in force, once for each that it is changed to; its text is
+    kept beside the approvals. Forms are left out: they stay what they were at the adoption.
+    """
+    if store.get("model", spec.name) is None:
+        return
+    text = canonical(spec.model_dump(mode="json", exclude={"forms"}))
+    digest, before = sha256(text), store.get(SPEC, spec.name)
+    if before is not None and before.body["digest"] == digest:
+        return
+    write_whole(spec_file(settings, digest), text)
+    details = {"changed": _changed(settings, before.body["digest"], text)} if before else {}
+    entry = Entry("loop", "spec.changed" if before else "spec.declared", spec.name, {"spec": digest}, details)
+    with suppress(ConflictError):  # another process saw it first
+        store.commit(entry, [Put(SPEC, spec.name, {"digest": digest}, before.generation if before else 0)])
+
+
+def rules_in_force(store: ControlStore, digest: str) -> None:
+    """Note in the audit which rules decide, once for each that they are changed to."""
+    before = store.get(POLICY, HOME)
+    if before is None or before.body["digest"] != digest:
+        entry = Entry("loop", "policy.changed" if before else "policy.declared", HOME, policy_digest=digest)
+        with suppress(ConflictError):  # another process saw it first
+            store.commit(entry, [Put(POLICY, HOME, {"digest": digest}, before.generation if before else 0)])
+
+
+def _changed(settings: Settings, before: str, text: bytes) -> list[str]:
+    """The attributes that are others now."""
+    try:
+        old = read_canonical(spec_file(settings, before).read_bytes())
+    except (OSError, DriftError):
+        return []
+    new = read_canonical(text)
+    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+
+class LiveSpecs(Mapping[str, ModelSpec]):
+    """The specs of long-lived processes, by name, as their files say now: looked at once a second at most.
+
+    A file that is wrong, or gone, leaves what it said before in force, and is told in the log once. A model whose
+    folder is new is taken up as well.
+    """
+
+    _every = 1.0
+
+    def __init__(
+        self, folder: Path, specs: Mapping[str, ModelSpec], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """
+        Args:
+            folder: the models', with `NAME/defs.yaml`.
+            specs: what the files said when the process began.
+        """
+        self._folder, self._specs, self._monotonic = folder, dict(specs), monotonic
+        self._looked, self._seen = float("-inf"), dict[Path, tuple[int, int, int]]()
+
+    def __getitem__(self, name: str) -> ModelSpec:
+        self._look()
+        return self._specs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._look()
+        return iter(list(self._specs))
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def _look(self) -> None:
+        if self._monotonic() - self._looked < self._every:
+            return
+        self._looked, stamps = self._monotonic(), self._stamps()
+        for path, stamp in stamps.items():
+            if self._seen.get(path) != stamp:
+                self._read(path)
+        self._seen = stamps
+
+    def _read(self, path: Path) -> None:
+        try:
+            spec = read_spec(path)
+        except (DriftError, OSError) as error:
+            log.error("%s; what it said before is in force", error)
+            return
+        if self._specs.get(spec.name) != spec:
+            self._specs[spec.name] = spec
+
+    def _stamps(self) -> dict[Path, tuple[int, int, int]]:
+        found = {}
+        for path in sorted(self._folder.glob("*/defs.yaml")):
+            with suppress(OSError):
+                stat = path.stat()
+                found[path] = stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return found
