@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -22,7 +23,7 @@ from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
 from drift_pipeline.loop.fleet import Failed, Fleet
 from drift_pipeline.loop.home import Home
-from drift_pipeline.loop.queue import RUNNING, WANTED
+from drift_pipeline.loop.queue import WANTED
 from drift_pipeline.settings import Settings
 
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
@@ -110,7 +111,7 @@ def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequ
 def hotfixes_of(at: Home, fleet: Fleet, specs: Specs, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """The hotfixes that the models want now. Only one sensor asks: each has run keys of its own."""
     found = [record for record in at.store.find("retrain") if record.body["lane"] == HOTFIX]
-    models = {record.key.partition("/")[0] for record in found if record.body["status"] in (WANTED, RUNNING)}
+    models = {record.key.partition("/")[0] for record in found if record.body["status"] == WANTED}
     return [
         one for model in sorted(models & specs.keys()) for one in _retrains(fleet.loop(specs[model]), instance, HOTFIX)
     ]
@@ -122,9 +123,9 @@ def _retrains(loop: Loop, instance: dg.DagsterInstance, lane: str) -> Iterator[d
             yield retrain_request(loop.spec.name, body)
 
 
-def retrain_request(model: str, body: Mapping[str, str]) -> dg.RunRequest:
-    """The run of a decision. One that is taken over because its lease ran out has a key of its own."""
-    taken_over = [body["lease"]] if body["lease"] else []
+def retrain_request(model: str, body: Mapping[str, Any]) -> dg.RunRequest:
+    """The run of a decision. One that is taken over, since nothing was heard of the last, has a key of its own."""
+    taken_over = [str(body["tries"])] if body.get("tries") else []
     return dg.RunRequest(
         run_key="|".join([model, body["incident"], body["decision"], *taken_over]),
         job_name=retrain.name,
