@@ -73,10 +73,10 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
 
 
 def _due(loop: Loop) -> Iterator[str]:
-    """What the policy decided, in words."""
-    loop.catch_up()
-    if loop.pauses.in_maintenance():
+    """What the policy decided, in words. Most hours nothing is due, and no model is opened for it."""
+    if loop.deciding.due() is None or loop.pauses.in_maintenance():
         return
+    loop.catch_up()
     decided = loop.decide_schedule(loop.look())
     if decided is not None:
         yield f"{decided[0]} {decided[1].action}: {', '.join(decided[1].reasons)}"

@@ -28,6 +28,7 @@ from drift_pipeline.settings import Settings
 
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
 MOST_TOLD = 300  # letters of a reason
+TICK_S, ROLLOUT_S = 10.0, 5.0  # of an evaluation, after which no other model begins; Dagster ends one at 60 s
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
@@ -42,10 +43,13 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def loop_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """Every model's tick: profile what landed, judge it, ask the policy; then launch what was decided."""
+        """Every model's tick: profile what landed, judge it, ask the policy; then launch what was decided.
+
+        The first ones after a start, or on a machine that is full, are of as many models as there is time for.
+        """
         try:
             with FLEET.of(specs) as (_, fleet):
-                ticked = fleet.tick(inline=False)
+                ticked = fleet.tick(inline=False, seconds=TICK_S)
                 failed, requests = _failures(ticked), list[dg.RunRequest]()
                 for one in ticked:
                     if isinstance(one, Ticked):
@@ -69,7 +73,7 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
         forward or back, where evidence and approvals say so."""
         try:
             with FLEET.of(specs) as (at, fleet):
-                ticked, urgent = fleet.advance(), hotfixes_of(at, fleet, specs, context.instance)
+                ticked, urgent = fleet.advance(seconds=ROLLOUT_S), hotfixes_of(at, fleet, specs, context.instance)
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
         moved = [f"{one.model} is in {one.moved}" for one in ticked if isinstance(one, Ticked) and one.moved]

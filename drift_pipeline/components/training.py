@@ -6,7 +6,7 @@ What one asset hands to the next is in the control store and the registry, so ea
 that carries out a decision has its id as a tag, and works for that decision and no other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,20 +37,23 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
     return [make(spec) for make in made]
 
 
-def _of(spec: ModelSpec, name: str, after: str, *kinds: str) -> dict[str, Any]:
+def _asset(
+    spec: ModelSpec, name: str, after: str, *kinds: str, checks: Sequence[dg.AssetCheckSpec] = ()
+) -> Callable[[Callable[[dg.AssetExecutionContext], dg.MaterializeResult]], dg.AssetsDefinition]:
     """What the assets of the half have in common; `after` is what it depends on."""
-    return {
-        "key": dg.AssetKey([spec.name, name]),
-        "deps": [dg.AssetKey([spec.name, after])],
-        "kinds": set(kinds),
-        "owners": [spec.owner],
-        "group_name": spec.name,
-        "tags": dict([TRAINING_HALF]),
-    }
+    return dg.asset(
+        key=dg.AssetKey([spec.name, name]),
+        deps=[dg.AssetKey([spec.name, after])],
+        kinds=set(kinds),
+        check_specs=checks,
+        owners=[spec.owner],
+        group_name=spec.name,
+        tags=dict([TRAINING_HALF]),
+    )
 
 
 def _training_dataset(spec: ModelSpec) -> dg.AssetsDefinition:
-    @dg.asset(**_of(spec, "training_dataset", "telemetry", "deltalake", "opa"))
+    @_asset(spec, "training_dataset", "telemetry", "deltalake", "opa")
     def training_dataset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The labelled rows that are to train and to prove the next candidate, pinned by window and Delta version.
 
@@ -80,7 +83,7 @@ def _dataset(pinned: Assignment) -> dict[str, Any]:
 
 
 def _candidate_model(spec: ModelSpec) -> dg.AssetsDefinition:
-    @dg.asset(**_of(spec, "candidate_model", "training_dataset", "scikitlearn", "optuna"))
+    @_asset(spec, "candidate_model", "training_dataset", "scikitlearn", "optuna")
     def candidate_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """A pipeline searched by Optuna forward in time and fitted on the older rows; a bundle in the registry."""
         with loop_of(spec, context) as loop:
@@ -103,7 +106,7 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         for name in gate_names(spec)
     ]
 
-    @dg.asset(**_of(spec, "evaluation", "candidate_model", "scikitlearn"), check_specs=gates)
+    @_asset(spec, "evaluation", "candidate_model", "scikitlearn", checks=gates)
     def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The candidate held to its gates, beside the champion, on rows that neither was trained on."""
         with loop_of(spec, context) as loop:
@@ -126,7 +129,7 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
 
 
 def _registered_model(spec: ModelSpec) -> dg.AssetsDefinition:
-    @dg.asset(**_of(spec, "registered_model", "evaluation", "skops"))
+    @_asset(spec, "registered_model", "evaluation", "skops")
     def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The version that may be shipped. It reads the gates' record in the control store again, and refuses
         without it, whatever the checks in this UI say.
@@ -147,10 +150,9 @@ def _registered_model(spec: ModelSpec) -> dg.AssetsDefinition:
 def _audit_artifacts(spec: ModelSpec) -> dg.AssetsDefinition:
     key, said = dg.AssetKey([spec.name, "audit_artifacts"]), "The audit chain and every artefact it names verify."
 
-    @dg.asset(
-        **_of(spec, "audit_artifacts", "registered_model", "markdown"),
-        check_specs=[dg.AssetCheckSpec(AUDIT, asset=key, description=said)],
-    )
+    checks = [dg.AssetCheckSpec(AUDIT, asset=key, description=said)]
+
+    @_asset(spec, "audit_artifacts", "registered_model", "markdown", checks=checks)
     def audit_artifacts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The model card from facts, with the approvals that were given, valid or not; and the audit verified."""
         with loop_of(spec, context) as loop, home(context.run) as at:

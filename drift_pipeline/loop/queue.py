@@ -11,13 +11,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from drift_pipeline.clock import MINUTE, speed_of
+from drift_pipeline.clock import speed_of
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.pauses import Pauses
+from drift_pipeline.loop.retraining.working import LEASE, beat_of
 from drift_pipeline.loop.state import Retrains
 from drift_pipeline.policy.decide import Action, Trigger
 
-LEASE = 5 * MINUTE  # of the machine's time since a process at work was last heard of; then another may take over
 MOST_TRIES = 3  # processes that may come to nothing before a retrain is given up
 NORMAL, HOTFIX = "normal", "hotfix"  # lanes
 WANTED, RUNNING, PROVEN = "wanted", "running", "proven"
@@ -168,8 +168,3 @@ class Queue:
         heard = min(known, key=lambda moment: abs(now - moment))
         lapsed = abs(now - heard) >= LEASE * speed_of(self._clock)
         return heard.isoformat(timespec="seconds") if lapsed else None
-
-
-def beat_of(decision_id: str, holder: str) -> str:
-    """The name under which a holder tells that it goes on."""
-    return f"retrain/{decision_id}/{holder}"

@@ -11,7 +11,7 @@ import pytest
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import opened
-from drift_pipeline.loop.queue import LEASE
+from drift_pipeline.loop.retraining.working import LEASE
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.components.daemon import FROM_A_FOLDER, Dagster, dagster
 from drift_pipeline_tests.components.worlds import MODEL, SPEC, copied, events, records, replayed, store

@@ -9,9 +9,9 @@ import pytest
 
 from drift_pipeline.clock import HOUR, MINUTE, ManualClock
 from drift_pipeline.errors import ConflictError, InputError, UnavailableError
-from drift_pipeline.loop.queue import LEASE, MOST_TRIES, beat_of
+from drift_pipeline.loop.queue import MOST_TRIES
 from drift_pipeline.loop.retraining import working as at_work
-from drift_pipeline.loop.retraining.working import working
+from drift_pipeline.loop.retraining.working import LEASE, beat_of, working
 from drift_pipeline.policy.decide import Trigger
 from drift_pipeline_tests.test_live import wanted
 from drift_pipeline_tests.test_loop import World, twin

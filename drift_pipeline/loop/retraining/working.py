@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 
-from drift_pipeline.clock import speed_of
+from drift_pipeline.clock import MINUTE, speed_of
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop.context import Context
-from drift_pipeline.loop.queue import LEASE, beat_of
 from drift_pipeline.loop.retraining.trainings import Trainings
 
+LEASE = 5 * MINUTE  # of the machine's time since a process at work was last heard of; then another may take over
 BEAT = LEASE / 5
 _LOOK_S = 5.0  # a clock that was set back is told by, soon
 
@@ -40,3 +40,8 @@ def _tell(at: Context, name: str, stop: Event) -> None:
             with suppress(DriftError):  # a store that is locked for a while: the lease is several beats long
                 at.ledger.beat(name)
                 told = now
+
+
+def beat_of(decision_id: str, holder: str) -> str:
+    """The name under which a holder tells that it goes on."""
+    return f"retrain/{decision_id}/{holder}"
