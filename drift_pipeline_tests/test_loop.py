@@ -317,7 +317,7 @@ def test_too_few_rows_to_prove_on_are_no_training_and_the_reason_is_audited(tmp_
         refused = world.records()[-1]
         assert refused.event == "training.refused"
         assert refused.details["decision"] == "fraud-7"
-        assert "are too few" in refused.details["because"]
+        assert "are too few: 500 unseen ones are to prove, and retrain.min_rows 3,300" in refused.details["because"]
     finally:
         world.store.close()
 

@@ -19,6 +19,10 @@ from drift_pipeline.policy.engines import PolicyEngine
 
 MONTH = 30 * DAY
 TRAINS = (Action.RETRAIN, Action.HOTFIX_RETRAIN)
+NO_CANARY = (
+    "another system answers: what is retrained is scored in the shadow, but its canary is sent nothing and ends at the "
+    "rollout's deadline, unless requests go through the gateway by then"
+)
 
 
 class Deciding:
@@ -60,7 +64,10 @@ class Deciding:
         self._memory.decided = said
         self._at.ledger.commit(
             "decision.made",
-            _told(decision_id, decision, facts, reason),
+            {
+                **_told(decision_id, decision, facts, reason),
+                **({"note": NO_CANARY} if decision.action in TRAINS and monitor.champion.recorded else {}),
+            },
             puts={**puts, **(also or {})},
             actor=actor,
             policy_digest=decision.policy_digest,

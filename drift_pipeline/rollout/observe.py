@@ -35,7 +35,8 @@ def observe(
     baseline beside it. Without a spec nobody asks for latency and decisions.
     """
     window = Window(status.evidence_since, max(status.evidence_since, now))
-    served, mirrored = lake.read("predictions", window), lake.read("shadow", window)
+    asked = ("_version", "_score", "_route", "_latency_ms", *(spec.protected if spec else ()))
+    served, mirrored = (lake.read(table, window, columns=asked) for table in ("predictions", "shadow"))
     if served.is_empty() or mirrored.is_empty():
         return Observations(0, 0, 0, performance=performance)
     elsewhere = pl.col("_route").eq_missing(EXTERNAL)
@@ -49,7 +50,7 @@ def observe(
     by_champion = both.filter(pl.col("_version") == champion)
     canary = status.phase is Phase.CANARY
     rows = served.filter(pl.col("_version") == candidate) if canary else by_candidate
-    known = lake.read("outcomes", window)
+    known = lake.read("outcomes", window, columns=("_label",))
     known = (_NO_OUTCOMES if known.is_empty() else known).select("_id", "_label")
     scored = by_candidate.join(by_champion, on="_id", suffix="_champion").sort("_id")
     pairs = scored.join(known, on="_id").sort("_id")

@@ -6,7 +6,7 @@ and a producer that needs them on disk (to commit its offset) calls `flush`.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -131,12 +131,16 @@ class Lake:
         handle = self._handle(table)
         return -1 if handle is None else handle.version()
 
-    def read(self, table: Table, window: Window, version: int | None = None) -> pl.DataFrame:
+    def read(
+        self, table: Table, window: Window, version: int | None = None, columns: Collection[str] = ()
+    ) -> pl.DataFrame:
         """Rows with their time (`_time` or `_observed_at`) in the window, in order of time and then id.
 
         Args:
             version: the table as it was then, as `version` told it; None = as it is now, with what still waits.
+            columns: those that are wanted beside time and id, where the table has them; none = all.
         """
+        wanted = {*columns, _TIME[table], "_id"} if columns else set[str]()
         column = pl.col(_TIME[table])
         inside = (column >= window.start) & (column < window.end)
         waiting = self._waiting[table] if version is None else []
@@ -144,7 +148,9 @@ class Lake:
         handle = self._handle(table) if version is None else self._at(table, version)
         if handle is not None and (files := handle.file_uris(file_pruning_predicate=_days(window))):
             paths = [unquote(file) for file in files]
-            frames.insert(0, _read(paths).drop(_BATCH, strict=False).filter(inside))
+            frames.insert(0, _read(paths, wanted).drop(_BATCH, strict=False).filter(inside))
+        if wanted:
+            frames = [frame.select(name for name in frame.columns if name in wanted) for frame in frames]
         return self._in_order(table, frames)
 
     def last_batch(self, table: Table) -> int:
@@ -319,8 +325,10 @@ def _numbered(part: pl.DataFrame, batch: int) -> pl.DataFrame:
     return part.with_columns(pl.lit(batch, dtype=pl.Int64).alias(_BATCH))
 
 
-def _read(files: list[str]) -> pl.DataFrame:
-    return pl.read_parquet(files, hive_partitioning=False, glob=False)
+def _read(files: list[str], columns: Collection[str] = ()) -> pl.DataFrame:
+    """Rows of Parquet files; of the columns only those that are named, if any is: no other is read from the disk."""
+    scan = pl.scan_parquet(files, hive_partitioning=False, glob=False)
+    return scan.select(name for name in scan.collect_schema() if not columns or name in columns).collect()
 
 
 def _touches(times: pl.Series, window: Window) -> bool:

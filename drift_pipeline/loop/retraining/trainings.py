@@ -104,6 +104,7 @@ class Trainings:
 
     def refuse(self, decision_id: str, why: str, done: Retrains) -> None:
         """Nothing comes of the decision, and everybody may know."""
+        self.context.progress(f"{decision_id}: nothing is trained: {why}")
         puts = {"retrains": done.to_json(), **self.ended(decision_id, "refused")}
         self.context.ledger.commit("training.refused", {"decision": decision_id, "because": why}, puts=puts)
 
