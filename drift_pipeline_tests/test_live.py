@@ -154,6 +154,21 @@ def test_ticks_that_each_are_a_process_of_their_own_keep_the_profiles(world: Wor
     assert [rows.height for rows, _ in read] == [0, 0]
 
 
+def test_a_tick_builds_no_pipeline_and_a_bundle_of_other_bytes_fails_it_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Building one takes longer than all else of a model's first tick."""
+    training = world.proven()
+    world.loop.release(training.digest)
+    day(world)
+    with monkeypatch.context() as patch:
+        patch.setattr("drift_pipeline.loop.state.load_pipeline", lambda _: pytest.fail("a pipeline was built"))
+        assert twin(world).tick(inline=False).verdict is not None
+    (world.registry / training.digest[7:9] / training.digest[7:] / "model.skops").write_bytes(b"other")
+    with pytest.raises(IntegrityError, match="is not the file that was registered"):
+        twin(world).tick(inline=False)
+
+
 # claims
 
 
