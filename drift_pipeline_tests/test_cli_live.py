@@ -18,6 +18,7 @@ from drift_pipeline.serving.app import make_app
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, START, synthetic_history
+from drift_pipeline_tests.components.worlds import records
 from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.serving.worlds import listening, until
 
@@ -101,6 +102,15 @@ def test_an_external_model_is_watched_by_its_scores_and_has_nothing_to_go_back_t
     assert (back.code, "hand the traffic back" in back.err) == (2, True)
 
 
+def test_of_an_external_model_it_is_said_before_a_training_that_its_canary_is_sent_nothing(place: Path) -> None:
+    adopted = drift("adopt", MODEL, "--data", place / "history.parquet", "--external")
+    asked = drift("retrain", MODEL, "--reason", "a new catalogue")
+    for said in (adopted.out, asked.out):
+        assert "another system answers: what is retrained is scored in the shadow, but its canary is sent " in said
+    (decided,) = (record for record in records(place / "home") if record.event == "decision.made")
+    assert decided.details["note"].startswith("another system answers")
+
+
 def test_a_bundle_that_was_trained_elsewhere_answers_as_version_1(place: Path) -> None:
     ended = drift("adopt", MODEL, "--data", place / "history.parquet")
     assert ended.code == 0
@@ -116,6 +126,7 @@ def test_a_bundle_that_was_trained_elsewhere_answers_as_version_1(place: Path) -
 
 
 def test_tick_and_status_tell_how_a_model_stands(adopted: Path) -> None:
+    assert "no tick yet" in drift("status").out.splitlines()[1]
     ticked = drift("tick")
     assert (ticked.code, ticked.out.split()[:2]) == (0, [f"{MODEL}:", "INCONCLUSIVE"])
     shown = drift("status").out.splitlines()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from drift_pipeline.clock import DAY, HOUR, Window
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.loop import operating
-from drift_pipeline.loop.queue import HOTFIX, LEASE, NORMAL
+from drift_pipeline.loop.queue import HOTFIX, NORMAL
 from drift_pipeline.loop.releasing import advancing
 from drift_pipeline.loop.status import standings
 from drift_pipeline.policy.decide import Action, Trigger
@@ -155,6 +154,21 @@ def test_ticks_that_each_are_a_process_of_their_own_keep_the_profiles(world: Wor
     assert [rows.height for rows, _ in read] == [0, 0]
 
 
+def test_a_tick_builds_no_pipeline_and_a_bundle_of_other_bytes_fails_it_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Building one takes longer than all else of a model's first tick."""
+    training = world.proven()
+    world.loop.release(training.digest)
+    day(world)
+    with monkeypatch.context() as patch:
+        patch.setattr("drift_pipeline.loop.state.load_pipeline", lambda _: pytest.fail("a pipeline was built"))
+        assert twin(world).tick(inline=False).verdict is not None
+    (world.registry / training.digest[7:9] / training.digest[7:] / "model.skops").write_bytes(b"other")
+    with pytest.raises(IntegrityError, match="is not the file that was registered"):
+        twin(world).tick(inline=False)
+
+
 # claims
 
 
@@ -172,39 +186,15 @@ def test_a_wanted_retrain_is_claimed_once(world: World) -> None:
     world.day()
     decision = wanted(world)
     assert [body["decision"] for body in world.loop.queue.wanted()] == [decision]
-    assert twin(world).queue.claim(decision)
-    assert not twin(world).queue.claim(decision)
+    assert twin(world).queue.claim(decision, "first")
+    assert not twin(world).queue.claim(decision, "second")
     assert world.loop.queue.wanted() == []
-
-
-def test_a_retrain_whose_process_died_is_taken_over_when_its_lease_is_out(world: World) -> None:
-    world.day()
-    decision = wanted(world)
-    assert twin(world).queue.claim(decision)
-    world.clock.advance_to(world.clock.now() + LEASE - timedelta(seconds=1))
-    assert not world.loop.queue.claim(decision)
-    world.clock.advance_to(world.clock.now() + timedelta(seconds=1))
-    assert [body["decision"] for body in world.loop.queue.wanted()] == [decision]
-    assert world.loop.queue.claim(decision)
-
-
-def test_a_run_that_is_tried_again_has_its_lease_anew_unless_it_was_given_up(world: World) -> None:
-    world.day()
-    decision = wanted(world)
-    assert not world.loop.queue.renew(decision)
-    assert world.loop.queue.claim(decision)
-    world.clock.advance_to(world.clock.now() + LEASE - timedelta(seconds=1))
-    assert world.loop.queue.renew(decision)
-    world.clock.advance_to(world.clock.now() + timedelta(seconds=1))
-    assert not twin(world).queue.claim(decision)
-    world.loop.queue.give_up(decision, "cancelled")
-    assert not world.loop.queue.renew(decision)
 
 
 def test_a_failed_run_is_given_up_and_paged(world: World) -> None:
     world.day()
     decision = wanted(world)
-    world.loop.queue.claim(decision)
+    world.loop.queue.claim(decision, "first")
     world.loop.queue.give_up(decision, "out of memory")
     assert world.loop.queue.wanted() == []
     world.loop.deliver()
@@ -233,7 +223,7 @@ def test_what_was_wanted_before_a_pause_waits_for_its_end_and_a_hotfix_does_not(
 
 def test_a_hotfix_does_not_wait_for_a_long_retrain(world: World) -> None:
     report = world.day()
-    assert twin(world).queue.claim(wanted(world))
+    assert twin(world).queue.claim(wanted(world), "first")
     deciding, monitor = world.loop.deciding, world.loop.monitor
     facts = {trigger: deciding.facts(trigger, report, monitor).retrain.running for trigger in Trigger}
     assert facts == {Trigger.DRIFT: True, Trigger.SCHEDULE: True, Trigger.OPERATOR: True, Trigger.HOTFIX: False}

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from drift_pipeline import loop as module
-from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
+from drift_pipeline.clock import DAY, HOUR, Clock, ManualClock, Window
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
 from drift_pipeline.detection.judging.monitor import Monitor
@@ -318,7 +318,7 @@ def test_too_few_rows_to_prove_on_are_no_training_and_the_reason_is_audited(tmp_
         refused = world.records()[-1]
         assert refused.event == "training.refused"
         assert refused.details["decision"] == "fraud-7"
-        assert "are too few" in refused.details["because"]
+        assert "are too few: 500 unseen ones are to prove, and retrain.min_rows 3,300" in refused.details["because"]
     finally:
         world.store.close()
 
@@ -381,12 +381,12 @@ def test_each_time_that_nothing_can_be_judged_is_paged_also_after_an_incident(
 # resumed from the store
 
 
-def twin(world: World) -> Loop:
-    """A loop of another process: it knows nothing but what the backends hold."""
+def twin(world: World, clock: Clock | None = None) -> Loop:
+    """A loop of another process, with a clock of its own: it knows nothing but what the backends hold."""
     backends = Backends(world.lake, world.store, LocalRegistry(world.registry), world.policy, world.pager)
     keys = {signer.key_id: signer.public for signer in (world.trainer, world.approver)}
     trust = Trust(world.gitops, REPLAY, lambda: keys, world.trainer.key_id)
-    made = Loop(world.spec, backends, trust, world.clock, step=DAY, seed=0)
+    made = Loop(world.spec, backends, trust, clock or world.clock, step=DAY, seed=0)
     made.resume()
     return made
 

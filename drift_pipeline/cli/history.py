@@ -192,6 +192,8 @@ def _told(summary: dict[str, Any], out: Path) -> str:
         f"trainings   {len(summary['retrains'])}, of them {summary['rejected_candidates']} rejected; "
         f"promotions {summary['promotions']}, rollbacks {summary['rollbacks']}",
     ]
+    if (refused := summary["refused_trainings"])["count"]:
+        lines.append(f"not trained {refused['count']} of the decisions; the last: {refused['last']}")
     if summary["last"]:
         lines.append(f"at the end  {told_verdict(summary['last'])}")
         lines += [f"  waits     {line}" for line in told_waiting(summary["last"]["not_judged"])]

@@ -49,6 +49,7 @@ def adopt(
     traffic back to what serves it now.
     """
     from drift_pipeline.loop.adopting import adopt as take
+    from drift_pipeline.loop.deciding import NO_CANARY
     from drift_pipeline.loop.home import model_of, opened
     from drift_pipeline.telemetry.history import read_history
 
@@ -71,7 +72,7 @@ def adopt(
     else:
         for note in history.notes:
             click.echo(f"note      {note}", err=True)
-        back = "; rollback hands the traffic back to what serves it now" if external else ""
+        back = f"; rollback hands the traffic back to what serves it now; {NO_CANARY}" if external else ""
         click.echo(f"{model}: {served} is watched from now on, against {rows:,} rows{back}")
         for line in prospects:
             click.echo(f"{model}: {line}")

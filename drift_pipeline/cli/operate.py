@@ -43,12 +43,14 @@ def _say(model: str, words: str, as_json: bool, **told: Any) -> int:
 
 def _retrain(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, *, hotfix: bool) -> int:
     from drift_pipeline.loop import operating
+    from drift_pipeline.loop.deciding import NO_CANARY
     from drift_pipeline.policy.decide import Action
 
     with _loop(model, home, actor) as (loop, who):
         decision_id, decision = operating.retrain(loop, who, reason, hotfix=hotfix)
+        elsewhere = f"; {NO_CANARY}" if loop.monitor.champion.recorded else ""
     agreed = decision.action in (Action.RETRAIN, Action.HOTFIX_RETRAIN)
-    then = "; the sensor, or drift tick, runs it" if agreed else ""
+    then = f"; the sensor, or drift tick, runs it{elsewhere}" if agreed else ""
     _say(
         model,
         f"{decision_id} {decision.action}: {'; '.join(decision.reasons)}{then}",
@@ -259,6 +261,7 @@ def _beneath(one: Any) -> Iterator[str]:
 
 def _row(one: Any, now: datetime) -> tuple[str, ...]:
     from drift_pipeline.detection.judging.verdict import told_verdict
+    from drift_pipeline.loop.status import NOT_ADOPTED
 
     age = one.age(now)
     beat = "" if age is None else f"{format_duration(timedelta(seconds=round(age.total_seconds())))} ago"
@@ -270,6 +273,8 @@ def _row(one: Any, now: datetime) -> tuple[str, ...]:
     ]
     who = f" ({one.acknowledged_by})" if one.acknowledged_by else ""
     verdict = told_verdict({"verdict": one.verdict, "judged": one.judged, "configured": one.configured})
+    if not one.verdict and one.champion != NOT_ADOPTED:
+        verdict = "no tick yet"
     return one.model, one.champion, verdict, beat, one.incident + who, "; ".join(filter(None, told))
 
 

@@ -6,23 +6,25 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import Field
 
+from drift_pipeline.clock import HOUR
 from drift_pipeline.components.home import actor_of, home
 from drift_pipeline.components.lanes import FAST, LANE, NORMAL, SUBMIT
 from drift_pipeline.components.training import TRAINING_HALF
 from drift_pipeline.errors import DriftError, InputError
 from drift_pipeline.loop import Loop, operating
 from drift_pipeline.loop.home import model_of, models_of
-from drift_pipeline.loop.queue import LEASE
 from drift_pipeline.loop.retention import past_retention, retain
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
+
+LONGEST = 6 * HOUR  # that a retrain may take
 
 retrain = dg.define_asset_job(
     "retrain",
     selection=dg.AssetSelection.tag(*TRAINING_HALF),
     description="One model's training half for one decision of the policy. The sensors launch it with that model's "
     "assets; to ask for a retrain by hand, launch retrain_now or materialise training_dataset.",
-    tags={"dagster/max_retries": "2", "dagster/max_runtime": str(int(LEASE.total_seconds()))},
+    tags={"dagster/max_retries": "2", "dagster/max_runtime": str(int(LONGEST.total_seconds()))},
 )
 
 

@@ -23,7 +23,7 @@ LANE = "drift/lane"
 RETRAIN = "drift/retrain"  # one at a time for each value: the model
 PRIORITY = "dagster/priority"
 NORMAL, HOTFIX = "normal", "hotfix"
-NICE = 10
+NICE, NICE_NORMAL = 5, 15  # of every run, and of one in the normal lane; ticks, gateway and capture are at 0
 FAST = {LANE: "fast", PRIORITY: "20", "dagster/max_runtime": "600"}
 SUBMIT = {**FAST, LANE: "submit", PRIORITY: "5"}
 _TRAINS = frozenset({"training_dataset", "candidate_model"})
@@ -45,10 +45,15 @@ def lacking_tags(run: dg.DagsterRun) -> Mapping[str, str]:
     return {name: value for name, value in tags.items() if name not in run.tags}
 
 
-def give_way(run: dg.DagsterRun) -> None:
-    """In a worker of a normal run: seven of them on a small machine must not hold up ticks, hotfixes and people."""
-    if run.tags.get(LANE) == NORMAL and multiprocessing.parent_process() is not None:
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)  # of this thread, and of those that it begins from now on
+def give_way(run: dg.DagsterRun | None = None) -> None:
+    """In a worker: runs must not hold up ticks, requests and capture, nor those of the normal lane hotfixes and people.
+
+    Before the run is known, while the models' code is loaded, any gives way a little: niceness only ever grows.
+    """
+    if multiprocessing.parent_process() is not None:
+        nice = NICE_NORMAL if run is not None and run.tags.get(LANE) == NORMAL else NICE
+        # of this thread, and of those that it begins from now on
+        os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 class LanedRunCoordinator(QueuedRunCoordinator[dg.DagsterInstance]):

@@ -1,5 +1,6 @@
 """Schedules, each one for all models: the retrain that a spec's calendar says is due, and yesterday's reports."""
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ from drift_pipeline.components.home import FLEET, Specs
 from drift_pipeline.components.jobs import retention, retrain
 from drift_pipeline.components.lanes import LANE, MODEL, NORMAL
 from drift_pipeline.components.monitoring import MONITORING
-from drift_pipeline.components.sensors import NONE_ADOPTED
+from drift_pipeline.components.sensors import NONE_ADOPTED, TICK_S
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop
 from drift_pipeline.spec import ModelSpec
@@ -22,22 +23,22 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
 
     @dg.schedule(
         job=retrain,
-        cron_schedule="5 * * * *",
+        cron_schedule="*/10 * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def retrain_when_due(context: dg.ScheduleEvaluationContext) -> dg.SkipReason:
         """Ask the policy for each model whose `retrain.cron` came due, once for each time.
 
-        One schedule looks at every model each hour: a hundred schedules would be a hundred evaluations to keep alive,
-        and what came due while the daemon was down is caught up. What the policy agrees to is wanted, and loop_tick
-        launches it: two that launch would launch twice.
+        One schedule looks at every model: a hundred schedules would be a hundred evaluations to keep alive, and what
+        came due while the daemon was down, or finds no time now, is caught up. What the policy agrees to is wanted, and
+        loop_tick launches it: two that launch would launch twice.
         """
-        told = list[str]()
+        told, ended = list[str](), time.monotonic() + TICK_S
         try:
             with FLEET.of(specs) as (at, fleet):
                 for spec in specs.values():
-                    if at.store.get("model", spec.name) is not None:
+                    if time.monotonic() < ended and at.store.get("model", spec.name) is not None:
                         try:
                             told += _due(fleet.loop(spec))
                         except Exception as error:  # the edge between models, as in the fleet
@@ -73,10 +74,10 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
 
 
 def _due(loop: Loop) -> Iterator[str]:
-    """What the policy decided, in words."""
-    loop.catch_up()
-    if loop.pauses.in_maintenance():
+    """What the policy decided, in words. Most hours nothing is due, and no model is opened for it."""
+    if loop.deciding.due() is None or loop.pauses.in_maintenance():
         return
+    loop.catch_up()
     decided = loop.decide_schedule(loop.look())
     if decided is not None:
         yield f"{decided[0]} {decided[1].action}: {', '.join(decided[1].reasons)}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -22,11 +23,12 @@ from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
 from drift_pipeline.loop.fleet import Failed, Fleet
 from drift_pipeline.loop.home import Home
-from drift_pipeline.loop.queue import RUNNING, WANTED
+from drift_pipeline.loop.queue import WANTED
 from drift_pipeline.settings import Settings
 
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
 MOST_TOLD = 300  # letters of a reason
+TICK_S, ROLLOUT_S = 10.0, 5.0  # of an evaluation, after which no other model begins; Dagster ends one at 60 s
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
@@ -41,10 +43,13 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def loop_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """Every model's tick: profile what landed, judge it, ask the policy; then launch what was decided."""
+        """Every model's tick: profile what landed, judge it, ask the policy; then launch what was decided.
+
+        The first ones after a start, or on a machine that is full, are of as many models as there is time for.
+        """
         try:
             with FLEET.of(specs) as (_, fleet):
-                ticked = fleet.tick(inline=False)
+                ticked = fleet.tick(inline=False, seconds=TICK_S)
                 failed, requests = _failures(ticked), list[dg.RunRequest]()
                 for one in ticked:
                     if isinstance(one, Ticked):
@@ -68,7 +73,7 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
         forward or back, where evidence and approvals say so."""
         try:
             with FLEET.of(specs) as (at, fleet):
-                ticked, urgent = fleet.advance(), hotfixes_of(at, fleet, specs, context.instance)
+                ticked, urgent = fleet.advance(seconds=ROLLOUT_S), hotfixes_of(at, fleet, specs, context.instance)
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
         moved = [f"{one.model} is in {one.moved}" for one in ticked if isinstance(one, Ticked) and one.moved]
@@ -110,7 +115,7 @@ def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequ
 def hotfixes_of(at: Home, fleet: Fleet, specs: Specs, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """The hotfixes that the models want now. Only one sensor asks: each has run keys of its own."""
     found = [record for record in at.store.find("retrain") if record.body["lane"] == HOTFIX]
-    models = {record.key.partition("/")[0] for record in found if record.body["status"] in (WANTED, RUNNING)}
+    models = {record.key.partition("/")[0] for record in found if record.body["status"] == WANTED}
     return [
         one for model in sorted(models & specs.keys()) for one in _retrains(fleet.loop(specs[model]), instance, HOTFIX)
     ]
@@ -122,9 +127,9 @@ def _retrains(loop: Loop, instance: dg.DagsterInstance, lane: str) -> Iterator[d
             yield retrain_request(loop.spec.name, body)
 
 
-def retrain_request(model: str, body: Mapping[str, str]) -> dg.RunRequest:
-    """The run of a decision. One that is taken over because its lease ran out has a key of its own."""
-    taken_over = [body["lease"]] if body["lease"] else []
+def retrain_request(model: str, body: Mapping[str, Any]) -> dg.RunRequest:
+    """The run of a decision. One that is taken over, since nothing was heard of the last, has a key of its own."""
+    taken_over = [str(body["tries"])] if body.get("tries") else []
     return dg.RunRequest(
         run_key="|".join([model, body["incident"], body["decision"], *taken_over]),
         job_name=retrain.name,

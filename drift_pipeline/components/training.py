@@ -6,7 +6,8 @@ What one asset hands to the next is in the control store and the registry, so ea
 that carries out a decision has its id as a tag, and works for that decision and no other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -18,8 +19,9 @@ from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import verify_home
-from drift_pipeline.loop import Loop, operating
+from drift_pipeline.loop import Assignment, Loop, operating
 from drift_pipeline.loop.releasing.starting import register
+from drift_pipeline.loop.retraining.working import working
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -31,20 +33,27 @@ AUDIT = "audit_chain"
 
 def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
     """All five, unpartitioned: a training looks back over many days."""
-    owners, group, kpi = [spec.owner], spec.name, performance_of(spec).kpi
-    half = dict([TRAINING_HALF])
+    made = (_training_dataset, _candidate_model, _evaluation, _registered_model, _audit_artifacts)
+    return [make(spec) for make in made]
 
-    def key(name: str) -> dg.AssetKey:
-        return dg.AssetKey([spec.name, name])
 
-    @dg.asset(
-        key=key("training_dataset"),
-        deps=[key("telemetry")],
-        kinds={"deltalake", "opa"},
-        owners=owners,
-        group_name=group,
-        tags=half,
+def _asset(
+    spec: ModelSpec, name: str, after: str, *kinds: str, checks: Sequence[dg.AssetCheckSpec] = ()
+) -> Callable[[Callable[[dg.AssetExecutionContext], dg.MaterializeResult]], dg.AssetsDefinition]:
+    """What the assets of the half have in common; `after` is what it depends on."""
+    return dg.asset(
+        key=dg.AssetKey([spec.name, name]),
+        deps=[dg.AssetKey([spec.name, after])],
+        kinds=set(kinds),
+        check_specs=checks,
+        owners=[spec.owner],
+        group_name=spec.name,
+        tags=dict([TRAINING_HALF]),
     )
+
+
+def _training_dataset(spec: ModelSpec) -> dg.AssetsDefinition:
+    @_asset(spec, "training_dataset", "telemetry", "deltalake", "opa")
     def training_dataset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The labelled rows that are to train and to prove the next candidate, pinned by window and Delta version.
 
@@ -53,55 +62,57 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
         with loop_of(spec, context) as loop:
             decision_id = tags_of(context).get(DECISION) or _asked(loop, actor_of(context))
             _claim(context, loop, decision_id)
-            pinned = loop.pin(decision_id, loop.look())
+            with working(loop.trainings, decision_id, context.run.run_id):
+                pinned = loop.pin(decision_id, loop.look())
             if pinned is None:
                 raise InputError("no training: the reason is in the audit record training.refused")
-        return dg.MaterializeResult(
-            metadata={
-                "version": pinned.version,
-                "decision": decision_id,
-                "dagster/row_count": pinned.rows,
-                "rows_that_prove": pinned.block_rows,
-                "proven_from": pinned.block_from.isoformat(),
-                **{f"delta_version_{table}": version for table, version in pinned.versions.items()},
-            }
-        )
+        return dg.MaterializeResult(metadata=_dataset(pinned))
 
-    @dg.asset(
-        key=key("candidate_model"),
-        deps=[training_dataset],
-        kinds={"scikitlearn", "optuna"},
-        owners=owners,
-        group_name=group,
-        tags=half,
-    )
+    return training_dataset
+
+
+def _dataset(pinned: Assignment) -> dict[str, Any]:
+    return {
+        "version": pinned.version,
+        "decision": pinned.decision,
+        "dagster/row_count": pinned.rows,
+        "rows_that_prove": pinned.block_rows,
+        "proven_from": pinned.block_from.isoformat(),
+        **{f"delta_version_{table}": version for table, version in pinned.versions.items()},
+    }
+
+
+def _candidate_model(spec: ModelSpec) -> dg.AssetsDefinition:
+    @_asset(spec, "candidate_model", "training_dataset", "scikitlearn", "optuna")
     def candidate_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """A pipeline searched by Optuna forward in time and fitted on the older rows; a bundle in the registry."""
         with loop_of(spec, context) as loop:
             pinned = loop.trainings.pinned(tags_of(context).get(DECISION))
-            trained = loop.fit(pinned)
+            with _going_on(context, loop, pinned.decision):
+                trained = loop.fit(pinned)
             if trained is None or trained.digest is None:
                 raise InputError("nothing was trained: the reason is in the audit record training.refused")
             record = loop.trainings.candidate(trained.digest)
         cost = {f"cost_{name}": value for name, value in record["cost"].items()}
         return dg.MaterializeResult(metadata={"version": trained.version, "bundle": trained.digest, **cost})
 
-    @dg.asset(
-        key=key("evaluation"),
-        deps=[candidate_model],
-        kinds={"scikitlearn"},
-        check_specs=[
-            dg.AssetCheckSpec(name, asset=key("evaluation"), blocking=True, description=f"The gate {name} passed.")
-            for name in gate_names(spec)
-        ],
-        owners=owners,
-        group_name=group,
-        tags=half,
-    )
+    return candidate_model
+
+
+def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
+    key, kpi = dg.AssetKey([spec.name, "evaluation"]), performance_of(spec).kpi
+    gates = [
+        dg.AssetCheckSpec(name, asset=key, blocking=True, description=f"The gate {name} passed.")
+        for name in gate_names(spec)
+    ]
+
+    @_asset(spec, "evaluation", "candidate_model", "scikitlearn", checks=gates)
     def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The candidate held to its gates, beside the champion, on rows that neither was trained on."""
         with loop_of(spec, context) as loop:
-            training = loop.prove(loop.trainings.pinned(tags_of(context).get(DECISION)))
+            pinned = loop.trainings.pinned(tags_of(context).get(DECISION))
+            with _going_on(context, loop, pinned.decision):
+                training = loop.prove(pinned)
             record = loop.trainings.candidate(training.digest)
         return dg.MaterializeResult(
             metadata={
@@ -114,9 +125,11 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
             check_results=[_checked(result) for result in record["results"]],
         )
 
-    @dg.asset(
-        key=key("registered_model"), deps=[evaluation], kinds={"skops"}, owners=owners, group_name=group, tags=half
-    )
+    return evaluation
+
+
+def _registered_model(spec: ModelSpec) -> dg.AssetsDefinition:
+    @_asset(spec, "registered_model", "evaluation", "skops")
     def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The version that may be shipped. It reads the gates' record in the control store again, and refuses
         without it, whatever the checks in this UI say.
@@ -131,29 +144,24 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
             }
         )
 
-    @dg.asset(
-        key=key("audit_artifacts"),
-        deps=[registered_model],
-        kinds={"markdown"},
-        check_specs=[
-            dg.AssetCheckSpec(
-                AUDIT, asset=key("audit_artifacts"), description="The audit chain and every artefact it names verify."
-            )
-        ],
-        owners=owners,
-        group_name=group,
-        tags=half,
-    )
+    return registered_model
+
+
+def _audit_artifacts(spec: ModelSpec) -> dg.AssetsDefinition:
+    key, said = dg.AssetKey([spec.name, "audit_artifacts"]), "The audit chain and every artefact it names verify."
+
+    checks = [dg.AssetCheckSpec(AUDIT, asset=key, description=said)]
+
+    @_asset(spec, "audit_artifacts", "registered_model", "markdown", checks=checks)
     def audit_artifacts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The model card from facts, with the approvals that were given, valid or not; and the audit verified."""
         with loop_of(spec, context) as loop, home(context.run) as at:
             digest = register(loop.rollouts, loop.trainings.trained(tags_of(context).get(DECISION))).digest
             made = write_documents(Settings(), at.store, at.registry, loop.spec, digest, loop.clock.now())
             audited = verify_home(Settings())
-        markdown = (made.folder / "card.md").read_text(encoding="utf-8")
         return dg.MaterializeResult(
             metadata={
-                "card": dg.MetadataValue.md(markdown),
+                "card": dg.MetadataValue.md((made.folder / "card.md").read_text(encoding="utf-8")),
                 "page": dg.MetadataValue.path((made.folder / "card.html").absolute()),
                 "status": made.card.status,
                 **{f"sha256_{name.replace('.', '_')}": digest for name, digest in made.files.items()},
@@ -168,7 +176,7 @@ def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
             ],
         )
 
-    return [training_dataset, candidate_model, evaluation, registered_model, audit_artifacts]
+    return audit_artifacts
 
 
 def _asked(loop: Loop, actor: str) -> str:
@@ -179,13 +187,30 @@ def _asked(loop: Loop, actor: str) -> str:
     return decision_id
 
 
+@contextmanager
+def _going_on(context: dg.AssetExecutionContext, loop: Loop, decision_id: str) -> Iterator[None]:
+    """The next step of what a run claimed, this one or one before it; of what has ended already, only a look."""
+    if not loop.queue.open(decision_id):
+        yield
+        return
+    _claim(context, loop, decision_id)
+    with working(loop.trainings, decision_id, context.run.run_id):
+        yield
+
+
 def _claim(context: dg.AssetExecutionContext, loop: Loop, decision_id: str) -> None:
-    """Take the decision for this run; a retry of the run that took it, which has its tags, goes on with a new lease."""
-    ours = tags_of(context).get(CLAIMED) == decision_id
-    if not (loop.queue.renew(decision_id) if ours else loop.queue.claim(decision_id)):
+    """Take the decision for this run; or go on with what a run that is over took: one that this retries, and so has its
+    tags, or one whose assets were materialised by hand up to here."""
+    again = tags_of(context).get(CLAIMED) == decision_id or _is_over(context, loop.queue.holder(decision_id))
+    if not loop.queue.claim(decision_id, context.run.run_id, again=again):
         raise InputError(f"{decision_id} is another run's, or done; {loop.spec.name}'s audit tells whose")
     tags = {MODEL: loop.spec.name, DECISION: decision_id, CLAIMED: decision_id}
     context.instance.add_run_tags(context.run.run_id, tags)
+
+
+def _is_over(context: dg.AssetExecutionContext, holder: str) -> bool:
+    run = context.instance.get_run_by_id(holder) if holder else None
+    return run is not None and run.is_finished
 
 
 def gate_names(spec: ModelSpec) -> list[str]:

@@ -19,6 +19,10 @@ from drift_pipeline.policy.engines import PolicyEngine
 
 MONTH = 30 * DAY
 TRAINS = (Action.RETRAIN, Action.HOTFIX_RETRAIN)
+NO_CANARY = (
+    "another system answers: what is retrained is scored in the shadow, but its canary is sent nothing and ends at the "
+    "rollout's deadline, unless requests go through the gateway by then"
+)
 
 
 class Deciding:
@@ -60,7 +64,10 @@ class Deciding:
         self._memory.decided = said
         self._at.ledger.commit(
             "decision.made",
-            _told(decision_id, decision, facts, reason),
+            {
+                **_told(decision_id, decision, facts, reason),
+                **({"note": NO_CANARY} if decision.action in TRAINS and monitor.champion.recorded else {}),
+            },
             puts={**puts, **(also or {})},
             actor=actor,
             policy_digest=decision.policy_digest,
@@ -70,11 +77,17 @@ class Deciding:
 
     def decide_schedule(self, report: Report, monitor: ChampionMonitor) -> tuple[str, Decision] | None:
         """Ask for the retrain that the spec's calendar says is due; once for each time it is due, whoever asks."""
-        spec, found = self._at.spec, self._at.ledger.find("scheduled")
-        due = spec.zone.last_due(spec.retrain.cron, self._at.clock.now())
-        if due <= (datetime.fromisoformat(found["due"]) if found else monitor.baseline_at):
+        due = self.due()
+        if due is None:
             return None
         return self.decide(Trigger.SCHEDULE, report, monitor, also={"scheduled": {"due": due.isoformat()}})
+
+    def due(self) -> datetime | None:
+        """When a retrain came due by the calendar that nobody asked for yet; read from the control store alone."""
+        spec, ledger = self._at.spec, self._at.ledger
+        due, found = spec.zone.last_due(spec.retrain.cron, self._at.clock.now()), ledger.find("scheduled")
+        asked = [found["due"]] if found else [body["at"] for _, body in ledger.all("reference")]
+        return due if due > max(map(datetime.fromisoformat, asked)) else None
 
     def facts(self, trigger: Trigger, report: Report, monitor: ChampionMonitor) -> Facts:
         """What the policy is told."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -81,6 +82,7 @@ def _version_1(
     told = {"version": "v1", "rows": older.height}
     if given is not None:
         digest, origin = register_given(context, *given), given[1]
-        return Version(digest, "v1", start, unseen_from, load_pipeline(given[0])), {**told, "origin": origin}
+        return Version(digest, "v1", start, unseen_from, partial(load_pipeline, given[0])), {**told, "origin": origin}
     trained = fitted(context, older, "v1")
-    return Version(register(context, trained, "v1"), "v1", trained.start, unseen_from, trained.pipeline), told
+    digest = register(context, trained, "v1")
+    return Version(digest, "v1", trained.start, unseen_from, lambda: trained.pipeline), told

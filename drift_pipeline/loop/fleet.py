@@ -1,6 +1,8 @@
 """The fleet: every adopted model of a home, ticked one after the other; what fails in one does not stop the next."""
 
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,10 +32,15 @@ class Fleet:
     """Keeps the loops between ticks, so that a tick costs what is new."""
 
     def __init__(
-        self, home: Home, specs: Mapping[str, ModelSpec], progress: Callable[[str], None] = lambda _: None
+        self,
+        home: Home,
+        specs: Mapping[str, ModelSpec],
+        progress: Callable[[str], None] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._home, self._specs, self._progress = home, specs, progress
+        self._home, self._specs, self._progress, self._monotonic = home, specs, progress, monotonic
         self._loops: dict[str, Loop] = {}
+        self._begun: dict[tuple[str, str], float] = {}
 
     def take_up(self, specs: Mapping[str, ModelSpec]) -> None:
         """Go on by these specs; the loop of a model whose spec is another one is opened anew."""
@@ -41,27 +48,35 @@ class Fleet:
             del self._loops[name]
         self._specs = specs
 
-    def tick(self, *, inline: bool) -> list[Ticked | Failed]:
-        """One tick of each adopted model, then what is left of erasures that were begun, and the alerts.
+    def tick(self, *, inline: bool, seconds: float = math.inf) -> list[Ticked | Failed]:
+        """One tick of each adopted model and the alerts, then what is left of erasures that were begun.
 
         Args:
             inline: as for `Loop.tick`.
+            seconds: after so long no other model begins; those that waited longest come first the next time.
         """
         adopted = [spec for name, spec in self._specs.items() if self._home.store.get("model", name) is not None]
-        ticked = [self._try(spec, partial(Loop.tick, inline=inline)) for spec in adopted]
-        waiting = [failed for spec in adopted if (failed := self._erase(spec)) is not None]
-        deliver(self._home.store, self._home.alerts)
-        return ticked + waiting + self._covered()
+        ticked = self._each("tick", adopted, partial(Loop.tick, inline=inline), seconds)
+        return ticked + [failed for spec in adopted if (failed := self._erase(spec)) is not None]
 
-    def advance(self) -> list[Ticked | Failed]:
+    def advance(self, *, seconds: float = math.inf) -> list[Ticked | Failed]:
         """Only the rollouts that are under way, which may need more looks than a minute has; then the alerts."""
-        moved = []
-        for spec in self._specs.values():
-            rollout = self._home.store.get("rollout", spec.name)
-            if rollout is not None and Status.from_json(rollout.body).active:
-                moved.append(self._try(spec, Loop.step_rollout))
+        rollouts = [(spec, self._home.store.get("rollout", spec.name)) for spec in self._specs.values()]
+        active = [spec for spec, found in rollouts if found is not None and Status.from_json(found.body).active]
+        return self._each("rollout", active, Loop.step_rollout, seconds)
+
+    def _each(
+        self, what: str, specs: Sequence[ModelSpec], step: Callable[[Loop], Ticked], seconds: float
+    ) -> list[Ticked | Failed]:
+        """The first one always, and as many more as begin in time."""
+        ended, done = self._monotonic() + seconds, list[Ticked | Failed]()
+        for spec in sorted(specs, key=lambda spec: self._begun.get((what, spec.name), -math.inf)):
+            if done and self._monotonic() >= ended:
+                break
+            self._begun[what, spec.name] = self._monotonic()
+            done.append(self._try(spec, step))
         deliver(self._home.store, self._home.alerts)
-        return moved + self._covered()
+        return done + self._covered()
 
     def loop(self, spec: ModelSpec) -> Loop:
         """The model's loop as it was left, by the spec in force; it takes up what others did when it ticks."""

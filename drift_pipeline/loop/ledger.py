@@ -1,6 +1,7 @@
 """One model's entries in the control store: their names, and their change in one transaction with audit and alerts."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from drift_pipeline.alerts.outbox import ALERTS
@@ -93,6 +94,17 @@ class Ledger:
         """Whether another process ticked since this one last remembered or recalled."""
         record = self._store.recall(self._spec.name)
         return (record.generation if record else 0) != self._ticked
+
+    def beat(self, name: str) -> None:
+        """Tell that what goes by this name goes on; from a thread beside the one that works on the ledger."""
+        key, at = f"{self._spec.name}/{name}", self._clock.now().isoformat()
+        record = self._store.recall(key)
+        self._store.remember(Put("", key, {"at": at}, record.generation if record else 0))
+
+    def last_beat(self, name: str) -> datetime | None:
+        """When `beat` was last called for the name, in whichever process; None where it never was."""
+        record = self._store.recall(f"{self._spec.name}/{name}")
+        return datetime.fromisoformat(record.body["at"]) if record else None
 
     def alert(self, key: str, what: str, why: str) -> Message:
         """One page an incident and one a rolled-back rollout: the id says what it is about."""

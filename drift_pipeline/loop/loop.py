@@ -1,14 +1,16 @@
 """The conductor of one model's loop: which stage comes when, and which champion is monitored meanwhile."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from secrets import token_hex
 from typing import Any
 
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.detection.judging.verdict import Report, Verdict
-from drift_pipeline.errors import ConflictError, DriftError, IntegrityError
+from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
 from drift_pipeline.loop.context import Backends, Context, Trust
 from drift_pipeline.loop.deciding import Deciding
 from drift_pipeline.loop.first_version import Given
@@ -25,6 +27,7 @@ from drift_pipeline.loop.retraining.fitting import fit
 from drift_pipeline.loop.retraining.pinning import pin
 from drift_pipeline.loop.retraining.proving import prove
 from drift_pipeline.loop.retraining.trainings import Trainings
+from drift_pipeline.loop.retraining.working import working
 from drift_pipeline.loop.session import Session
 from drift_pipeline.loop.state import Assignment, Training, Version
 from drift_pipeline.policy.decide import Decision, Trigger
@@ -68,6 +71,7 @@ class Loop:
             progress: is told in words what takes long.
         """
         self.spec, self.clock, self._backends = spec, clock, backends
+        self.holder = f"process {os.getpid()} {token_hex(4)}"
         self.ledger = Ledger(spec, backends.store, clock)
         at = Context(spec, self.ledger, backends.lake, backends.registry, clock, trust, step, seed, progress)
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
@@ -116,6 +120,7 @@ class Loop:
         """
         self.catch_up()
         report, resting = self.observe(), self.pauses.in_maintenance()
+        self.queue.take_back()
         decided = [] if resting else [self.decide(Trigger.DRIFT, report)]
         if inline and not resting:
             decided.append(self.decide_schedule(report))
@@ -175,15 +180,24 @@ class Loop:
         return self.deciding.decide_schedule(report, self.monitor)
 
     def train(self, decision_id: str) -> Training | None:
-        """A wanted retrain from claim to gates; None where another process has it, or its rows were too few."""
-        if not self.queue.claim(decision_id):
+        """A wanted retrain from claim to gates; None where another process has it, its rows were too few, or it failed,
+        which everybody is told.
+
+        Raises:
+            ConflictError: another process changed what it is based on, or took it over.
+            UnavailableError: something does not answer; the next tick tries again.
+        """
+        if not self.queue.claim(decision_id, self.holder):
             return None
         try:
-            return self.retrain(decision_id, self.look())
-        except ConflictError:
+            with working(self.trainings, decision_id, self.holder):
+                return self.retrain(decision_id, self.look())
+        except (ConflictError, UnavailableError) as error:
+            self.queue.hand_back(decision_id, self.holder, str(error))
             raise
-        except DriftError as error:
-            self.queue.give_up(decision_id, str(error))
+        except Exception as error:  # a trainer of the user's own raises what it likes, MemoryError included
+            told = str(error) if isinstance(error, DriftError) else f"{type(error).__name__}: {error}"
+            self.queue.give_up(decision_id, told)
             return None
 
     def retrain(self, decision_id: str, report: Report) -> Training | None:

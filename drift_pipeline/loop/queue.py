@@ -1,22 +1,30 @@
-"""The queue of retrains: each was decided on, and stays here until a run has come of it."""
+"""The queue of retrains: each was decided on, and stays here until a run has come of it.
+
+```
+wanted -> running -> proven | rejected | refused | failed
+   ^_________|   nothing was heard of its process for as long as the lease
+```
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from drift_pipeline.clock import speed_of
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.pauses import Pauses
+from drift_pipeline.loop.retraining.working import LEASE, beat_of
 from drift_pipeline.loop.state import Retrains
 from drift_pipeline.policy.decide import Action, Trigger
 
-LEASE = timedelta(hours=6)  # of a run; one that takes longer, or died, may be taken over
+MOST_TRIES = 3  # processes that may come to nothing before a retrain is given up
 NORMAL, HOTFIX = "normal", "hotfix"  # lanes
 WANTED, RUNNING, PROVEN = "wanted", "running", "proven"
 
 
 class Queue:
-    """One model's. An entry is wanted, running under a lease, and then what its run came to."""
+    """One model's. An entry is wanted, running (`held` by whom, and since when), and then what its run came to."""
 
     def __init__(self, context: Context) -> None:
         self._ledger, self._clock, self._pauses = context.ledger, context.clock, Pauses(context)
@@ -33,45 +41,68 @@ class Queue:
             "status": WANTED,
             "at": at.isoformat(),
             "digest": None,
-            "lease": None,
+            "tries": 0,
+            "held": None,
         }
         return {f"retrain/{decision_id}": body}
 
     def wanted(self) -> list[Mapping[str, Any]]:
-        """What no run has come of yet, or whose run has let its lease run out; oldest first."""
+        """What no run has come of yet; oldest first."""
         if self._pauses.in_maintenance():
             return []
         paused = self._pauses.paused()
-        found = [body for _, body in self._ledger.all("retrain") if self._free(body)]
+        found = [body for _, body in self._ledger.all("retrain") if body["status"] == WANTED]
         return [body for body in found if not paused or body["trigger"] in (Trigger.OPERATOR, Trigger.HOTFIX)]
 
     def under_way(self, trigger: Trigger) -> bool:
         """Whether one is wanted or running in the lane of the trigger: a hotfix does not wait for a long retrain."""
         lanes = (HOTFIX,) if trigger is Trigger.HOTFIX else (NORMAL, HOTFIX)
         return any(
-            body["lane"] in lanes and (body["status"] == WANTED or (body["status"] == RUNNING and not self._free(body)))
-            for _, body in self._ledger.all("retrain")
+            body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._ledger.all("retrain")
         )
 
-    def claim(self, decision_id: str) -> bool:
-        """Take a wanted retrain for this process, for as long as the lease; False where it is taken or done.
+    def claim(self, decision_id: str, holder: str, *, again: bool = False) -> bool:
+        """Take a wanted retrain for `holder`, or go on with what is its already; False where it is another's, or done.
+
+        Args:
+            again: the one that holds it is over, and this one carries on its work.
 
         Raises:
             ConflictError: somebody else was faster.
         """
         body = self._ledger.get(f"retrain/{decision_id}")
-        if self._free(body):
-            self._lease(body, "training.claimed")
-            return True
-        return False
+        if body["status"] == WANTED:
+            self._hold(body, "training.claimed", holder)
+        elif body["status"] != RUNNING:
+            return False
+        elif (body.get("held") or {}).get("by") != holder:
+            if again:
+                self._hold(body, "training.renewed", holder)
+            return again
+        return True
 
-    def renew(self, decision_id: str) -> bool:
-        """A new lease for the run that holds the old one, and is tried again; False where it was given up."""
+    def open(self, decision_id: str) -> bool:
+        """Whether it was noted, and nothing has come of it yet."""
+        body = self._ledger.find(f"retrain/{decision_id}")
+        return body is not None and body["status"] in (WANTED, RUNNING)
+
+    def holder(self, decision_id: str) -> str:
+        """Who is at it; empty where nobody is."""
+        return str((self._ledger.get(f"retrain/{decision_id}").get("held") or {}).get("by", ""))
+
+    def take_back(self) -> None:
+        """What nothing was heard of for as long as the lease is wanted again, and its owner is paged: its process died,
+        slept or hangs. What that one may still store is refused.
+        """
+        for _, body in self._ledger.all("retrain"):
+            if body["status"] == RUNNING and (since := self._silent_since(body)) is not None:
+                self._back(body, f"nothing was heard of its process since {since}", page=True)
+
+    def hand_back(self, decision_id: str, holder: str, why: str) -> None:
+        """What `holder` could not do, through no fault of its own, is wanted again."""
         body = self._ledger.get(f"retrain/{decision_id}")
-        if body["status"] == RUNNING:
-            self._lease(body, "training.renewed")
-            return True
-        return False
+        if body["status"] == RUNNING and body["held"]["by"] == holder:
+            self._back(body, why, page=False)
 
     def give_up(self, decision_id: str, why: str) -> None:
         """A run failed: what it was for is not wanted any more, and everybody may know why."""
@@ -80,7 +111,7 @@ class Queue:
         if body["status"] in (WANTED, RUNNING):
             done = Retrains.from_json(self._ledger.get("retrains"))
             done = replace(done, attempted=self._clock.now())  # else it would be decided again at once
-            put = {name: {**body, "status": "failed", "lease": None}, "retrains": done.to_json()}
+            put = {name: {**body, "status": "failed", "held": None}, "retrains": done.to_json()}
             alert = self._ledger.alert(decision_id, "training.failed", why)
             self._ledger.commit(
                 "training.failed", {"decision": decision_id, "because": why}, puts=put, messages=[alert]
@@ -110,13 +141,30 @@ class Queue:
         pinned: str = self._ledger.get(f"training/{body['decision']}")["champion"]
         return pinned != champion
 
-    def _lease(self, body: Mapping[str, Any], event: str) -> None:
-        taken = {**body, "status": RUNNING, "lease": (self._clock.now() + LEASE).isoformat()}
-        told = {"decision": body["decision"], "lane": body["lane"]}
+    def _hold(self, body: Mapping[str, Any], event: str, holder: str) -> None:
+        held = {"by": holder, "at": self._clock.now().isoformat()}
+        taken = {**body, "status": RUNNING, "tries": body.get("tries", 0) + 1, "held": held}
+        told = {"decision": body["decision"], "lane": body["lane"], "by": holder}
         self._ledger.commit(event, told, puts={f"retrain/{body['decision']}": taken})
 
-    def _free(self, body: Mapping[str, Any]) -> bool:
-        """Wanted, or of a run that neither ended nor renewed its lease."""
-        if body["status"] != RUNNING:
-            return bool(body["status"] == WANTED)
-        return self._clock.now() >= datetime.fromisoformat(body["lease"])
+    def _back(self, body: Mapping[str, Any], why: str, *, page: bool) -> None:
+        """Wanted again, from the last step that was stored; given up where that was tried often enough."""
+        tries, decision_id = body.get("tries", 0), body["decision"]
+        if tries >= MOST_TRIES:
+            self.give_up(decision_id, f"{why}; {tries} processes came to nothing")
+            return
+        event = "training.lapsed" if page else "training.handed_back"
+        alerts = [self._ledger.alert(f"{decision_id}-{tries}", event, f"{why}; it is taken over")] if page else []
+        put = {f"retrain/{decision_id}": {**body, "status": WANTED, "held": None}}
+        self._ledger.commit(event, {"decision": decision_id, "because": why}, puts=put, messages=alerts)
+
+    def _silent_since(self, body: Mapping[str, Any]) -> str | None:
+        """When its process was last heard of, if that is too long ago, or in a time that a clock set back left."""
+        held = body.get("held")
+        if not held:
+            return str(body["at"])  # of a home of before, where nobody told
+        beat, now = self._ledger.last_beat(beat_of(body["decision"], held["by"])), self._clock.now()
+        known = [moment for moment in (datetime.fromisoformat(held["at"]), beat) if moment is not None]
+        heard = min(known, key=lambda moment: abs(now - moment))
+        lapsed = abs(now - heard) >= LEASE * speed_of(self._clock)
+        return heard.isoformat(timespec="seconds") if lapsed else None

@@ -1,8 +1,9 @@
 """What the loop remembers between two ticks: plain facts, each written to the control store and read from it again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -24,14 +25,23 @@ if TYPE_CHECKING:
 class Version:
     """A version that answers or may come to. Rows from `unseen_from` on were not trained on.
 
-    `pipeline` None: a recorded model, of which only the scores are known.
+    `made` makes its pipeline when it is first asked for, which takes long; None of recorded scores.
     """
 
     digest: str
     name: str
     trained_from: datetime
     unseen_from: datetime
-    pipeline: "Pipeline | None"
+    made: "Callable[[], Pipeline] | None"
+
+    @cached_property
+    def pipeline(self) -> "Pipeline | None":
+        """None of a recorded model, of which only the scores are known. Raises IntegrityError as `load`."""
+        return None if self.made is None else self.made()
+
+    @property
+    def recorded(self) -> bool:
+        return self.digest == RECORDED
 
     def to_json(self) -> dict[str, str]:
         times = {"trained_from": self.trained_from.isoformat(), "unseen_from": self.unseen_from.isoformat()}
@@ -41,9 +51,15 @@ class Version:
     def load(cls, document: Mapping[str, Any], registry: Registry) -> "Version":
         """Of what `to_json` wrote. Raises IntegrityError where the registry's bytes do not fit the digest."""
         digest = str(document["digest"])
-        pipeline = None if digest == RECORDED else load_pipeline(registry.get(digest).files["model.skops"])
         times = [datetime.fromisoformat(document[name]) for name in ("trained_from", "unseen_from")]
-        return cls(digest, document["version"], times[0], times[1], pipeline)
+        if digest == RECORDED:
+            return cls(digest, document["version"], times[0], times[1], None)
+        registry.get(digest)
+
+        def made() -> "Pipeline":
+            return load_pipeline(registry.get(digest).files["model.skops"])
+
+        return cls(digest, document["version"], times[0], times[1], made)
 
     def scores(self, frame: pl.DataFrame, spec: ModelSpec) -> pl.Series:
         """Scores `_score` of rows (n,); a recorded model's are those that came with the history, in `_recorded`, or

@@ -61,6 +61,15 @@ def reference_span(frame: pl.DataFrame, spec: ModelSpec, options: Options) -> Wi
     return span
 
 
+def too_long_a_step(spec: ModelSpec, options: Options) -> tuple[str, ...]:
+    """What to say where a rollout is past its deadline whenever it is looked at; nothing where it is not."""
+    step, deadline = options.step, spec.rollout.deadline
+    if step < deadline:
+        return ()
+    told = f"rollout.deadline {format_duration(deadline)} is over at the first look, --step {format_duration(step)} on"
+    return (f"{told}: a candidate that has not proven itself by then is rolled back; give a shorter step or more time",)
+
+
 def _require_labels(frame: pl.DataFrame, spec: ModelSpec, span: Window) -> None:
     """Enough labels are known by the end of the reference span, else how long it has to be."""
     enough, least = outcomes_of(frame, spec)["_observed_at"].sort(), spec.retrain.min_rows

@@ -21,7 +21,7 @@ from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Version
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.replay.home import ReplayHome
-from drift_pipeline.replay.options import Options, reference_span, ticks_of
+from drift_pipeline.replay.options import Options, reference_span, ticks_of, too_long_a_step
 from drift_pipeline.replay.seen import Seen, history_digest, retrain_of
 from drift_pipeline.replay.summary import Facts
 from drift_pipeline.replay.traffic import Traffic
@@ -185,7 +185,7 @@ class Replay:
             history=history_digest(self._frame),
             options={**self._options.to_json(), "policy": self._home.policy_digest},
             served=tuple(seen.served),
-            notes=self._notes,
+            notes=(*self._notes, *too_long_a_step(self._spec, self._options)),
             evaluations=seen.evaluations,
             conclusive=seen.conclusive,
             times=rows["_time"],
@@ -195,6 +195,7 @@ class Replay:
             incidents=len(seen.incidents),
             decisions=dict(sorted(seen.decisions.items())),
             retrains=tuple(seen.retrains),
+            refused=tuple(str(one.details["because"]) for one in store.records() if one.event == "training.refused"),
             promotions=seen.promotions,
             rollbacks=seen.rollbacks,
             alerts=seen.alerts,

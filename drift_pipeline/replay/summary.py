@@ -60,6 +60,7 @@ class Facts:
     incidents: int
     decisions: dict[str, int]
     retrains: tuple[Retrain, ...]
+    refused: tuple[str, ...]
     promotions: int
     rollbacks: int
     alerts: int
@@ -107,6 +108,7 @@ def summarise(facts: Facts) -> dict[str, Any]:
         "decisions": facts.decisions,
         "reigns": reigns(facts),
         "retrains": [_retrain(retrain, performance.kpi) for retrain in facts.retrains],
+        "refused_trainings": {"count": len(facts.refused), "last": facts.refused[-1] if facts.refused else None},
         "promotions": facts.promotions,
         "rollbacks": facts.rollbacks,
         "rejected_candidates": sum(not retrain.accepted for retrain in facts.retrains),

@@ -37,7 +37,8 @@ def observe(
     baseline beside it. Without a spec nobody asks for latency and decisions.
     """
     window = Window(status.evidence_since, max(status.evidence_since, now))
-    served, mirrored = owned(lake.read("predictions", window)), owned(lake.read("shadow", window))
+    asked = ("_producer", "_version", "_score", "_route", "_latency_ms", *(spec.protected if spec else ()))
+    served, mirrored = (owned(lake.read(table, window, columns=asked)) for table in ("predictions", "shadow"))
     if served.is_empty() or mirrored.is_empty():
         return Observations(0, 0, 0, performance=performance)
     elsewhere = pl.col("_route").eq_missing(EXTERNAL)
@@ -53,7 +54,7 @@ def observe(
     canary = status.phase is Phase.CANARY
     rows = served.filter(pl.col("_version") == candidate) if canary else by_candidate
     scored = by_candidate.join(by_champion, on=_ROW, suffix="_champion").sort(_ROW)
-    pairs = labelled(scored, lake.read("outcomes", window))
+    pairs = labelled(scored, lake.read("outcomes", window, columns=("_label", "_producer", "_told_at")))
     usable = scored.filter(pl.col("_score").is_finite() & pl.col("_score_champion").is_finite())
     latencies = {name: _latency(served, name, spec) if canary else None for name in (candidate, champion)}
     if not canary and "_latency_ms" in mirrored.columns:  # single answers that the mirror timed beside

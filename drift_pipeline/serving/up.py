@@ -190,7 +190,6 @@ def _environment(settings: Settings) -> Mapping[str, str]:
         "DRIFT_HOME": str(settings.home),
         "DRIFT_DATABASE": settings.database,
         "DRIFT_ENVIRONMENT": settings.environment,
-        "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "300",  # the first tick opens the loops of all models
     }
 
 

@@ -6,7 +6,7 @@ and a producer that needs them on disk (to commit its offset) calls `flush`. `de
 is done with whole ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -106,23 +106,28 @@ class Lake(Upkeep):
         """The Delta versions of `predictions` and `outcomes`, for `labelled` to read the same rows again."""
         return {"predictions": self.version("predictions"), "outcomes": self.version("outcomes")}
 
-    def read(self, table: Table, window: Window, version: int | None = None) -> pl.DataFrame:
+    def read(
+        self, table: Table, window: Window, version: int | None = None, columns: Collection[str] = ()
+    ) -> pl.DataFrame:
         """Rows with their time (`_time` or `_observed_at`) in the window, in order of time and then id.
 
         Args:
             version: what had landed by then, as `version` told it, without what was erased since; None = all there is
                 now, with what still waits.
+            columns: those that are wanted beside time and id, where the table has them; none = all.
 
         Raises:
             IntegrityError: the table never came to that version: it is an older copy.
         """
+        wanted = {*columns, _TIME[table], "_id"} if columns else set[str]()
         column = pl.col(_TIME[table])
         inside = (column >= window.start) & (column < window.end)
         waiting = self._waiting[table] if version is None else []
         frames = [part.filter(inside) for _, part in waiting if _touches(part[_TIME[table]], window)]
         known = inside if version is None else inside & (landed() <= version)
-        _, stored = self._stored(table, known, days_of(window), version)
-        return self._in_order(table, [*stored, *frames])
+        _, stored = self._stored(table, known, days_of(window), version, columns=wanted)
+        frames = [*stored, *(_only(frame, wanted) for frame in frames)]
+        return self._in_order(table, frames)
 
     def landed(self, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
         """Rows that landed after the cursor, whatever their time, and the cursor after them.
@@ -174,14 +179,17 @@ class Lake(Upkeep):
         among: Sequence[tuple[str, str, Any]],
         least: int | None,
         nothing_since: int | None = None,
+        columns: Collection[str] = (),
     ) -> tuple[int, list[pl.DataFrame]]:
         """The table's version, which is to be `least` or more, and those of its rows; no frame before the first, or
-        where it stands at `nothing_since`."""
+        where it stands at `nothing_since`. Of the columns only those that are named, if any is: no other is read."""
 
         def found(handle: Handle) -> tuple[int, list[pl.DataFrame]]:
             if handle.version() == nothing_since:
                 return handle.version(), []
-            return handle.version(), [scan(handle, among).filter(where).drop(OURS, strict=False).collect()]
+            rows = scan(handle, among).filter(where).drop(OURS, strict=False)
+            names = [name for name in rows.collect_schema().names() if not columns or name in columns]
+            return handle.version(), [rows.select(names).collect()]
 
         absent: tuple[int, list[pl.DataFrame]] = -1, []
         version, rows = self._tables[table].look(found, absent)
@@ -208,6 +216,10 @@ def _after(cursor: Cursor) -> pl.Expr:
     """Which stored rows come after the cursor."""
     seen = (pl.col(WRITER) == cursor.source) & (pl.col(BATCH) <= cursor.batch)
     return (landed() > cursor.version) & ~seen.fill_null(value=False)
+
+
+def _only(frame: pl.DataFrame, wanted: Collection[str]) -> pl.DataFrame:
+    return frame.select(name for name in frame.columns if name in wanted) if wanted else frame
 
 
 def _touches(times: pl.Series, window: Window) -> bool:

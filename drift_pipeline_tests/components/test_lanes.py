@@ -20,6 +20,7 @@ from drift_pipeline.components.lanes import (
     HOTFIX,
     LANE,
     NICE,
+    NICE_NORMAL,
     NORMAL,
     SUBMIT,
     LanedRunCoordinator,
@@ -144,5 +145,5 @@ def test_a_worker_of_the_normal_lane_gives_way_and_no_other() -> None:
     mine = os.getpriority(os.PRIO_PROCESS, 0)
     with multiprocessing.get_context("spawn").Pool(1) as workers:
         found = workers.map(niceness, ["fast", HOTFIX, NORMAL], chunksize=1)
-    assert found == [mine, mine, max(mine, NICE)]
+    assert found == [max(mine, NICE), max(mine, NICE), max(mine, NICE_NORMAL)]
     assert niceness(NORMAL) == mine

@@ -197,12 +197,27 @@ def test_a_check_of_several_days_tells_of_the_first_on_which_it_fails(home: Path
     assert auroc.description == f"{breach}: BREACH: {tick_after(breach)['auroc']['reason']}"
 
 
-def test_one_day_that_is_not_fit_holds_the_reports_of_its_run(home: Path) -> None:
+def test_a_day_that_is_not_fit_has_no_report_and_its_runs_others_have_theirs(home: Path) -> None:
     last = day(DAYS - 1)
     result = backfilled(home, last, f"{date.fromisoformat(last) + DAY:%Y-%m-%d}")
-    assert not result.success
-    assert (checks(result)["fit_to_judge"].description or "").startswith(f"{date.fromisoformat(last) + DAY}: snapshot")
-    assert set(made(result)) == {"telemetry_snapshot"}
+    assert result.success
+    fit = checks(result)["fit_to_judge"]
+    assert (fit.passed, fit.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (fit.description or "").startswith(f"{date.fromisoformat(last) + DAY}: snapshot has rows: 0 rows; ")
+    assert reported_days(result) == [last]
+    assert set(checks(result)) == {"fit_to_judge", *KPIS}
+
+
+def test_a_day_before_the_adoption_has_no_report_and_its_runs_others_have_theirs(home: Path) -> None:
+    days = [day(REFERENCE + number) for number in (-2, -1, 0, 1)]
+    result = backfilled(home, days[0], days[-1])
+    assert result.success
+    assert reported_days(result) == days[2:]
+
+
+def reported_days(result: dg.ExecuteInProcessResult) -> list[str | None]:
+    made = result.get_asset_materialization_events()
+    return [event.partition for event in made if event.asset_key == dg.AssetKey([MODEL, "drift_report"])]
 
 
 def test_reports_are_late_after_a_day_and_a_backfill_gives_a_run_ten_days() -> None:

@@ -14,7 +14,7 @@ from drift_pipeline.components.monitoring import monitoring_assets
 from drift_pipeline.components.schedules import ALL_ASSETS, loop_schedules
 from drift_pipeline.components.sensors import requests_of
 from drift_pipeline.components.training import training_assets
-from drift_pipeline.loop import operating
+from drift_pipeline.loop import Loop, operating
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline_tests.components.worlds import (
     ATTRIBUTES,
@@ -71,6 +71,13 @@ def test_a_retrain_that_is_due_is_decided_once_and_the_tick_launches_it(home: Pa
         (request,) = requests_of(fleet.loop(SPEC), instance)
     assert request.tags["drift/decision"] == decided.details["decision"]
     assert (request.tags["drift/lane"], request.tags["drift/retrain"]) == ("normal", MODEL)
+
+
+def test_where_nothing_is_due_no_model_is_opened(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated(DUE)
+    FLEET.close()
+    monkeypatch.setattr(Loop, "catch_up", lambda _: pytest.fail("a model was opened"))
+    assert evaluated(DUE) == ([], "no retrain is due")
 
 
 def test_no_retrain_is_decided_during_maintenance(home: Path) -> None:

@@ -1,5 +1,6 @@
 """The loop unattended: what the sensors launch, once, and what becomes of a run that fails."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import opened
+from drift_pipeline.loop.retraining.working import LEASE
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.components.daemon import FROM_A_FOLDER, Dagster, dagster
 from drift_pipeline_tests.components.worlds import MODEL, SPEC, copied, events, records, replayed, store
@@ -131,7 +133,7 @@ def test_a_run_that_comes_second_refuses_and_ends_nothing(live: Dagster) -> None
     live.evaluate_sensors()
     live.evaluate_sensors(after=MINUTE)
     with opened(Settings(), SystemClock()) as at:
-        assert at.loop(SPEC).queue.claim(decision_id)
+        assert at.loop(SPEC).queue.claim(decision_id, "another run")
     (late,) = live.queued()
     assert live.execute(late) is dg.DagsterRunStatus.FAILURE
     live.evaluate_sensors(after=2 * MINUTE)
@@ -139,12 +141,33 @@ def test_a_run_that_comes_second_refuses_and_ends_nothing(live: Dagster) -> None
     assert "training.failed" not in events(Settings().home)
 
 
+def test_a_retrain_that_nothing_is_heard_of_is_launched_again_and_paged(live: Dagster) -> None:
+    """Its process died with everything that could have told, as at a reboot."""
+    decision_id = ask()
+    live.evaluate_sensors()
+    (first,) = live.queued()
+    live.instance.report_run_failed(first, "the machine was gone")
+    with opened(Settings(), SystemClock()) as at:
+        loop = at.loop(SPEC)
+        assert loop.queue.claim(decision_id, "a process that died")
+        entry = loop.ledger.get(f"retrain/{decision_id}")
+        held = {**entry["held"], "at": (SystemClock().now() - LEASE).isoformat()}
+        loop.ledger.commit("test", {}, puts={f"retrain/{decision_id}": {**entry, "held": held}})
+    live.evaluate_sensors(after=MINUTE)
+    (again,) = live.queued()
+    assert again.run_id != first.run_id
+    assert again.tags["drift/decision"] == decision_id
+    assert "training.lapsed" in events(Settings().home)
+    pages = [json.loads(line) for line in Settings().alerts.read_text(encoding="utf-8").splitlines()]
+    assert [page["what"] for page in pages if page["what"].startswith("training")] == ["training.lapsed"]
+
+
 def test_a_retry_goes_on_with_what_its_run_had_claimed(live: Dagster) -> None:
     decision_id = ask()
     live.evaluate_sensors()
     (run,) = live.queued()
     with opened(Settings(), SystemClock()) as at:
-        assert at.loop(SPEC).queue.claim(decision_id)
+        assert at.loop(SPEC).queue.claim(decision_id, "another run")
     live.instance.add_run_tags(run.run_id, {"drift/claimed": decision_id})
     retried = live.instance.get_run_by_id(run.run_id)
     assert retried is not None

@@ -121,9 +121,9 @@ def test_slices_of_local_hours_fold_into_local_days_and_come_back_from_their_byt
     assert [day.rows for day in slices.by_day(window)] == per_day
     again = Slices(binning, start, zone=zone)
     parts = slices.new_parts()
-    days, recent = ([p for p in parts if p.length == unit] for unit in (DAY, HOUR))
-    again.restore(Part(p.start, p.length, decode(binning, encode(p.profile)), p.labelled) for p in days)
-    again.restore(p for p in recent if p.start >= slices.folded_before(utc(midnight) + 5 * DAY))
+    folded = slices.folded_before(utc(midnight) + 5 * DAY)
+    assert all((part.length == DAY) is (part.start < folded) for part in parts)  # a day is told once, not by its hours
+    again.restore(Part(p.start, p.length, decode(binning, encode(p.profile)), p.labelled) for p in parts)
     assert [day.rows for day in again.by_day(window)] == per_day
     assert again.labelled() == slices.labelled() == counted.height
     noon = zone.ceil(utc(midnight), DAY) + 12 * HOUR

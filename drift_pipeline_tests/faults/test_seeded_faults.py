@@ -38,9 +38,8 @@ ALWAYS = {
 
 
 @pytest.mark.live
-def test_three_hours_of_every_kind_of_fault_break_no_invariant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_hours_of_every_kind_of_fault_break_no_invariant(tmp_path: Path) -> None:
     """A retrain, a shadow, an approval, a canary and a promotion happen amid them."""
-    monkeypatch.setattr("drift_pipeline.loop.queue.LEASE", 10 * MINUTE)  # hours, of which there are three
     drifts = [Drift("concept", 15 * MINUTE / (24 * HOUR))]
     tale = run(
         tmp_path,

@@ -86,3 +86,20 @@ def test_over_fifty_years_the_loop_gains_over_the_model_that_stays_as_it_is(tmp_
     assert len(auroc["by_month"]) >= 46
     assert ended.summary["promotions"] >= 5
     assert auroc["loop"] > auroc["frozen"] + 0.027
+
+
+def test_a_window_that_holds_too_few_rows_to_train_on_is_told_with_how_many(tmp_path: Path) -> None:
+    ended = replayed(
+        tmp_path, 5, "--reference", "501d", "--step", "100d", "--triggers", "schedule", told=True, window="300d"
+    )
+    assert ended.code in (0, 1)
+    (line,) = (line for line in ended.out.splitlines() if line.startswith("not trained"))
+    assert "labelled rows in the retrain.window of 300d" in line
+    assert "retrain.min_rows 500 older ones to train" in line
+
+
+def test_a_deadline_that_is_over_at_the_first_look_is_told(tmp_path: Path) -> None:
+    ended = replayed(tmp_path, 3, "--reference", "501d", "--step", "400d", "--triggers", "drift", told=True)
+    assert "note        rollout.deadline 400d is over at the first look, --step 400d on: a candidate" in ended.out
+    shorter = replayed(tmp_path, 3, "--reference", "501d", "--step", "399d", "--triggers", "drift", told=True)
+    assert "rollout.deadline" not in shorter.out

@@ -46,6 +46,7 @@ def facts(
         incidents=1,
         decisions={"retrain": 1},
         retrains=(),
+        refused=(),
         promotions=1,
         rollbacks=0,
         alerts=1,

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from scipy.stats import ks_2samp
 
-from drift_pipeline.clock import HOUR
+from drift_pipeline.clock import HOUR, Window
 from drift_pipeline.detection.judging.performance import PERFORMANCE
 from drift_pipeline.rollout.observe import observe
 from drift_pipeline.rollout.plan import Phase, Status
@@ -163,3 +163,20 @@ def test_what_a_producer_tells_of_its_own_model_is_no_row_of_ours(tmp_path: Path
     lake.append("predictions", forged, 1)
     after = seen(lake, SHADOW)
     assert (after.candidate_rows, after.candidate_errors) == (before.candidate_rows, before.candidate_errors)
+
+
+def test_no_feature_is_read_to_judge_a_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollout lasts for days and is looked at each few seconds."""
+    lake, read, asked = lake_of(tmp_path, ROWS), Lake.read, set[str]()
+
+    def recorded(*given: Any, **named: Any) -> pl.DataFrame:
+        found = read(*given, **named)
+        asked.update(found.columns)
+        return found
+
+    monkeypatch.setattr(Lake, "read", recorded)
+    wide = lake.read("predictions", Window(NOW, NOW + HOUR)).with_columns(pl.col("_id") + "x", amount=pl.lit(1.0))
+    lake.append("predictions", wide, 1)
+    asked.clear()
+    observe(lake, SHADOW, "v2", "v1", NOW + HOUR, AUROC, SPEC)
+    assert asked == {"_id", "_time", "_version", "_score", "_route", "_latency_ms", "rows", "_observed_at", "_label"}

@@ -73,6 +73,14 @@ def test_a_window_is_half_open_across_days(tmp_path: Path) -> None:
     assert lake.read("predictions", Window(START, START)).is_empty()
 
 
+@pytest.mark.parametrize("flush_rows", [1, 1000], ids=["on disk", "in memory"])
+def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path, flush_rows: int) -> None:
+    lake, part = Lake(tmp_path, flush_rows=flush_rows), predictions(0)
+    lake.append("predictions", part, 0)
+    found = lake.read("predictions", ALL, columns=("x", "not there"))
+    assert_frame_equal(found, part.select("_id", "_time", "x"))
+
+
 def test_an_empty_lake_reads_nothing(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     assert lake.read("predictions", ALL).is_empty()

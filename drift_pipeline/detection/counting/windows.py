@@ -226,11 +226,12 @@ class Slices:
     def new_parts(self) -> list[Part]:
         """What is to be stored now: each hour's additions since the last call, and the days folded since then.
 
-        A day holds all of its hours so far, and takes their place.
+        A day holds all of its hours so far, and takes their place: those that are new are told by it alone.
         """
         folded = sorted(self._folded & self._days.keys())
         days = [Part(day, DAY, self._days[day], _by_hour(self._labelled, day, self.zone)) for day in folded]
-        parts, self._new, self._folded = [*self._new.values(), *days], {}, set()
+        hours = [part for start, part in self._new.items() if self.zone.floor(start, DAY) not in folded]
+        parts, self._new, self._folded = [*hours, *days], {}, set()
         return parts
 
     def restore(self, parts: Iterable[Part]) -> None:

@@ -116,6 +116,8 @@ def _waits(tick: Tick, pace: Pace, kpi: KpiResult) -> KpiResult:
     reason = kpi.reason
     if kpi.name in BY_LABELS and window and at and tick.now < at and tick.reference.baseline is not None:
         reason = _labels_wait(tick.slices.labelled(), window, at)
+    elif kpi.name == "psi" and window is None:
+        reason = f"{_begins(pace)} never: {_never(pace)}"
     return replace(kpi, reason=reason, judged_at=at if at and at > tick.now else None, overdue=tick.now > due)
 
 
@@ -152,12 +154,16 @@ def _ends(tick: Tick, name: str, window: timedelta) -> datetime:
 def prospects(reference: Reference, spec: ModelSpec, lengths: Sequence[timedelta]) -> list[str]:
     """What the reference's own pace lets be judged: the first line of drift, the others of what can never be."""
     pace = Pace.of_reference(reference, lengths)
-    rows = pace.rows(DAY)
-    begins = f"at {rows:,.0f} rows a day" if rows >= 10 else f"at {rows:.1f} rows a day"
+    begins = _begins(pace)
     told = [f"{begins} {_drift(pace)}"]
     if spec.kpis.auroc or spec.kpis.mae:
         told += _by_labels(pace, spec, begins)
     return told
+
+
+def _begins(pace: Pace) -> str:
+    rows = pace.rows(DAY)
+    return f"at {rows:,.0f} rows a day" if rows >= 10 else f"at {rows:.1f} rows a day"
 
 
 def _drift(pace: Pace) -> str:
@@ -165,16 +171,18 @@ def _drift(pace: Pace) -> str:
     if window is not None:
         judged, of = len(pace.judged_columns(window)), len(pace.columns)
         return f"drift can be judged from windows of {format_duration(window)} on ({judged} of {of} columns)"
+    return f"psi, the drift of columns, can never be judged: {_never(pace)}"
+
+
+def _never(pace: Pace) -> str:
+    """Why no window is one in which columns are judged for drift."""
     longest, days = pace.lengths[-1], pace.reference.span.length.days
     if pace.rows(longest) < LEAST_ROWS:
         needed = LEAST_ROWS / pace.rows_an_hour * HOUR
-        return (
-            f"drift can never be judged: {LEAST_ROWS} rows take {needed / DAY:,.0f} d, and no window is longer than "
-            f"{format_duration(longest)}"
-        )
+        return f"{LEAST_ROWS} rows take {needed / DAY:,.0f} d, and no window is longer than {format_duration(longest)}"
     return (
-        f"drift can never be judged: the {days} d of the reference hold fewer than {LEAST_WINDOWS} healthy windows of "
-        f"any length with {LEAST_ROWS} effective rows"
+        f"the {days} d of the reference hold fewer than {LEAST_WINDOWS} healthy windows of any length with "
+        f"{LEAST_ROWS} effective rows"
     )
 
 

@@ -93,7 +93,7 @@ class Counting:
     def _answered(self) -> pl.Expr:
         """Which rows the champion answered: a recorded one's name elsewhere is not known here."""
         ours, elsewhere = pl.col("_version") == self._champion.name, pl.col("_route").eq_missing(EXTERNAL)
-        return ours | elsewhere if self._champion.pipeline is None else ours & ~elsewhere
+        return ours | elsewhere if self._champion.recorded else ours & ~elsewhere
 
 
 def outside(rows: pl.DataFrame, spans: Sequence[Window]) -> pl.DataFrame:

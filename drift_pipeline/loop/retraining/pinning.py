@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from drift_pipeline.clock import format_duration
 from drift_pipeline.errors import InputError
 from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Cause, Retrains, Version
@@ -52,7 +53,11 @@ def _block(frame: pl.DataFrame, champion: Version, cause: Cause | None, spec: Mo
     unseen = frame.filter(pl.col("_time") >= champion.unseen_from).height
     size = min(block_rows(cause.fresh_rows if cause else None, frame.height), unseen)
     if size < LEAST_BLOCK or frame.height - size < spec.retrain.min_rows:
-        return f"{frame.height:,} labelled rows, {unseen:,} of them unseen by {champion.name}, are too few"
+        return (
+            f"{frame.height:,} labelled rows in the retrain.window of {format_duration(spec.retrain.window)}, "
+            f"{unseen:,} of them unseen by {champion.name}, are too few: {LEAST_BLOCK} unseen ones are to prove, and "
+            f"retrain.min_rows {spec.retrain.min_rows:,} older ones to train"
+        )
     block = proving_block(frame, split_newest(frame, size)[1]["_time"][0], champion, spec)
     if 2 * block.height < size:
         return f"{champion.name} scored only {block.height:,} of the newest {size:,} rows"

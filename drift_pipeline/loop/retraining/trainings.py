@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.clock import Window
-from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.state import Assignment, Retrains, Version
 from drift_pipeline.spec import ModelSpec
@@ -19,6 +19,7 @@ class Trainings:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.holder: str | None = None  # who works on a retrain here, while somebody does
         self._read: tuple[Assignment, Dataset] | None = None
         self._holdout: pl.DataFrame | None = None
 
@@ -77,18 +78,33 @@ class Trainings:
         self._read = assignment, dataset
 
     def entries(self, assignment: Assignment) -> dict[str, Mapping[str, Any]]:
-        """State to put of an assignment: under its decision, and as the last one."""
+        """State to put of an assignment: under its decision, and as the last one. Raises ConflictError as `ended`."""
         self.context.ledger.find("training")  # the last one is replaced, whichever it was
-        return {f"training/{assignment.decision}": assignment.to_json(), "training": assignment.to_json()}
+        name = f"training/{assignment.decision}"
+        held = {"by": self.holder, "at": self.context.clock.now().isoformat()}
+        step = self._entry(assignment.decision, held=held) if self.holder else {}
+        return {name: assignment.to_json(), "training": assignment.to_json(), **step}
 
     def ended(self, decision_id: str, outcome: str, digest: str | None = None) -> dict[str, Mapping[str, Any]]:
-        """State to put with the last step of what a decision asked for; none for a decision that was not noted."""
+        """State to put with the last step of what a decision asked for; none for a decision that was not noted.
+
+        Raises:
+            ConflictError: who works on it, if anybody does, holds it no more.
+        """
+        return self._entry(decision_id, status=outcome, digest=digest, held=None)
+
+    def _entry(self, decision_id: str, **changes: Any) -> dict[str, Mapping[str, Any]]:
         name = f"retrain/{decision_id}"
-        wanted = self.context.ledger.find(name)
-        return {name: {**wanted, "status": outcome, "digest": digest, "lease": None}} if wanted else {}
+        entry = self.context.ledger.find(name)
+        if entry is None:
+            return {}
+        if self.holder is not None and (entry.get("held") or {}).get("by") != self.holder:
+            raise ConflictError(f"{self.context.spec.name}: {decision_id} was taken over, or ended, meanwhile")
+        return {name: {**entry, **changes}}
 
     def refuse(self, decision_id: str, why: str, done: Retrains) -> None:
         """Nothing comes of the decision, and everybody may know."""
+        self.context.progress(f"{decision_id}: nothing is trained: {why}")
         puts = {"retrains": done.to_json(), **self.ended(decision_id, "refused")}
         self.context.ledger.commit("training.refused", {"decision": decision_id, "because": why}, puts=puts)
 

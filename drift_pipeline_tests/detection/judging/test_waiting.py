@@ -155,8 +155,8 @@ def sparse(per_day: int, days: int = 400) -> pl.DataFrame:
         (
             24,
             90,
-            "at 24 rows a day drift can never be judged: the 90 d of the reference hold fewer than 5 healthy windows "
-            "of any length with 200 effective rows",
+            "at 24 rows a day psi, the drift of columns, can never be judged: the 90 d of the reference hold fewer "
+            "than 5 healthy windows of any length with 200 effective rows",
         ),
     ],
     ids=["busy", "by the hour", "by the day", "by the week", "by the month", "by its last rows", "too short"],
@@ -165,6 +165,16 @@ def test_what_the_references_pace_lets_be_judged_is_its_first_line(per_day: int,
     reference = World.on(sparse(per_day, days), SPEC, MINUTE).reference
     told = prospects(reference, SPEC, lengths_of(reference, SPEC, MINUTE))
     assert told[0] == drift
+
+
+def test_a_psi_that_no_window_is_long_enough_for_says_so_at_each_tick() -> None:
+    watched = World.on(sparse(24, 90), SPEC, MINUTE)
+    psi = watched.at(30 * DAY).kpis["psi"]
+    assert (psi.verdict, psi.judged_at) == (Verdict.INCONCLUSIVE, None)
+    assert psi.reason == (
+        "at 24 rows a day never: the 90 d of the reference hold fewer than 5 healthy windows of any length with 200 "
+        "effective rows"
+    )
 
 
 def test_performance_that_can_never_be_judged_is_named() -> None:

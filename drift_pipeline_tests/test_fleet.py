@@ -1,0 +1,67 @@
+"""The fleet: many models in one tick, in order of need and within its time."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from drift_pipeline.clock import SystemClock
+from drift_pipeline.control.store import Entry, Put
+from drift_pipeline.loop import Loop, Ticked
+from drift_pipeline.loop.fleet import Fleet
+from drift_pipeline.loop.home import Home, opened
+from drift_pipeline.rollout.advance import start
+from drift_pipeline.settings import Settings
+from drift_pipeline_tests.training import worlds
+
+MODELS = ["a", "b", "c", "d", "e"]
+SPECS = {name: worlds.spec().model_copy(update={"name": name}) for name in MODELS}
+
+
+class Slow:
+    """Stands for a loop: each step takes as long as it says, by a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, takes: float) -> None:
+        self.now, self.stepped, self.takes = 0.0, list[str](), takes
+        monkeypatch.setattr(Loop, "tick", lambda loop, *, inline: self._step(loop, inline))
+        monkeypatch.setattr(Loop, "step_rollout", lambda loop: self._step(loop, None))
+
+    def _step(self, loop: Loop, _: bool | None) -> Ticked:
+        self.stepped.append(loop.spec.name)
+        self.now += self.takes
+        return Ticked(loop.spec.name, None)
+
+    def told(self) -> str:
+        told, self.stepped = "".join(self.stepped), []
+        return told
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """All are adopted, and have a rollout under way, as far as the control store says."""
+    with opened(Settings(home=tmp_path / "home", database=""), SystemClock(), new=True) as at:
+        puts = [Put("model", name, {}) for name in MODELS]
+        for name in MODELS:
+            status, _ = start(f"{name}-v2", name, f"sha256:{'a' * 64}", f"sha256:{'b' * 64}", datetime.now(UTC))
+            puts.append(Put("rollout", name, status.to_json()))
+        at.store.commit(Entry("test", "test", "test"), puts)
+        yield at
+
+
+@pytest.mark.parametrize("step", ["tick", "advance"])
+def test_who_finds_no_time_comes_first_the_next_time(home: Home, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    slow = Slow(monkeypatch, takes=3.0)
+    fleet = Fleet(home, SPECS, monotonic=lambda: slow.now)
+
+    def within(seconds: float) -> str:
+        fleet.tick(inline=False, seconds=seconds) if step == "tick" else fleet.advance(seconds=seconds)
+        return slow.told()
+
+    assert [within(6.0) for _ in range(5)] == ["ab", "cd", "ea", "bc", "de"]
+    assert [within(0.0), within(1e9)] == ["a", "bcdea"]
+
+
+def test_without_a_limit_every_model_ticks(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(monkeypatch, takes=1e6)
+    assert len(Fleet(home, SPECS, monotonic=lambda: slow.now).tick(inline=True)) == len(MODELS)
