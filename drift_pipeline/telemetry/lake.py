@@ -175,13 +175,14 @@ class Lake(Upkeep):
         least: int | None,
         nothing_since: int | None = None,
     ) -> tuple[int, list[pl.DataFrame]]:
-        """The table's version, which is to be `least` or more, and those of its rows; no frame before the first, or
+        """The table's version, which is to be `least` or more, and those of its rows; no frame where there are none, or
         where it stands at `nothing_since`."""
 
         def found(handle: Handle) -> tuple[int, list[pl.DataFrame]]:
             if handle.version() == nothing_since:
                 return handle.version(), []
-            return handle.version(), [scan(handle, among).filter(where).drop(OURS, strict=False).collect()]
+            some = scan(handle, among).filter(where).drop(OURS, strict=False).collect()
+            return handle.version(), [some] if some.height else []
 
         absent: tuple[int, list[pl.DataFrame]] = -1, []
         version, rows = self._tables[table].look(found, absent)
