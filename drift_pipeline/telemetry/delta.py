@@ -20,14 +20,15 @@ from deltalake import CommitProperties, DeltaTable, Field, Transaction, write_de
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from drift_pipeline.errors import ConflictError, IntegrityError, UnavailableError
+from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
 from drift_pipeline.files import keep_private
 
 T = TypeVar("T")
 Handle = DeltaTable
 log = logging.getLogger(__name__)
 LANDED, WRITER, BATCH, DAY = "_landed", "_writer", "_batch", "_day"
-OURS = (LANDED, WRITER, BATCH)  # the columns that say how a row came here
+_KINDS: dict[str, type[pl.DataType]] = {LANDED: pl.Int64, WRITER: pl.String, BATCH: pl.Int64}
+OURS = tuple(_KINDS)  # the columns that say how a row came here
 BEFORE_ALL = -1  # where rows landed that were written before rows carried the number
 
 _STATISTICS = {"delta.dataSkippingStatsColumns": LANDED}  # of any other column they would be somebody's values
@@ -72,10 +73,9 @@ class Delta:
             except (DeltaError, OSError) as error:  # also where a checkpoint took the place of what was being read
                 self._table, failed = None, error
             time.sleep(_PAUSE_S * 2**attempt)
-        why = str(failed).partition("\n")[0]  # delta-rs appends its stack
         if isinstance(failed, OSError):
-            raise UnavailableError(f"{self.path}: cannot be read: {why}") from failed
-        raise IntegrityError(f"{self.path}: cannot be read: {why}; restore the table from a copy") from failed
+            raise UnavailableError(f"{self.path}: cannot be read: {failed}") from failed
+        raise IntegrityError(f"{self.path}: cannot be read: {_why(failed)}; restore it from a copy") from failed
 
     def version(self) -> int:
         """-1 before the first row."""
@@ -162,7 +162,7 @@ class Delta:
                 self._table = None
             except (DeltaError, OSError) as error:  # a full disk, a folder that went away
                 self._table = None
-                raise UnavailableError(f"{self.path}: cannot be written: {error}") from error
+                raise UnavailableError(f"{self.path}: cannot be written: {_why(error)}") from error
             time.sleep(_PAUSE_S * 2**attempt)
         raise ConflictError(f"{self.path}: {_ATTEMPTS} commits were lost to other writers; do it again")
 
@@ -218,7 +218,7 @@ class Delta:
 
         try:
             self.change(merge)
-        except (ConflictError, UnavailableError) as error:
+        except DriftError as error:
             log.warning("%s; its small files are merged later", error)
 
     @contextmanager
@@ -243,7 +243,8 @@ def scan(handle: DeltaTable, among: Sequence[tuple[str, str, str | int]] = ()) -
     """The rows of the files that may hold some that fit `among`: all of its (column, operator, value)."""
     schema = pl.Schema(handle.schema().to_arrow())
     schema.pop(DAY)  # tells of folders
-    schema.setdefault(LANDED, pl.Int64())
+    for name, kind in _KINDS.items():  # which a table that was written before lacks
+        schema.setdefault(name, kind())
     files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=list(among) or None)]
     if not files:
         return pl.LazyFrame(schema=schema)
@@ -253,6 +254,11 @@ def scan(handle: DeltaTable, among: Sequence[tuple[str, str, str | int]] = ()) -
 def landed() -> pl.Expr:
     """The version that a row landed with."""
     return pl.col(LANDED).fill_null(BEFORE_ALL)
+
+
+def _why(error: Exception) -> str:
+    """Without the stack that delta-rs appends."""
+    return str(error).partition("\n")[0]
 
 
 def _migrate(handle: DeltaTable) -> None:
