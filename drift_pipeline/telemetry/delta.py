@@ -242,10 +242,11 @@ class Delta:
 def scan(handle: DeltaTable, among: Sequence[tuple[str, str, str | int]] = ()) -> pl.LazyFrame:
     """The rows of the files that may hold some that fit `among`: all of its (column, operator, value)."""
     schema = pl.Schema(handle.schema().to_arrow())
+    prunes = [one for one in among if one[0] in schema]
     schema.pop(DAY)  # tells of folders
     for name, kind in _KINDS.items():  # which a table that was written before lacks
         schema.setdefault(name, kind())
-    files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=list(among) or None)]
+    files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=prunes or None)]
     if not files:
         return pl.LazyFrame(schema=schema)
     return pl.scan_parquet(files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert")

@@ -83,7 +83,7 @@ def test_who_reads_while_files_are_merged_and_deleted_misses_nothing(
     try:
         while reader.cursor("predictions") == Cursor():
             time.sleep(0.05)
-        for turn in range(60):
+        for turn in range(30):
             rows, cursor = reader.landed("predictions", cursor)
             told += ids(rows)
             whole = ids(reader.read("predictions", ALL))
