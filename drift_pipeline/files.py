@@ -30,6 +30,10 @@ def write_whole(path: Path, data: bytes | str) -> Path:
 
 
 def keep_private(folder: Path) -> None:
-    """What lies in the folder is people's data: no other user of the machine may look into it."""
+    """What lies in the folder is people's data: no other user of the machine may look into it.
+
+    A folder of another user is theirs to close.
+    """
     if folder.stat().st_mode & 0o077:
-        folder.chmod(0o700)
+        with suppress(PermissionError):
+            folder.chmod(0o700)

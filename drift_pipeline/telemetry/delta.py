@@ -21,14 +21,15 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.schema import PrimitiveType
 
 from drift_pipeline.clock import Window
-from drift_pipeline.errors import ConflictError, IntegrityError, UnavailableError
+from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
 from drift_pipeline.files import keep_private
 
 T = TypeVar("T")
 Handle = DeltaTable
 log = logging.getLogger(__name__)
 LANDED, WRITER, BATCH, DAY = "_landed", "_writer", "_batch", "_day"
-OURS = (LANDED, WRITER, BATCH)  # the columns that say how a row came here
+_KINDS: dict[str, type[pl.DataType]] = {LANDED: pl.Int64, WRITER: pl.String, BATCH: pl.Int64}
+OURS = tuple(_KINDS)  # the columns that say how a row came here
 BEFORE_ALL = -1  # where rows landed that were written before rows carried the number
 
 _STATISTICS = {"delta.dataSkippingStatsColumns": LANDED}  # of any other column they would be somebody's values
@@ -73,10 +74,9 @@ class Delta:
             except (DeltaError, OSError) as error:  # also where a checkpoint took the place of what was being read
                 self._table, failed = None, error
             time.sleep(_PAUSE_S * 2**attempt)
-        why = str(failed).partition("\n")[0]  # delta-rs appends its stack
         if isinstance(failed, OSError):
-            raise UnavailableError(f"{self.path}: cannot be read: {why}") from failed
-        raise IntegrityError(f"{self.path}: cannot be read: {why}; restore the table from a copy") from failed
+            raise UnavailableError(f"{self.path}: cannot be read: {failed}") from failed
+        raise IntegrityError(f"{self.path}: cannot be read: {_why(failed)}; restore it from a copy") from failed
 
     def version(self) -> int:
         """-1 before the first row."""
@@ -108,9 +108,11 @@ class Delta:
             except FileNotFoundError as error:
                 self._table, gone = None, error
             except (DeltaError, pl.exceptions.PolarsError) as error:
-                raise IntegrityError(f"{self.path}: cannot be read: {error}; restore the table from a copy") from error
+                raise IntegrityError(
+                    f"{self.path}: cannot be read: {_why(error)}; restore the table from a copy"
+                ) from error
             except OSError as error:
-                raise UnavailableError(f"{self.path}: cannot be read: {error}") from error
+                raise UnavailableError(f"{self.path}: cannot be read: {_why(error)}") from error
             time.sleep(_PAUSE_S * 2**attempt)
         raise IntegrityError(f"{self.path}: a file of the table is gone: {gone}; restore it from a copy") from gone
 
@@ -168,7 +170,7 @@ class Delta:
                 self._table = None
             except (DeltaError, OSError) as error:  # a full disk, a folder that went away
                 self._table = None
-                raise UnavailableError(f"{self.path}: cannot be written: {error}") from error
+                raise UnavailableError(f"{self.path}: cannot be written: {_why(error)}") from error
             time.sleep(_PAUSE_S * 2**attempt)
         raise ConflictError(f"{self.path}: {_ATTEMPTS} commits were lost to other writers; do it again")
 
@@ -224,7 +226,7 @@ class Delta:
 
         try:
             self.change(merge)
-        except (ConflictError, UnavailableError) as error:
+        except DriftError as error:
             log.warning("%s; its small files are merged later", error)
 
     @contextmanager
@@ -254,9 +256,11 @@ def days_of(window: Window) -> list[tuple[str, str, str]]:
 def scan(handle: DeltaTable, among: Sequence[tuple[str, str, Any]] = ()) -> pl.LazyFrame:
     """The rows of the files that may hold some that fit `among`: all of its (column, operator, value)."""
     schema = pl.Schema(handle.schema().to_arrow())
+    prunes = [one for one in among if one[0] in schema]
     schema.pop(DAY)  # tells of folders
-    schema.setdefault(LANDED, pl.Int64())
-    files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=list(among) or None)]
+    for name, kind in _KINDS.items():  # which a table that was written before lacks
+        schema.setdefault(name, kind())
+    files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=prunes or None)]
     if not files:
         return pl.LazyFrame(schema=schema)
     return pl.scan_parquet(files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert")
@@ -265,6 +269,11 @@ def scan(handle: DeltaTable, among: Sequence[tuple[str, str, Any]] = ()) -> pl.L
 def landed() -> pl.Expr:
     """The version that a row landed with."""
     return pl.col(LANDED).fill_null(BEFORE_ALL)
+
+
+def _why(error: Exception) -> str:
+    """Without the stack that delta-rs appends."""
+    return str(error).partition("\n")[0]
 
 
 def _migrate(handle: DeltaTable) -> None:

@@ -181,7 +181,7 @@ class Lake(Upkeep):
         nothing_since: int | None = None,
         columns: Collection[str] = (),
     ) -> tuple[int, list[pl.DataFrame]]:
-        """The table's version, which is to be `least` or more, and those of its rows; no frame before the first, or
+        """The table's version, which is to be `least` or more, and those of its rows; no frame where there are none, or
         where it stands at `nothing_since`. Of the columns only those that are named, if any is: no other is read."""
 
         def found(handle: Handle) -> tuple[int, list[pl.DataFrame]]:
@@ -189,7 +189,8 @@ class Lake(Upkeep):
                 return handle.version(), []
             rows = scan(handle, among).filter(where).drop(OURS, strict=False)
             names = [name for name in rows.collect_schema().names() if not columns or name in columns]
-            return handle.version(), [rows.select(names).collect()]
+            some = rows.select(names).collect()
+            return handle.version(), [some] if some.height else []
 
         absent: tuple[int, list[pl.DataFrame]] = -1, []
         version, rows = self._tables[table].look(found, absent)

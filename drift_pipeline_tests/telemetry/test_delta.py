@@ -83,7 +83,7 @@ def test_who_reads_while_files_are_merged_and_deleted_misses_nothing(
     try:
         while reader.cursor("predictions") == Cursor():
             time.sleep(0.05)
-        for turn in range(60):
+        for turn in range(30):
             rows, cursor = reader.landed("predictions", cursor)
             told += ids(rows)
             whole = ids(reader.read("predictions", ALL))
@@ -172,6 +172,8 @@ def test_a_lake_of_before_loses_its_statistics_and_tells_what_lands_from_then_on
     lake = Lake(tmp_path, source="gateway")
     before = lake.read("predictions", ALL)
     assert before.height == 9
+    assert lake.landed("predictions", Cursor(1))[0].is_empty()
+    assert lake.landed_rows("predictions", Cursor(1)) == 0
     lake.append("predictions", numbered(3), 0)
     rows, _ = lake.landed("predictions", Cursor(2))
     assert ids(rows) == ids(numbered(3))
