@@ -17,7 +17,7 @@ from threading import Event as Stop
 import polars as pl
 
 from drift_pipeline.clock import HOUR, Clock
-from drift_pipeline.errors import DriftError, IntegrityError
+from drift_pipeline.errors import ConflictError, DriftError, IntegrityError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import DeadLetter, Event, read_event
 from drift_pipeline.telemetry.lake import Lake
@@ -189,9 +189,15 @@ class Capture:
 
 
 def _tried(segment: Segment, land: Callable[[], None]) -> Exception | None:
-    """Why it did not land: whatever is wrong with one model does not stop the others."""
+    """Why it did not land: whatever is wrong with one model does not stop the others.
+
+    Raises:
+        ConflictError: only writers that were faster are in the way: the next step does it.
+    """
     try:
         land()
+    except ConflictError:
+        raise
     except RenumberedError as error:
         return error if segment.path.exists() else None  # another capture took it, and went on
     except DriftError as error:

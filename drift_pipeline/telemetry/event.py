@@ -9,7 +9,7 @@
 ```
 
 `score`, `latency_ms` and `entity` may be left out. `producer` is whose the id is, which the gateway writes from the key
-(left out: the source); `stamped`: the gateway gave the time, since the producer told none. A category's value is
+(left out: nobody's by name); `stamped`: the gateway gave the time, since the producer told none. A category's value is
 brought to its column's form, of which it has to be (`cells`); null and what the spec calls missing are no value. A
 label is `outcome.positive` or its negation; one that `outcome.unknown` lists is refused, and told once it is known.
 """
@@ -59,7 +59,12 @@ class Prediction:
     @property
     def whose(self) -> str:
         """Ids are a producer's own, and those of answers are others than those that it tells of."""
-        return f"{self.producer}/{EXTERNAL}" if self.route == EXTERNAL else self.producer
+        return self.producer + self.nobodys
+
+    @property
+    def nobodys(self) -> str:
+        """Whose it were if no producer was named."""
+        return f"/{EXTERNAL}" if self.route == EXTERNAL else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +108,8 @@ def read_event(
     Args:
         specs: by the name of the model.
         now: an event of more than a minute later is refused: its producer's clock is ahead.
-        source: whose it is where no producer is named.
         handed_over: its time was judged when it was taken, by another process' clock, and is refused only where it
-            is an hour ahead; an answer of the gateway, which stamps them itself, where it is a day ahead.
+            is an hour ahead; an answer of the gateway, which stamps them itself, where it is half a day ahead.
     """
     model = ""
     try:
@@ -113,9 +117,9 @@ def read_event(
         model = _model(document, specs)
         spec = specs[model]
         if document.get("event") == "prediction":
-            return _prediction(document, spec, _latest(document, now, handed_over), source)
+            return _prediction(document, spec, _latest(document, now, handed_over))
         if document.get("event") == "outcome":
-            return _outcome(document, spec, _latest(document, now, handed_over), source)
+            return _outcome(document, spec, _latest(document, now, handed_over))
         raise ValueError(f"event: {document.get('event')!r} is neither 'prediction' nor 'outcome'")
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "not JSON that can be read: it is nested too deep"
@@ -164,10 +168,10 @@ def _latest(document: dict[str, Any], now: datetime, handed_over: bool) -> tuple
     if not handed_over:
         return now, now + MINUTE + _TICK
     answered = document.get("event") == "prediction" and document.get("route") != EXTERNAL
-    return now, now + (DAY if answered else HOUR)
+    return now, now + (DAY / 2 if answered else HOUR)
 
 
-def _prediction(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, datetime], source: str) -> Prediction:
+def _prediction(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, datetime]) -> Prediction:
     _refuse_unknown(document.keys() - _PREDICTION)
     route = document.get("route")
     if route not in ROUTES:
@@ -182,19 +186,19 @@ def _prediction(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, 
         _latency(document.get("latency_ms")),
         None if document.get("entity") is None else _text("entity", document["entity"]),
         _features(document.get("features"), spec),
-        _producer(document, source),
+        _producer(document),
     )
 
 
-def _outcome(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, datetime], source: str) -> OutcomeKnown:
+def _outcome(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, datetime]) -> OutcomeKnown:
     _refuse_unknown(document.keys() - _OUTCOME)
     label = _label(document.get("label"), spec)
     told = document.get("stamped") is not True
-    return OutcomeKnown(spec.name, _id(document), _time(document, now), label, _producer(document, source), told)
+    return OutcomeKnown(spec.name, _id(document), _time(document, now), label, _producer(document), told)
 
 
-def _producer(document: dict[str, Any], source: str) -> str:
-    return sys.intern(_text("producer", document.get("producer", source)))
+def _producer(document: dict[str, Any]) -> str:
+    return sys.intern(_text("producer", document.get("producer", "")))
 
 
 def _refuse_unknown(keys: set[str]) -> None:

@@ -56,6 +56,7 @@ class Landing:
         self._lake_of, self._specs, self._mirror, self._lateness = lake_of, specs, mirror, lateness
         self._failed = failed
         self._recent: dict[str, Recent] = {}
+        self._last: dict[tuple[str, str, Table], int] = {}
 
     def land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> Counter[str]:
         """One model's events of one segment; of "", which are dead letters. What came of them, as `Captured` has it.
@@ -79,18 +80,24 @@ class Landing:
 
     def _land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> Counter[str]:
         lake, spec = self._lake_of(model, source), self._specs[model]
-        if (last := lake.last_batch("predictions")) == number:  # a former try came to its end here
+        outcomes = [one for one in events if isinstance(one, OutcomeKnown)]
+        predictions = [one for one in events if isinstance(one, Prediction)]
+        last = self._last_of(model, source, lake, "predictions")
+        if last == number:  # a former try came to its end here
             lake.flush("predictions")
             return Counter()
-        recent, predictions = self._recent_of(model, lake, now), [one for one in events if isinstance(one, Prediction)]
-        told = recent.told([one for one in events if isinstance(one, OutcomeKnown)], now)
-        _write(lake, "outcomes", outcomes_frame(spec, told.outcomes, told.observed), number)
+        last_told = self._last_of(model, source, lake, "outcomes") if outcomes else -1
+        recent = self._recent_of(model, lake, now)
+        told = recent.told(outcomes, now)
+        _write(lake, "outcomes", outcomes_frame(spec, told.outcomes, told.observed), number, last_told)
         landed_late = late_before(lake, predictions) if recent.is_old(predictions) and _is_retry(lake, number) else None
         found = recent.sort(predictions, now, landed_late)
         frame = predictions_frame(spec, found.fresh)
         _write(lake, "late", predictions_frame(spec, found.late), number)
         counts = Counter(unmirrored=self._shadow(model, lake, frame, number))
         _write(lake, "predictions", frame, number, last)
+        self._last |= {(model, source, "outcomes"): number} if told.outcomes else {}
+        self._last |= {(model, source, "predictions"): number} if found.fresh else {}
         counts.update(outcomes=len(told.outcomes), late=len(found.late), predictions=len(found.fresh))
         counts.update(late_outcomes=told.late, duplicates=told.duplicates + found.duplicates, shared_ids=found.shared)
         return counts
@@ -107,6 +114,14 @@ class Landing:
         if mirrored is not None:
             _write(lake, "shadow", _owned_as(frame, mirrored), number)
         return 0
+
+    def _last_of(self, model: str, source: str, lake: Lake, table: Table) -> int:
+        """The last batch; where another process landed one since, what it landed is not in memory."""
+        last = lake.last_batch(table)
+        if self._last.setdefault((model, source, table), last) != last:
+            self._last[model, source, table] = last
+            self._recent.pop(model, None)
+        return last
 
     def _recent_of(self, model: str, lake: Lake, now: datetime) -> Recent:
         if model not in self._recent or self._recent[model].is_ahead(now):

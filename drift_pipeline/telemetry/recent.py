@@ -83,7 +83,7 @@ class Recent:
         self._limit = now - self._lateness
         before, found, shared, duplicates = self._landed_before(predictions), Sorted(), 0, 0
         for one in predictions:
-            if self._has(one) or one.whose in before.get(one.id, ()) or "" in before.get(one.id, ()):
+            if self._has(one) or not before.get(one.id, set()).isdisjoint((one.whose, one.nobodys)):
                 duplicates += 1
             elif self._is_late(one, landed_late):
                 found.late.append(one)
@@ -129,8 +129,11 @@ class Recent:
         return one.time < self._watermark - READMITTED
 
     def _has(self, one: Prediction) -> bool:
+        """An id that was landed under nobody's name, such as before ids had producers, is whoever's comes again."""
         first = self._ids.get(one.id)
-        return first is not None and (first[0] in (one.whose, "") or (one.id, one.whose) in self._shared)
+        if first is None:
+            return False
+        return first[0] in (one.whose, one.nobodys) or (one.id, one.whose) in self._shared
 
     def _take(self, one: Prediction) -> bool:
         """Remember it; whether its id is another's as well."""
@@ -211,10 +214,13 @@ def _inside(column: str, window: Window) -> pl.Expr:
 
 
 def _owners(rows: pl.DataFrame) -> Iterable[tuple[str, datetime, str]]:
-    """(id, time, whose); "" where that is not known, and may be anybody's."""
+    """(id, time, whose)."""
     for row in rows.iter_rows(named=True):
-        producer = row.get("_producer") or ""
-        yield row["_id"], row["_time"], f"{producer}/{EXTERNAL}" if producer and row["_route"] == EXTERNAL else producer
+        yield (
+            row["_id"],
+            row["_time"],
+            (row.get("_producer") or "") + (f"/{EXTERNAL}" if row["_route"] == EXTERNAL else ""),
+        )
 
 
 def _said(lake: Lake, rows: pl.Expr, window: Window) -> dict[_Key, tuple[tuple[float, ...], datetime]]:

@@ -1,6 +1,6 @@
 """What people should hear of what comes: a few bad events are slips, many are a producer that is broken."""
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,8 +71,9 @@ class Refusals:
         for model, last in self._last.items():
             while last and last[0][0] <= now - HOUR:
                 last.popleft()
+            counts = Counter(fate for _, fate in last)
             for what in What:
-                refused = sum(fate is what for _, fate in last)
+                refused = counts[what]
                 if refused >= LEAST and refused > SHARE * len(last):
                     found.append(Refused(model, refused, len(last), what))
         return found

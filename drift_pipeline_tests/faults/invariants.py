@@ -5,7 +5,7 @@ from datetime import datetime
 
 import polars as pl
 
-from drift_pipeline.clock import Window
+from drift_pipeline.clock import DAY, Window
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.errors import DriftError
@@ -140,7 +140,7 @@ def _counted(site: Site, loops: Sequence[Loop]) -> Iterator[str]:
     lake, sent = site.lake(), site.sent
     served = lake.read("predictions", site.landed())
     ids = served["_id"].to_list() if served.height else []
-    late = lake.read("late", Window(site.began - (site.clock.now() - site.began), site.clock.now()))
+    late = lake.read("late", Window(site.began - 10 * DAY, site.clock.now()))
     known = lake.read("outcomes", site.landed())
     labels = set(known["_id"]) - site.before if known.height else set()  # the history's come for a while yet
     for what, here, expected in (

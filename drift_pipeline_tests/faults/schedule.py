@@ -107,10 +107,12 @@ class Faults:
         return Happened("duplicates", f"{len(sent)} lines again at {now:%H:%M}")
 
     def late(self) -> Happened:
-        names, at = self._extra(5), self.site.newest - HOUR - 5 * MINUTE
-        self.site.sent.late |= set(names)
-        self._send(names, at)
-        return Happened("late events", f"5 of {at:%H:%M}")
+        behind, late = self._extra(5), self._extra(5)
+        self.site.sent.landing |= set(behind)
+        self.site.sent.late |= set(late)
+        self._send(behind, at := self.site.newest - HOUR - 5 * MINUTE)
+        self._send(late, too_late := self.site.newest - 9 * DAY)
+        return Happened("late events", f"5 of {at:%H:%M}, 5 of {too_late:%m-%d %H:%M}")
 
     def out_of_order(self) -> Happened:
         names, at = self._extra(5), self.site.newest - 20 * MINUTE

@@ -232,7 +232,7 @@ def test_what_the_gateway_took_from_producers_lands_though_captures_clock_is_beh
 @pytest.mark.parametrize(
     ("event", "ahead"),
     [
-        (prediction("z", NOW + DAY), "a day"),
+        (prediction("z", NOW + DAY / 2), "half a day"),
         (prediction("z", NOW + HOUR, route="external"), "an hour"),
         (outcome("z", NOW + HOUR), "an hour"),
     ],
@@ -364,6 +364,16 @@ def test_a_broken_lake_holds_up_nobody_and_what_waited_lands_once_it_is_mended(s
         assert sorted(site.ids(table, model)) == list("012345")[:what]  # type: ignore[arg-type]
     assert sorted(site.rows("dead_letters", "dead_letters")["_payload"]) == [f"poison {n}" for n in range(6)]
     assert site.capture.step() == Captured()
+
+
+def test_two_captures_in_turn_know_what_the_other_landed(site: Site) -> None:
+    other = Site(site.root, mirror=mirror)
+    for number in range(6):
+        events = (prediction(f"{n}", model=model) for n in range(number, number + 3) for model in ("m", "n"))
+        site.send(*events, *(outcome(f"{n}") for n in range(number, number + 3)))
+        (other if number % 2 else site).capture.step()
+    for table, model in (("predictions", "m"), ("predictions", "n"), ("outcomes", "m"), ("shadow", "m")):
+        assert sorted(site.ids(table, model)) == list("01234567")  # type: ignore[arg-type]
 
 
 class Specs(dict[str, ModelSpec]):

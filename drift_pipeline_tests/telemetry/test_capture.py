@@ -181,7 +181,7 @@ def test_an_id_lands_once_within_a_segment_across_segments_sources_and_restarts(
     assert site.take(prediction("b"), prediction("c")).duplicates == 1
     site.begin()
     assert site.take(prediction("a"), prediction("c"), prediction("d")).duplicates == 2
-    site.send(prediction("d", producer="gateway"), prediction("e"), source="kafka")
+    site.send(prediction("d"), prediction("e"), source="kafka")
     assert site.capture.step().duplicates == 1
     assert site.ids() == ["a", "b", "c", "d", "e"]
     site.take(prediction("a", model="price"))
@@ -254,7 +254,7 @@ def test_what_the_mirror_says_of_landed_predictions_is_shadow(tmp_path: Path) ->
     site.take(prediction("a"), prediction("a"), prediction("old", NOW - 9 * DAY), prediction("b", model="price"))
     site.take(prediction("a"), outcome("a"))
     assert seen == [["m", "a"], ["price", "b"]]
-    assert site.rows("shadow").rows() == [("a", NOW, 0.25, "v2", "gateway")]
+    assert site.rows("shadow").rows() == [("a", NOW, 0.25, "v2", "")]
     assert site.ids("shadow", "price") == []
 
 
