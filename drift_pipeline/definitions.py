@@ -9,7 +9,7 @@ import dagster as dg
 
 import drift_pipeline.defs
 from drift_pipeline.components.jobs import OPERATING, retention, retrain
-from drift_pipeline.components.lanes import give_way
+from drift_pipeline.components.lanes import give_way_early
 from drift_pipeline.components.schedules import loop_schedules
 from drift_pipeline.components.sensors import loop_sensors
 from drift_pipeline.errors import InputError
@@ -35,7 +35,7 @@ def models_of(folder: Path | None) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Steps of a run share its process: the libraries of a report take longer to import than the report to write."""
-    give_way()
+    give_way_early()
     settings = Settings()
     models, specs = models_of(settings.models), home.models_of(settings)
     loops = dg.Definitions(

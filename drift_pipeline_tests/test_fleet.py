@@ -59,7 +59,8 @@ def test_who_finds_no_time_comes_first_the_next_time(home: Home, monkeypatch: py
         return slow.told()
 
     assert [within(6.0) for _ in range(5)] == ["ab", "cd", "ea", "bc", "de"]
-    assert [within(0.0), within(1e9)] == ["a", "bcdea"]
+    assert (within(0.0), fleet.waiting) == ("a", 4)
+    assert (within(1e9), fleet.waiting) == ("bcdea", 0)
 
 
 def test_without_a_limit_every_model_ticks(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ LANE = "drift/lane"
 RETRAIN = "drift/retrain"  # one at a time for each value: the model
 PRIORITY = "dagster/priority"
 NORMAL, HOTFIX = "normal", "hotfix"
-NICE, NICE_NORMAL = 5, 15  # of every run, and of one in the normal lane; ticks, gateway and capture are at 0
+ALL_ASSETS = "__ASSET_JOB"  # Dagster's own job; one of ours could not hold models whose days begin at different dates
+NICE = 15
 FAST = {LANE: "fast", PRIORITY: "20", "dagster/max_runtime": "600"}
 SUBMIT = {**FAST, LANE: "submit", PRIORITY: "5"}
 _TRAINS = frozenset({"training_dataset", "candidate_model"})
@@ -45,15 +46,24 @@ def lacking_tags(run: dg.DagsterRun) -> Mapping[str, str]:
     return {name: value for name, value in tags.items() if name not in run.tags}
 
 
-def give_way(run: dg.DagsterRun | None = None) -> None:
-    """In a worker: runs must not hold up ticks, requests and capture, nor those of the normal lane hotfixes and people.
+def give_way(run: dg.DagsterRun) -> None:
+    """In a worker of a normal run: seven of them on a small machine must not hold up ticks, hotfixes and people."""
+    if run.tags.get(LANE) == NORMAL:
+        _be_nice()
 
-    Before the run is known, while the models' code is loaded, any gives way a little: niceness only ever grows.
+
+def give_way_early() -> None:
+    """In a worker that materialises assets alone, as reports and backfills do, which may be hundreds: before it loads
+    the models' code, which takes longer than most of its steps. What else a worker runs may be urgent.
     """
+    given = getattr(multiprocessing.current_process(), "_args", ())  # the run's id, and its job
+    if ALL_ASSETS in {getattr(one, "job_name", None) for one in given}:
+        _be_nice()
+
+
+def _be_nice() -> None:
     if multiprocessing.parent_process() is not None:
-        nice = NICE_NORMAL if run is not None and run.tags.get(LANE) == NORMAL else NICE
-        # of this thread, and of those that it begins from now on
-        os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)  # of this thread, and of those that it begins from now on
 
 
 class LanedRunCoordinator(QueuedRunCoordinator[dg.DagsterInstance]):

@@ -8,19 +8,20 @@ import dagster as dg
 
 from drift_pipeline.components.home import FLEET, Specs
 from drift_pipeline.components.jobs import retention, retrain
-from drift_pipeline.components.lanes import LANE, MODEL, NORMAL
+from drift_pipeline.components.lanes import ALL_ASSETS, LANE, MODEL, NORMAL
 from drift_pipeline.components.monitoring import MONITORING
 from drift_pipeline.components.sensors import NONE_ADOPTED, TICK_S
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop
 from drift_pipeline.spec import ModelSpec
 
-ALL_ASSETS = "__ASSET_JOB"  # Dagster's own job; one of ours could not hold models whose days begin at different dates
-
 
 def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
     """All of them, for the models of this code location."""
+    return [_retrain_when_due(specs), _report_yesterday(specs), delete_past_retention]
 
+
+def _retrain_when_due(specs: Specs) -> dg.ScheduleDefinition:
     @dg.schedule(
         job=retrain,
         cron_schedule="*/10 * * * *",
@@ -48,6 +49,10 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason(str(error))
         return dg.SkipReason("; ".join(told) or "no retrain is due")
 
+    return retrain_when_due
+
+
+def _report_yesterday(specs: Specs) -> dg.ScheduleDefinition:
     @dg.schedule(
         job_name=ALL_ASSETS,
         cron_schedule="10 0 * * *",
@@ -65,12 +70,13 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
         requests = [_report(spec, yesterday.isoformat()) for spec in adopted if spec.since <= yesterday]
         return requests or dg.SkipReason(NONE_ADOPTED)
 
-    @dg.schedule(job=retention, cron_schedule="20 2 * * *", execution_timezone="UTC")
-    def delete_past_retention() -> dg.RunRequest:
-        """Each night, once somebody has seen a dry run of the job `retention` and started this schedule."""
-        return dg.RunRequest(run_config={"ops": {"delete_old": {"config": {"apply": True}}}})
+    return report_yesterday
 
-    return [retrain_when_due, report_yesterday, delete_past_retention]
+
+@dg.schedule(job=retention, cron_schedule="20 2 * * *", execution_timezone="UTC")
+def delete_past_retention() -> dg.RunRequest:
+    """Each night, once somebody has seen a dry run of the job `retention` and started this schedule."""
+    return dg.RunRequest(run_config={"ops": {"delete_old": {"config": {"apply": True}}}})
 
 
 def _due(loop: Loop) -> Iterator[str]:

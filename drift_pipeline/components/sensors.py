@@ -28,7 +28,7 @@ from drift_pipeline.settings import Settings
 
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
 MOST_TOLD = 300  # letters of a reason
-TICK_S, ROLLOUT_S = 10.0, 5.0  # of an evaluation, after which no other model begins; Dagster ends one at 60 s
+TICK_S, ROLLOUT_S = 8.0, 4.0  # of an evaluation, after which no other model begins; Dagster ends one at 60 s
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
@@ -36,7 +36,10 @@ _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
     """All of them, for the models of this code location."""
     seconds = Settings().tick_seconds
+    return [_loop_tick(specs, seconds), _rollout_tick(specs, max(seconds // 3, 1)), *_ended_badly(specs)]
 
+
+def _loop_tick(specs: Specs, seconds: int) -> dg.SensorDefinition:
     @dg.sensor(
         jobs=[retrain, submit_rollout],
         minimum_interval_seconds=seconds,
@@ -57,28 +60,34 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
                             requests += requests_of(fleet.loop(specs[one.model]), context.instance)
                         except Exception as error:  # the edge between models, as in the fleet
                             failed[one.model] = f"{type(error).__name__}: {error}"
+                wait = f", {fleet.waiting} wait for the next tick" if fleet.waiting else ""
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
         if not ticked:
             return dg.SensorResult(skip_reason=NONE_ADOPTED)
-        return _told(context, f"{len(ticked)} models ticked", failed, requests)
+        return _told(context, f"{len(ticked)} models ticked{wait}", failed, requests)
 
-    @dg.sensor(
-        job=retrain,
-        minimum_interval_seconds=max(seconds // 3, 1),
-        default_status=dg.DefaultSensorStatus.RUNNING,
-    )
+    return loop_tick
+
+
+def _rollout_tick(specs: Specs, seconds: int) -> dg.SensorDefinition:
+    @dg.sensor(job=retrain, minimum_interval_seconds=seconds, default_status=dg.DefaultSensorStatus.RUNNING)
     def rollout_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """What cannot wait for the next loop_tick: hotfixes are launched, and the rollouts under way take one step
         forward or back, where evidence and approvals say so."""
         try:
             with FLEET.of(specs) as (at, fleet):
-                ticked, urgent = fleet.advance(seconds=ROLLOUT_S), hotfixes_of(at, fleet, specs, context.instance)
+                urgent = hotfixes_of(at, fleet, specs, context.instance)
+                ticked = fleet.advance(seconds=ROLLOUT_S)
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
         moved = [f"{one.model} is in {one.moved}" for one in ticked if isinstance(one, Ticked) and one.moved]
         return _told(context, "; ".join([f"{len(ticked)} rollouts", *moved]), _failures(ticked), urgent)
 
+    return rollout_tick
+
+
+def _ended_badly(specs: Specs) -> list[dg.SensorDefinition]:
     @dg.run_failure_sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
     def retrain_failed(context: dg.RunFailureSensorContext) -> None:
         """A retrain failed and no retry is left: its decision is not wanted any more, and its owner is paged."""
@@ -95,7 +104,7 @@ def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
         """A retrain was cancelled in Dagster: its decision is not wanted any more."""
         give_up(specs, context.instance, context.dagster_run, "it was cancelled in Dagster")
 
-    return [loop_tick, rollout_tick, retrain_failed, retrain_canceled]
+    return [retrain_failed, retrain_canceled]
 
 
 def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:

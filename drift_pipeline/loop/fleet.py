@@ -29,7 +29,10 @@ class Failed:
 
 
 class Fleet:
-    """Keeps the loops between ticks, so that a tick costs what is new."""
+    """Keeps the loops between ticks, so that a tick costs what is new.
+
+    `waiting` is how many models the last step had no time for.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Fleet:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._home, self._specs, self._progress, self._monotonic = home, specs, progress, monotonic
+        self.waiting = 0
         self._loops: dict[str, Loop] = {}
         self._begun: dict[tuple[str, str], float] = {}
 
@@ -75,6 +79,7 @@ class Fleet:
                 break
             self._begun[what, spec.name] = self._monotonic()
             done.append(self._try(spec, step))
+        self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
         return done + self._covered()
 

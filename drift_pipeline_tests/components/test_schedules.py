@@ -10,8 +10,9 @@ import pytest
 from drift_pipeline.clock import DAY, SystemClock, Window
 from drift_pipeline.components.home import FLEET
 from drift_pipeline.components.jobs import retention, retrain
+from drift_pipeline.components.lanes import ALL_ASSETS
 from drift_pipeline.components.monitoring import monitoring_assets
-from drift_pipeline.components.schedules import ALL_ASSETS, loop_schedules
+from drift_pipeline.components.schedules import loop_schedules
 from drift_pipeline.components.sensors import requests_of
 from drift_pipeline.components.training import training_assets
 from drift_pipeline.loop import Loop, operating
