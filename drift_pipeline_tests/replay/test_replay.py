@@ -253,7 +253,8 @@ def test_every_approval_says_that_it_is_a_replays() -> None:
         assert said["approver"] != said["trainer"]
     for key in (out / "keys").glob("*.json"):
         assert json.loads(key.read_text())["label"] == "replay-only"
-    assert not list((out / "keys").glob("*.pem")), "a replay's private keys die with it"
+    private = [path.name for path in (out / "keys").glob("*.pem")]
+    assert private == ["trainer.pem"], "who approved in a replay dies with it; the home's own key goes on with the home"
 
 
 # nothing looks ahead

@@ -25,7 +25,10 @@ def test_one_alert_a_model_and_hour_and_one_audit_record_with_it(tmp_path: Path)
     assert [message.id for message in messages] == [
         f"{name}:2026-03-01T{hour}:events.laid_aside" for hour in (12, 13) for name in ("fraud", "unknown")
     ]
-    assert [(record.actor, record.subject) for record in records[1:]] == [("capture", "fraud"), ("capture", "unknown")] * 2
+    assert [(record.actor, record.subject) for record in records[1:]] == [
+        ("capture", "fraud"),
+        ("capture", "unknown"),
+    ] * 2
     told, unknown = messages[0].body, messages[1].body
     assert (told["model"], told["owner"], told["at"]) == ("fraud", "ml@example.com", AT.isoformat())
     assert "60 of the last 1,000 events were laid aside" in told["why"]
