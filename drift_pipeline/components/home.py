@@ -13,7 +13,7 @@ from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
 from drift_pipeline.loop import Loop
 from drift_pipeline.loop.declared import LiveSpecs
 from drift_pipeline.loop.fleet import Fleet
-from drift_pipeline.loop.home import Home, models_folder, models_of, opened
+from drift_pipeline.loop.home import Home, models_of, opened
 from drift_pipeline.policy.engines import read_bundle
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -48,8 +48,9 @@ def loop_of(spec: ModelSpec, context: Context) -> Iterator[Loop]:
 
 def in_force(spec: ModelSpec) -> ModelSpec:
     """The model's spec as its file says now; as it was loaded where the file is gone or wrong by now."""
+    settings = Settings()
     with suppress(DriftError):
-        return models_of(Settings()).get(spec.name, spec)
+        return models_of(settings).get(spec.name, spec) if settings.models else spec
     return spec
 
 
@@ -87,7 +88,7 @@ class KeptFleet:
             if self._kept is None or self._kept[0] != asked:
                 self.close()
                 at = self._open.enter_context(opened(settings, system_clock()))
-                self._kept = asked, LiveSpecs(models_folder(settings), specs), at, Fleet(at, specs)
+                self._kept = asked, LiveSpecs(settings.models, specs), at, Fleet(at, specs)
             _, live, at, fleet = self._kept
             fleet.take_up({name: live[name] for name in specs})
             yield at, fleet

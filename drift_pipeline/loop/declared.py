@@ -65,11 +65,11 @@ class LiveSpecs(Mapping[str, ModelSpec]):
     _every = 1.0
 
     def __init__(
-        self, folder: Path, specs: Mapping[str, ModelSpec], monotonic: Callable[[], float] = time.monotonic
+        self, folder: Path | None, specs: Mapping[str, ModelSpec], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         """
         Args:
-            folder: the models', with `NAME/defs.yaml`.
+            folder: the models', with `NAME/defs.yaml`; None = the packaged ones, which nobody changes while it runs.
             specs: what the files said when the process began.
         """
         self._folder, self._specs, self._monotonic = folder, dict(specs), monotonic
@@ -106,7 +106,7 @@ class LiveSpecs(Mapping[str, ModelSpec]):
 
     def _stamps(self) -> dict[Path, tuple[int, int, int]]:
         found = {}
-        for path in sorted(self._folder.glob("*/defs.yaml")):
+        for path in sorted(self._folder.glob("*/defs.yaml")) if self._folder else ():
             with suppress(OSError):
                 stat = path.stat()
                 found[path] = stat.st_mtime_ns, stat.st_size, stat.st_ino

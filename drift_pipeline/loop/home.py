@@ -5,7 +5,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
@@ -108,7 +107,7 @@ def models_of(settings: Settings) -> dict[str, ModelSpec]:
     Raises:
         InputError: there is none, two have one name, or one is wrong.
     """
-    folder = models_folder(settings)
+    folder = settings.models or PACKAGED_MODELS
     specs: dict[str, ModelSpec] = {}
     for path in sorted(folder.glob("*/defs.yaml")):
         spec = read_spec(path)
@@ -120,14 +119,9 @@ def models_of(settings: Settings) -> dict[str, ModelSpec]:
     return specs
 
 
-def models_folder(settings: Settings) -> Path:
-    """Where the specs lie."""
-    return settings.models or PACKAGED_MODELS
-
-
 def live_specs(settings: Settings) -> LiveSpecs:
     """The specs for a process that lives long; errors as of `models_of`, when it begins."""
-    return LiveSpecs(models_folder(settings), models_of(settings))
+    return LiveSpecs(settings.models, models_of(settings))
 
 
 def model_of(settings: Settings, name: str) -> ModelSpec:

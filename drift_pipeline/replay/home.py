@@ -11,6 +11,7 @@ from drift_pipeline.control.trust import appoint, approvers, open_store
 from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop import RECORDED, Backends, Loop, Trust
+from drift_pipeline.loop.declared import declared, rules_in_force
 from drift_pipeline.policy.engines import read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -34,9 +35,11 @@ class ReplayHome:
         self._trainer = Signer.generate(REPLAY_ONLY, "the replay's trainer")
         people = [f"the replay's approver {number}" for number in range(1, spec.rollout.approvals + 1)]
         self._approvers = [Signer.generate(REPLAY_ONLY, person) for person in people]
-        keep_policy(settings, read_bundle(options.policy) if options.policy else read_bundle())
+        rules = read_bundle(options.policy) if options.policy else read_bundle()
+        keep_policy(settings, rules)
         self.lake = Lake(settings.lake / spec.name, source="replay", flush_rows=FLUSH_ROWS)
         self.store = open_store(settings.model_copy(update=SIGNED_AT_THE_END), clock, self._trainer)
+        rules_in_force(self.store, rules.digest)
         for signer in self._approvers:
             appoint(settings, self.store, signer.public, "replay", REPLAY_ONLY)
         self._registry = LocalRegistry(settings.registry)
@@ -54,6 +57,10 @@ class ReplayHome:
         trust = Trust(self._settings.gitops, REPLAY, keys, self._trainer.key_id)
         step, seed = self._options.step, self._options.seed
         return Loop(self._spec, at, trust, self._clock, step=step, seed=seed, progress=progress)
+
+    def declare(self) -> None:
+        """Note the spec of what was adopted."""
+        declared(self._settings, self.store, self._spec)
 
     def approve(self, digest: str, rollout: str, patience: timedelta) -> None:
         """What people do in production, here by keys that say of themselves that they are the replay's own."""

@@ -102,6 +102,7 @@ class Replay:
     def _play(self) -> None:
         self._traffic.land(self._span.end)
         self._loop.adopt(self._span, self._spec.prediction.column is not None)
+        self._home.declare()
         self._first = self._loop.champion
         if self._first is not None:
             self._seen.served.append((self._first.name, self._span.end))

@@ -225,7 +225,7 @@ def test_a_local_key_that_was_lost_is_revoked_and_made_anew(settings: Settings) 
     assert make_local_key(settings).read_text() != lost
     with store_of(settings) as store:
         events = [record.event for record in store.records()]
-        assert events == ["producer.added", "producer.revoked", "producer.added"]
+        assert events[1:] == ["producer.added", "producer.revoked", "producer.added"]
 
 
 def test_a_local_key_of_another_store_is_replaced_and_one_that_was_revoked_stays_so(settings: Settings) -> None:
