@@ -1,9 +1,12 @@
 """The gateway's metrics, in the words of Prometheus; a registry of its own, so that two gateways do not mix."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+_MODEL = re.compile(rb'model="([a-z0-9_]+)"')
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -34,5 +37,8 @@ class Metrics:
         self.ticked_at = made(Gauge, "ticked_at_seconds", "When the model's loop last ticked, since 1970.", "model")
         self.routes_age = made(Gauge, "routes_age_seconds", "Time since the control store last told the routes.")
 
-    def text(self) -> bytes:
-        return generate_latest(self._registry)
+    def text(self, may_know: Callable[[str], bool]) -> bytes:
+        """As Prometheus reads it, without the lines of models that the reader may not know of."""
+        lines = generate_latest(self._registry).splitlines(keepends=True)
+        models = [_MODEL.search(line) for line in lines]
+        return b"".join(line for line, of in zip(lines, models, strict=True) if not of or may_know(of[1].decode()))
