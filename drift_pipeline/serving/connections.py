@@ -122,10 +122,13 @@ class Connection(HttpToolsProtocol):
             piece = data[start : start + _PIECE]
             self._head = None if self._head is None else self._head + len(piece)
             super().data_received(piece)
-            if (self._head or 0) > MOST_HEAD or len(self.pipeline) > MOST_PIPELINED:
+            if (self._head or 0) > MOST_HEAD:
                 self.give_up(431)
 
     def on_message_begin(self) -> None:
+        """What it raises, the parser hands on as a malformed request."""
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise ValueError("too many requests before the first was answered")
         self._head = 0
         super().on_message_begin()
 
