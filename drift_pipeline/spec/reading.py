@@ -1,6 +1,7 @@
 """Reading a spec: YAML to ModelSpec, with the file and the line of whatever is wrong."""
 
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from pydantic import ValidationError
 
 from drift_pipeline.errors import SpecError
 from drift_pipeline.spec.model import ModelSpec
+
+MOST_BYTES = 256 * 1024  # a thousand columns take 40,000
+_OF_VALUES = (ValueError, LookupError, TypeError, AttributeError)  # raised by PyYAML for 2026-02-31, !!int "" and kin
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
@@ -40,7 +44,11 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise SpecError(f"{path}: is longer than {MOST_BYTES:,} bytes; a spec is one model's settings")
+        return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from error
 
@@ -56,7 +64,9 @@ def _parsed(text: str, path: Path) -> tuple[yaml.Node | None, object]:
         if repeated := _repeated_key(root, set()):
             raise SpecError(f"{path}:{repeated.start_mark.line + 1}: the key {repeated.value!r} stands twice; keep one")
         return root, yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2026-02-31 and its like
+    except RecursionError as error:
+        raise SpecError(f"{path}: is nested too deep; a spec has a few levels") from error
+    except (yaml.YAMLError, *_OF_VALUES) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise SpecError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
@@ -100,7 +110,7 @@ def _override(document: dict[str, Any], pair: str) -> tuple[str, ...]:
         node = child
     try:
         node[keys[-1]] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, *_OF_VALUES) as error:
         raise SpecError(f"--set {pair}: the value is not valid YAML") from error
     return keys
 
@@ -125,7 +135,7 @@ def _explain(
         elif problem["type"] == "missing":
             message = "required, and missing"
         elif problem["type"] == "literal_error":
-            message = f"{problem['input']!r} is not supported; what works: {problem['ctx']['expected']}"
+            message = f"{reprlib.repr(problem['input'])} is not supported; what works: {problem['ctx']['expected']}"
         lines.append(f"{where}: {'.'.join(keys) or 'spec'}: {message}")
     return "\n".join(lines)
 
