@@ -210,12 +210,15 @@ def _speaks(kpi: Any) -> bool:
 
 
 def _standings(home: Path | None) -> tuple[list[Any], datetime]:
-    from drift_pipeline.loop.home import models_of, opened
+    from drift_pipeline.loop.home import models_of, none_adopted, opened
     from drift_pipeline.loop.status import standings
 
     settings, now = settings_of(home), system_clock().now()
+    specs = models_of(settings)
     with opened(settings, system_clock()) as at:
-        return standings(at.store, models_of(settings).values(), now), now
+        if told := none_adopted(at.store, settings, specs):
+            click.echo(told, err=True)
+        return standings(at.store, specs.values(), now), now
 
 
 @click.command()

@@ -243,9 +243,7 @@ def main() -> None:
     if options.attack:
         attack(options.attack, options.port, os.environ["ATTACKERS_KEY"], options.seconds)
         return
-    print(
-        f"{'attack, rows/s of his key':52}{'p50 ms':>14}{'p99 ms':>16}{'ratio of p50, p99':>20}{'CPU':>12}   he was answered"
-    )
+    print(f"{'attack, rows/s of his key':52}{'p50 ms':>14}{'p99 ms':>16}{'ratio of p50, p99':>20}{'CPU':>12}   answers")
     _, (before, peak) = measure(options.kind or KINDS, options.rounds, options.seconds, options.rate, tell=show)
     print(f"the gateway had {before:,.0f} MB at most before, {peak:,.0f} MB after it all")
 
