@@ -15,6 +15,7 @@ MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 WEEK = timedelta(weeks=1)
+LONGEST = timedelta(days=365_250)  # of what people may ask for: from any day of theirs a calendar still has its end
 
 _FASTEST = 100_000
 _QUARTER = timedelta(minutes=15)
@@ -35,9 +36,12 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(f"{text!r} is not a duration: write a number and a unit of s, m, h, d, w, such as 6h")
     parts = re.findall(r"(\d+)([smhdw])", text)
     try:
-        return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
-    except OverflowError as error:
-        raise ValueError(f"{text!r} is longer than any duration that can be counted") from error
+        found = sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+    except (ValueError, OverflowError):  # a ValueError: of a number of thousands of digits
+        found = timedelta.max
+    if found > LONGEST:
+        raise ValueError(f"{text[:50]!r} is longer than any duration that can be counted with, {LONGEST.days:,}d")
+    return found
 
 
 def format_duration(duration: timedelta) -> str:

@@ -142,8 +142,9 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 
     settings = settings_of(home)
     specs = models_of(settings)
-    refuse_unadopted(settings, specs)
-    run(settings, specs, host, port, system_clock(), drills=drills)
+    clock = system_clock()
+    refuse_unadopted(settings, specs, clock)
+    run(settings, specs, host, port, clock, drills=drills)
     return OK
 
 
@@ -163,7 +164,7 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
 
     settings = settings_of(home)
     specs, clock = models_of(settings), system_clock()
-    refuse_unadopted(settings, specs)
+    refuse_unadopted(settings, specs, clock)
     with capturing(settings, specs, clock) as (landing, stop), telling(settings, specs, clock) as tell:
         if once:
             found = asdict(landing.step())
@@ -187,7 +188,7 @@ def up(host: str, port: int, dagster_port: int, drills: bool, home: Path | None)
     from drift_pipeline.serving.up import up as run
 
     settings = settings_of(home)
-    refuse_unadopted(settings, models_of(settings))
+    refuse_unadopted(settings, models_of(settings), system_clock())
     return run(settings, host, port, dagster_port, started=services(host, port, dagster_port, drills=drills))
 
 

@@ -77,7 +77,7 @@ def _checkpoints(path: Path, faults: list[str]) -> list[dict[str, object]]:
         return []
     try:
         envelope = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         faults.append(f"{path}: the checkpoint cannot be read: {error}")
         return []
     return [envelope if isinstance(envelope, dict) else {}]

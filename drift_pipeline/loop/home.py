@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
-from drift_pipeline.clock import MINUTE, Clock, SystemClock
+from drift_pipeline.clock import MINUTE, Clock
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError
@@ -92,14 +92,14 @@ def none_adopted(store: ControlStore, settings: Settings, specs: Iterable[str]) 
     return f"{told}, or name another DRIFT_MODELS: {', '.join(adopted)} of this home have no spec below {folder}"
 
 
-def refuse_unadopted(settings: Settings, specs: Iterable[str]) -> None:
+def refuse_unadopted(settings: Settings, specs: Iterable[str], clock: Clock) -> None:
     """For what would run and run, and serve nobody.
 
     Raises:
         InputError: none of the models is adopted in this home; nothing was written there.
     """
     _refuse_empty(settings)
-    with closing(ControlStore(settings.database_url, SystemClock())) as store:
+    with closing(ControlStore(settings.database_url, clock)) as store:
         if told := none_adopted(store, settings, specs):
             raise InputError(told)
 

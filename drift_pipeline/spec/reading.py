@@ -12,8 +12,17 @@ from pydantic import ValidationError
 from drift_pipeline.errors import SpecError
 from drift_pipeline.spec.model import ModelSpec
 
-MOST_BYTES = 256 * 1024  # a thousand columns take 40,000
-_OF_VALUES = (ValueError, LookupError, TypeError, AttributeError)  # raised by PyYAML for 2026-02-31, !!int "" and kin
+MOST_BYTES = 128 * 1024  # a thousand columns take 40,000
+MOST_NODES = 200_000
+DEEPEST = 100
+_MOST_TOLD = 20
+_OF_VALUES = (
+    ValueError,
+    OverflowError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)  # raised by PyYAML for 2026-02-31, !!int "" and kin
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
@@ -56,11 +65,15 @@ def _text(path: Path) -> str:
 def _parsed(text: str, path: Path) -> tuple[yaml.Node | None, object]:
     """The YAML's nodes, which know their lines, and what they hold."""
     try:
+        if _depth(text) > DEEPEST:
+            raise RecursionError  # before PyYAML, which takes the square of it
         if line := _template_line(text):
             raise SpecError(
                 f"{path}:{line}: '{{{{' found; a spec holds no template and no secret: write the value itself"
             )
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if _size(root, {}) > MOST_NODES:
+            raise SpecError(f"{path}: its anchors come to more than {MOST_NODES:,} values; write out what is meant")
         if repeated := _repeated_key(root, set()):
             raise SpecError(f"{path}:{repeated.start_mark.line + 1}: the key {repeated.value!r} stands twice; keep one")
         return root, yaml.safe_load(text)
@@ -70,6 +83,25 @@ def _parsed(text: str, path: Path) -> tuple[yaml.Node | None, object]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise SpecError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def _depth(text: str) -> int:
+    """Of its brackets, those in texts counted as well."""
+    depth = deepest = 0
+    for sign in re.findall(r"[][{}]", text):
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Of the document with each alias and merge written out; an alias to what it stands in counts nothing."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 0
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
 
 
 def _template_line(text: str) -> int | None:
@@ -123,7 +155,8 @@ def _explain(
     set_keys: Sequence[tuple[str, ...]],
 ) -> str:
     lines = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in problems[:_MOST_TOLD]:
         keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
         if any(keys[: len(given)] == given for given in set_keys):
             where = "--set"
@@ -137,6 +170,8 @@ def _explain(
         elif problem["type"] == "literal_error":
             message = f"{reprlib.repr(problem['input'])} is not supported; what works: {problem['ctx']['expected']}"
         lines.append(f"{where}: {'.'.join(keys) or 'spec'}: {message}")
+    if len(problems) > _MOST_TOLD:
+        lines.append(f"{path}: and {len(problems) - _MOST_TOLD:,} more")
     return "\n".join(lines)
 
 

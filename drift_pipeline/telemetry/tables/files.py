@@ -5,6 +5,7 @@ import csv
 import gzip
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet")
 SEPARATORS = ",;\t|"
 _NO_SEPARATORS = ": ^~\x01"  # what others write, and nobody reads here
 _HEAD_BYTES, _HEAD_LINES = 1 << 16, 200
-_CSV_ERRORS = (OSError, EOFError, csv.Error)
+_CSV_ERRORS = (OSError, EOFError, zlib.error, csv.Error)
 _OTHERS = {b"PAR1": "it is Parquet; name it .parquet", b"PK": "it is a zip or an Excel file; save it as CSV"}
 _ENCODED = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 _SAVE = "save it as UTF-8, such as by: iconv -f {} -t UTF-8"
@@ -166,7 +167,7 @@ def _head(path: Path) -> bytes:
     try:
         with _unpacked(path) as opened:
             return opened.read(_HEAD_BYTES)
-    except (*_CSV_ERRORS, gzip.BadGzipFile) as error:
+    except _CSV_ERRORS as error:
         raise InputError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
