@@ -14,10 +14,17 @@ from starlette.responses import Response
 
 from drift_pipeline import __version__
 from drift_pipeline.errors import InputError, UnavailableError
-from drift_pipeline.serving.allowance import Allowance
 from drift_pipeline.serving.answer import Answer, answer, joined
+from drift_pipeline.serving.entrance import (
+    key_holder,
+    not_ready,
+    producer_of,
+    served_of,
+    spec_and_allowance,
+    spec_for,
+    troubles,
+)
 from drift_pipeline.serving.gateway import Gateway
-from drift_pipeline.serving.keys import Producer, key_hash
 from drift_pipeline.serving.models import Served
 from drift_pipeline.serving.protocol import Ask, Items, metadata, read_ask, read_document, response
 from drift_pipeline.spec import ModelSpec
@@ -27,7 +34,7 @@ MOST_EVENTS = 10_000
 Endpoint = Callable[[Request], Awaitable[Response]]
 LOST = 499  # as others count a client that went away before its answer
 SLICE_ROWS = 100  # some 3 ms
-_BEARER, _SOON = {"WWW-Authenticate": "Bearer"}, {"Retry-After": "1"}
+_SOON = {"Retry-After": "1"}
 _LONGEST_TOLD = 1000
 
 
@@ -90,7 +97,7 @@ class Endpoints:
         return run
 
     async def server(self, request: Request) -> Response:
-        await self._producer(request)
+        await producer_of(request, self._gateway)
         return _json({"name": "drift_pipeline", "version": __version__, "extensions": []})
 
     async def live(self, _: Request) -> Response:
@@ -101,23 +108,22 @@ class Endpoints:
 
         Which models, only a key of theirs is told.
         """
-        gateway, producer = self._gateway, await self._known_producer(request)
-        reasons = {name: why for name in gateway.specs if (why := gateway.not_ready(name))}
-        troubles = gateway.troubles()
+        gateway, producer = self._gateway, await key_holder(request, self._gateway)
+        reasons = {name: why for name in gateway.specs if (why := not_ready(name, gateway))}
         if reasons:
             told = sorted({why for name, why in reasons.items() if producer and producer.may(name)})
             why = "; ".join(told) or "a model is not loaded; a key of that model is told which"
             return _json({"ready": False, "error": why}, 503, _SOON)
-        shown = {name: why for name, why in troubles.items() if producer and (not name or producer.may(name))}
+        shown = {name: why for name, why in troubles(gateway).items() if producer and (not name or producer.may(name))}
         return _json({"ready": True, **({"problems": shown} if shown else {})})
 
     async def metrics(self, request: Request) -> Response:
         """Of the key's own models."""
-        text = self._gateway.metrics.text((await self._producer(request)).may)
+        text = self._gateway.metrics.text((await producer_of(request, self._gateway)).may)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def model(self, request: Request) -> Response:
-        spec = await self._allowed(request, await self._producer(request))
+        spec = await spec_for(request, self._gateway)
         served = self._gateway.models.served.get(spec.name)
         versions = list(dict.fromkeys(version.name for version in served.loaded.values())) if served else []
         wanted = request.path_params.get("version")
@@ -127,18 +133,18 @@ class Endpoints:
         return _json(metadata(spec, versions if wanted is None else [wanted]))
 
     async def model_ready(self, request: Request) -> Response:
-        spec = await self._allowed(request, await self._producer(request))
-        self._served(spec)
+        spec = await spec_for(request, self._gateway)
+        served_of(spec, self._gateway)
         return _json({"name": spec.name, "ready": True})
 
     async def infer(self, request: Request) -> Response:
         began, gateway = time.perf_counter(), self._gateway
-        spec, allowance = await self._known(request)
+        spec, allowance = await spec_and_allowance(request, self._gateway)
         async with allowance.body(request) as body:
             with allowance.parsing():
                 ask = read_ask(body, spec)
                 allowance.take_rows(len(ask.rows))
-            served = self._served(spec)
+            served = served_of(spec, self._gateway)
             gateway.count_off_form(spec.name, ask.off_form)
             if gateway.drills and ask.delay_ms:
                 await asyncio.sleep(ask.delay_ms / 1000)
@@ -187,7 +193,7 @@ class Endpoints:
 
     async def _taken(self, request: Request, what: str, read: Callable[[bytes], list[dict[str, Any]]]) -> Response:
         """All of them are written, or none."""
-        spec, allowance = await self._known(request)
+        spec, allowance = await spec_and_allowance(request, self._gateway)
         lines, now, off_form = [], self._gateway.clock.now(), Counter[str]()
         async with allowance.body(request) as body:
             with allowance.parsing():
@@ -207,49 +213,6 @@ class Endpoints:
         self._gateway.count_off_form(spec.name, off_form)
         self._gateway.write(spec.name, lines)
         return _json({"taken": len(lines)}, 202)
-
-    async def _known_producer(self, request: Request) -> Producer | None:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        key = key.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        return await self._gateway.callers.producer_of(key_hash(key)) if key else None
-
-    async def _producer(self, request: Request) -> Producer:
-        """401 without a key that is known."""
-        if not self._gateway.heard:
-            raise UnavailableError("the keys were not read yet; ask again")
-        producer = await self._known_producer(request)
-        if producer is None:
-            said = "send a producer's key in the header Authorization: Bearer KEY, or X-API-Key"
-            raise HTTPException(401, f"the key is missing, unknown or revoked; {said}", _BEARER)
-        return producer
-
-    async def _allowed(self, request: Request, producer: Producer) -> ModelSpec:
-        """403 before 404, so that a key learns nothing of others' models."""
-        model = request.path_params["model"]
-        if not producer.may(model):
-            await self._gateway.callers.record_refusal(producer, model if model in self._gateway.specs else "")
-            raise HTTPException(403, f"the key of {producer.name} is not for the model {model!r}; ask for one that is")
-        return self._spec(request)
-
-    async def _known(self, request: Request) -> tuple[ModelSpec, Allowance]:
-        producer = await self._producer(request)
-        return await self._allowed(request, producer), self._gateway.callers.allowance(producer)
-
-    def _spec(self, request: Request) -> ModelSpec:
-        model = request.path_params["model"]
-        if model not in self._gateway.specs:
-            raise HTTPException(404, f"there is no model {model!r} here; check the path, /v2/models/MODEL")
-        return self._gateway.specs[model]
-
-    def _served(self, spec: ModelSpec) -> Served:
-        """503 while it is not loaded."""
-        models = self._gateway.models
-        if spec.name in models.elsewhere:
-            raise HTTPException(404, f"{spec.name} is served elsewhere; here only its events and outcomes are taken")
-        if served := models.served.get(spec.name):
-            return served
-        why = self._gateway.not_ready(spec.name) or f"{spec.name} has no champion yet: adopt it first"
-        raise UnavailableError(why)
 
 
 def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -69,21 +68,6 @@ class Gateway:
     def heard(self) -> bool:
         """Whether the control store ever answered."""
         return self._heard_at is not None
-
-    def not_ready(self, model: str) -> str:
-        """What callers are told of a model that has a champion and cannot be answered for; "" when it can.
-
-        Reasons name folders and digests: they are for the log.
-        """
-        if not self.heard:
-            return "the gateway has not heard from its control store yet; ask again"
-        unloaded = model in self.models.problems and model not in self.models.served
-        return f"{model}: its champion cannot be loaded; {SEE_LOG}" if unloaded else ""
-
-    def troubles(self) -> dict[str, str]:
-        """By model, and "" for all of them: what stops nothing yet, as callers may be told it."""
-        found = dict.fromkeys(self.models.problems, f"a version cannot be loaded; {SEE_LOG}")
-        return found | ({"": f"the control store does not answer; {SEE_LOG}"} if self.trouble else {})
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -204,7 +188,7 @@ class Gateway:
             self.guard.watch(route, self._bakes_for(route))
             weight = 0 if self.guard.stopped(route) else served.weight
             models.served[model] = replace(served, weight=weight)
-        self._show(model)
+        self.metrics.show(model, models.served.get(model), has_problem=model in models.problems)
 
     def _problem(self, model: str, problem: str) -> None:
         """Of loading a model; "" = there is none."""
@@ -219,18 +203,6 @@ class Gateway:
         if route.phase is not Phase.FULL or route.since is None or not route.previous:
             return 0.0
         return (route.since + BAKE - self.clock.now()).total_seconds()
-
-    def _show(self, model: str) -> None:
-        metrics, served = self.metrics, self.models.served.get(model)
-        metrics.problems.labels(model).set(model in self.models.problems)
-        if served is None:
-            return
-        metrics.weight.labels(model).set(served.weight)
-        with suppress(KeyError):  # nothing was shown yet
-            metrics.loaded.remove_by_labels({"model": model})
-        for role, version in served.loaded.items():
-            way = "taken_apart" if version.scorer.taken_apart else "whole"
-            metrics.loaded.labels(model, role, version.name, version.digest, way).set(1)
 
     def _trouble(self, trouble: str) -> None:
         if trouble != self.trouble:
