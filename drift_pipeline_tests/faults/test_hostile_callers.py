@@ -309,7 +309,14 @@ def test_without_a_key_nothing_names_a_model_a_version_a_digest_or_a_folder(home
         (folder,) = home.settings.registry.glob(f"*/{version['digest'].removeprefix('sha256:')}")
         (folder / "model.skops").write_bytes(b"gone")
         home.champion(home.version("v2", 1))
-        paths = ("/v2", "/v2/health/live", "/v2/health/ready", "/metrics", "/v2/models/fraud", "/v2/models/fraud/ready")
+        paths: tuple[str, ...] = (
+            "/v2",
+            "/v2/health/live",
+            "/v2/health/ready",
+            "/metrics",
+            "/v2/models/fraud",
+            "/v2/models/fraud/ready",
+        )
         paths += ("/v2/models/churn/ready", "/v2/models/fraud/versions/v1", "/nothing")
         told = {path: client.get(path) for path in paths}
         told |= {path: client.post(path, content=b"{}") for path in (INFER, "/v2/models/fraud/outcomes")}

@@ -136,7 +136,7 @@ def parquet() -> bytes:
 
 
 def csv(**options: Any) -> bytes:
-    return table().write_csv(**options).encode()
+    return bytes(table().write_csv(**options).encode())
 
 
 def history(name: str) -> Parse:
@@ -210,7 +210,8 @@ def environment(data: bytes, _: Path) -> object:
         url = settings.database_url
         if url.startswith("sqlite"):
             return url
-        return ControlStore(url, clock).close()
+        ControlStore(url, clock).close()
+        return url
 
 
 def checkpoint(data: bytes, folder: Path) -> object:

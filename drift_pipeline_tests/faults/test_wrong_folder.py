@@ -7,9 +7,19 @@ import pytest
 from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.test_cli_live import laid_out
 
-RUNNING = [("up",), ("serve", "--port", "0"), ("capture",), ("capture", "--once")]
-LOOKING = [("tick",), ("status",), ("incident", "list"), ("retain",), ("producer", "list"), ("audit", "verify")]
-OF_A_MODEL = [("rollback", "recommendation_v3", "--reason", "x"), ("simulate", "recommendation_v3", "--for", "1s")]
+RUNNING: list[tuple[str, ...]] = [("up",), ("serve", "--port", "0"), ("capture",), ("capture", "--once")]
+LOOKING: list[tuple[str, ...]] = [
+    ("tick",),
+    ("status",),
+    ("incident", "list"),
+    ("retain",),
+    ("producer", "list"),
+    ("audit", "verify"),
+]
+OF_A_MODEL: list[tuple[str, ...]] = [
+    ("rollback", "recommendation_v3", "--reason", "x"),
+    ("simulate", "recommendation_v3", "--for", "1s"),
+]
 
 
 @pytest.fixture
