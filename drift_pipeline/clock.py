@@ -9,11 +9,15 @@ from functools import cached_property
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from drift_pipeline.errors import InputError
+
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 WEEK = timedelta(weeks=1)
+LONGEST = timedelta(days=365_250)  # of what people may ask for: from any day of theirs a calendar still has its end
 
+_FASTEST = 100_000
 _QUARTER = timedelta(minutes=15)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(?:[0-9]+[smhdw])+")
@@ -32,9 +36,12 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(f"{text!r} is not a duration: write a number and a unit of s, m, h, d, w, such as 6h")
     parts = re.findall(r"(\d+)([smhdw])", text)
     try:
-        return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
-    except OverflowError as error:
-        raise ValueError(f"{text!r} is longer than any duration that can be counted") from error
+        found = sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in parts), timedelta())
+    except (ValueError, OverflowError):  # a ValueError: of a number of thousands of digits
+        found = timedelta.max
+    if found > LONGEST:
+        raise ValueError(f"{text[:50]!r} is longer than any duration that can be counted with, {LONGEST.days:,}d")
+    return found
 
 
 def format_duration(duration: timedelta) -> str:
@@ -156,9 +163,11 @@ class DrillClock:
     """A clock that runs faster than time from a moment on, so that real processes rehearse a day in minutes."""
 
     def __init__(self, since: datetime, speed: float) -> None:
-        if since.utcoffset() != timedelta() or not speed >= 1:
-            raise ValueError(f"a drill wants an aware UTC time and a speed of 1 or more, not {since!r} and {speed}")
+        if since.utcoffset() != timedelta() or not 1 <= speed <= _FASTEST:
+            told = f"a drill wants an aware UTC time and a speed of 1 to {_FASTEST:,}"
+            raise ValueError(f"{told}, not {since!r} and {speed}")
         self._since, self.speed = since, speed
+        self.now()  # raises OverflowError for a time that no calendar has
 
     def now(self) -> datetime:
         return self._since + self.speed * (datetime.now(UTC) - self._since)
@@ -170,13 +179,17 @@ def system_clock() -> Clock:
     All processes of a drill have to be given the same.
 
     Raises:
-        ValueError: DRIFT_DRILL is no such text.
+        InputError: DRIFT_DRILL is no such text.
     """
     drill = os.environ.get("DRIFT_DRILL")
     if not drill:
         return SystemClock()
     speed, _, since = drill.partition("@")
-    return DrillClock(datetime.fromisoformat(since), float(speed))
+    try:
+        return DrillClock(datetime.fromisoformat(since), float(speed))
+    except (ValueError, OverflowError) as error:
+        told = "write SPEED@TIME, such as 60@2026-01-31T12:00:00+00:00, or unset it"
+        raise InputError(f"DRIFT_DRILL: {drill!r} is no drill: {error}; {told}") from error
 
 
 def speed_of(clock: Clock) -> float:

@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from drift_pipeline.errors import InputError
 
@@ -13,6 +14,13 @@ class Settings(BaseSettings):
     """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, ...)."""
 
     model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True)
+
+    def __init__(self, **given: Any) -> None:
+        """Raises InputError, which names the variable."""
+        try:
+            super().__init__(**given)
+        except (ValidationError, SettingsError) as error:
+            raise InputError(_told(error)) from error
 
     home: Path = Path("drift_home")
     database: str = Field(default="", description="SQLAlchemy url of the control store; empty = SQLite below home")
@@ -82,3 +90,10 @@ class Settings(BaseSettings):
     @property
     def longest_approval(self) -> timedelta:
         return timedelta(days=self.longest_approval_days)
+
+
+def _told(error: ValidationError | SettingsError) -> str:
+    if isinstance(error, SettingsError):
+        return f"a DRIFT_ variable cannot be read: {error}"
+    wrong = [(f"DRIFT_{'.'.join(map(str, one['loc'])).upper()}", one) for one in error.errors(include_url=False)]
+    return "; ".join(f"{name}: {one['msg']}, not {str(one['input'])[:100]!r}" for name, one in wrong)

@@ -17,6 +17,7 @@ from drift_pipeline.clock import (
     parse_duration,
     system_clock,
 )
+from drift_pipeline.errors import InputError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  (naive on purpose)
@@ -50,6 +51,8 @@ def test_what_is_no_duration_is_refused_with_the_units(text: str) -> None:
 def test_a_duration_beyond_counting_is_refused() -> None:
     with pytest.raises(ValueError, match="longer than any duration that can be counted"):
         parse_duration("9999999999999d")
+    with pytest.raises(ValueError, match="longer than any duration that can be counted"):
+        parse_duration("365251d")
 
 
 @given(st.integers(min_value=0, max_value=10**10))
@@ -152,5 +155,5 @@ def test_a_drill_runs_faster_from_its_moment_on(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("text", ["60", "0.5@2026-01-01T00:00:00+00:00", "60@2026-01-01", "fast@2026-01-01"])
 def test_what_is_no_drill_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("DRIFT_DRILL", text)
-    with pytest.raises(ValueError, match=r"drill|isoformat|could not convert"):
+    with pytest.raises(InputError, match="DRIFT_DRILL"):
         system_clock()

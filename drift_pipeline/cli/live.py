@@ -90,19 +90,20 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     them counts. Ends with 1 where a model's tick failed.
     """
     from drift_pipeline.loop.fleet import Failed, Fleet
-    from drift_pipeline.loop.home import model_of, models_of, opened
+    from drift_pipeline.loop.home import model_of, models_of, none_adopted, opened
 
     settings = settings_of(home)
     specs = {model: model_of(settings, model)} if model else models_of(settings)
     with opened(settings, system_clock()) as at:
         ticked = Fleet(at, specs, lambda words: click.echo(words, err=True)).tick(inline=True)
+        told = none_adopted(at.store, settings, specs)
     if as_json:
         click.echo(json.dumps([_plain(one) for one in ticked], indent=2))
     else:
         for one in ticked:
             click.echo(_line(one))
     if not ticked:
-        click.echo("no model is adopted here; drift adopt MODEL --data HISTORY does it", err=True)
+        click.echo(told, err=True)
         return INCONCLUSIVE
     return NEGATIVE if any(isinstance(one, Failed) and not one.again for one in ticked) else OK
 
@@ -138,11 +139,13 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 
     An answer leaves when its event is on disk; drift capture lands it in the lake.
     """
-    from drift_pipeline.loop.home import live_specs
+    from drift_pipeline.loop.home import live_specs, refuse_unadopted
     from drift_pipeline.serving.server import serve as run
 
     settings = settings_of(home)
-    run(settings, live_specs(settings), host, port, system_clock(), drills=drills)
+    specs, clock = live_specs(settings), system_clock()
+    refuse_unadopted(settings, specs)
+    run(settings, specs, host, port, clock, drills=drills)
     return OK
 
 
@@ -156,12 +159,13 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
 
     What is no event is laid aside with the reason; where that is much, the model's owner is alerted once an hour.
     """
-    from drift_pipeline.loop.home import live_specs
+    from drift_pipeline.loop.home import live_specs, refuse_unadopted
     from drift_pipeline.serving.capturing import capturing
     from drift_pipeline.serving.refused import telling
 
     settings = settings_of(home)
     specs, clock = live_specs(settings), system_clock()
+    refuse_unadopted(settings, specs)
     with capturing(settings, specs, clock) as (landing, stop), telling(settings, specs, clock) as tell:
         if once:
             found = asdict(landing.step())
@@ -180,10 +184,12 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
 @home_option
 def up(host: str, port: int, dagster_port: int, drills: bool, home: Path | None) -> int:
     """Run everything on this machine: gateway, capture, and Dagster with its daemon and UI. Ctrl-C ends all of it."""
+    from drift_pipeline.loop.home import models_of, refuse_unadopted
     from drift_pipeline.serving.up import services
     from drift_pipeline.serving.up import up as run
 
     settings = settings_of(home)
+    refuse_unadopted(settings, models_of(settings))
     return run(settings, host, port, dagster_port, started=services(host, port, dagster_port, drills=drills))
 
 

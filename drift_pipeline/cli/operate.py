@@ -212,12 +212,15 @@ def _speaks(kpi: Any) -> bool:
 
 
 def _standings(home: Path | None) -> tuple[list[Any], datetime]:
-    from drift_pipeline.loop.home import models_of, reading
+    from drift_pipeline.loop.home import models_of, none_adopted, reading
     from drift_pipeline.loop.status import standings
 
     settings, now = settings_of(home), system_clock().now()
+    specs = models_of(settings)
     with reading(settings) as store:
-        return standings(store, models_of(settings).values(), now), now
+        if told := none_adopted(store, settings, specs):
+            click.echo(told, err=True)
+        return standings(store, specs.values(), now), now
 
 
 @click.command()

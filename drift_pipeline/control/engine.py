@@ -24,7 +24,7 @@ def make_engine(url: str) -> sa.Engine:
         if backend not in ("sqlite", "postgresql"):
             raise InputError(f"the control store's url is of {backend!r}; what works: sqlite, postgresql")
         engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS} if backend == "sqlite" else {})
-    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
         raise InputError(f"the control store's url cannot be used: {error}") from error
     if backend not in ("sqlite", "postgresql"):
         raise InputError(

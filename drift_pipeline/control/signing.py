@@ -58,7 +58,7 @@ class PublicKey:
             fields = json.loads(path.read_bytes())
             told = fields.get("label"), fields.get("identity")
             key, claimed = cls(bytes.fromhex(fields["public"]), *told), fields["keyid"]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: no public key file {{keyid, label, public}}: {error}") from error
         if len(key.raw) != 32 or not all(isinstance(text, str | None) for text in told):
             raise InputError(f"{path}: an ed25519 public key is 64 hex digits, its label and identity texts or null")
@@ -177,7 +177,7 @@ def _read_envelope(envelope: Mapping[str, Any]) -> Any:
     try:
         sealed = Envelope.from_dict(json.loads(json.dumps(dict(envelope))))  # it takes what it reads apart
         sealed.pae()
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"no DSSE envelope: {type(error).__name__}: {error}") from error
     return sealed
 

@@ -65,7 +65,7 @@ def _read(bundle: Path, spec: ModelSpec, frame: pl.DataFrame) -> bytes:
     try:
         pipeline = load_pipeline(data)
     except IntegrityError as error:
-        raise IntegrityError(f"{bundle}: {error}; write it with skops.io.dump") from error
+        raise InputError(f"{bundle}: {error}; write it with skops.io.dump") from error
     for name, categories in categories_of(pipeline).items():
         if name in spec.forms and not _knows_any(categories, known := frame[name].unique().drop_nulls().sort()):
             raise InputError(

@@ -1,6 +1,6 @@
 """The loops of what lies below one home: the backends that the settings name, opened and closed together."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -76,7 +76,13 @@ class Home:
 def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[Home]:
     """The backends of a home; InputError where there is none, unless a `new` one may be made."""
     if not new:
-        _require(settings)
+        _refuse_empty(settings)
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{settings.home}: is no folder for a home: {error.strerror}; name another DRIFT_HOME"
+        ) from error
     store = open_store(settings, clock)
     try:
         with EmbeddedEngine() as engine:
@@ -89,16 +95,38 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[H
 @contextmanager
 def reading(settings: Settings) -> Iterator[ControlReader]:
     """The store of a home, to look at: nothing in the home is made or changed. InputError where there is none."""
-    _require(settings)
+    _refuse_empty(settings)
     with closing(read_store(settings)) as store:
         yield store
 
 
-def _require(settings: Settings) -> None:
+def none_adopted(store: ControlReader, settings: Settings, specs: Iterable[str]) -> str:
+    """What people are told where none of the models is adopted in this home; "" where one is."""
+    adopted = [record.key for record in store.find("model")]
+    if set(adopted).intersection(specs):
+        return ""
+    told = f"{settings.home.absolute()}: no model is adopted here: run drift adopt MODEL --data HISTORY"
+    if not adopted:
+        return f"{told}, or name another DRIFT_HOME"
+    folder = (settings.models or PACKAGED_MODELS).absolute()
+    return f"{told}, or name another DRIFT_MODELS: {', '.join(adopted)} of this home have no spec below {folder}"
+
+
+def refuse_unadopted(settings: Settings, specs: Iterable[str]) -> None:
+    """For what would run and run, and serve nobody.
+
+    Raises:
+        InputError: none of the models is adopted in this home; nothing was written there.
+    """
+    with reading(settings) as store:
+        if told := none_adopted(store, settings, specs):
+            raise InputError(told)
+
+
+def _refuse_empty(settings: Settings) -> None:
     if not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(
-            f"{settings.home.absolute()}: no control store here; run drift demo or drift adopt, or name a DRIFT_HOME"
-        )
+        told = f"{settings.home.absolute()}: no model is adopted here, for there is no control store"
+        raise InputError(f"{told}; run drift demo or drift adopt, or name a DRIFT_HOME")
 
 
 def models_of(settings: Settings) -> dict[str, ModelSpec]:

@@ -87,6 +87,27 @@ def answer(
     return Answer(scores, versions, counts[0].route if len(counts) == 1 else "split", events, counts, failures)
 
 
+def joined(parts: Sequence[Answer]) -> Answer:
+    """The answers to the parts of one request, in their order, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    every = [count for part in parts for count in part.counts]
+    counts = [
+        Count(*side, sum(c.rows for c in of), sum(c.errors for c in of), sum(c.slow for c in of))
+        for side in dict.fromkeys((count.version, count.route) for count in every)
+        if (of := [count for count in every if (count.version, count.route) == side])
+    ]
+    routes = {part.route for part in parts}
+    return Answer(
+        [score for part in parts for score in part.scores],
+        [version for part in parts for version in part.versions],
+        routes.pop() if len(routes) == 1 else "split",
+        [event for part in parts for event in part.events],
+        counts,
+        [failure for part in parts for failure in part.failures],
+    )
+
+
 def _sides(served: Served, ask: Ask) -> list[tuple[str, Sequence[int]]]:
     """The places of the champion's and the candidate's rows; a side without any is left out."""
     everything = range(len(ask.rows))

@@ -1,8 +1,9 @@
 """The gateway's HTTP: the Open Inference Protocol, outcomes and events of producers, health and metrics.
 
 GET  /v2  /v2/models/{model}  /v2/models/{model}/versions/{version}      metadata
-GET  /v2/health/live  /v2/health/ready  /v2/models/{model}/ready         health, without a key
-GET  /metrics                                                            without a key
+GET  /v2/health/live  /v2/health/ready                                   without a key; one is told which model and why
+GET  /v2/models/{model}/ready                                            with a key of the model
+GET  /metrics                                                            of the key's models
 POST /v2/models/{model}/infer                                            scores, once their events are written
 POST /v2/models/{model}/outcomes                                         labels, for predictions of any time
 POST /v2/models/{model}/events                                           predictions of a model served elsewhere
@@ -89,7 +90,9 @@ def make_app(
 
     endpoints = Endpoints(gateway)
     paths = [Route(path, endpoints.answered(endpoint), methods=[method]) for method, path, endpoint in endpoints.all()]
-    return Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _told_by_starlette})
+    app = Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _told_by_starlette})
+    app.state.metrics = gateway.metrics
+    return app
 
 
 async def _told_by_starlette(_: Request, error: Exception) -> Response:

@@ -1,7 +1,6 @@
 """The gateway's endpoints: who may ask, what is answered, and that its events are written before an answer leaves."""
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,23 +9,33 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from drift_pipeline import __version__
 from drift_pipeline.errors import InputError, UnavailableError
-from drift_pipeline.serving.answer import answer
+from drift_pipeline.serving.answer import Answer, answer, joined
+from drift_pipeline.serving.entrance import (
+    key_holder,
+    not_ready,
+    producer_of,
+    served_of,
+    spec_and_allowance,
+    spec_for,
+    troubles,
+)
 from drift_pipeline.serving.gateway import Gateway
-from drift_pipeline.serving.keys import Producer, key_hash
 from drift_pipeline.serving.models import Served
-from drift_pipeline.serving.protocol import metadata, read_ask, read_document, response
+from drift_pipeline.serving.protocol import Ask, Items, metadata, read_ask, read_document, response
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import EXTERNAL, DeadLetter, off_form_of, read_event
 
 MOST_EVENTS = 10_000
-MOST_BYTES = 16 * 1024 * 1024
 Endpoint = Callable[[Request], Awaitable[Response]]
-_BEARER = {"WWW-Authenticate": "Bearer"}
+LOST = 499  # as others count a client that went away before its answer
+SLICE_ROWS = 100  # some 3 ms
+_SOON = {"Retry-After": "1"}
+_LONGEST_TOLD = 1000
 
 
 class Told(BaseModel):
@@ -40,11 +49,11 @@ class Told(BaseModel):
 
 
 class Outcomes(BaseModel):
-    outcomes: list[Told]
+    outcomes: Items[Told]
 
 
 class Events(BaseModel):
-    events: list[dict[str, Any]]
+    events: Items[dict[str, Any]]
 
 
 class Endpoints:
@@ -77,7 +86,9 @@ class Endpoints:
             except InputError as error:
                 told = failed(400, str(error))
             except UnavailableError as error:
-                told = failed(503, str(error), {"Retry-After": "1"})
+                told = failed(503, str(error), _SOON)
+            except ClientDisconnect:  # nobody hears the answer; it is counted
+                told = failed(LOST, "the client went away")
             name = request.path_params.get("model", "")
             name = name if name in self._gateway.specs else ""
             self._gateway.metrics.requests.labels(name, str(told.status_code)).inc()
@@ -86,26 +97,33 @@ class Endpoints:
         return run
 
     async def server(self, request: Request) -> Response:
-        await self._producer(request)
+        await producer_of(request, self._gateway)
         return _json({"name": "drift_pipeline", "version": __version__, "extensions": []})
 
     async def live(self, _: Request) -> Response:
         return _json({"live": True})
 
-    async def ready(self, _: Request) -> Response:
-        """Not before each model that has a champion is loaded; later troubles are told, and stop nothing."""
-        gateway = self._gateway
-        reasons = {name: why for name in gateway.specs if (why := gateway.not_ready(name))}
-        troubles = {**gateway.models.problems, **({"": gateway.trouble} if gateway.trouble else {})}
-        if reasons:
-            return _json({"ready": False, "error": "; ".join(sorted(set(reasons.values())))}, 503, {"Retry-After": "1"})
-        return _json({"ready": True, **({"problems": troubles} if troubles else {})})
+    async def ready(self, request: Request) -> Response:
+        """Not before each model that has a champion is loaded; later troubles are told, and stop nothing.
 
-    async def metrics(self, _: Request) -> Response:
-        return Response(self._gateway.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        Which models, only a key of theirs is told.
+        """
+        gateway, producer = self._gateway, await key_holder(request, self._gateway)
+        reasons = {name: why for name in gateway.specs if (why := not_ready(name, gateway))}
+        if reasons:
+            told = sorted({why for name, why in reasons.items() if producer and producer.may(name)})
+            why = "; ".join(told) or "a model is not loaded; a key of that model is told which"
+            return _json({"ready": False, "error": why}, 503, _SOON)
+        shown = {name: why for name, why in troubles(gateway).items() if producer and (not name or producer.may(name))}
+        return _json({"ready": True, **({"problems": shown} if shown else {})})
+
+    async def metrics(self, request: Request) -> Response:
+        """Of the key's own models."""
+        text = self._gateway.metrics.text((await producer_of(request, self._gateway)).may)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def model(self, request: Request) -> Response:
-        spec = await self._allowed(request, await self._producer(request))
+        spec = await spec_for(request, self._gateway)
         served = self._gateway.models.served.get(spec.name)
         versions = list(dict.fromkeys(version.name for version in served.loaded.values())) if served else []
         wanted = request.path_params.get("version")
@@ -115,22 +133,22 @@ class Endpoints:
         return _json(metadata(spec, versions if wanted is None else [wanted]))
 
     async def model_ready(self, request: Request) -> Response:
-        spec = self._spec(request)
-        self._served(spec)
+        spec = await spec_for(request, self._gateway)
+        served_of(spec, self._gateway)
         return _json({"name": spec.name, "ready": True})
 
     async def infer(self, request: Request) -> Response:
         began, gateway = time.perf_counter(), self._gateway
-        producer = await self._producer(request)
-        spec = await self._allowed(request, producer)
-        body = await _body(request)
-        ask = read_ask(body, spec)
-        self._take(producer, len(ask.rows))
-        served = self._served(spec)
-        gateway.count_off_form(spec.name, ask.off_form)
-        if gateway.drills and ask.delay_ms:
-            await asyncio.sleep(ask.delay_ms / 1000)
-        found = answer(spec, served, ask, gateway.clock.now(), began, time.perf_counter, gateway.drills, producer.name)
+        spec, allowance = await spec_and_allowance(request, self._gateway)
+        async with allowance.body(request) as body:
+            with allowance.parsing():
+                ask = read_ask(body, spec)
+                allowance.take_rows(len(ask.rows))
+            served = served_of(spec, self._gateway)
+            gateway.count_off_form(spec.name, ask.off_form)
+            if gateway.drills and ask.delay_ms:
+                await asyncio.sleep(ask.delay_ms / 1000)
+            found = await self._answer(spec, served, ask, began, allowance.producer.name)
         gateway.write(spec.name, found.events)
         for count in found.counts:
             gateway.count(spec.name, count)
@@ -145,97 +163,59 @@ class Endpoints:
             parameters["versions"], version = found.versions, served.champion.name
         return _json(response(spec, ask, version, parameters, found.scores))
 
+    async def _answer(self, spec: ModelSpec, served: Served, ask: Ask, began: float, producer: str) -> Answer:
+        """Between two slices of a long request others are answered."""
+        parts: list[Answer] = []
+        for part in ask.parts(SLICE_ROWS):
+            if parts:
+                await asyncio.sleep(0)
+            now = self._gateway.clock.now()
+            parts.append(answer(spec, served, part, now, began, time.perf_counter, self._gateway.drills, producer))
+        return joined(parts)
+
     async def outcomes(self, request: Request) -> Response:
         now = self._gateway.clock.now().isoformat()
-        spec, producer = await self._known(request)
-        told = read_document(Outcomes, await _body(request)).outcomes
-        shared = {"event": "outcome", "model": spec.name, "producer": producer.name}
-        events = [
-            {**shared, "id": one.id, "time": one.time or now, "label": one.label, "stamped": not one.time}
-            for one in told
-        ]
-        return self._taken(spec, producer, "outcomes", events)
+        shared = {"event": "outcome"}
+
+        def read(body: bytes) -> list[dict[str, Any]]:
+            told = read_document(Outcomes, body).outcomes
+            return [
+                {**shared, "id": one.id, "time": one.time or now, "label": one.label, "stamped": not one.time}
+                for one in told
+            ]
+
+        return await self._taken(request, "outcomes", read)
 
     async def events(self, request: Request) -> Response:
-        spec, producer = await self._known(request)
-        told = read_document(Events, await _body(request)).events
-        shared = {"event": "prediction", "model": spec.name, "route": EXTERNAL, "producer": producer.name}
-        return self._taken(spec, producer, "events", [{**one, **shared} for one in told])
+        shared = {"event": "prediction", "route": EXTERNAL}
 
-    def _taken(self, spec: ModelSpec, producer: Producer, what: str, events: list[dict[str, Any]]) -> Response:
+        def read(body: bytes) -> list[dict[str, Any]]:
+            return [{**one, **shared} for one in read_document(Events, body).events]
+
+        return await self._taken(request, "events", read)
+
+    async def _taken(self, request: Request, what: str, read: Callable[[bytes], list[dict[str, Any]]]) -> Response:
         """All of them are written, or none."""
-        if not 1 <= len(events) <= MOST_EVENTS:
-            raise InputError(f"{what}: {len(events)} of them; send 1 to {MOST_EVENTS:,} in a request")
+        spec, allowance = await spec_and_allowance(request, self._gateway)
         lines, now, off_form = [], self._gateway.clock.now(), Counter[str]()
-        for place, event in enumerate(events):
-            line = to_json(event)
-            if isinstance(read := read_event(line, self._gateway.specs, now), DeadLetter):
-                raise InputError(f"{what}.{place}: {read.reason}")
-            off_form.update(off_form_of(read, spec))
-            lines.append(line)
-        self._take(producer, len(lines))
+        async with allowance.body(request) as body:
+            with allowance.parsing():
+                events = read(body)
+                if not 1 <= len(events) <= MOST_EVENTS:
+                    raise InputError(f"{what}: {len(events)} of them; send 1 to {MOST_EVENTS:,} in a request")
+                allowance.take_rows(len(events))
+            for start in range(0, len(events), SLICE_ROWS):
+                with allowance.parsing():
+                    for place, event in enumerate(events[start : start + SLICE_ROWS], start):
+                        line = to_json({**event, "model": spec.name, "producer": allowance.producer.name})
+                        if isinstance(found := read_event(line, self._gateway.specs, now), DeadLetter):
+                            raise InputError(f"{what}.{place}: {found.reason}")
+                        off_form.update(off_form_of(found, spec))
+                        lines.append(line)
+                await asyncio.sleep(0)  # others are answered
         self._gateway.count_off_form(spec.name, off_form)
         self._gateway.write(spec.name, lines)
         return _json({"taken": len(lines)}, 202)
-
-    async def _producer(self, request: Request) -> Producer:
-        """401 without a key that is known."""
-        if not self._gateway.heard:
-            raise UnavailableError("the keys were not read yet; ask again")
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        key = key.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        producer = await self._gateway.producer_of(key_hash(key))
-        if producer is None:
-            said = "send a producer's key in the header Authorization: Bearer KEY, or X-API-Key"
-            raise HTTPException(401, f"the key is {'unknown or revoked' if key else 'missing'}; {said}", _BEARER)
-        return producer
-
-    async def _allowed(self, request: Request, producer: Producer) -> ModelSpec:
-        """403 before 404, so that a key learns nothing of others' models."""
-        model = request.path_params["model"]
-        if not producer.may(model):
-            await self._gateway.record_refusal(producer, model)
-            raise HTTPException(403, f"the key of {producer.name} is not for the model {model!r}; ask for one that is")
-        return self._spec(request)
-
-    async def _known(self, request: Request) -> tuple[ModelSpec, Producer]:
-        producer = await self._producer(request)
-        return await self._allowed(request, producer), producer
-
-    def _spec(self, request: Request) -> ModelSpec:
-        model = request.path_params["model"]
-        if model not in self._gateway.specs:
-            raise HTTPException(404, f"there is no model {model!r} here; check the path, /v2/models/MODEL")
-        return self._gateway.specs[model]
-
-    def _served(self, spec: ModelSpec) -> Served:
-        """503 while it is not loaded."""
-        models = self._gateway.models
-        if spec.name in models.elsewhere:
-            raise HTTPException(404, f"{spec.name} is served elsewhere; here only its events and outcomes are taken")
-        if served := models.served.get(spec.name):
-            return served
-        why = self._gateway.not_ready(spec.name) or f"{spec.name} has no champion yet: adopt it first"
-        raise UnavailableError(why)
-
-    def _take(self, producer: Producer, rows: int) -> None:
-        wait = self._gateway.take(producer, rows)
-        rate = f"{producer.name} may send {producer.rows_per_second:,} rows a second"
-        if math.isinf(wait):
-            raise HTTPException(413, f"{rows:,} rows at once; {rate}, twice that at once: send smaller requests")
-        if wait:
-            raise HTTPException(429, f"{rate}; wait, then send again", {"Retry-After": str(math.ceil(wait))})
-
-
-async def _body(request: Request) -> bytes:
-    """413 as soon as it is too long, however long it says it is."""
-    parts, length = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        length += len(part)
-        if length > MOST_BYTES:
-            raise HTTPException(413, f"the body is longer than {MOST_BYTES:,} bytes; send fewer rows in a request")
-    return b"".join(parts)
 
 
 def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -243,4 +223,4 @@ def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = 
 
 
 def failed(status: int, told: str, headers: Mapping[str, str] | None = None) -> Response:
-    return _json({"error": told}, status, headers)
+    return _json({"error": told[:_LONGEST_TOLD]}, status, headers)

@@ -4,19 +4,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
-from drift_pipeline.clock import DAY, HOUR, Clock
+from drift_pipeline.clock import DAY, Clock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import DriftError, InputError, IntegrityError, SpecError, UnavailableError
 from drift_pipeline.loop.routes import Route, route_of
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.serving.answer import Count
+from drift_pipeline.serving.callers import Callers
 from drift_pipeline.serving.guard import Guard, SloCounts
-from drift_pipeline.serving.keys import Bucket, Producer, producers, refused
+from drift_pipeline.serving.keys import Producer, producers
 from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline.serving.models import Models, is_elsewhere
 from drift_pipeline.serving.steady import SteadyClock
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 Judge = Callable[[SloCounts], str | None]  # a reason = stop this canary
 RolledBack = Callable[[str, str, str], None]  # model, rollout, reason; called until it returns: bears repetition
 JUDGE_SECONDS = 0.2
+SEE_LOG = "the gateway's log tells why"
 BAKE = DAY  # after a promotion: so long a breach of its SLO takes the new champion back
 
 
@@ -55,16 +56,14 @@ class Gateway:
         self.drills = drills
         self.specs, self.clock, self.spool = dict(specs), SteadyClock(clock, spool.last_line), spool
         self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
-        self.producers: dict[str, Producer] = {}
+        self.callers = Callers(store, every_seconds)
         self.trouble = "the routes were not read yet"
         self._given, self._store, self._judge_slo, self._rolled_back = specs, store, judge_slo, rolled_back
         self._every, self._rotate_every = every_seconds, rotate_seconds
         self._heard_at: float | None = None
-        self._buckets: dict[str, Bucket] = {}
-        self._refused: dict[tuple[str, str], float] = {}
         self._to_tell: dict[tuple[str, str], str] = {}  # model and rollout: the reason
         self._said: dict[str, str] = {}
-        self._judged_at = self._asked_at = float("-inf")
+        self._judged_at = float("-inf")
         self.metrics.waits.set_function(
             lambda: time.time() - min(oldest(spool.folder.parent).values(), default=time.time())
         )
@@ -74,12 +73,6 @@ class Gateway:
     def heard(self) -> bool:
         """Whether the control store ever answered."""
         return self._heard_at is not None
-
-    def not_ready(self, model: str) -> str:
-        """Why a model that has a champion cannot be answered for; "" when it can."""
-        if not self.heard:
-            return self.trouble
-        return self.models.problems.get(model, "") if model not in self.models.served else ""
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -94,7 +87,7 @@ class Gateway:
         except Exception as error:  # the old routes hold; told by /v2/health/ready
             self._trouble(f"the control store: {error}")
         else:
-            self.producers = _by_hash(known)
+            self.callers.heard(known)
             for model, spec in specs.items():
                 if isinstance(spec, DriftError):
                     self._problem(model, str(spec))
@@ -143,9 +136,12 @@ class Gateway:
             raise InputError(f"{model}: a row of {longest:,} bytes; send shorter texts, at most {LINE_BYTES:,} in all")
         try:
             self.spool.write(events)
-        except UnavailableError:
+        except UnavailableError as error:
             self.metrics.spool_failures.labels(model).inc()
-            raise
+            self.say_once(model, str(error))
+            raise UnavailableError(
+                f"{model}: the events cannot be written down, so nothing is answered; {SEE_LOG}"
+            ) from error
 
     def count(self, model: str, count: Count) -> None:
         """Take what was answered into the metrics and the guard's counts."""
@@ -165,34 +161,10 @@ class Gateway:
             self.metrics.off_form.labels(model, column).inc(values)
 
     def say_once(self, model: str, failure: str) -> None:
-        """A failure of scoring, which the metrics count."""
+        """A failure of scoring or of the spool, which the metrics count."""
         if self._said.get(model) != failure:
             self._said[model] = failure
             log.error("%s: %s", model, failure)
-
-    async def producer_of(self, sha256: str) -> Producer | None:
-        """Whose key has this hash. One that was not heard of may be new: then the control store is asked at once."""
-        if sha256 not in self.producers and time.monotonic() - self._asked_at >= self._every:
-            self._asked_at = time.monotonic()
-            with suppress(UnavailableError):  # told by `follow`
-                self.producers = _by_hash(await asyncio.to_thread(producers, self._store))
-        return self.producers.get(sha256)
-
-    def take(self, producer: Producer, rows: int) -> float:
-        """0.0, or in how many seconds the producer may send as many; inf for never."""
-        return self._buckets.setdefault(producer.name, Bucket()).take(rows, producer.rows_per_second)
-
-    async def record_refusal(self, producer: Producer, model: str) -> None:
-        """Once an hour for each producer and model; all models that do not exist count as one."""
-        key = (producer.name, model if model in self.specs else "")
-        if time.monotonic() - self._refused.get(key, float("-inf")) < HOUR.total_seconds():
-            return
-        self._refused[key] = time.monotonic()
-        try:
-            await asyncio.to_thread(refused, self._store, *key)
-        except UnavailableError as error:  # it is refused all the same, and recorded the next time
-            del self._refused[key]
-            log.warning("%s: the refusal could not be recorded: %s", producer.name, error)
 
     def _read(self) -> tuple[dict[str, Route], dict[str, ModelSpec | DriftError], list[Producer], dict[str, datetime]]:
         """Routes, the spec of each model or why it cannot be followed, producers, and when each model last ticked.
@@ -226,7 +198,7 @@ class Gateway:
             self.guard.watch(route, self._bakes_for(route))
             weight = 0 if self.guard.stopped(route) else served.weight
             models.served[model] = replace(served, weight=weight)
-        self._show(model)
+        self.metrics.show(model, models.served.get(model), has_problem=model in models.problems)
 
     def _problem(self, model: str, problem: str) -> None:
         """Of loading a model; "" = there is none."""
@@ -242,26 +214,10 @@ class Gateway:
             return 0.0
         return (route.since + BAKE - self.clock.now()).total_seconds()
 
-    def _show(self, model: str) -> None:
-        metrics, served = self.metrics, self.models.served.get(model)
-        metrics.problems.labels(model).set(model in self.models.problems)
-        if served is None:
-            return
-        metrics.weight.labels(model).set(served.weight)
-        with suppress(KeyError):  # nothing was shown yet
-            metrics.loaded.remove_by_labels({"model": model})
-        for role, version in served.loaded.items():
-            way = "taken_apart" if version.scorer.taken_apart else "whole"
-            metrics.loaded.labels(model, role, version.name, version.digest, way).set(1)
-
     def _trouble(self, trouble: str) -> None:
         if trouble != self.trouble:
             log.error("%s", trouble)
         self.trouble = trouble
-
-
-def _by_hash(known: Sequence[Producer]) -> dict[str, Producer]:
-    return {producer.sha256: producer for producer in known if not producer.revoked}
 
 
 async def _repeat(step: Callable[[], Awaitable[None]], seconds: float) -> None:

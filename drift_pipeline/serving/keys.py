@@ -3,16 +3,15 @@
 import hashlib
 import logging
 import secrets
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from drift_pipeline.control.store import ControlReader, ControlStore, Entry, Put, Record
 from drift_pipeline.errors import InputError, IntegrityError
 
 log = logging.getLogger(__name__)
-KIND, ANY_MODEL, BURST_SECONDS = "producer", "*", 2
+KIND, ANY_MODEL = "producer", "*"
 
 
 @dataclass(frozen=True)
@@ -100,23 +99,3 @@ def _commit(store: ControlStore, event: str, producer: Producer, generation: int
 
 def _producer(record: Record) -> Producer:
     return Producer(record.key, **{**record.body, "models": tuple(record.body["models"])})
-
-
-@dataclass
-class Bucket:
-    """Rows that may still come: `rows_per_second` flow in, `BURST_SECONDS` of them are held at most."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    held: float = float("inf")  # more than it holds: full
-    at: float = field(default=0.0)
-
-    def take(self, rows: int, rows_per_second: int) -> float:
-        """0.0 when they were taken, else in how many seconds they could be; inf for more than it ever holds."""
-        now, most = self.monotonic(), rows_per_second * BURST_SECONDS
-        self.held, self.at = min(most, self.held + (now - self.at) * rows_per_second), now
-        if rows > most:
-            return float("inf")
-        if rows > self.held:
-            return (rows - self.held) / rows_per_second
-        self.held -= rows
-        return 0.0

@@ -1,9 +1,16 @@
 """The gateway's metrics, in the words of Prometheus; a registry of its own, so that two gateways do not mix."""
 
-from typing import Any
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+if TYPE_CHECKING:
+    from drift_pipeline.serving.models import Served
+
+_MODEL = re.compile(rb'model="([a-z0-9_]+)"')
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -35,5 +42,20 @@ class Metrics:
         self.waits = made(Gauge, "spool_oldest_seconds", "Age of the oldest event that waits to land in the lake.")
         self.routes_age = made(Gauge, "routes_age_seconds", "Time since the control store last told the routes.")
 
-    def text(self) -> bytes:
-        return generate_latest(self._registry)
+    def text(self, may_know: Callable[[str], bool]) -> bytes:
+        """As Prometheus reads it, without the lines of models that the reader may not know of."""
+        lines = generate_latest(self._registry).splitlines(keepends=True)
+        models = [_MODEL.search(line) for line in lines]
+        return b"".join(line for line, of in zip(lines, models, strict=True) if not of or may_know(of[1].decode()))
+
+    def show(self, model: str, served: "Served | None", *, has_problem: bool) -> None:
+        """What is loaded of a model, and how much its canary is sent."""
+        self.problems.labels(model).set(has_problem)
+        if served is None:
+            return
+        self.weight.labels(model).set(served.weight)
+        with suppress(KeyError):  # nothing was shown yet
+            self.loaded.remove_by_labels({"model": model})
+        for role, version in served.loaded.items():
+            way = "taken_apart" if version.scorer.taken_apart else "whole"
+            self.loaded.labels(model, role, version.name, version.digest, way).set(1)

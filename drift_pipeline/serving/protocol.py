@@ -5,16 +5,16 @@ written down and not scored, and may be left out. A categorical column's cells a
 datatype they came in; what does not fit the form is a level of its own text, and counted.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from math import isfinite
 from types import NoneType
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
 import polars as pl
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, FailFast, Field, ValidationError
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.scoring import Cell, Row
@@ -38,11 +38,13 @@ _OF_FORM: Mapping[Form, tuple[str, ...]] = {  # the first is the one that suits 
     "boolean": ("BOOL", *_INTEGERS, "BYTES"),
 }
 Document = TypeVar("Document", bound=BaseModel)
+Item = TypeVar("Item")
+Items = Annotated[list[Item], FailFast()]  # one error is told: thousands take longer to collect than all to read
 
 
 class Tensor(BaseModel):
     name: str
-    shape: list[int]
+    shape: Items[int]
     datatype: Literal["FP64", "FP32", "INT64", "INT32", "BOOL", "BYTES"]
     data: list[Any]
 
@@ -53,8 +55,8 @@ class Parameters(BaseModel):
     A gateway with drills waits `delay_ms` before it answers, and `canary_delay_ms` where the canary does.
     """
 
-    entity: str | list[str | None] | None = None
-    ids: list[str] | None = None
+    entity: str | list[Any] | None = None  # their types are checked with their number
+    ids: list[Any] | None = None
     delay_ms: float = Field(default=0, ge=0, le=10_000)
     canary_delay_ms: float = Field(default=0, ge=0, le=10_000)
 
@@ -64,7 +66,7 @@ class InferRequest(BaseModel):
 
     id: str | None = None
     parameters: Parameters = Parameters()
-    inputs: list[Tensor]
+    inputs: Items[Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,16 @@ class Ask:
     delay_ms: float = 0
     canary_delay_ms: float = 0
     off_form: Mapping[str, int] = field(default_factory=dict)
+
+    def parts(self, rows: int) -> "Iterator[Ask]":
+        """The same in parts of so many rows at most; `off_form` is of the whole."""
+        if len(self.rows) <= rows:
+            yield self
+            return
+        for start in range(0, len(self.rows), rows):
+            some = slice(start, start + rows)
+            columns = {name: cells[some] for name, cells in self.columns.items()}
+            yield replace(self, ids=self.ids[some], entities=self.entities[some], columns=columns, rows=self.rows[some])
 
 
 def read_document(kind: type[Document], body: bytes) -> Document:
@@ -101,9 +113,9 @@ def read_ask(body: bytes, spec: ModelSpec) -> Ask:
     if len(tensors) != len(request.inputs):
         raise InputError("inputs: a tensor's name stands twice; send one tensor a column")
     if odd := [name for name in tensors if name not in spec.watched]:
-        near = get_close_matches(odd[0], spec.watched, n=1)
+        near = get_close_matches(odd[0][:LONGEST_ID], spec.watched, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(spec.watched)}"
-        raise InputError(f"inputs: {spec.name} has no column {odd[0]!r}; {hint}")
+        raise InputError(f"inputs: {spec.name} has no column {odd[0][:LONGEST_ID]!r}; {hint}")
     if missing := [name for name in spec.features if name not in tensors]:
         raise InputError(
             f"inputs: the tensor {missing[0]!r} is missing; send one for each of {', '.join(spec.features)}"
@@ -179,10 +191,12 @@ def _ids(id: str, parameters: Parameters, n: int) -> list[str]:
     ids = parameters.ids
     if ids is None:
         ids = [id] if n == 1 else [f"{id}-{row}" for row in range(n)]
+    if odd := set(map(type, ids)) - {str}:
+        raise InputError(f"parameters.ids: holds a {odd.pop().__name__}; an id is a text")
     if len(ids) != n or len(set(ids)) != n:
         raise InputError(f"parameters.ids: {len(ids)} ids, {len(set(ids))} different; send one for each of {n} rows")
-    if odd := [name for name in ids if not 1 <= len(name) <= LONGEST_ID]:
-        raise InputError(f"parameters.ids: an id of {len(odd[0]):,} characters; send 1 to {LONGEST_ID}")
+    if wrong := [name for name in ids if not 1 <= len(name) <= LONGEST_ID]:
+        raise InputError(f"parameters.ids: an id of {len(wrong[0]):,} characters; send 1 to {LONGEST_ID}")
     return ids
 
 
@@ -190,6 +204,8 @@ def _entities(parameters: Parameters, n: int) -> list[str | None]:
     entities = parameters.entity
     if not isinstance(entities, list):
         return [entities] * n
+    if odd := set(map(type, entities)) - {str, NoneType}:
+        raise InputError(f"parameters.entity: holds a {odd.pop().__name__}; an entity is a text or null")
     if len(entities) != n:
         raise InputError(f"parameters.entity: {len(entities)} entities; send one text, or one for each of {n} rows")
     return entities

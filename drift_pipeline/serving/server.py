@@ -5,19 +5,39 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.serving.app import make_app
+from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline.serving.slo import brake_of, slo_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+
 SOURCE = "gateway"
+
+
+def server_of(app: "Starlette", **limits: Any) -> "uvicorn.Server":
+    """A server whose connections are bounded; `limits` are the Door's.
+
+    What strangers send is counted and not logged, and their addresses are those that they connect from.
+    """
+    import uvicorn
+
+    from drift_pipeline.serving.connections import Door, connections_of
+
+    metrics: Metrics = app.state.metrics
+    door = Door(lambda status: metrics.requests.labels("", str(status)).inc(), **limits)
+    how: dict[str, Any] = {"access_log": False, "proxy_headers": False, "server_header": False, "log_level": "error"}
+    return uvicorn.Server(uvicorn.Config(app, http=connections_of(door), ws="none", **how))
 
 
 def serve(
@@ -31,8 +51,6 @@ def serve(
         InputError: the address is taken, another gateway writes this home's spool, or a spec is not what its model was
             adopted with.
     """
-    import uvicorn
-
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -41,7 +59,7 @@ def serve(
         brake = brake_of(settings, specs, store, LocalRegistry(settings.registry), clock)
         guarded = {"judge_slo": slo_of(specs), "rolled_back": brake, **options}
         app = make_app(settings, specs, SpoolWriter(settings.home / "spool" / SOURCE), clock, **guarded)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        server = server_of(app)
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, lambda *_: None)  # uvicorn raises them once more when all is done
         shown = f"[{host}]" if ":" in host else host

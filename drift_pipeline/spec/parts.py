@@ -112,6 +112,8 @@ class Span(Part):
     @model_validator(mode="after")
     def _readable(self) -> "Span":
         start, end = (datetime.fromisoformat(text) for text in (self.start, self.end))
+        if start.year < 2 or end.year > 9998:
+            raise ValueError(f"a span lies in the years 2 to 9998, whatever the zone: {self.start} .. {self.end}")
         if (start.tzinfo is None) != (end.tzinfo is None) or end <= start:
             raise ValueError(f"a span ends after it starts, in one time zone: {self.start} .. {self.end}")
         return self

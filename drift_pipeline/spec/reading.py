@@ -1,6 +1,7 @@
 """Reading a spec: YAML to ModelSpec, with the file and the line of whatever is wrong."""
 
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,18 @@ from pydantic import ValidationError
 
 from drift_pipeline.errors import SpecError
 from drift_pipeline.spec.model import ModelSpec
+
+MOST_BYTES = 128 * 1024  # a thousand columns take 40,000
+MOST_NODES = 200_000
+DEEPEST = 100
+_MOST_TOLD = 20
+_OF_VALUES = (
+    ValueError,
+    OverflowError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)  # raised by PyYAML for 2026-02-31, !!int "" and kin
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
@@ -40,7 +53,11 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise SpecError(f"{path}: is longer than {MOST_BYTES:,} bytes; a spec is one model's settings")
+        return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from error
 
@@ -48,18 +65,43 @@ def _text(path: Path) -> str:
 def _parsed(text: str, path: Path) -> tuple[yaml.Node | None, object]:
     """The YAML's nodes, which know their lines, and what they hold."""
     try:
+        if _depth(text) > DEEPEST:
+            raise RecursionError  # before PyYAML, which takes the square of it
         if line := _template_line(text):
             raise SpecError(
                 f"{path}:{line}: '{{{{' found; a spec holds no template and no secret: write the value itself"
             )
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if _size(root, {}) > MOST_NODES:
+            raise SpecError(f"{path}: its anchors come to more than {MOST_NODES:,} values; write out what is meant")
         if repeated := _repeated_key(root, set()):
             raise SpecError(f"{path}:{repeated.start_mark.line + 1}: the key {repeated.value!r} stands twice; keep one")
         return root, yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2026-02-31 and its like
+    except RecursionError as error:
+        raise SpecError(f"{path}: is nested too deep; a spec has a few levels") from error
+    except (yaml.YAMLError, *_OF_VALUES) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise SpecError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def _depth(text: str) -> int:
+    """Of its brackets, those in texts counted as well."""
+    depth = deepest = 0
+    for sign in re.findall(r"[][{}]", text):
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Of the document with each alias and merge written out; an alias to what it stands in counts nothing."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 0
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
 
 
 def _template_line(text: str) -> int | None:
@@ -100,7 +142,7 @@ def _override(document: dict[str, Any], pair: str) -> tuple[str, ...]:
         node = child
     try:
         node[keys[-1]] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, *_OF_VALUES) as error:
         raise SpecError(f"--set {pair}: the value is not valid YAML") from error
     return keys
 
@@ -113,7 +155,8 @@ def _explain(
     set_keys: Sequence[tuple[str, ...]],
 ) -> str:
     lines = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in problems[:_MOST_TOLD]:
         keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
         if any(keys[: len(given)] == given for given in set_keys):
             where = "--set"
@@ -125,8 +168,10 @@ def _explain(
         elif problem["type"] == "missing":
             message = "required, and missing"
         elif problem["type"] == "literal_error":
-            message = f"{problem['input']!r} is not supported; what works: {problem['ctx']['expected']}"
+            message = f"{reprlib.repr(problem['input'])} is not supported; what works: {problem['ctx']['expected']}"
         lines.append(f"{where}: {'.'.join(keys) or 'spec'}: {message}")
+    if len(problems) > _MOST_TOLD:
+        lines.append(f"{path}: and {len(problems) - _MOST_TOLD:,} more")
     return "\n".join(lines)
 
 

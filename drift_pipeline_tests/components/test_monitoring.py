@@ -147,7 +147,8 @@ def test_a_day_of_the_reference_span_is_refused_with_the_day_that_watching_began
 def test_a_home_without_a_control_store_fails_with_what_to_do(tmp_path: Path, name: str) -> None:
     result = materialised(tmp_path, name, partition=HEALTHY)
     assert not result.success
-    assert refusal(result) == f"{tmp_path}: no control store here; run drift demo or drift adopt, or name a DRIFT_HOME"
+    wanted = f"{tmp_path}: no model is adopted here, for there is no control store"
+    assert refusal(result) == f"{wanted}; run drift demo or drift adopt, or name a DRIFT_HOME"
     assert list(tmp_path.iterdir()) == []
 
 

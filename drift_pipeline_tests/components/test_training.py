@@ -213,7 +213,8 @@ def test_too_few_rows_are_no_dataset_and_the_audit_says_why(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", HALF)
 def test_a_home_without_a_control_store_fails_with_what_to_do(tmp_path: Path, name: str) -> None:
     told = refusal(materialised(tmp_path, name))
-    assert told == f"{tmp_path}: no control store here; run drift demo or drift adopt, or name a DRIFT_HOME"
+    wanted = f"{tmp_path}: no model is adopted here, for there is no control store"
+    assert told == f"{wanted}; run drift demo or drift adopt, or name a DRIFT_HOME"
 
 
 @pytest.mark.parametrize("error", [ConflictError, UnavailableError])

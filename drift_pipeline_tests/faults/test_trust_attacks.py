@@ -115,7 +115,7 @@ def test_a_champion_that_no_record_made_is_not_served_and_the_one_that_answers_s
     make_v2_champion(settings)
     fresh = gateway(settings, at.store, clock)
     assert "is not what record" in run(fresh)
-    assert "changed beside the audit" in fresh.not_ready(MODEL)
+    assert "changed beside the audit" in fresh.models.problems[MODEL]
     assert MODEL not in fresh.models.served
     assert answered == "v1"
 

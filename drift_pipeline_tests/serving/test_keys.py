@@ -9,7 +9,8 @@ import pytest
 from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError
-from drift_pipeline.serving.keys import Bucket, add_producer, key_hash, producers, revoke_producer
+from drift_pipeline.serving.allowance import Bucket
+from drift_pipeline.serving.keys import add_producer, key_hash, producers, revoke_producer
 
 
 @pytest.fixture
@@ -58,15 +59,24 @@ def test_an_unknown_producer_and_an_empty_one_are_refused(store: ControlStore) -
 
 def test_a_bucket_holds_two_seconds_and_fills_as_time_goes_by() -> None:
     now = [1000.0]
-    bucket = Bucket(lambda: now[0])
-    assert [bucket.take(10, 10) for _ in range(3)] == [0.0, 0.0, 1.0]
+    bucket = Bucket(10, 20, lambda: now[0])
+    assert [bucket.take(10) for _ in range(3)] == [0.0, 0.0, 1.0]
     now[0] += 0.5
-    assert bucket.take(10, 10) == pytest.approx(0.5)
-    assert bucket.take(5, 10) == 0.0
+    assert bucket.take(10) == pytest.approx(0.5)
+    assert bucket.take(5) == 0.0
     now[0] += 3600
-    assert [bucket.take(20, 10), bucket.take(1, 10)] == [0.0, pytest.approx(0.1)]
+    assert [bucket.take(20), bucket.take(1)] == [0.0, pytest.approx(0.1)]
 
 
 def test_more_than_a_bucket_ever_holds_never_passes_and_takes_nothing() -> None:
-    bucket = Bucket(lambda: 0.0)
-    assert [bucket.take(21, 10), bucket.take(20, 10)] == [float("inf"), 0.0]
+    bucket = Bucket(10, 20, lambda: 0.0)
+    assert [bucket.take(21), bucket.take(20)] == [float("inf"), 0.0]
+
+
+def test_a_debt_is_paid_first() -> None:
+    now = [0.0]
+    bucket = Bucket(10, 20, lambda: now[0])
+    bucket.charge(40)
+    assert [bucket.seconds_to(0), bucket.take(1)] == [2.0, pytest.approx(2.1)]
+    now[0] += 3
+    assert [bucket.seconds_to(0), bucket.take(10)] == [0.0, 0.0]

@@ -11,7 +11,6 @@ from threading import Thread
 from typing import Any
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 
 from drift_pipeline.clock import SystemClock
@@ -21,6 +20,7 @@ from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.serving.keys import add_producer
+from drift_pipeline.serving.server import server_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.trainers import TRAINERS, fit
@@ -86,9 +86,9 @@ def infer(rows: Sequence[tuple[float | None, float | None, str | None]], **more:
 
 
 @contextmanager
-def listening(app: Starlette) -> Iterator[str]:
-    """The address of the application's server, on a thread of its own."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+def listening(app: Starlette, **limits: Any) -> Iterator[str]:
+    """The address of the application's server, on a thread of its own; `limits` are of its connections."""
+    server = server_of(app, **limits)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         thread = Thread(target=server.run, args=([taken],))
         thread.start()

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from io import TextIOWrapper
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from drift_pipeline.errors import InputError
 
-CSV_ERRORS = (OSError, EOFError, csv.Error)
+CSV_ERRORS = (OSError, EOFError, zlib.error, csv.Error)
 _PART = 1 << 22  # bytes looked at in one go
 _LINE_FEED, _RETURN, _QUOTE = b'\n\r"'
 _Array = npt.NDArray[Any]

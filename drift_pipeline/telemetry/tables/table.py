@@ -21,11 +21,13 @@ from drift_pipeline.telemetry.tables.files import (
 from drift_pipeline.telemetry.tables.frames import as_frame, united
 from drift_pipeline.telemetry.tables.lines import first_line, stray_quote
 from drift_pipeline.telemetry.tables.numbers import Column, Refuse
+from drift_pipeline.telemetry.tables.times import inside_calendar
 
 BATCH_ROWS = 200_000
 HELD_BYTES = 300_000_000  # decoded: a million rows of 25 columns
 MOST_GROUP_ROWS = 500_000  # in a row group that Polars may decode whole
 _FOOTER_READ_FROM_BYTES = 1_000_000  # a smaller file is taken to hold no row group that large
+_LONGEST_TOLD = 2000
 _UNREADABLE = (pl.exceptions.PolarsError, OSError, ValueError)
 
 
@@ -80,7 +82,9 @@ class Table:
         """Raise InputError where the table lacks one of the columns."""
         if missing := [name for name in dict.fromkeys(names) if name not in self.types]:
             where = self.lacking.get(missing[0], self.name)
-            raise InputError(f"{where}: no column {', '.join(map(repr, missing))}; there are: {', '.join(self.types)}")
+            there = ", ".join(self.types)
+            there = there if len(there) <= _LONGEST_TOLD else f"{there[:_LONGEST_TOLD]} ..."
+            raise InputError(f"{where}: no column {', '.join(map(repr, missing))}; there are: {there}")
 
     @property
     def short(self) -> str:
@@ -152,7 +156,7 @@ class Table:
             for batch in self._of_run(run, columns, rows):
                 if batch.height:
                     empty_handed = False
-                    yield batch
+                    yield inside_calendar(batch)
         if empty_handed:
             yield pl.DataFrame(schema={name: self.types[name] for name in columns})
 

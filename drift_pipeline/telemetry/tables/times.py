@@ -12,7 +12,7 @@ their line; sentinels are laid aside with a note where they are few (`Times.sent
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
@@ -39,6 +39,7 @@ _FIRST, _AFTER = (
 _FAR = 20  # times the span of the central 99 %
 _LEAST_ROWS = 20  # fewer have no central 99 %
 _DAY = timedelta(days=1)
+_DAY_0 = date(1970, 1, 1).toordinal()
 _NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 _ZERO_DATE = r"^0000-00-00"  # MySQL's
 
@@ -158,3 +159,26 @@ def _most_of(rest: pl.Series) -> tuple[datetime, datetime]:
     spans = rest[len(rest) - 1 - aside :].to_physical() - rest[: aside + 1].to_physical()
     start = spans.arg_min() or 0
     return rest[start], rest[start + len(rest) - 1 - aside]
+
+
+def inside_calendar(frame: pl.DataFrame) -> pl.DataFrame:
+    """What lies before the year 1 or after 9999 becomes the first or last day of these: no text can tell of it, and
+    polars ends the process where it has to."""
+    for name, dtype in frame.schema.items():
+        if dtype == pl.Date or isinstance(dtype, pl.Datetime):
+            first, last = _calendar(dtype)
+            stored = frame[name].to_physical()
+            if not stored.is_between(first, last).all():
+                frame = frame.with_columns(stored.clip(first, last).cast(dtype).alias(name))
+    return frame
+
+
+def _calendar(dtype: pl.DataType) -> tuple[int, int]:
+    """As it is stored. Elsewhere than in UTC the last day has a day more."""
+    first, last = date(1, 1, 1).toordinal() - _DAY_0, date.max.toordinal() - _DAY_0
+    if not isinstance(dtype, pl.Datetime):
+        return first, last
+    a_day = _DAY // timedelta(microseconds=1) * {"ms": 0.001, "us": 1, "ns": 1000}[dtype.time_unit]
+    most = 2**63 - 1
+    away = dtype.time_zone not in (None, "UTC")
+    return max(-most, int((first + away) * a_day)), min(most, int((last + 1 - away) * a_day) - 1)
