@@ -56,7 +56,8 @@ def test_retention_deletes_whole_days_that_are_past_and_says_so_before(home: Hom
     kept = rows(home, spec)
     assert kept["_id"].to_list() == before.filter(pl.col("_time") >= end)["_id"].to_list()
     assert then.resumed(spec).trainings.holdout.height > 0
-    assert [record.event for record in home.store.records()][-2:] == ["retention.begun", "retention.applied"]
+    told = [record.event for record in home.store.records() if record.event.startswith("retention")]
+    assert told == ["retention.begun", "retention.applied"]
     assert past_retention(then, spec).rows == 0
 
 
