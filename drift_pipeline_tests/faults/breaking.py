@@ -20,7 +20,17 @@ from drift_pipeline.registry.bundle import Bundle
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake, Table
 
-Point = Literal["lake.append", "store.commit", "store.remember", "registry.put", "channel.send", "capture.flush"]
+Point = Literal[
+    "lake.append",
+    "lake.drop",
+    "lake.compact",
+    "store.commit",
+    "store.remember",
+    "registry.put",
+    "registry.get",
+    "channel.send",
+    "capture.flush",
+]
 Side = Literal["before", "after"]
 POINTS: tuple[Point, ...] = (
     "lake.append",
@@ -30,6 +40,7 @@ POINTS: tuple[Point, ...] = (
     "channel.send",
     "capture.flush",
 )
+SIDES: tuple[Side, ...] = ("before", "after")
 
 
 class KilledError(BaseException):
@@ -42,11 +53,15 @@ def kill() -> None:
 
 @dataclass
 class Fuses:
-    """What is to happen once at which point of which process, before or after the effect."""
+    """What is to happen once at which point of which process, before or after the effect.
+
+    `only`: at a point, the one effect that is meant; `of`: the effects that were struck.
+    """
 
     set: dict[tuple[Point, Side], Callable[[], None]] = field(default_factory=dict)
-    only: str = ""
+    only: dict[Point, str] = field(default_factory=dict)
     hit: list[str] = field(default_factory=list)
+    of: list[str] = field(default_factory=list)
 
     @contextmanager
     def around(self, point: Point, name: str = "") -> Iterator[None]:
@@ -56,10 +71,11 @@ class Fuses:
         self._strike(point, "after", name)
 
     def _strike(self, point: Point, side: Side, name: str) -> None:
-        if (point, side) in self.set and (not self.only or point != "store.commit" or name == self.only):
+        if (point, side) in self.set and self.only.get(point, name) == name:
             action = self.set.pop((point, side))
             told = f"killed {side} {point}" if action is kill else getattr(action, "__doc__", "") or ""
             self.hit.append(told)
+            self.of.append(name)
             action()
 
 
@@ -87,8 +103,16 @@ class BreakableLake(Lake):
         self._fuses = fuses
 
     def append(self, table: Table, frame: pl.DataFrame, batch: int) -> bool:
-        with self._fuses.around("lake.append"):
+        with self._fuses.around("lake.append", table):
             return super().append(table, frame, batch)
+
+    def drop(self, table: Table, where: str) -> int:
+        with self._fuses.around("lake.drop", table):
+            return super().drop(table, where)
+
+    def compact(self, table: Table) -> int:
+        with self._fuses.around("lake.compact", table):
+            return super().compact(table)
 
 
 class CaptureLake(Lake):
@@ -114,6 +138,10 @@ class BreakableRegistry(LocalRegistry):
     def put(self, manifest_fields: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
         with self._fuses.around("registry.put"):
             return super().put(manifest_fields, files)
+
+    def get(self, digest: str) -> Bundle:
+        with self._fuses.around("registry.get", digest):
+            return super().get(digest)
 
 
 @dataclass

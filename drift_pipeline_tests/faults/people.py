@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from drift_pipeline.clock import DAY, MINUTE
+from drift_pipeline.clock import MINUTE
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.errors import ConflictError, DriftError, InputError
 from drift_pipeline.evidence.approve import rollout_to_approve
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop import operating
-from drift_pipeline.rollout.approval import sign_approval, write_approval
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline_tests.faults.world import NAME, Process, Site
 
@@ -50,32 +49,17 @@ class People:
         if self._tried < len(kinds):
             kind, self._tried = kinds[self._tried], self._tried + 1
             if kind == "forged":
-                self._sign(site.stranger, digest)
+                site.approve(site.stranger, digest)
             elif kind == "by who trained it":
-                self._sign(Signer.load(site.settings.keys / "trainer.pem"), digest)
+                site.approve(Signer.load(site.settings.keys / "trainer.pem"), digest)
             elif kind == "for another digest":
-                other = self._sign(site.approver, f"sha256:{'a' * 64}")
+                other = site.approve(site.approver, f"sha256:{'a' * 64}")
                 folder = site.settings.gitops / "approvals" / NAME
                 write_whole(folder / f"{digest.removeprefix('sha256:')}.other.dsse.json", other)
             return [Happened(f"approval {kind}", "holds in awaiting_approval")]
         site.approved.add(digest)
-        self._sign(site.approver, digest)
+        site.approve(site.approver, digest)
         return []
-
-    def _sign(self, signer: Signer, digest: str, rollout: str = "") -> bytes:
-        site = self.site
-        envelope = sign_approval(
-            signer,
-            model=NAME,
-            digest=digest,
-            rollout=rollout or site.route.rollout_id,
-            environment=site.settings.environment,
-            trainer=Signer.load(site.settings.keys / "trainer.pem").key_id,
-            reason="read",
-            at=site.clock.now(),
-            expires=site.clock.now() + 60 * DAY,
-        )
-        return write_approval(site.settings.gitops, envelope).read_bytes()
 
     def _in_canary(self, digest: str, rollout_id: str) -> list[Happened]:
         """The first is rolled back at once, the second in the very moment in which it is promoted."""
@@ -86,13 +70,14 @@ class People:
         if self.rollbacks == 1 and not self.processes[0].fuses.only:
             self._race_of = digest
             for process in self.processes:
-                process.fuses.only, process.fuses.set["store.commit", "before"] = "rollout.full", self._race
+                process.fuses.only["store.commit"] = "rollout.full"
+                process.fuses.set["store.commit", "before"] = self._race
         return []
 
     def _race(self) -> None:
         self.rollbacks, self._release = 2, self._race_of
         for process in self.processes:
-            process.fuses.only = ""
+            process.fuses.only.clear()
             process.fuses.set.pop(("store.commit", "before"), None)
         operating.roll_back(self.site.by_hand(), "ada", "stop")
 
@@ -117,7 +102,7 @@ class People:
             candidate = self.site.store.get("candidate", f"{NAME}/{digest}")
             assert candidate is not None
             rollout = rollout_to_approve(self.site.store, NAME, candidate.body["version"], digest)
-            self._sign(self.site.approver, digest, rollout)
+            self.site.approve(self.site.approver, digest, rollout)
             self.site.by_hand().release(digest, actor="ada")
         except (ConflictError, DriftError) as error:
             told.append(Happened("released again", "refused", wrong=str(error)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +15,10 @@ from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.synthetic import START
 from drift_pipeline_tests.detection.worlds import rows
-from drift_pipeline_tests.faults.world import Process, Site
+from drift_pipeline_tests.faults.world import Live
 from drift_pipeline_tests.test_champion_monitor import AN_HOUR, REFERENCE_DAYS, SPEC, Lived, _known, _served, numbered
 from drift_pipeline_tests.test_live import day, ship, turn_labels
 from drift_pipeline_tests.test_loop import World, phase, twin
-
-
-@dataclass
-class Live:
-    """A site with one process that goes on."""
-
-    site: Site
-    kept: Process
-
-    def minutes(self, number: int) -> None:
-        """So many of traffic, captured and ticked."""
-        for _ in range(number):
-            self.site.clock.advance_to(self.site.clock.now() + MINUTE)
-            self.site.serve()
-            self.site.take()
-            self.kept.tick()
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
-    site = Site(tmp_path, seed=3, hours=2, reference_days=2)
-    yield Live(site, Process(site, inline=False))
-    site.close()
 
 
 @pytest.fixture

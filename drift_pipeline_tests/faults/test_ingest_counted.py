@@ -8,9 +8,8 @@ from drift_pipeline.clock import HOUR, MINUTE
 from drift_pipeline.loop.fleet import Failed
 from drift_pipeline.loop.status import standings
 from drift_pipeline_tests.faults.invariants import broken
-from drift_pipeline_tests.faults.test_found import Live, counted, live
-
-__all__ = ["live"]  # the fixture
+from drift_pipeline_tests.faults.test_found import counted
+from drift_pipeline_tests.faults.world import Live
 
 
 def test_a_correction_neither_counts_again_nor_moves_what_was_counted(live: Live) -> None:
@@ -53,7 +52,7 @@ def test_a_lake_that_cannot_be_read_fails_one_tick_with_advice_and_one_page_an_h
         failed = live.kept.tick()
         assert isinstance(failed, Failed)
         assert failed.reason.startswith("IntegrityError: ")
-        assert "restore the table from a backup" in failed.reason
+        assert "from a copy" in failed.reason
     pages = [page for page in site.pager.received if page.body["what"] == "tick.failed"]
     assert len(pages) == 1
     assert pages[0].body["owner"] == site.spec.owner

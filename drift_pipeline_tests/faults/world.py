@@ -1,15 +1,17 @@
 """A home with one adopted model, its traffic through spool and capture, and its processes, on a manual clock."""
 
 import json
-from contextlib import closing
+import shutil
+from contextlib import AbstractContextManager, closing
+from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
+from drift_pipeline.clock import DAY, HOUR, MINUTE, Clock, ManualClock, Window
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.control.trust import appoint, checkpoints_of, open_store
@@ -21,6 +23,7 @@ from drift_pipeline.loop.routes import Route, routes
 from drift_pipeline.loop.state import Version
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
 from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.rollout.approval import sign_approval, write_approval
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.rollout.route import split
 from drift_pipeline.serving.mirror import Mirror
@@ -83,7 +86,27 @@ def history(days: int, hours: float, rows_per_hour: int, seed: int, drifts: list
     """The reference and what comes after it, in the lake's words."""
     told = synthetic_history(days + 1 + int((hours + 8) // 24), 24 * rows_per_hour, seed, drifts=drifts, score=False)
     names = {"ts": "_time", "prediction_id": "_id", "clicked": "_label", "latency_ms": "_latency_ms"}
-    return told.rename(names).drop("user_id").with_columns(_entity=pl.col("_id"))
+    numbers = pl.col("session_length_s", "items_viewed", "price_eur", "days_since_visit").cast(pl.Float64)
+    return told.rename(names).drop("user_id").with_columns(numbers, _entity=pl.col("_id"))
+
+
+class OwnClock:
+    """A process's own: `ahead` of the site's, and gaining `rate` seconds a second from when `rate` was set."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.right()
+
+    def right(self) -> None:
+        """As the site's again."""
+        self.set(timedelta())
+
+    def set(self, ahead: timedelta, rate: float = 0.0) -> None:
+        self._ahead, self._rate, self._since = ahead, rate, self._clock.now()
+
+    def now(self) -> datetime:
+        now = self._clock.now()
+        return now + self._ahead + self._rate * (now - self._since)
 
 
 class Process:
@@ -91,11 +114,11 @@ class Process:
 
     def __init__(self, site: "Site", *, inline: bool) -> None:
         self.site, self.inline, self.fuses, self.died = site, inline, Fuses(), 0
-        self.policy = site.policy
+        self.policy, self.clock = site.policy, OwnClock(site.clock)
         self.begin()
 
     def begin(self) -> None:
-        settings, clock = self.site.settings, self.site.clock
+        settings, clock = self.site.settings, self.clock
         self.store = BreakableStore(settings.database_url, clock, self.fuses, checkpoints_of(settings, clock))
         registry = BreakableRegistry(settings.registry, self.fuses)
         channel = PagerChannel(self.site.pager, self.fuses)
@@ -135,6 +158,13 @@ class Sent:
 class Site:
     """All of it. Rows are served by the version that the control store's route names, as a gateway does."""
 
+    history: pl.DataFrame
+    clock: ManualClock
+    policy: MortalPolicy
+    pager: Pager
+    approver: Signer
+    stranger: Signer
+
     def __init__(
         self,
         root: Path,
@@ -145,41 +175,54 @@ class Site:
         reference_days: int = 14,
         drifts: list[Drift] | None = None,
         spec: ModelSpec | None = None,
+        like: "Site | None" = None,
     ) -> None:
-        """`drifts` have their days from the moment of adoption on."""
+        """`drifts` have their days from the moment of adoption on; `like`: one to go on from, on a copy of its home."""
         self.spec, self.settings = spec or spec_of(), Settings(home=root / "home")
         begins = reference_days * DAY + BEGINS_AT
         moved = [Drift(d.kind, d.day + begins / DAY, d.ramp_days, d.size) for d in drifts or []]
-        rows = history(reference_days, hours, rows_per_hour, seed, moved)
+        rows = like.history if like else history(reference_days, hours, rows_per_hour, seed, moved)
+        self.history = rows
         self.began = START + begins
-        self.clock = ManualClock(self.began)
+        self.clock = ManualClock(like.clock.now() if like else self.began)
         self.rows = rows.filter(pl.col("_time") >= self.began)
         self.pager, self.sent, self.captured = Pager(), Sent(), Captured()
         self.engine = EmbeddedEngine()
         self.policy = MortalPolicy(self.engine)
-        self._keys()
+        self._keys(like)
         self.home = self._home()
         self.registry = LocalRegistry(self.settings.registry)
         self.store = ControlStore(self.settings.database_url, self.clock)
         before = rows.filter(pl.col("_time") < self.began).gather_every(THINNED)
-        adopt(self.home, self.spec, History(before, ()))
+        if like is None:
+            adopt(self.home, self.spec, History(before, ()))
         self.before = set(before["_id"])
         self._writers: dict[str, SpoolWriter] = {}
         self._scored: dict[str, pl.Series] = {}
-        self._served_to = self._labelled_to = self.began
+        self._served_to = self.began
         self.newest = self.began
         self._waiting: list[tuple[datetime, str, int]] = []
-        self.capture_fuses = Fuses()
+        self.capture_fuses, self.capture_clock = Fuses(), OwnClock(self.clock)
         self.silent = self.swapped = False
         self.last_lines: list[bytes] = []
         self.held: list[tuple[datetime, str, datetime]] = []  # predictions that a producer sends later: when, id, time
         self.begin_capture()
         self.approved: set[str] = set()
+        if like is not None:
+            self._go_on_from(like)
 
-    def _keys(self) -> None:
+    def _keys(self, like: "Site | None") -> None:
+        if like is not None:
+            shutil.copytree(like.settings.home, self.settings.home)
+            self.approver, self.stranger = like.approver, like.stranger
+            return
         self.approver, self.stranger = Signer.generate("ada"), Signer.generate("mallory")
         with closing(open_store(self.settings, self.clock)) as store:
             appoint(self.settings, store, self.approver.public, "ops", "ada")
+
+    def _go_on_from(self, like: "Site") -> None:
+        self.sent, self._waiting, self.approved = deepcopy((like.sent, like._waiting, like.approved))
+        self._served_to, self.newest, self.last_lines = like._served_to, like.newest, like.last_lines
 
     def _home(self) -> BreakableHome:
         fuses = Fuses()
@@ -289,6 +332,23 @@ class Site:
         told = {"_score": self.scores(champion)[place], "_version": champion["version"], "_route": "stable"}
         return {**row, **told}
 
+    # people
+
+    def approve(self, signer: Signer, digest: str, rollout: str = "") -> bytes:
+        """File what the signer says to a candidate, in this rollout or the one under way; the envelope."""
+        envelope = sign_approval(
+            signer,
+            model=NAME,
+            digest=digest,
+            rollout=rollout or self.route.rollout_id,
+            environment=self.settings.environment,
+            trainer=Signer.load(self.settings.keys / "trainer.pem").key_id,
+            reason="read",
+            at=self.clock.now(),
+            expires=self.clock.now() + 60 * DAY,
+        )
+        return write_approval(self.settings.gitops, envelope).read_bytes()
+
     # processes
 
     def begin_capture(self) -> None:
@@ -300,7 +360,7 @@ class Site:
 
         mirror = Mirror(self.store, self.registry, {NAME: self.spec})
         spool = self.settings.home / "spool"
-        self.capture = Capture(spool, lake_of, {NAME: self.spec}, self.clock, mirror.mirror)
+        self.capture = Capture(spool, lake_of, {NAME: self.spec}, self.capture_clock, mirror.mirror)
 
     def take(self) -> Captured | None:
         """A step of capture; None where it was killed, and begun anew."""
@@ -337,4 +397,56 @@ class Site:
         return self.twin()
 
 
-__all__ = ["NAME", "ConflictError", "DriftError", "Process", "Site", "history", "spec_of"]
+@dataclass
+class Live:
+    """A site with one process that goes on."""
+
+    site: Site
+    kept: Process
+
+    def minutes(self, number: int, step: timedelta = MINUTE) -> None:
+        """So many of traffic, captured and ticked each `step`."""
+        for _ in range(number * MINUTE // step):
+            self.site.clock.advance_to(self.site.clock.now() + step)
+            self.site.serve()
+            self.site.take()
+            self.kept.tick()
+
+    def until(self, phase: Phase, step: timedelta = 5 * MINUTE) -> None:
+        """Traffic and inline ticks until the rollout is there, with its approval when it is asked for."""
+        self.kept.inline = True
+        for _ in range(12):
+            if self.site.phase() is phase:
+                return
+            self.minutes(step // MINUTE, step)
+            self.approve()
+        raise AssertionError(f"the rollout stays in {self.site.phase()}")
+
+    def approve(self) -> None:
+        """By ada, where one is waited for."""
+        site, candidate = self.site, self.site.route.candidate
+        if (
+            candidate is not None
+            and site.phase() is Phase.AWAITING_APPROVAL
+            and candidate["digest"] not in site.approved
+        ):
+            site.approved.add(candidate["digest"])
+            site.approve(site.approver, candidate["digest"])
+
+    def minute_in(self, fault: AbstractContextManager[None]) -> list[str]:
+        """A minute whose traffic was written down before the fault and is captured and ticked in it; what is told."""
+        self.site.clock.advance_to(self.site.clock.now() + MINUTE)
+        self.site.serve()
+        told = []
+        with fault:
+            for step in (self.site.take, self.kept.tick):
+                try:
+                    came = step()
+                except DriftError as error:
+                    told.append(f"{type(error).__name__}: {error}")
+                    continue
+                told += [came.reason] if isinstance(came, Failed) else []
+        return told
+
+
+__all__ = ["NAME", "ConflictError", "DriftError", "Live", "Process", "Site", "history", "spec_of"]
