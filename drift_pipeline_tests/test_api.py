@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import drift_pipeline as dp
+from drift_pipeline.cli import drift
 from drift_pipeline.errors import InputError, SpecError
 
 RNG = np.random.default_rng(0)

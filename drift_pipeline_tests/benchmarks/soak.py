@@ -28,7 +28,7 @@ from drift_pipeline.serving.app import make_app
 from drift_pipeline.serving.keys import add_producer
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline.telemetry.synthetic import synthetic_history
-from drift_pipeline_tests.faults.breaking import kill
+from drift_pipeline_tests.faults.breaking import Side, kill
 from drift_pipeline_tests.faults.world import NAME, Process, Site
 from drift_pipeline_tests.serving.worlds import heard, listening
 
@@ -114,7 +114,7 @@ class Soak:
 
     def _break(self) -> None:
         if self.minute % 60 == 30:
-            side = "before" if self.minute % 120 == 30 else "after"
+            side: Side = "before" if self.minute % 120 == 30 else "after"
             self.site.capture_fuses.set[("capture.flush", side)] = kill
         if self.minute % 60 == 40:
             self.spool.write([b'{"event": "prediction", "model": "' + NAME.encode() + b'", "id": 7}'])
