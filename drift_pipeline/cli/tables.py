@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from drift_pipeline.cli.options import INCONCLUSIVE, NEGATIVE, OK, AtLeast, Duration, bar, listed
+from drift_pipeline.errors import InputError
 
 
 @click.command()
@@ -134,4 +135,37 @@ def calibrate(
     return OK if found.found.conclusive else INCONCLUSIVE
 
 
-COMMANDS = (compare, calibrate)
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="The model's name: small letters, digits, underscores.")
+@click.option("--label", required=True, help="The column of the outcome.")
+@click.option("--time", help="The column of the time; else the first that holds times.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("models"),
+    show_default=True,
+    help="Folder of models: the spec is OUT/MODEL/defs.yaml, and DRIFT_MODELS names OUT.",
+)
+def init(data: Path, model: str, label: str, time: str | None, out: Path) -> int:
+    """Draft a model's spec from a table DATA: the types of its columns, with comments, to be looked through.
+
+    Example: drift init history.csv --model fraud --label is_fraud
+    """
+    from drift_pipeline.detection.comparing.drafting import draft
+    from drift_pipeline.files import write_whole
+    from drift_pipeline.spec import read_spec
+    from drift_pipeline.telemetry.tables.table import Table
+
+    path = out / model / "defs.yaml"
+    if path.exists():
+        raise InputError(f"{path}: exists; name another --out or --model, or delete it")
+    found = draft(Table.of(data), model, label, time)
+    write_whole(path, found.text)
+    read_spec(path)  # what is written can be read
+    click.echo(f"{path}: {found.features} features; {'; '.join(found.guessed)}")
+    click.echo(f"look through it, then: drift replay {data} --spec {path} --out replay")
+    return OK
+
+
+COMMANDS = (init, compare, calibrate)
