@@ -22,29 +22,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from drift_pipeline.clock import parse_duration
-from drift_pipeline.detection.calibration import proposals
 from drift_pipeline.detection.comparing import comparison
 from drift_pipeline.detection.comparing.plan import Choice
 from drift_pipeline.detection.judging.verdict import Verdict
 from drift_pipeline.errors import InputError
 from drift_pipeline.files import write_whole
-from drift_pipeline.replays.calibration import calibration_table, snippet
 from drift_pipeline.replays.comparison import comparison_page, comparison_table
-from drift_pipeline.replays.options import Options, Triggers, between
-from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
-from drift_pipeline.replays.replay import TICKS, Replay
-from drift_pipeline.replays.summary import summarise
-from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec, spec_of
-from drift_pipeline.telemetry.history import read_history
 from drift_pipeline.telemetry.tables.table import Table
 
+if TYPE_CHECKING:  # what only a calibration or a replay needs takes a second to import
+    from drift_pipeline.detection.calibration import proposals
+
 Spec = ModelSpec | str | Path | Mapping[str, Any]
+Triggers = Literal["drift", "schedule", "both"]
 FailOn = Literal["inconclusive", "warn", "breach"]
 _ORDER = (Verdict.INCONCLUSIVE, Verdict.WARN, Verdict.BREACH)
 _SCALARS = ("verdict", "type", "psi", "psi_lower", "hellinger", "p_value", "distance", "distance_lower", "range_z")
@@ -159,7 +155,7 @@ def compare(
 class Calibration:
     """What `calibrate` measured and proposes; `str` is what `drift calibrate` prints."""
 
-    found: proposals.Calibration
+    found: "proposals.Calibration"
     spec: ModelSpec
     notes: tuple[str, ...]
 
@@ -174,12 +170,16 @@ class Calibration:
 
     def save(self, path: str | Path) -> Path:
         """Write the proposed thresholds as YAML for the spec. Raises InputError where it cannot be written."""
+        from drift_pipeline.replays.calibration import snippet
+
         return write_whole(Path(path), snippet(self.found, self.spec))
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
+        from drift_pipeline.replays.calibration import calibration_table
+
         return calibration_table(self.found, self.spec)
 
 
@@ -206,6 +206,9 @@ def calibrate(
         InputError: the history cannot be read.
         SpecError: the spec cannot be read.
     """
+    from drift_pipeline.detection.calibration import proposals
+    from drift_pipeline.telemetry.history import read_history
+
     known = _spec(spec)
     history = read_history(Table.of(data), known, timestamp, None if outcomes is None else Table.of(outcomes))
     found = proposals.calibrate(history, known, None if reference is None else _span(reference), _span(step), progress)
@@ -225,7 +228,7 @@ class Replayed:
 
     def kpis(self) -> pl.DataFrame:
         """The KPIs of each tick, `kpis.parquet`: `at, kpi, verdict, value, bound, threshold, n` and more."""
-        return pl.read_parquet(self.folder / TICKS)
+        return pl.read_parquet(self.folder / "kpis.parquet")
 
     def save(self, path: str | Path) -> Path:
         """Write the report as one HTML page. Raises InputError where it cannot be written."""
@@ -274,6 +277,13 @@ def replay(
         InputError: the history cannot be read, is too short, or `out` cannot be written.
         SpecError: the spec cannot be read.
     """
+    from drift_pipeline.replays.options import Options, between
+    from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
+    from drift_pipeline.replays.replay import Replay
+    from drift_pipeline.replays.summary import summarise
+    from drift_pipeline.settings import Settings
+    from drift_pipeline.telemetry.history import read_history
+
     folder = (Path(tempfile.mkdtemp(prefix="drift_replay_")) if out is None else Path(out)).absolute()
     refuse_out(folder, overwrite)
     known = _spec(spec)
