@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,18 +27,19 @@ def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
     Ends with 0 only if each act ended as it should. It leaves a home to look at, to verify and to open in Dagster.
     """
     from drift_pipeline.evidence.approve import PACKAGED_MODELS
-    from drift_pipeline.replay.demo import run_demo, start_of
+    from drift_pipeline.replays.demo import run_demo, start_of
+    from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
     from drift_pipeline.settings import Settings
     from drift_pipeline.spec import read_spec
 
     home = (home or Settings().home).absolute()
-    _refuse_out(home, overwrite, "--home")
+    refuse_out(home, overwrite, "--home")
     spec = read_spec(PACKAGED_MODELS / "recommendation_v3" / "defs.yaml")
     start = start_of(SystemClock().now())
-    with _work_folder(home, "--home") as work:
+    with work_folder(home, "--home") as work:
         summary, acts = run_demo(spec, work, start, seed, lambda line: click.echo(line, err=as_json))
-        _write_summary(work, summary)
-        _publish(work, home)
+        write_summary(work, summary)
+        publish(work, home)
     passed = not any(act.fault for act in acts) and _exit_code(summary) == OK
     if as_json:
         told = [{"title": act.title, "from": act.start.isoformat(), "fault": act.fault} for act in acts]
@@ -100,77 +99,29 @@ def replay(  # one parameter an option
     as_json: bool,
 ) -> int:
     """Run the whole loop over a recorded history DATA (CSV, CSV.GZ, Parquet; a file or a folder)."""
+    from drift_pipeline.api import replay as play
     from drift_pipeline.spec import read_spec
 
-    spec, out = read_spec(spec_path, overrides), out.absolute()
-    _refuse_out(out, overwrite)
-    from drift_pipeline.replay.options import Options, between
-    from drift_pipeline.replay.replay import Replay
-    from drift_pipeline.replay.summary import summarise
-    from drift_pipeline.settings import Settings
-    from drift_pipeline.telemetry.history import read_history
-
-    history = between(read_history(data, spec, timestamp, outcomes), start, end)
-    options = Options(reference, step, triggers, seed, policy)
-    with _work_folder(out) as work:
-        with bar() as progress, Replay(history, spec, Settings(home=work, database=""), options, progress) as running:
-            summary = summarise(running.run())
-        _write_summary(work, summary)
-        _publish(work, out)
+    with bar() as progress:
+        found = play(
+            data,
+            read_spec(spec_path, overrides),
+            out,
+            timestamp=timestamp,
+            outcomes=outcomes,
+            reference=reference,
+            step=step,
+            start=start,
+            end=end,
+            triggers=triggers,
+            policy=policy,
+            seed=seed,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    summary, out = found.summary, found.folder
     click.echo(json.dumps(summary, indent=2) if as_json else _told(summary, out))
     return _exit_code(summary)
-
-
-def _write_summary(work: Path, summary: dict[str, Any]) -> None:
-    from drift_pipeline.replay.report import write_report
-
-    (work / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    write_report(work)
-
-
-def _refuse_out(out: Path, overwrite: bool, option: str = "--out") -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{option} {out}: is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise InputError(f"{option} {out}: is not empty; name a new folder, or replace it with --overwrite")
-        if missing := [name for name in ("summary.json", "control.db") if not (out / name).is_file()]:
-            raise InputError(f"{option} {out}: holds no {missing[0]}, so it is no replay's folder; it is not replaced")
-
-
-@contextmanager
-def _work_folder(out: Path, option: str = "--out") -> Iterator[Path]:
-    """A folder beside `out`, renamed to it when all is written: nothing is ever half there."""
-    work = out.parent / f".{out.name}.{os.getpid()}.partial"
-    made = [folder for folder in work.parents if not folder.exists()]
-    try:
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{option} {out}: cannot be written: {error.strerror}") from error
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        for folder in made:
-            with suppress(OSError):  # it holds the result
-                folder.rmdir()
-
-
-def _publish(work: Path, out: Path) -> None:
-    """Rename; a folder that cannot be renamed (a mount point) is filled instead, `summary.json` last."""
-    before = work.with_suffix(".before")
-    try:
-        if out.exists():
-            out.rename(before)
-        work.rename(out)
-    except OSError:
-        if not out.is_dir():
-            raise
-        for old in out.iterdir():
-            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-        for new in sorted(work.iterdir(), key=lambda path: path.name == "summary.json"):
-            shutil.move(new, out / new.name)
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def _told(summary: dict[str, Any], out: Path) -> str:
@@ -283,7 +234,7 @@ def diff(folders: tuple[Path, ...], html: Path | None, as_json: bool) -> int:
 
     DIR is what drift replay wrote to --out.
     """
-    from drift_pipeline.replay.diff import diff_facts, diff_folders, diff_table, write_page
+    from drift_pipeline.replays.diff import diff_facts, diff_folders, diff_table, write_page
 
     sides = diff_folders(folders)
     facts = diff_facts(sides)

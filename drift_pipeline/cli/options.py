@@ -27,6 +27,11 @@ class Duration(click.ParamType[timedelta]):
             self.fail(str(error), param, ctx)
 
 
+def listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(filter(None, (name.strip() for name in (value or "").split(","))))
+
+
 class Moment(click.ParamType[datetime]):
     name = "time"
 

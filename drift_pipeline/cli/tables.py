@@ -3,16 +3,23 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import INCONCLUSIVE, NEGATIVE, OK, AtLeast, Duration, bar
+from drift_pipeline.cli.options import INCONCLUSIVE, NEGATIVE, OK, AtLeast, Duration, bar, listed
+from drift_pipeline.errors import InputError
 
 
 @click.command()
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("current", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", type=click.Path(path_type=Path), help="The model's YAML; else types are inferred.")
+@click.option("--columns", callback=listed, metavar="A,B", help="Compare only these columns.")
+@click.option("--exclude", callback=listed, metavar="A,B", help="Leave these columns out.")
+@click.option(
+    "--categorical", callback=listed, metavar="A,B", help="The values of these are levels, whatever they are."
+)
 @click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the comparison as one page, too.")
 @click.option(
     "--fail-on",
@@ -32,8 +39,11 @@ def compare(
     reference: Path,
     current: Path,
     spec_path: Path | None,
+    columns: tuple[str, ...],
+    exclude: tuple[str, ...],
+    categorical: tuple[str, ...],
     html: Path | None,
-    fail_on: str,
+    fail_on: Any,
     min_judged: float | None,
     as_json: bool,
 ) -> int:
@@ -46,26 +56,28 @@ def compare(
     the columns and KPIs that could be judged; it says how many, and the others are named. Ends with 1 from --fail-on
     on, with 3 where none, or fewer than --min-judged, could be judged.
     """
-    from drift_pipeline.detection.comparing.comparison import compare_files
-    from drift_pipeline.detection.judging.verdict import Verdict
-    from drift_pipeline.replay.comparison import comparison_table, write_comparison
-    from drift_pipeline.spec import read_spec
+    from drift_pipeline import api
 
-    spec = None if spec_path is None else read_spec(spec_path)
     with bar("row") as show:
-        found = compare_files(reference, current, spec, lambda rows, words: show(rows, None, words))
-    found = found if min_judged is None else found.asking(min_judged)
-    for column in found.read if spec is None and not as_json else ():
+        found = api.compare(
+            reference,
+            current,
+            spec_path,
+            columns=columns,
+            exclude=exclude,
+            categorical=categorical,
+            min_judged=min_judged,
+            progress=lambda rows, words: show(rows, None, words),
+        )
+    for column in found.found.read if spec_path is None and not as_json else ():
         if column.kind is not None:  # what is left out, the answer itself tells
             click.echo(f"{column.name}: {column.why}", err=True)
-    names = (str(reference), str(current))
     if html is not None:
-        write_comparison(found, names, html)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else comparison_table(found, names))
-    order = (Verdict.INCONCLUSIVE, Verdict.WARN, Verdict.BREACH)
-    if found.verdict in order[[str(verdict).lower() for verdict in order].index(fail_on) :]:
+        found.save(html)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+    if found.fails(fail_on):
         return NEGATIVE
-    return INCONCLUSIVE if found.verdict is Verdict.INCONCLUSIVE else OK
+    return INCONCLUSIVE if found.verdict == "INCONCLUSIVE" else OK
 
 
 @click.command()
@@ -99,25 +111,61 @@ def calibrate(
     against the rest of the history, as the live monitor would. Ends with 3 where the history is too short or too thin
     for any window to be judged.
     """
-    from drift_pipeline.detection.calibration.proposals import calibrate as measure
-    from drift_pipeline.files import write_whole
-    from drift_pipeline.replay.calibration import calibration_table, snippet
+    from drift_pipeline import api
     from drift_pipeline.spec import read_spec
-    from drift_pipeline.telemetry.history import read_history
 
-    spec = read_spec(spec_path, overrides)
-    history = read_history(data, spec, timestamp, outcomes)
     with bar("window") as progress:
-        found = measure(history, spec, reference, step, progress)
+        found = api.calibrate(
+            data,
+            read_spec(spec_path, overrides),
+            timestamp=timestamp,
+            outcomes=outcomes,
+            reference=reference,
+            step=step,
+            progress=progress,
+        )
     if out is not None:
-        write_whole(out, snippet(found, spec))
+        found.save(out)
     if as_json:
-        click.echo(json.dumps({**found.to_json(), "notes": list(history.notes)}, indent=2))
+        click.echo(json.dumps(found.to_json(), indent=2))
     else:
-        for note in history.notes:
+        for note in found.notes:
             click.echo(f"note      {note}", err=True)
-        click.echo(calibration_table(found, spec))
-    return OK if found.conclusive else INCONCLUSIVE
+        click.echo(str(found))
+    return OK if found.found.conclusive else INCONCLUSIVE
 
 
-COMMANDS = (compare, calibrate)
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="The model's name: small letters, digits, underscores.")
+@click.option("--label", required=True, help="The column of the outcome.")
+@click.option("--time", help="The column of the time; else the first that holds times.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("models"),
+    show_default=True,
+    help="Folder of models: the spec is OUT/MODEL/defs.yaml, and DRIFT_MODELS names OUT.",
+)
+def init(data: Path, model: str, label: str, time: str | None, out: Path) -> int:
+    """Draft a model's spec from a table DATA: the types of its columns, with comments, to be looked through.
+
+    Example: drift init history.csv --model fraud --label is_fraud
+    """
+    from drift_pipeline.detection.comparing.drafting import draft
+    from drift_pipeline.files import write_whole
+    from drift_pipeline.spec import read_spec
+    from drift_pipeline.telemetry.tables.table import Table
+
+    path = out / model / "defs.yaml"
+    if path.exists():
+        raise InputError(f"{path}: exists; name another --out or --model, or delete it")
+    found = draft(Table.of(data), model, label, time)
+    write_whole(path, found.text)
+    read_spec(path)  # what is written can be read
+    click.echo(f"{path}: {found.features} features; {'; '.join(found.guessed)}")
+    click.echo(f"look through it, then: drift replay {data} --spec {path} --out replay")
+    return OK
+
+
+COMMANDS = (init, compare, calibrate)

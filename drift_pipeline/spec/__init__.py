@@ -24,7 +24,7 @@ from drift_pipeline.spec.parts import (
     Rollout,
     Span,
 )
-from drift_pipeline.spec.reading import read_spec
+from drift_pipeline.spec.reading import read_spec, spec_of
 from drift_pipeline.spec.values import TRAINERS, ColumnType, Duration, Form, Task
 
 __all__ = [
@@ -52,4 +52,5 @@ __all__ = [
     "Span",
     "Task",
     "read_spec",
+    "spec_of",
 ]

@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,24 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
         if not isinstance(document, dict):
             raise SpecError(f"{path}: 'attributes' must be a mapping")
     set_keys = [_override(document, pair) for pair in overrides]
+
+    def where(keys: tuple[str, ...]) -> str:
+        given = any(keys[: len(some)] == some for some in set_keys)
+        return "--set" if given else f"{path}:{_line_of(root, prefix + keys)}"
+
+    return _validated(document, where)
+
+
+def spec_of(document: Mapping[str, Any]) -> ModelSpec:
+    """A model from a mapping with the keys of its YAML. Raises SpecError: an unknown key or a bad value; names it."""
+    return _validated(dict(document), lambda _: "the spec")
+
+
+def _validated(document: dict[str, Any], where: Callable[[tuple[str, ...]], str]) -> ModelSpec:
     try:
         return ModelSpec.model_validate(document)
     except ValidationError as error:
-        raise SpecError(_explain(error, path, root, prefix, set_keys)) from error
+        raise SpecError(_explain(error, where)) from error
 
 
 def _text(path: Path) -> str:
@@ -147,21 +161,11 @@ def _override(document: dict[str, Any], pair: str) -> tuple[str, ...]:
     return keys
 
 
-def _explain(
-    error: ValidationError,
-    path: Path,
-    root: yaml.Node,
-    prefix: tuple[str, ...],
-    set_keys: Sequence[tuple[str, ...]],
-) -> str:
+def _explain(error: ValidationError, where: Callable[[tuple[str, ...]], str]) -> str:
     lines = []
     problems = error.errors(include_url=False)
     for problem in problems[:_MOST_TOLD]:
         keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
-        if any(keys[: len(given)] == given for given in set_keys):
-            where = "--set"
-        else:
-            where = f"{path}:{_line_of(root, prefix + keys)}"
         message = re.sub(r"^Value error, ", "", problem["msg"])
         if problem["type"] == "extra_forbidden":
             message = "unknown key" + _did_you_mean(keys)
@@ -169,9 +173,9 @@ def _explain(
             message = "required, and missing"
         elif problem["type"] == "literal_error":
             message = f"{reprlib.repr(problem['input'])} is not supported; what works: {problem['ctx']['expected']}"
-        lines.append(f"{where}: {'.'.join(keys) or 'spec'}: {message}")
+        lines.append(f"{where(keys)}: {'.'.join(keys) or 'spec'}: {message}")
     if len(problems) > _MOST_TOLD:
-        lines.append(f"{path}: and {len(problems) - _MOST_TOLD:,} more")
+        lines.append(f"and {len(problems) - _MOST_TOLD:,} more")
     return "\n".join(lines)
 
 

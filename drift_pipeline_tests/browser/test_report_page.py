@@ -129,7 +129,7 @@ def crowd(summary: dict[str, Any]) -> None:
 def test_labels_that_have_no_room_are_left_out_rather_than_put_on_top_of_others(
     browser: tuple[Page, Heard], tmp_path: Path
 ) -> None:
-    from drift_pipeline.replay.report import write_report
+    from drift_pipeline.replays.report import write_report
 
     for name in ("summary.json", "control.db", "kpis.parquet"):
         shutil.copy(replayed()[1] / name, tmp_path / name)

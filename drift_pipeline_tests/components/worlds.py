@@ -19,8 +19,8 @@ from drift_pipeline.clock import DAY, SystemClock
 from drift_pipeline.components.monitoring import monitoring_assets
 from drift_pipeline.components.training import training_assets
 from drift_pipeline.control.store import AuditRecord, ControlStore
-from drift_pipeline.replay.options import Options
-from drift_pipeline.replay.replay import TICKS, Replay
+from drift_pipeline.replays.options import Options
+from drift_pipeline.replays.replay import TICKS, Replay
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.history import read_history

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drift_pipeline.control.audit import AuditRecord, Entry, seal
-from drift_pipeline.replay.demo import DAYS, acts_of, start_of
+from drift_pipeline.replays.demo import DAYS, acts_of, start_of
 from drift_pipeline.spec import read_spec
 from drift_pipeline.telemetry.synthetic import synthetic_history
 from drift_pipeline_tests.replay.worlds import drift

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from drift_pipeline.replay.diff import diff_facts, diff_folders, diff_table
-from drift_pipeline.replay.folder import incidents
-from drift_pipeline.replay.page import look_up
+from drift_pipeline.replays.diff import diff_facts, diff_folders, diff_table
+from drift_pipeline.replays.folder import incidents
+from drift_pipeline.replays.page import look_up
 from drift_pipeline_tests.replay.pages import ReadPage, read_page
 from drift_pipeline_tests.replay.worlds import BASELINE_AT, drift, replayed, tightened
 

@@ -15,9 +15,9 @@ from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Put
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import story
-from drift_pipeline.replay.figures import Point, TimeScale, thin
-from drift_pipeline.replay.page import look_up
-from drift_pipeline.replay.report import PAGE, why, write_report
+from drift_pipeline.replays.figures import Point, TimeScale, thin
+from drift_pipeline.replays.page import look_up
+from drift_pipeline.replays.report import PAGE, why, write_report
 from drift_pipeline_tests.replay.pages import ReadPage, Shown, read_page
 from drift_pipeline_tests.replay.worlds import MODEL, replayed
 

@@ -10,7 +10,7 @@ import pytest
 
 from drift_pipeline.clock import Window
 from drift_pipeline.control.verifying import Verification
-from drift_pipeline.replay.summary import Facts, Retrain, by_month, summarise
+from drift_pipeline.replays.summary import Facts, Retrain, by_month, summarise
 from drift_pipeline_tests.training.worlds import spec
 
 JANUARY, FEBRUARY = datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 2, 5, tzinfo=UTC)

@@ -12,7 +12,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.detection.comparing import scan
-from drift_pipeline.detection.comparing.plan import PERFORMANCE, Lacking, Plan, Sides, planned
+from drift_pipeline.detection.comparing.plan import EVERY_COLUMN, PERFORMANCE, Choice, Lacking, Plan, Sides, planned
 from drift_pipeline.detection.comparing.scan import profile_batches, sample_batches
 from drift_pipeline.detection.comparing.timeless import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
 from drift_pipeline.detection.counting.binning import SCORE, Binning, freeze_binning
@@ -105,12 +105,14 @@ def compare_files(
     current: Path | Table,
     spec: ModelSpec | None = None,
     progress: Progress = lambda _r, _w: None,
+    choice: Choice = EVERY_COLUMN,
 ) -> Comparison:
     """Compare two files, folders, Delta tables or frames (`Table.of`).
 
     Args:
         spec: which columns are watched, and what score, label, group and latency are called; None: types are inferred.
         progress: is called with (rows read of this side, what is being done).
+        choice: which columns are compared, and which of them have levels.
 
     Raises:
         InputError: a side cannot be read or has no row, or the two have no column in common or columns that differ.
@@ -118,13 +120,13 @@ def compare_files(
     sides = Table.of(reference), Table.of(current)
     while True:
         try:
-            return _compare(sides, spec, progress)
+            return _compare(sides, spec, progress, choice)
         except FilesDiffer:  # the table knows now what all its files have
             continue
 
 
-def _compare(sides: Sides, spec: ModelSpec | None, progress: Progress) -> Comparison:
-    plan = planned(sides, spec)
+def _compare(sides: Sides, spec: ModelSpec | None, progress: Progress, choice: Choice) -> Comparison:
+    plan = planned(sides, spec, choice)
     progress(0, "drawing the reference's sample")
     reads = plan.reads()
     twice = Reread(lambda: sides[0].batches(reads))  # a small reference is decoded once

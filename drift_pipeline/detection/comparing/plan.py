@@ -1,6 +1,6 @@
 """What of two tables is to be compared, and how their columns are read: by a spec, or as their values say."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -57,23 +57,60 @@ class Plan:
         return {column.name for column in self.read if column.tokens}
 
 
-def planned(sides: Sides, spec: ModelSpec | None) -> Plan:
+@dataclass(frozen=True)
+class Choice:
+    """Of all columns only these, and none of those; of which the values are levels, whatever they look like."""
+
+    columns: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+
+    def of(self, names: Iterable[str]) -> list[str]:
+        """The chosen ones of `names`. Raises InputError where a chosen one is not among them."""
+        names = list(names)
+        for asked in (*self.columns, *self.exclude, *self.categorical):
+            if asked not in names:
+                near = get_close_matches(asked, names, n=1)
+                meant = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(names)}"
+                raise InputError(f"there is no column {asked!r} in both tables{meant}")
+        return [name for name in names if (not self.columns or name in self.columns) and name not in self.exclude]
+
+
+EVERY_COLUMN = Choice()
+
+
+def planned(sides: Sides, spec: ModelSpec | None, choice: Choice) -> Plan:
     """Raises InputError where the two have no column in common, or what a column is differs between them."""
     reference, current = sides
     common = [name for name in reference.types if name in current.types]
     if not common:
         names = [", ".join(table.types) or "none" for table in sides]
         raise InputError(f"no common column: {reference.name} has {names[0]}; {current.name} has {names[1]}")
-    return _by_inference(sides, common) if spec is None else _by_spec(spec, common, sides)
+    if spec is None:
+        return _by_inference(sides, common, choice)
+    return _by_spec(_narrowed(spec, choice), common, sides)
 
 
-def _by_inference(sides: Sides, common: list[str]) -> Plan:
-    as_stored = dict.fromkeys(common)
+def _narrowed(spec: ModelSpec, choice: Choice) -> ModelSpec:
+    """The spec with the chosen ones of its columns."""
+    if choice.categorical:
+        raise InputError(f"the spec of {spec.name} says what each column is; name categorical columns there")
+    names = choice.of(spec.watched)
+    kept = {
+        part: {name: kind for name, kind in columns.items() if name in names}
+        for part, columns in (("features", spec.features), ("protected", spec.protected))
+    }
+    return spec.model_copy(update=kept)
+
+
+def _by_inference(sides: Sides, common: list[str], choice: Choice) -> Plan:
+    as_stored = dict.fromkeys(chosen := choice.of(common))
     sample, now = sample_batches(sides[0].batches(as_stored)), next(sides[1].batches(as_stored))
     for table, rows in zip(sides, (sample, now), strict=True):
         if rows.is_empty():
             raise InputError(f"{table.name}: holds no rows")
-    read = list(Tables(*sides, sample, now).infer())
+    read = list(Tables(*sides, sample, now).infer(choice.categorical))
+    read += [Column(name, None, "left out: as asked") for name in common if name not in chosen]
     watched = {column.name: column.kind for column in read if column.kind is not None}
     if not watched:
         raise InputError(f"no column to compare: {'; '.join(f'{column.name}: {column.why}' for column in read)}")

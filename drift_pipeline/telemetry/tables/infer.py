@@ -1,7 +1,7 @@
 """What the columns of two tables are where no spec says it: numbers, levels, or nothing that is watched."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,14 +63,19 @@ class Tables:
     before: pl.DataFrame
     now: pl.DataFrame
 
-    def infer(self) -> Iterator[Column]:
-        """How each column is to be read.
+    def infer(self, categorical: Collection[str] = ()) -> Iterator[Column]:
+        """How each column is to be read; the values of those that are named `categorical` are levels.
 
         Raises:
             InputError: a column is of one nature in the reference and of another now, or is numbers but for a few.
         """
         for name in self.before.columns:
-            yield self._column(name)
+            yield self._levels(name) if name in categorical else self._column(name)
+
+    def _levels(self, name: str) -> Column:
+        natures = {_nature(side[name]) for side in (self.before, self.now)}
+        plain = natures <= {_Nature.NUMBER, _Nature.BOOLEAN, _Nature.EMPTY, _Nature.TOKENS}
+        return Column(name, "categorical", "categorical: as asked", tokens=plain)
 
     def _column(self, name: str) -> Column:
         if _NAMELESS.search(name):

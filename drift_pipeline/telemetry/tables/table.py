@@ -62,8 +62,8 @@ class Table:
         self._survey([run[0] for run in _runs(self.parts)])
 
     @classmethod
-    def of(cls, data: object) -> "Table":
-        """A path, several, or a frame of Polars, pandas or Arrow.
+    def of(cls, data: object, name: str = "the table") -> "Table":
+        """A path, several, or a frame of Polars, pandas or Arrow, which is called by the name.
 
         Raises:
             InputError: a path is missing or holds no data, or a head cannot be read; or it is no table.
@@ -76,7 +76,7 @@ class Table:
             if not data:
                 raise InputError("no path is given; name CSV or Parquet files, folders of them or Delta tables")
             return cls(str(data[0]), [source for path in data for source in sources(Path(path))])
-        return cls("the table", [Source(Path("the table"), "frame", frame=as_frame(data))])
+        return cls(name, [Source(Path(name), "frame", frame=as_frame(data))])
 
     def require(self, names: Iterable[str]) -> None:
         """Raise InputError where the table lacks one of the columns."""

@@ -9,7 +9,7 @@ from drift_pipeline.clock import format_duration
 from drift_pipeline.detection.calibration.alarms import Evidence, budget, worst_first
 from drift_pipeline.detection.calibration.proposals import Calibration
 from drift_pipeline.detection.counting.binning import SCORE
-from drift_pipeline.replay.figures import shortened
+from drift_pipeline.replays.figures import shortened
 from drift_pipeline.spec import ModelSpec
 
 WIDTH, NAME, COLUMNS = 100, 22, 12

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance
-from drift_pipeline.replay.charts.lanes import LEFT, RIGHT, WIDTH, axis, cross
-from drift_pipeline.replay.figures import Row, Scale, Svg, TimeScale, labels_apart, paths, shortened
-from drift_pipeline.replay.folder import Span
+from drift_pipeline.replays.charts.lanes import LEFT, RIGHT, WIDTH, axis, cross
+from drift_pipeline.replays.figures import Row, Scale, Svg, TimeScale, labels_apart, paths, shortened
+from drift_pipeline.replays.folder import Span
 
 MOST_ENDS = 12  # lines with a label at their end: as many as stand above one another
 

@@ -12,10 +12,10 @@ from drift_pipeline.detection.judging.performance import Performance
 from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
 from drift_pipeline.evidence.timeline import failed_gates, plain, story
 from drift_pipeline.files import write_whole
-from drift_pipeline.replay import charts
-from drift_pipeline.replay.figures import Point, thin
-from drift_pipeline.replay.folder import KPIS, IncidentSpan, Left, at, incidents, phases, read_folder, reigns
-from drift_pipeline.replay.page import render
+from drift_pipeline.replays import charts
+from drift_pipeline.replays.figures import Point, thin
+from drift_pipeline.replays.folder import KPIS, IncidentSpan, Left, at, incidents, phases, read_folder, reigns
+from drift_pipeline.replays.page import render
 
 if TYPE_CHECKING:
     import polars as pl

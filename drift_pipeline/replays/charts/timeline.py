@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from drift_pipeline.replay.charts.lanes import LANE, LEFT, RIGHT, WIDTH, axis, between, cross, extent
-from drift_pipeline.replay.figures import LETTER, Point, Row, Scale, Svg, TimeScale, fits, paths, shortened
-from drift_pipeline.replay.folder import IncidentSpan, Span
+from drift_pipeline.replays.charts.lanes import LANE, LEFT, RIGHT, WIDTH, axis, between, cross, extent
+from drift_pipeline.replays.figures import LETTER, Point, Row, Scale, Svg, TimeScale, fits, paths, shortened
+from drift_pipeline.replays.folder import IncidentSpan, Span
 
 PANEL, PANEL_HEAD = 70.0, 30.0
 PHASES = {"shadow": "in the shadow", "awaiting_approval": "awaiting approval", "canary": "canary"}

@@ -15,7 +15,7 @@ from drift_pipeline.loop.declared import declared, rules_in_force
 from drift_pipeline.policy.engines import read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
 from drift_pipeline.registry.backends.local import LocalRegistry
-from drift_pipeline.replay.options import Options
+from drift_pipeline.replays.options import Options
 from drift_pipeline.rollout.approval import REPLAY, REPLAY_ONLY, sign_approval, write_approval
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec

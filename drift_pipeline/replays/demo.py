@@ -9,9 +9,9 @@ from typing import Any
 from drift_pipeline.clock import DAY
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.evidence.timeline import Story
-from drift_pipeline.replay.options import Options
-from drift_pipeline.replay.replay import Replay
-from drift_pipeline.replay.summary import summarise
+from drift_pipeline.replays.options import Options
+from drift_pipeline.replays.replay import Replay
+from drift_pipeline.replays.summary import summarise
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.history import read_history

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from drift_pipeline.replay.figures import Scale, Svg, shortened
+from drift_pipeline.replays.figures import Scale, Svg, shortened
 
 LEVELS = 9  # drawn of a column, at most
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from drift_pipeline.replay.figures import Row, Svg, TimeScale, shortened
-from drift_pipeline.replay.folder import IncidentSpan
+from drift_pipeline.replays.figures import Row, Svg, TimeScale, shortened
+from drift_pipeline.replays.folder import IncidentSpan
 
 WIDTH, LEFT, RIGHT = 1130.0, 128.0, 1048.0
 LANE = 26.0

@@ -24,7 +24,7 @@ def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:
         )
 
     page = Environment(
-        loader=PackageLoader("drift_pipeline.replay"),
+        loader=PackageLoader("drift_pipeline.replays"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,7 +13,7 @@ from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.loop import Training
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.policy.incident import Incident
-from drift_pipeline.replay.summary import Retrain
+from drift_pipeline.replays.summary import Retrain
 
 
 @dataclass

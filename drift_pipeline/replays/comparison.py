@@ -8,9 +8,9 @@ from drift_pipeline.detection.comparing.comparison import ComparedColumn, Compar
 from drift_pipeline.detection.counting.binning import SCORE
 from drift_pipeline.detection.judging.verdict import Verdict
 from drift_pipeline.files import write_whole
-from drift_pipeline.replay import charts
-from drift_pipeline.replay.figures import shortened
-from drift_pipeline.replay.page import render
+from drift_pipeline.replays import charts
+from drift_pipeline.replays.figures import shortened
+from drift_pipeline.replays.page import render
 
 WIDTH, NAME, DRAWN = 100, 22, 60
 _LEGEND = (

@@ -20,11 +20,11 @@ from drift_pipeline.detection.judging.verdict import Report
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Version
 from drift_pipeline.policy.decide import Action, Trigger
-from drift_pipeline.replay.home import ReplayHome
-from drift_pipeline.replay.options import Options, reference_span, ticks_of, too_long_a_step
-from drift_pipeline.replay.seen import Seen, history_digest, retrain_of
-from drift_pipeline.replay.summary import Facts
-from drift_pipeline.replay.traffic import Traffic
+from drift_pipeline.replays.home import ReplayHome
+from drift_pipeline.replays.options import Options, reference_span, ticks_of, too_long_a_step
+from drift_pipeline.replays.seen import Seen, history_digest, retrain_of
+from drift_pipeline.replays.summary import Facts
+from drift_pipeline.replays.traffic import Traffic
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec

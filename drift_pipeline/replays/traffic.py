@@ -7,7 +7,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.loop import RECORDED, Loop, Version
-from drift_pipeline.replay.options import outcomes_of
+from drift_pipeline.replays.options import outcomes_of
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.rollout.route import split
 from drift_pipeline.spec import ModelSpec

@@ -11,9 +11,9 @@ from drift_pipeline.detection.judging.performance import Performance, measured_b
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import plain
 from drift_pipeline.files import write_whole
-from drift_pipeline.replay import charts
-from drift_pipeline.replay.folder import IncidentSpan, Left, incidents, read_folder
-from drift_pipeline.replay.page import moment, render, shown
+from drift_pipeline.replays import charts
+from drift_pipeline.replays.folder import IncidentSpan, Left, incidents, read_folder
+from drift_pipeline.replays.page import moment, render, shown
 
 ABSENT = "(not set)"
 _CAUSES = ("drift", "hotfix", "schedule")
