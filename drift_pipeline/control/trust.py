@@ -43,6 +43,12 @@ def open_store(settings: Settings, clock: Clock, own: Signer | None = None) -> C
     return store
 
 
+def require_store(settings: Settings) -> None:
+    """Raise InputError where there is none: who would make one anew goes on beside a store that was moved away."""
+    if not settings.database and not (settings.home / "control.db").is_file():
+        raise InputError(f"{settings.home}: {NO_STORE}")
+
+
 def checkpoints_of(settings: Settings, clock: Clock) -> Checkpoints:
     """Those of a home, as often as its settings want them."""
     records, age = settings.checkpoint_records, settings.checkpoint_age
@@ -51,8 +57,7 @@ def checkpoints_of(settings: Settings, clock: Clock) -> Checkpoints:
 
 def read_store(settings: Settings) -> ControlReader:
     """A home's store, to read only: nothing is made or changed. Raises InputError where there is none."""
-    if not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(f"{settings.home}: {NO_STORE}")
+    require_store(settings)
     return ControlReader(settings.database_url)
 
 

@@ -11,6 +11,7 @@ from drift_pipeline.control.rows import Put
 from drift_pipeline.control.trust import key_faults, read_store
 from drift_pipeline.control.verifying import Cover, Verification, verify
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.files import write_whole
 from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
@@ -21,9 +22,10 @@ FILE = "file"  # the kind of state: what a file of a model, by its path below th
 def keep_policy(settings: Settings, bundle: Bundle) -> None:
     """File the rules that decide in the GitOps folder, so that their digest in the audit can be looked up."""
     folder = _policy_folder(settings, bundle.digest)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in bundle.modules.items():
-        (folder / name).write_bytes(text.encode())
+        path, data = folder / name, text.encode()
+        if not path.is_file() or path.read_bytes() != data:
+            write_whole(path, data)
 
 
 def put_files(store: ControlReader, home: Path, model: str, files: Iterator[Path] | list[Path]) -> list[Put]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from drift_pipeline.alerts.outbox import deliver
+from drift_pipeline.clock import MINUTE
 from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
 from drift_pipeline.loop import concerns
 from drift_pipeline.loop.erasure import carry_on
@@ -45,6 +46,7 @@ class Fleet:
         self.waiting = 0
         self._loops: dict[str, Loop] = {}
         self._begun: dict[tuple[str, str], float] = {}
+        self._latest = home.clock.now()
 
     def take_up(self, specs: Mapping[str, ModelSpec]) -> None:
         """Go on by these specs; the loop of a model whose spec is another one is opened anew."""
@@ -73,6 +75,7 @@ class Fleet:
         self, what: str, specs: Sequence[ModelSpec], step: Callable[[Loop], Ticked], seconds: float
     ) -> list[Ticked | Failed]:
         """The first one always, and as many more as begin in time."""
+        self._forget_the_future()
         ended, done = self._monotonic() + seconds, list[Ticked | Failed]()
         for spec in sorted(specs, key=lambda spec: self._begun.get((what, spec.name), -math.inf)):
             if done and self._monotonic() >= ended:
@@ -82,6 +85,13 @@ class Fleet:
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
         return done + self._covered()
+
+    def _forget_the_future(self) -> None:
+        """Where the clock went back, loops hold what they took for past: they are opened anew, from what is stored."""
+        now = self._home.clock.now()
+        if now < self._latest - MINUTE:
+            self._loops.clear()
+        self._latest = now
 
     def loop(self, spec: ModelSpec) -> Loop:
         """The model's loop as it was left, by the spec in force; it takes up what others did when it ticks."""

@@ -7,12 +7,15 @@ chain, whose records name no row.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 from drift_pipeline.clock import DAY
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import TABLES, Table
+
+_BEGUN = "retention"  # state: what was begun and has not come to its end
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,18 @@ def retain(home: Home, spec: ModelSpec, actor: str) -> Old:
     The trusted holdout, which every candidate has to pass, stays for as long as the model is watched.
     """
     old, lake, trusted = past_retention(home, spec), home.backends(spec).lake, _trusted(home, spec)
+    ledger = Ledger(spec, home.store, home.clock)
+    begun: Mapping[str, Any] = ledger.find(_BEGUN) or {}
     if old.rows:
-        ledger = Ledger(spec, home.store, home.clock)
-        told = {"before": old.before.isoformat(), "rows": {table: rows for table, (rows, _) in old.tables.items()}}
-        ledger.commit("retention.begun", told, actor=actor)
-        for table in old.tables:
-            lake.drop(table, f"_day < '{old.before}' AND NOT (_day >= '{trusted[0]}' AND _day <= '{trusted[1]}')")
-        ledger.commit("retention.applied", told, actor=actor)
+        rows = {**begun.get("rows", {}), **{table: rows for table, (rows, _) in old.tables.items()}}
+        begun = {"before": old.before.isoformat(), "rows": rows}
+        ledger.commit("retention.begun", begun, puts={_BEGUN: begun}, actor=actor)
+    if begun:  # also what another process began and did not end
+        for table in TABLES:
+            if table in begun["rows"]:
+                past = f"_day < '{begun['before']}' AND NOT (_day >= '{trusted[0]}' AND _day <= '{trusted[1]}')"
+                lake.drop(table, past)
+        ledger.commit("retention.applied", begun, puts={_BEGUN: {}}, actor=actor)
     for table in TABLES:
         lake.compact(table)
     return old

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.trust import open_store
+from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.serving.mirror import Mirror
@@ -31,6 +31,7 @@ def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) 
     stop = Event()
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, lambda *_: stop.set())
+    require_store(settings)
     store = open_store(settings, clock)
     try:
         specs = FrozenSpecs(store, specs)

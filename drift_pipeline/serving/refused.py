@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.trust import open_store
+from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.loop import concerns
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -30,6 +30,7 @@ def telling(
             why, now = _why(one, settings), clock.now()
             concerns.tell(store, one.model or UNKNOWN, owner, f"events.{what}", why, now, actor="capture", **details)
 
+    require_store(settings)
     with closing(open_store(settings, clock)) as store:
         yield tell
 

@@ -109,7 +109,7 @@ def read_event(
         specs: by the name of the model.
         now: an event of more than a minute later is refused: its producer's clock is ahead.
         handed_over: its time was judged when it was taken, by another process' clock, and is refused only where it
-            is an hour ahead; an answer of the gateway, which stamps them itself, where it is half a day ahead.
+            is an hour ahead; one that the gateway stamped itself, such as its answers, where it is half a day ahead.
     """
     model = ""
     try:
@@ -167,8 +167,8 @@ def _latest(document: dict[str, Any], now: datetime, handed_over: bool) -> tuple
     """Now, and the first moment at which no event may be."""
     if not handed_over:
         return now, now + MINUTE + _TICK
-    answered = document.get("event") == "prediction" and document.get("route") != EXTERNAL
-    return now, now + (DAY / 2 if answered else HOUR)
+    of_gateway = document.get("route") != EXTERNAL if document.get("event") == "prediction" else document.get("stamped")
+    return now, now + (DAY / 2 if of_gateway else HOUR)
 
 
 def _prediction(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, datetime]) -> Prediction:

@@ -151,7 +151,7 @@ def append_far_away(home: Path) -> None:
 
 
 def edit_state(home: Path) -> None:
-    change(home, "UPDATE state SET body = replace(body, 'v1', 'v9') WHERE kind = 'model'")
+    change(home, "UPDATE state SET body = replace(body, '\"version\"', '\"v\"') WHERE kind = 'model'")
 
 
 def edit_state_by_a_space(home: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_store_that_somebody_holds_stops_the_tick_and_nothing_else(
 def test_a_store_that_is_gone_for_a_minute_is_taken_up_again_and_not_made_anew(live: Live) -> None:
     live.minutes(2)
     with away(*files(live)):
-        with pytest.raises(InputError, match="no control store here"), opened(live.site.settings, live.site.clock):
+        with pytest.raises(InputError, match="no control store"), opened(live.site.settings, live.site.clock):
             pass
         assert files(live) == [] or all(path.suffix == ".aside" for path in files(live))
     live.minute_in(away(*files(live)))
