@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Field, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.schema import PrimitiveType
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
@@ -28,17 +27,13 @@ T = TypeVar("T")
 Handle = DeltaTable
 log = logging.getLogger(__name__)
 LANDED, WRITER, BATCH, DAY = "_landed", "_writer", "_batch", "_day"
-_KINDS: dict[str, type[pl.DataType]] = {LANDED: pl.Int64, WRITER: pl.String, BATCH: pl.Int64}
-OURS = tuple(_KINDS)  # the columns that say how a row came here
-BEFORE_ALL = -1  # where rows landed that were written before rows carried the number
+OURS = (LANDED, WRITER, BATCH)  # the columns that say how a row came here
 
-_STATISTICS = {"delta.dataSkippingStatsColumns": LANDED}  # of any other column they would be somebody's values
-_MIGRATED = "delta.logRetentionDuration"
 _PROPERTIES = {
-    **_STATISTICS,
+    "delta.dataSkippingStatsColumns": LANDED,  # of any other column they would be somebody's values
     "delta.checkpointInterval": "32",
     "delta.deletedFileRetentionDuration": "interval 0 seconds",  # nobody asks for old versions: see the top
-    _MIGRATED: "interval 0 seconds",
+    "delta.logRetentionDuration": "interval 0 seconds",
 }
 _MERGES = ((32, 1 << 20), (1024, 1 << 24))  # each so many commits, files are merged up to so many bytes
 _VACUUM_EVERY = 1024  # commits
@@ -129,9 +124,6 @@ class Delta:
             if not fresh:
                 return last, version
             handle = self._table
-            if handle is not None and _MIGRATED not in handle.metadata().configuration:
-                _migrate(handle)
-                version = handle.version()
             frame = pl.concat(fresh).with_columns(
                 pl.lit(version + 1, pl.Int64).alias(LANDED),
                 pl.lit(source).alias(WRITER),
@@ -198,8 +190,6 @@ class Delta:
             handle = self.handle()
             if handle is None:
                 return 0
-            if _MIGRATED not in handle.metadata().configuration:
-                _migrate(handle)
             told = [handle.delete(condition).get("num_deleted_rows") for condition in conditions]
             _vacuum(handle, 0)  # in our turn no file is being written, so that what no commit names is nobody's
             _shorten(handle)
@@ -256,36 +246,16 @@ def days_of(window: Window) -> list[tuple[str, str, str]]:
 def scan(handle: DeltaTable, among: Sequence[tuple[str, str, Any]] = ()) -> pl.LazyFrame:
     """The rows of the files that may hold some that fit `among`: all of its (column, operator, value)."""
     schema = pl.Schema(handle.schema().to_arrow())
-    prunes = [one for one in among if one[0] in schema]
     schema.pop(DAY)  # tells of folders
-    for name, kind in _KINDS.items():  # which a table that was written before lacks
-        schema.setdefault(name, kind())
-    files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=prunes or None)]
+    files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=list(among) or None)]
     if not files:
         return pl.LazyFrame(schema=schema)
     return pl.scan_parquet(files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert")
 
 
-def landed() -> pl.Expr:
-    """The version that a row landed with."""
-    return pl.col(LANDED).fill_null(BEFORE_ALL)
-
-
 def _why(error: Exception) -> str:
     """Without the stack that delta-rs appends."""
     return str(error).partition("\n")[0]
-
-
-def _migrate(handle: DeltaTable) -> None:
-    """Of a table that was written before rows carried the version they landed with; done again where it was killed."""
-    handle.alter.set_table_properties(_STATISTICS)
-    ours, known = {LANDED: "long", WRITER: "string"}, {field.name for field in handle.schema().fields}
-    if missing := [Field(name, PrimitiveType(kind)) for name, kind in ours.items() if name not in known]:
-        handle.alter.add_columns(missing)
-    handle.update(updates={LANDED: str(BEFORE_ALL)}, predicate=f"{LANDED} IS NULL")
-    _vacuum(handle, _GRACE_HOURS)
-    handle.alter.set_table_properties(_PROPERTIES)
-    _shorten(handle)
 
 
 def _shorten(handle: DeltaTable) -> None:

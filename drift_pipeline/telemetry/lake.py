@@ -16,7 +16,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.telemetry.delta import BATCH, LANDED, OURS, WRITER, Delta, Handle, days_of, landed, scan
+from drift_pipeline.telemetry.delta import BATCH, LANDED, OURS, WRITER, Delta, Handle, days_of, scan
 from drift_pipeline.telemetry.labels import labelled
 from drift_pipeline.telemetry.upkeep import Table, Upkeep
 
@@ -124,7 +124,7 @@ class Lake(Upkeep):
         inside = (column >= window.start) & (column < window.end)
         waiting = self._waiting[table] if version is None else []
         frames = [part.filter(inside) for _, part in waiting if _touches(part[_TIME[table]], window)]
-        known = inside if version is None else inside & (landed() <= version)
+        known = inside if version is None else inside & (pl.col(LANDED) <= version)
         _, stored = self._stored(table, known, days_of(window), version, columns=wanted)
         frames = [*stored, *(_only(frame, wanted) for frame in frames)]
         return self._in_order(table, frames)
@@ -216,7 +216,7 @@ class Lake(Upkeep):
 def _after(cursor: Cursor) -> pl.Expr:
     """Which stored rows come after the cursor."""
     seen = (pl.col(WRITER) == cursor.source) & (pl.col(BATCH) <= cursor.batch)
-    return (landed() > cursor.version) & ~seen.fill_null(value=False)
+    return (pl.col(LANDED) > cursor.version) & ~seen.fill_null(value=False)
 
 
 def _only(frame: pl.DataFrame, wanted: Collection[str]) -> pl.DataFrame:

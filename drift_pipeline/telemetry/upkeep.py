@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 from drift_pipeline.clock import Window
-from drift_pipeline.telemetry.delta import BEFORE_ALL, DAY, LANDED, Delta, Handle, days_of, scan
+from drift_pipeline.telemetry.delta import DAY, LANDED, Delta, Handle, days_of, scan
 
 Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
 _AT_ONCE = 500  # values in one condition
@@ -83,7 +83,7 @@ class Upkeep(ABC):
         rows = self.find(table, pl.col(column).is_in(list(values)), (LANDED,))
         if rows.is_empty():
             return self._tables[table].drop([])
-        versions = rows[LANDED].fill_null(BEFORE_ALL).unique().sort().to_list()
+        versions = rows[LANDED].unique().sort().to_list()
         where = f"{LANDED} IN ({', '.join(map(str, versions))}) AND " if len(versions) <= _AT_ONCE else ""
         digests = [f"'{hashlib.sha256(value.encode()).hexdigest()}'" for value in values]
         parts = [digests[start : start + _AT_ONCE] for start in range(0, len(digests), _AT_ONCE)]

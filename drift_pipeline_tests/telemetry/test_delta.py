@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.errors import ConflictError, IntegrityError
@@ -163,23 +163,6 @@ def test_the_log_tells_no_value_of_any_row(tmp_path: Path) -> None:
     lake.erase("predictions", "_id", {"3-p003.00-0"})
     told = pl.DataFrame(DeltaTable(str(tmp_path / "predictions")).get_add_actions(flatten=True)).columns
     assert {name for name in told if name.startswith(("min.", "max."))} == {"min._landed", "max._landed"}
-
-
-def test_a_lake_of_before_loses_its_statistics_and_tells_what_lands_from_then_on(tmp_path: Path) -> None:
-    for batch in range(3):
-        frame = numbered(batch).with_columns(_batch=pl.lit(batch), _day=pl.col("_time").dt.strftime("%Y-%m-%d"))
-        write_deltalake(str(tmp_path / "predictions"), frame, mode="append", partition_by=["_day"])
-    lake = Lake(tmp_path, source="gateway")
-    before = lake.read("predictions", ALL)
-    assert before.height == 9
-    assert lake.landed("predictions", Cursor(1))[0].is_empty()
-    assert lake.landed_rows("predictions", Cursor(1)) == 0
-    lake.append("predictions", numbered(3), 0)
-    rows, _ = lake.landed("predictions", Cursor(2))
-    assert ids(rows) == ids(numbered(3))
-    assert ids(lake.read("predictions", ALL, 2)) == ids(before)
-    told = pl.DataFrame(DeltaTable(str(tmp_path / "predictions")).get_add_actions(flatten=True)).columns
-    assert "min._score" not in told
 
 
 # what goes wrong
