@@ -122,7 +122,7 @@ def test_a_bundle_that_was_trained_elsewhere_answers_as_version_1(place: Path) -
     junk = drift(
         "adopt", MODEL, "--data", place / "history.parquet", "--bundle", place / "junk.skops", "--home", place / "x"
     )
-    assert (junk.code, "cannot be read" in junk.err) == (1, True)
+    assert (junk.code, "cannot be read" in junk.err) == (2, True)
 
 
 def test_tick_and_status_tell_how_a_model_stands(adopted: Path) -> None:

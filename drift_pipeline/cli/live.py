@@ -189,6 +189,7 @@ def up(host: str, port: int, dagster_port: int, drills: bool, home: Path | None)
     from drift_pipeline.serving.up import up as run
 
     settings = settings_of(home)
+    system_clock()  # a drill that is none is refused here, not by each child
     refuse_unadopted(settings, models_of(settings))
     return run(settings, host, port, dagster_port, started=services(host, port, dagster_port, drills=drills))
 

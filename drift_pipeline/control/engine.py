@@ -72,10 +72,9 @@ def reading_engine(url: str) -> tuple[sa.Engine, tempfile.TemporaryDirectory[str
     read as it lies there. One that is in use is read beside its writers. One whose log was copied without the rest is
     read from a copy.
     """
-    found = sa.make_url(url)
-    if found.get_backend_name() != "sqlite" or not found.database:
+    if not url.startswith("sqlite") or not (found := sa.make_url(url)).database:
         return make_engine(url), None
-    path, copied = Path(found.database).absolute(), None
+    path, copied = Path(str(found.database)).absolute(), None
     log = path.with_name(f"{path.name}-wal")
     in_use = log.is_file() and log.stat().st_size > 0
     if in_use and not path.with_name(f"{path.name}-shm").exists():

@@ -21,11 +21,11 @@ SPEC, POLICY = "spec", "policy"  # kinds of state
 
 def declared(settings: Settings, store: ControlStore, spec: ModelSpec) -> None:
     """Note in the audit which spec of an adopted model is in force, once for each that it is changed to; its text is
-    kept beside the approvals. Forms are left out: they stay what they were at the adoption.
+    kept beside the approvals. Forms and the negative label are left out: they stay what they were at the adoption.
     """
     if store.get("model", spec.name) is None:
         return
-    text = canonical(spec.model_dump(mode="json", exclude={"forms"}))
+    text = canonical(spec.model_dump(mode="json", exclude={"forms": True, "outcome": {"negative"}}))
     digest, before = sha256(text), store.get(SPEC, spec.name)
     if before is not None and before.body["digest"] == digest:
         return

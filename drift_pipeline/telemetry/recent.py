@@ -12,7 +12,7 @@ import polars as pl
 
 from drift_pipeline.clock import DAY, WEEK, Window
 from drift_pipeline.telemetry.event import EXTERNAL, OutcomeKnown, Prediction
-from drift_pipeline.telemetry.lake import Lake, Table
+from drift_pipeline.telemetry.lake import Cursor, Lake, Table
 
 READMITTED = WEEK  # behind the newest: for so long the slices of an event are kept, and its label is waited for
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -198,7 +198,7 @@ def late_before(lake: Lake, predictions: Iterable[Prediction]) -> _Keys:
 def _newest(lake: Lake, table: Table, column: str, now: datetime) -> datetime:
     """The largest time in the table, sought from now backwards; 1970 in an empty one."""
     end, span = now + DAY, 2 * DAY
-    while end > _EPOCH and lake.version(table) >= 0:
+    while end > _EPOCH and lake.cursor(table) != Cursor():
         window = Window(max(_EPOCH, end - span), end)
         rows = lake.find(table, _inside(column, window), (column,), window)
         if rows.height:

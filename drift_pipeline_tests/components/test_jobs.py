@@ -8,6 +8,7 @@ import pytest
 
 from drift_pipeline.components.jobs import OPERATING, promote, retrain_now, rollback, submit_rollout
 from drift_pipeline_tests.components.worlds import MODEL, at_home, copied, pinned, records, refusal, write_model
+from drift_pipeline_tests.replay.worlds import drift
 
 
 @pytest.fixture
@@ -79,6 +80,10 @@ def test_a_second_rollout_is_refused_while_one_is_under_way(home: Path) -> None:
     champion = pinned(home)["digest"]
     assert "proven against another champion" in refusal(done(home, submit_rollout, digest=champion))
     assert done(home, rollback, reason="clicks fell", champion=True).success
+    assert "approve" in refusal(done(home, submit_rollout, digest=champion))
+    key, version = home.parent / "ada.pem", pinned(home)["version"]
+    for command in (("key", key, "--label", "Ada"), ("approve", MODEL, version, "--key", key, "--reason", "again")):
+        assert drift(*command, "--home", home).code == 0
     assert done(home, submit_rollout, digest=champion).success
     assert records(home)[-1].actor == "dagster:ada@example.com"
     assert "under way already" in refusal(done(home, submit_rollout, digest=champion))

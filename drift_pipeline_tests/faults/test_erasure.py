@@ -118,7 +118,7 @@ def live(site: Site) -> None:
     site.take(site.predicted(IDS[0], SUBJECT))
     site.take(site.predicted(IDS[1], SUBJECT), site.predicted("n-20", "", price=41.0))
     site.take(site.outcome(IDS[0]), site.outcome("n-3"))
-    site.take(site.predicted(IDS[2], SUBJECT, NOW - 5 * HOUR))
+    site.take(site.predicted(IDS[2], SUBJECT, NOW - 9 * DAY))
     site.take(*letters(site.spec), b'{"event": "prediction", "entity": "u3"}', b"not of zq-Zoes")
 
 

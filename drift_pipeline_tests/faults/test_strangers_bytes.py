@@ -188,6 +188,7 @@ def approved(data: bytes, folder: Path) -> object:
     (place / f"{'a' * 64}.dsse.json").write_bytes(data)
     known = {"ada": SIGNER.public}
     how: dict[str, Any] = {"keys": known, "model": "fraud", "digest": DIGEST, "environment": "production"}
+    how |= {"rollout": "fraud-v2.1", "longest": timedelta(days=90)}
     found = read_approvals(folder, "fraud", DIGEST)
     return [verify_approval(one, **how, trainer_key_id="b" * 64, now=AT) for one in found]
 

@@ -139,9 +139,11 @@ def test_a_version_is_read_once(home: Home) -> None:
     home.rollout(home.version("v2", 1), Phase.CANARY)
     registry = Counted(home.settings.registry)
     asked = Mirror(home.store, registry, SPECS)
+    asked.mirror("fraud", landed(["v1", "v2"]))
+    once = registry.asked
     for _ in range(3):
         asked.mirror("fraud", landed(["v1", "v2"]))
-    assert registry.asked == 2
+    assert registry.asked == once > 0
 
 
 def test_a_registry_that_is_down_is_not_the_candidates_error(home: Home) -> None:

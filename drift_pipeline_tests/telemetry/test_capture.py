@@ -165,7 +165,7 @@ def test_a_dead_letter_tells_where_it_came_from_and_stops_nothing(site: Site) ->
     assert told[""][2:] == ("not UTF-8: invalid start byte at byte 0", "\ufffd\0poison")
     assert "ahead" in told["m"][2]
     assert letters["_time"].to_list() == [NOW, NOW]
-    assert letters["_names"].to_list() == [[], ["z"]]
+    assert sorted(letters["_names"].to_list()) == [[], ["z"]]
     assert letters["_id"].n_unique() == 2
 
 
