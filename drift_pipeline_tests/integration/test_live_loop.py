@@ -74,6 +74,7 @@ def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_tak
         drill.drift("rollback", MODEL, "--reason", "a rehearsal", "--actor", "Ada")
         restored = drill.event("reference.restored", 60, full.seq)
         drill.traffic("canary_latency@0s:2", seconds=400, rate=50, seed=1)
+        drill.drift("approve", MODEL, version, "--key", str(tmp_path / "ada.pem"), "--reason", "once more")
         drill.launch("submit_rollout", "begin_rollout", {"model": MODEL, "digest": proven.digests["bundle"]})
         canary = drill.event("rollout.canary", 150, restored.seq)
         back = drill.event("rollout.rolled_back", 60, canary.seq)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from drift_pipeline.clock import HOUR, MINUTE, ManualClock
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.serving.refused import telling
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.refusals import Refused
@@ -14,6 +15,7 @@ MUCH = Refused("fraud", 60, 1000)
 
 def test_one_alert_a_model_and_hour_and_one_audit_record_with_it(tmp_path: Path) -> None:
     clock, settings = ManualClock(AT), Settings(home=tmp_path, database="")
+    open_store(settings, clock).close()
     for minutes in (0, 2, 59, 60):  # each time as after a restart
         clock.advance_to(AT + minutes * MINUTE)
         with telling(settings, SPECS, clock) as tell:
