@@ -9,6 +9,8 @@ from drift_pipeline.clock import DAY, HOUR, MINUTE
 from drift_pipeline_tests.faults.invariants import broken
 from drift_pipeline_tests.faults.world import Live, Process
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 
 def lived(live: Live, minutes: int) -> None:
     for _ in range(minutes):

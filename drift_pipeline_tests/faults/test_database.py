@@ -15,6 +15,8 @@ from drift_pipeline_tests.faults.invariants import broken
 from drift_pipeline_tests.faults.machine import away, copied, locked
 from drift_pipeline_tests.faults.world import Live
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 
 def files(live: Live) -> list[Path]:
     return sorted(live.site.settings.home.glob("control.db*"))

@@ -12,6 +12,8 @@ from drift_pipeline_tests.faults.invariants import broken
 from drift_pipeline_tests.faults.machine import filled, read_only, short_files, small_disk
 from drift_pipeline_tests.faults.world import Live, Process, Site
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 
 def ours(told: list[str]) -> bool:
     """Something is told, each says what did not answer, and none is a stranger's exception."""

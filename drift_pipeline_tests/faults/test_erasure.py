@@ -12,7 +12,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from deltalake import write_deltalake
 
 from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
 from drift_pipeline.errors import InputError, UnavailableError
@@ -26,9 +25,11 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.history import read_history
-from drift_pipeline.telemetry.lake import Cursor, Lake, Table
+from drift_pipeline.telemetry.lake import Lake, Table
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, START, synthetic_history
+
+pytestmark = pytest.mark.live  # minutes of faults or of history
 
 DAYS = 40
 NOW = START + DAYS * DAY
@@ -274,28 +275,6 @@ def test_erasures_get_through_beside_a_writer_that_never_rests(home: Home, spec:
         writer.join(60)
     rows, _ = reader.landed("predictions", cursor)
     assert seen + rows.height == written > 0
-
-
-def test_a_home_made_before_is_erased_from_as_well(home: Home, spec: ModelSpec) -> None:
-    """Its tables told every column's least and greatest value, and did not tell how rows came here."""
-    root = home.settings.lake / spec.name / "late"
-    for batch, entity in enumerate((SUBJECT, "u1")):
-        row = {"_id": [IDS[0]], "_time": [NOW], "_entity": [entity], "price_eur": [PRICE if batch == 0 else 1.0]}
-        frame = pl.DataFrame(row).with_columns(_day=pl.lit("2026-02-14"), _batch=pl.lit(batch))
-        write_deltalake(str(root), frame, mode="append", partition_by=["_day"])
-    cursor = Cursor(1)
-    assert traces(home.settings.home)
-    lake = Lake(home.settings.lake / spec.name, source="gateway")
-    assert lake.landed("late", cursor)[0].is_empty()
-    assert erase(home, spec, SUBJECT, "asked", "ada").rows == {"late": 1}
-    assert [trace for trace in traces(home.settings.home) if IDS[0] not in trace] == _of_the_neighbour(root, home)
-    lake.append("late", lake.read("late", EVER).with_columns(_id=pl.lit("new")), 0)
-    assert lake.landed("late", cursor)[0]["_id"].to_list() == ["new"]
-
-
-def _of_the_neighbour(root: Path, home: Home) -> list[str]:
-    """The neighbour's row has the same id: only its own file may tell of it."""
-    return [str(file.relative_to(home.settings.home)) for file in root.rglob("_day=*/*.parquet")]
 
 
 def rows(home: Home, spec: ModelSpec) -> pl.DataFrame:

@@ -20,6 +20,8 @@ from drift_pipeline_tests.test_champion_monitor import AN_HOUR, REFERENCE_DAYS, 
 from drift_pipeline_tests.test_live import day, ship, turn_labels
 from drift_pipeline_tests.test_loop import World, phase, twin
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:

@@ -15,6 +15,7 @@ import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, ManualClock, Window
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.detection.judging.performance import PERFORMANCE
 from drift_pipeline.errors import DriftError, IntegrityError, SpecError, UnavailableError
 from drift_pipeline.loop.concerns import lasting
@@ -40,6 +41,8 @@ from drift_pipeline_tests.telemetry.test_capture import (
     outcome,
     prediction,
 )
+
+pytestmark = pytest.mark.live  # minutes of faults or of history
 
 
 class WrongClock:
@@ -260,6 +263,7 @@ def test_much_that_is_late_is_told_and_alerts(site: Site) -> None:
     site.take(*(prediction(f"late{n}", NOW - WEEK - 2 * HOUR) for n in range(30)))
     assert site.capture.refused() == [Refused("m", 30, 31, What.LATE)]
     settings = Settings(home=site.root, database="")
+    open_store(settings, site.clock).close()
     with telling(settings, SPECS, site.clock) as tell:
         tell(site.capture.refused())
         tell(site.capture.refused())
@@ -462,6 +466,7 @@ def test_what_waits_for_long_is_told_by_model_and_alerts(site: Site) -> None:
     assert isinstance(waits, Waiting)
     assert (waits.model, 400 <= waits.seconds < 500) == ("m", True)
     settings = Settings(home=site.root, database="")
+    open_store(settings, site.clock).close()
     with telling(settings, SPECS, site.clock) as tell:
         tell([waits])
     store = ControlStore(settings.database_url, site.clock)

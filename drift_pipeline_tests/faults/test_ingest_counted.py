@@ -11,6 +11,8 @@ from drift_pipeline_tests.faults.invariants import broken
 from drift_pipeline_tests.faults.test_found import counted
 from drift_pipeline_tests.faults.world import Live
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 
 def test_a_correction_neither_counts_again_nor_moves_what_was_counted(live: Live) -> None:
     site = live.site

@@ -10,6 +10,8 @@ from drift_pipeline_tests.faults.breaking import SIDES, KilledError, Point, kill
 from drift_pipeline_tests.faults.invariants import broken
 from drift_pipeline_tests.faults.world import Live
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 STEP = 5 * MINUTE
 
 

@@ -17,6 +17,8 @@ from drift_pipeline_tests.faults.machine import away, short_files
 from drift_pipeline_tests.faults.test_disk import ours
 from drift_pipeline_tests.faults.world import Live
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 
 def test_a_new_loop_on_a_full_disk_is_told_as_ours_and_leaves_the_rules_whole(live: Live) -> None:
     live.minutes(2)

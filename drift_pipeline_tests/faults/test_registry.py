@@ -11,6 +11,8 @@ from drift_pipeline_tests.faults.invariants import broken
 from drift_pipeline_tests.faults.machine import Fault, away, flipped
 from drift_pipeline_tests.faults.world import Live, Process
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 DAMAGE: dict[str, tuple[Callable[..., Fault], str, str]] = {
     "all of it missing": (away, "", "no bundle sha256:"),
     "the bundle missing": (away, "{}", "no bundle sha256:"),

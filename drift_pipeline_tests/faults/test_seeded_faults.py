@@ -10,6 +10,8 @@ from drift_pipeline_tests.faults.breaking import POINTS
 from drift_pipeline_tests.faults.detecting import detect
 from drift_pipeline_tests.faults.run import run
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 SOMETIMES = {f"killed {side} {point}" for point in POINTS for side in ("before", "after")}
 ALWAYS = {
     "alert channel down",

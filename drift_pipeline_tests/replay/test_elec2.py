@@ -10,6 +10,8 @@ import pytest
 from drift_pipeline.telemetry.synthetic import seasonal_history, stationary_history
 from drift_pipeline_tests.replay.worlds import drift
 
+pytestmark = pytest.mark.live  # minutes of faults or of history
+
 ELEC2 = Path(__file__).parents[2].parent / "shared/data/elec2.csv.gz"
 with_the_market = pytest.mark.skipif(
     not ELEC2.is_file(), reason="shared/data/elec2.csv.gz is not beside the repository"
