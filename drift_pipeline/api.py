@@ -38,9 +38,9 @@ from drift_pipeline.telemetry.tables.table import Table
 
 if TYPE_CHECKING:  # what only a calibration or a replay needs takes a second to import
     from drift_pipeline.detection.calibration import proposals
+    from drift_pipeline.replays.options import Triggers
 
 Spec = ModelSpec | str | Path | Mapping[str, Any]
-Triggers = Literal["drift", "schedule", "both"]
 FailOn = Literal["inconclusive", "warn", "breach"]
 _ORDER = (Verdict.INCONCLUSIVE, Verdict.WARN, Verdict.BREACH)
 _SCALARS = ("verdict", "type", "psi", "psi_lower", "hellinger", "p_value", "distance", "distance_lower", "range_z")
@@ -59,7 +59,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """ "OK", "WARN", "BREACH" or "INCONCLUSIVE", of the columns and KPIs that could be judged."""
+        """One of "OK", "WARN", "BREACH" and "INCONCLUSIVE", of the columns and KPIs that could be judged."""
         return str(self.found.verdict)
 
     def to_frame(self) -> pl.DataFrame:
@@ -124,9 +124,9 @@ def compare(
     current: object,
     spec: Spec | None = None,
     *,
-    columns: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    categorical: Sequence[str] = (),
+    columns: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    categorical: str | Sequence[str] = (),
     min_judged: float | None = None,
     progress: comparison.Progress = lambda _rows, _words: None,
 ) -> Comparison:
@@ -146,7 +146,7 @@ def compare(
         SpecError: the spec cannot be read.
     """
     sides = Table.of(reference, "reference"), Table.of(current, "current")
-    choice = Choice(tuple(columns), tuple(exclude), tuple(categorical))
+    choice = Choice(*(_names(some) for some in (columns, exclude, categorical)))
     found = comparison.compare_files(*sides, None if spec is None else _spec(spec), progress, choice)
     return Comparison(found if min_judged is None else found.asking(min_judged), (sides[0].name, sides[1].name))
 
@@ -252,7 +252,7 @@ def replay(
     step: str | timedelta = "1d",
     start: datetime | None = None,
     end: datetime | None = None,
-    triggers: Triggers = "both",
+    triggers: "Triggers" = "both",
     policy: str | Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -305,6 +305,10 @@ def _spec(spec: Spec) -> ModelSpec:
     if isinstance(spec, ModelSpec):
         return spec
     return read_spec(Path(spec)) if isinstance(spec, str | Path) else spec_of(spec)
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _span(span: str | timedelta) -> timedelta:

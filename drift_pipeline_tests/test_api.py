@@ -65,6 +65,7 @@ def test_the_frame_has_one_row_a_column_worst_first() -> None:
     [
         ({"columns": ["price", "city"]}, ["city", "price"]),
         ({"exclude": ["price"]}, ["city", "rooms"]),
+        ({"exclude": "price"}, ["city", "rooms"]),
         ({"columns": ["rooms", "city"], "exclude": ["city"]}, ["rooms"]),
         ({"categorical": ["rooms"]}, ["city", "price", "rooms"]),
     ],
@@ -140,6 +141,8 @@ def test_a_replay_of_a_frame_leaves_a_summary_kpis_and_a_page(tmp_path: Path) ->
     assert played.summary["rows"] == history.height
     assert {"at", "kpi"} <= set(played.kpis().columns) or played.kpis().height
     assert "<svg" in played.save(tmp_path / "r.html").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="there is no 'drfit'; there are: drift, schedule, both"):
+        dp.replay(history, tmp_path / "defs.yaml", triggers="drfit")  # type: ignore[arg-type]
     folder = played.folder
     del played
     assert not folder.exists()

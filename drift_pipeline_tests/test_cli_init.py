@@ -86,3 +86,16 @@ def test_a_spec_that_is_there_is_not_written_over(tmp_path: Path, capsys: pytest
     drafted(tmp_path, "fraud")
     drafted(tmp_path, "answer", code=2)
     assert "exists; name another --out or --model" in capsys.readouterr().err
+
+
+def test_a_name_that_no_model_can_have_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ROWS.write_csv(tmp_path / "data.csv")
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["init", str(tmp_path / "data.csv"), "--model", "Fraud 1", "--label", "fraud", "--out", str(tmp_path / "m")]
+        )
+    assert ended.value.code == 2
+    assert "name: " in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()

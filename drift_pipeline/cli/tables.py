@@ -154,15 +154,15 @@ def init(data: Path, model: str, label: str, time: str | None, out: Path) -> int
     """
     from drift_pipeline.detection.comparing.drafting import draft
     from drift_pipeline.files import write_whole
-    from drift_pipeline.spec import read_spec
+    from drift_pipeline.spec import parse_spec
     from drift_pipeline.telemetry.tables.table import Table
 
     path = out / model / "defs.yaml"
     if path.exists():
         raise InputError(f"{path}: exists; name another --out or --model, or delete it")
     found = draft(Table.of(data), model, label, time)
+    parse_spec(found.text, path)  # nothing is written that cannot be read
     write_whole(path, found.text)
-    read_spec(path)  # what is written can be read
     click.echo(f"{path}: {found.features} features; {'; '.join(found.guessed)}")
     click.echo(f"look through it, then: drift replay {data} --spec {path} --out replay")
     return OK

@@ -16,6 +16,7 @@ from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
 
+_LOOKS = 5  # at a home that is written to meanwhile, before what is found is believed
 FILE = "file"  # the kind of state: what a file of a model, by its path below the home, has to hold
 
 
@@ -51,10 +52,11 @@ def verify_home(settings: Settings) -> Verification:
     Raises:
         InputError: there is no control store.
     """
-    found, before = None, None
-    while found is None or (not found.ok and before != _touched(settings)):  # a writer came while it was read
+    for _ in range(_LOOKS):
         before = _touched(settings)
         found = _verified(settings)
+        if found.ok or before == _touched(settings):  # else a writer came while it was read
+            break
     return found
 
 

@@ -65,7 +65,7 @@ def _found(store: ControlReader, model: str) -> Mapping[str, Form] | None:
 
 
 def _negative(store: ControlReader, model: str) -> str | None:
-    """None of a regression, and of a model that was adopted before labels were kept."""
+    """None of a regression."""
     record = store.get(LABELS, model)
     return None if record is None else record.body["negative"]
 

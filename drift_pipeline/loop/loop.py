@@ -127,17 +127,11 @@ class Loop:
         trained = [self.train(body["decision"]) for body in self.queue.wanted()] if inline else []
         released = self.release_proven() if inline else None
         moved = self.advance()
-        return Ticked(
-            self.spec.name,
-            report.verdict,
-            self.incident.key if self.incident.open else "",
-            tuple(f"{found[0]} {found[1].action}" for found in decided if found),
-            tuple(training.version for training in trained if training),
-            released,
-            str(moved.phase) if moved else None,
-            report.rolled_up.judged,
-            report.rolled_up.configured,
-        )
+        said = tuple(f"{found[0]} {found[1].action}" for found in decided if found)
+        versions = tuple(training.version for training in trained if training)
+        opened, phase = self.incident.key if self.incident.open else "", str(moved.phase) if moved else None
+        counts = report.rolled_up.judged, report.rolled_up.configured
+        return Ticked(self.spec.name, report.verdict, opened, said, versions, released, phase, *counts)
 
     def step_rollout(self) -> Ticked:
         """Only the rollout's part of a tick."""
@@ -180,8 +174,7 @@ class Loop:
         return self.deciding.decide_schedule(report, self.monitor)
 
     def train(self, decision_id: str) -> Training | None:
-        """A wanted retrain from claim to gates; None where another process has it, its rows were too few, or it failed,
-        which everybody is told.
+        """A wanted retrain from claim to gates; None where another has it, its rows are too few, or it failed, as told.
 
         Raises:
             ConflictError: another process changed what it is based on, or took it over.
@@ -215,8 +208,7 @@ class Loop:
         return pin(self.trainings, decision_id, self.monitor.champion, cause)
 
     def fit(self, assignment: Assignment) -> Assignment | None:
-        """The second step of a retrain: a candidate is in the registry; None, and audited, where nothing can be
-        trained."""
+        """The second step: a candidate is in the registry; None, and audited, where nothing can be trained."""
         return fit(self.trainings, assignment)
 
     def prove(self, assignment: Assignment) -> Training:

@@ -75,7 +75,7 @@ class Queue:
             self._hold(body, "training.claimed", holder)
         elif body["status"] != RUNNING:
             return False
-        elif (body.get("held") or {}).get("by") != holder:
+        elif body["held"]["by"] != holder:
             if again:
                 self._hold(body, "training.renewed", holder)
             return again
@@ -88,7 +88,7 @@ class Queue:
 
     def holder(self, decision_id: str) -> str:
         """Who is at it; empty where nobody is."""
-        return str((self._ledger.get(f"retrain/{decision_id}").get("held") or {}).get("by", ""))
+        return str((self._ledger.get(f"retrain/{decision_id}")["held"] or {"by": ""})["by"])
 
     def take_back(self) -> None:
         """What nothing was heard of for as long as the lease is wanted again, and its owner is paged: its process died,
@@ -143,13 +143,13 @@ class Queue:
 
     def _hold(self, body: Mapping[str, Any], event: str, holder: str) -> None:
         held = {"by": holder, "at": self._clock.now().isoformat()}
-        taken = {**body, "status": RUNNING, "tries": body.get("tries", 0) + 1, "held": held}
+        taken = {**body, "status": RUNNING, "tries": body["tries"] + 1, "held": held}
         told = {"decision": body["decision"], "lane": body["lane"], "by": holder}
         self._ledger.commit(event, told, puts={f"retrain/{body['decision']}": taken})
 
     def _back(self, body: Mapping[str, Any], why: str, *, page: bool) -> None:
         """Wanted again, from the last step that was stored; given up where that was tried often enough."""
-        tries, decision_id = body.get("tries", 0), body["decision"]
+        tries, decision_id = body["tries"], body["decision"]
         if tries >= MOST_TRIES:
             self.give_up(decision_id, f"{why}; {tries} processes came to nothing")
             return
@@ -160,9 +160,7 @@ class Queue:
 
     def _silent_since(self, body: Mapping[str, Any]) -> str | None:
         """When its process was last heard of, if that is too long ago, or in a time that a clock set back left."""
-        held = body.get("held")
-        if not held:
-            return str(body["at"])  # of a home of before, where nobody told
+        held = body["held"]
         beat, now = self._ledger.last_beat(beat_of(body["decision"], held["by"])), self._clock.now()
         known = [moment for moment in (datetime.fromisoformat(held["at"]), beat) if moment is not None]
         heard = min(known, key=lambda moment: abs(now - moment))

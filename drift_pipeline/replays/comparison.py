@@ -1,13 +1,11 @@
 """Two tables compared, told: in a terminal and as one page, worst first."""
 
-from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from drift_pipeline.detection.comparing.comparison import ComparedColumn, Comparison
 from drift_pipeline.detection.counting.binning import SCORE
 from drift_pipeline.detection.judging.verdict import Verdict
-from drift_pipeline.files import write_whole
 from drift_pipeline.replays import charts
 from drift_pipeline.replays.figures import shortened
 from drift_pipeline.replays.page import render
@@ -64,11 +62,6 @@ def _p_value(p_value: float) -> str:
 
 def shown_name(name: str) -> str:
     return "the model's score" if name == SCORE else name
-
-
-def write_comparison(found: Comparison, names: tuple[str, str], out: Path) -> Path:
-    """Write the page. Raises InputError where it cannot be written."""
-    return write_whole(out, comparison_page(found, names))
 
 
 def comparison_page(found: Comparison, names: tuple[str, str]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import polars as pl
 
@@ -28,6 +28,11 @@ class Options:
     triggers: Triggers = "both"
     seed: int = 0
     policy: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for triggers that there are not."""
+        if self.triggers not in get_args(Triggers):
+            raise InputError(f"triggers: there is no {self.triggers!r}; there are: {', '.join(get_args(Triggers))}")
 
     def to_json(self) -> dict[str, Any]:
         spans = {"reference": format_duration(self.reference), "step": format_duration(self.step)}

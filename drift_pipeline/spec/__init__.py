@@ -24,7 +24,7 @@ from drift_pipeline.spec.parts import (
     Rollout,
     Span,
 )
-from drift_pipeline.spec.reading import read_spec, spec_of
+from drift_pipeline.spec.reading import parse_spec, read_spec, spec_of
 from drift_pipeline.spec.values import TRAINERS, ColumnType, Duration, Form, Task
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "Rollout",
     "Span",
     "Task",
+    "parse_spec",
     "read_spec",
     "spec_of",
 ]

@@ -35,7 +35,12 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
     Raises:
         SpecError: unreadable, templated (`{{`), an unknown key or a bad value; names file, line and key.
     """
-    root, document = _parsed(_text(path), path)
+    return parse_spec(_text(path), path, overrides)
+
+
+def parse_spec(text: str, path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
+    """A spec's YAML that is, or is to be, the file's; arguments and errors as of `read_spec`."""
+    root, document = _parsed(text, path)
     if not isinstance(document, dict) or root is None:
         raise SpecError(f"{path}: a spec is a YAML mapping with name, owner, task, features and outcome")
     prefix: tuple[str, ...] = ()

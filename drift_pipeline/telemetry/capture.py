@@ -202,7 +202,7 @@ def _tried(segment: Segment, land: Callable[[], None]) -> Exception | None:
         return error if segment.path.exists() else None  # another capture took it, and went on
     except DriftError as error:
         return error
-    except Exception as error:
+    except Exception as error:  # the edge between models
         return IntegrityError(f"{segment.path}: cannot land: {type(error).__name__}: {error}; it is tried again")
     return None
 

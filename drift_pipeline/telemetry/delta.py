@@ -57,7 +57,7 @@ class Delta:
             IntegrityError: what is there is no whole table.
             UnavailableError: the disk does not answer.
         """
-        for attempt in range(_ATTEMPTS):
+        for _ in _attempts():
             try:
                 if self._table is None:
                     self._table = DeltaTable(str(self.path))
@@ -68,7 +68,6 @@ class Delta:
                 return None
             except (DeltaError, OSError) as error:  # also where a checkpoint took the place of what was being read
                 self._table, failed = None, error
-            time.sleep(_PAUSE_S * 2**attempt)
         if isinstance(failed, OSError):
             raise UnavailableError(f"{self.path}: cannot be read: {failed}") from failed
         raise IntegrityError(f"{self.path}: cannot be read: {_why(failed)}; restore it from a copy") from failed
@@ -94,7 +93,7 @@ class Delta:
             IntegrityError: a file of the table is gone, or its bytes are no table.
             UnavailableError: the disk does not give them.
         """
-        for attempt in range(_ATTEMPTS):
+        for _ in _attempts():
             handle = self.handle()
             if handle is None:
                 return absent
@@ -108,7 +107,6 @@ class Delta:
                 ) from error
             except OSError as error:
                 raise UnavailableError(f"{self.path}: cannot be read: {_why(error)}") from error
-            time.sleep(_PAUSE_S * 2**attempt)
         raise IntegrityError(f"{self.path}: a file of the table is gone: {gone}; restore it from a copy") from gone
 
     def append(self, parts: Sequence[tuple[int, pl.DataFrame]], source: str, time_column: str) -> int:
@@ -154,7 +152,7 @@ class Delta:
             ConflictError: others had their turn for a minute, or were faster every time; nothing is written.
             UnavailableError: the disk does not take it.
         """
-        for attempt in range(_ATTEMPTS):
+        for _ in _attempts():
             try:
                 with self._turn():
                     return do()
@@ -163,7 +161,6 @@ class Delta:
             except (DeltaError, OSError) as error:  # a full disk, a folder that went away
                 self._table = None
                 raise UnavailableError(f"{self.path}: cannot be written: {_why(error)}") from error
-            time.sleep(_PAUSE_S * 2**attempt)
         raise ConflictError(f"{self.path}: {_ATTEMPTS} commits were lost to other writers; do it again")
 
     def compact(self) -> int:
@@ -235,6 +232,14 @@ class Delta:
             yield
         finally:
             os.close(lock)
+
+
+def _attempts() -> Iterator[int]:
+    """A few, with longer and longer pauses between them."""
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+        yield attempt
 
 
 def days_of(window: Window) -> list[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ _LAST = ("_told_at", "_observed_at", "_label")  # which tells last; the others d
 
 
 def owned(rows: pl.DataFrame) -> pl.DataFrame:
-    """With `_producer`, which rows that were adopted, or landed before ids had producers, lack: "" there."""
+    """With `_producer`, which rows that were adopted lack: "" there."""
     if "_producer" in rows.columns:
         return rows.with_columns(pl.col("_producer").fill_null(""))
     return rows.with_columns(pl.lit("").alias("_producer"))

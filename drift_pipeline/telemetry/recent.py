@@ -129,7 +129,7 @@ class Recent:
         return one.time < self._watermark - READMITTED
 
     def _has(self, one: Prediction) -> bool:
-        """An id that was landed under nobody's name, such as before ids had producers, is whoever's comes again."""
+        """An id that was landed under nobody's name, such as by another way than the gateway, is whoever's comes."""
         first = self._ids.get(one.id)
         if first is None:
             return False

@@ -18,13 +18,18 @@ def just_adopted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made.close()
 
 
-@pytest.fixture
-def live(tmp_path: Path, just_adopted: Site) -> Iterator[Live]:
-    site = Site(tmp_path, hours=2, reference_days=2, like=just_adopted)
-    kept = Process(site, inline=False)
+def _lived(folder: Path, like: Site, *, inline: bool) -> Iterator[Live]:
+    """What goes on from a copy of a home."""
+    site = Site(folder, hours=2, reference_days=2, like=like)
+    kept = Process(site, inline=inline)
     yield Live(site, kept)
     kept.store.close()
     site.close()
+
+
+@pytest.fixture
+def live(tmp_path: Path, just_adopted: Site) -> Iterator[Live]:
+    yield from _lived(tmp_path, just_adopted, inline=False)
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +49,4 @@ def just_proven(tmp_path_factory: pytest.TempPathFactory, just_adopted: Site) ->
 
 @pytest.fixture
 def proven(tmp_path: Path, just_proven: Site) -> Iterator[Live]:
-    site = Site(tmp_path, hours=2, reference_days=2, like=just_proven)
-    kept = Process(site, inline=True)
-    yield Live(site, kept)
-    kept.store.close()
-    site.close()
+    yield from _lived(tmp_path, just_proven, inline=True)

@@ -143,6 +143,9 @@ def _counted(site: Site, loops: Sequence[Loop]) -> Iterator[str]:
     late = lake.read("late", Window(site.began - 10 * DAY, site.clock.now()))
     known = lake.read("outcomes", site.landed())
     labels = set(known["_id"]) - site.before if known.height else set()  # the history's come for a while yet
+    told = known.filter(pl.col("_id").is_in(labels)) if labels else known.clear()
+    if again := told.height - told.unique().height:
+        yield f"I5 {again} outcomes landed twice"
     for what, here, expected in (
         ("predictions", ids, sent.landing),
         ("late rows", late["_id"].to_list() if late.height else [], sent.late),

@@ -44,16 +44,6 @@ def test_a_retrain_whose_process_died_is_wanted_again_within_minutes_and_paged(w
     assert LEASE <= 10 * MINUTE
 
 
-def test_a_retrain_of_a_home_made_before_is_taken_back_at_once(world: World) -> None:
-    world.day()
-    decision, ledger = wanted(world), world.loop.ledger
-    entry = {**ledger.get(f"retrain/{decision}"), "status": "running", "lease": world.clock.now().isoformat()}
-    del entry["held"], entry["tries"]
-    ledger.commit("test", {}, puts={f"retrain/{decision}": entry})
-    world.loop.queue.take_back()
-    assert world.loop.queue.claim(decision, "first")
-
-
 def test_a_retrain_that_tells_is_never_taken_back_however_long_one_fit_takes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

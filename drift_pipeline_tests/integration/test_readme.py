@@ -1,5 +1,6 @@
 """The READMEs' "Run it live", word for word but for the ports: adopt, ask, tell how it turned out, operate."""
 
+import gzip
 import json
 import os
 import re
@@ -8,14 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from drift_pipeline_tests.integration.drill import end_all, free_port, is_ready
 
 TOP = Path(__file__).parents[2]
 README = "\n".join((TOP / file).read_text() for file in ("README.md", "drift_pipeline/serving/README.md"))
+MARKET = ("period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer")
 NOTHING_TO = {"rollback": "no earlier version", "promote": "no rollout is under way", "incident": "no incident is open"}
 pytestmark = [
     pytest.mark.live,
@@ -69,6 +74,29 @@ class Terminal:
 
     def close(self) -> None:
         assert end_all(self._running) in ([0], [130])
+
+
+def test_the_section_on_ones_own_data_does_what_it_says(tmp_path: Path) -> None:
+    """Word for word, on a market's history of another one's making."""
+    random = np.random.default_rng(0)
+    times = pl.datetime_range(date(2026, 1, 1), date(2026, 5, 31), "30m", time_zone="UTC", eager=True)
+    frame = pl.DataFrame({"timestamp": times, **{name: random.normal(size=len(times)) for name in MARKET}})
+    up = frame["nswprice"] + random.normal(size=len(times)) > 0
+    frame = frame.with_columns(price_up=up.cast(pl.Int8), note=pl.lit("x"))
+    (tmp_path / "elec2.csv.gz").write_bytes(gzip.compress(frame.drop("note").write_csv().encode()))
+    ref, cur = frame.head(2000), frame.tail(2000)
+    ref.write_parquet(tmp_path / "ref.parquet")
+    cur.write_csv(tmp_path / "cur.csv")
+    terminal = Terminal(tmp_path)
+    typed = terminal.type(*commands("own"))
+    assert typed.returncode == 0, typed.stderr
+    assert (tmp_path / "compare.html").is_file()
+    code = re.search(r"```python\n(.*?)\n```", README, flags=re.DOTALL)
+    assert code is not None
+    begin = "import polars as pl\nref, cur = pl.read_parquet('ref.parquet'), pl.read_csv('cur.csv')"
+    lines = [begin, "history = 'elec2.csv.gz'", code[1]]
+    ran = terminal.type(f"python - <<'PYTHON'\n{chr(10).join(lines)}\nPYTHON")
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_the_live_section_does_what_it_says(terminal: Terminal) -> None:

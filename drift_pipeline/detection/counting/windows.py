@@ -140,7 +140,7 @@ class Slices:
         folded = self.folded_before(now)
         for start in sorted(hour for hour in self._hours if hour < folded):
             day = self.zone.floor(start, DAY)
-            self._fold(day, self._hours.pop(start))
+            _add(self._days, day, self._hours.pop(start))
             self._folded.add(day)
         if self._minutes is not None:
             self._minutes.forget(now - MINUTES_KEPT)
@@ -249,10 +249,9 @@ class Slices:
     def _count(self, part: Part) -> None:
         day = self.zone.floor(part.start, DAY)
         if part.length == DAY or day in self._days:
-            self._fold(day, part.profile)
+            _add(self._days, day, part.profile)
         else:
-            hour = self._hours.get(part.start)
-            self._hours[part.start] = hour + part.profile if hour else part.profile
+            _add(self._hours, part.start, part.profile)
         for hour_number, rows in enumerate(part.labelled):
             start = part.start + hour_number * HOUR
             if rows:
@@ -262,8 +261,9 @@ class Slices:
                 start = floor(part.start, unit)
                 numbers[start] = numbers.get(start, 0) + 1
 
-    def _fold(self, day: datetime, profile: Profile) -> None:
-        self._days[day] = self._days[day] + profile if day in self._days else profile
+
+def _add(profiles: dict[datetime, Profile], start: datetime, profile: Profile) -> None:
+    profiles[start] = profiles[start] + profile if start in profiles else profile
 
 
 def _is_recent(frame: pl.DataFrame, now: datetime | None) -> pl.Expr:
