@@ -70,6 +70,7 @@ def test_a_draft_of_a_table_without_times_and_ids_can_be_read(tmp_path: Path) ->
     [
         ("fraudd", ROWS, "no column 'fraudd'; did you mean 'fraud'?"),
         ("note", ROWS, "column 'note' holds 400 levels"),
+        ("fraud", ROWS.with_columns(pl.col("fraud") - 1).vstack(ROWS), "column 'fraud' holds 3 levels"),
         ("fraud", ROWS.select("fraud", "note"), "no column to watch: note: left out"),
         ("fraud", ROWS.clear(), "holds no rows"),
     ],

@@ -11,7 +11,7 @@ import polars as pl
 from drift_pipeline.detection.comparing.scan import sample_batches
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Task
-from drift_pipeline.telemetry.tables.infer import Column, Tables
+from drift_pipeline.telemetry.tables.infer import MOST_WHOLE_LEVELS, Column, Tables
 from drift_pipeline.telemetry.tables.levels import form_of, levels
 from drift_pipeline.telemetry.tables.numbers import TOKENS, Numbers
 from drift_pipeline.telemetry.tables.table import Table
@@ -41,7 +41,7 @@ def draft(data: Table, model: str, label: str, time: str | None = None) -> Draft
         time: the column of the time; None = the first that holds times.
 
     Raises:
-        InputError: the table cannot be read, lacks a column, or the label has more than two levels that are no numbers.
+        InputError: the table cannot be read, lacks a column, or the label has one level, or a few more than two.
     """
     for asked in (label, *([time] if time else [])):
         if asked not in data.types:
@@ -131,12 +131,13 @@ class _Drafted:
         known = known.filter(~known.str.to_lowercase().is_in([*TOKENS]))
         counts = known.value_counts(name="n", sort=True)[known.name].to_list()
         delay = "delay: 0s}  # delay: how long after a prediction the label is known, such as 6h"
-        if len(counts) > 2 and form_of(known) in ("integer", "decimal"):
+        if len(counts) > MOST_WHOLE_LEVELS and form_of(known) in ("integer", "decimal"):
             return "regression", f"  outcome: {{column: {_key(self._label)}, {delay}"
         if len(counts) != 2:
             raise InputError(
                 f"{self._data.name}: column {self._label!r} holds {len(counts)} levels ({', '.join(counts[:5])}); a "
-                "label has two, or is a number; one class against the rest makes two of many"
+                "label has two, or is a number of many values; one class against the rest makes two of many, and what "
+                "means not known is left empty"
             )
         positive = next((level for level in counts if level.lower() in _YES), counts[1])
         return (
