@@ -227,7 +227,7 @@ class Replayed:
     summary: dict[str, Any]
 
     def kpis(self) -> pl.DataFrame:
-        """The KPIs of each tick, `kpis.parquet`: `at, kpi, verdict, value, bound, threshold, n` and more."""
+        """The KPIs of each tick, `kpis.parquet`: `at, name, verdict, window, reason, value, threshold, bound, n`."""
         return pl.read_parquet(self.folder / "kpis.parquet")
 
     def save(self, path: str | Path) -> Path:

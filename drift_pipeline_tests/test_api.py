@@ -139,13 +139,27 @@ def test_a_replay_of_a_frame_leaves_a_summary_kpis_and_a_page(tmp_path: Path) ->
     history = synthetic_history(40, 120, 0)
     played = dp.replay(history, tmp_path / "defs.yaml", reference="28d", triggers="drift")
     assert played.summary["rows"] == history.height
-    assert {"at", "kpi"} <= set(played.kpis().columns) or played.kpis().height
+    kpis = played.kpis()
+    assert kpis.columns == ["at", "name", "verdict", "window", "reason", "value", "threshold", "bound", "n"]
+    assert {"psi", "auroc"} <= set(kpis["name"])
     assert "<svg" in played.save(tmp_path / "r.html").read_text(encoding="utf-8")
     with pytest.raises(InputError, match="there is no 'drfit'; there are: drift, schedule, both"):
         dp.replay(history, tmp_path / "defs.yaml", triggers="drfit")  # type: ignore[arg-type]
     folder = played.folder
     del played
     assert not folder.exists()
+
+
+def test_a_calibration_of_a_frame_proposes_thresholds(tmp_path: Path) -> None:
+    from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, synthetic_history
+
+    (tmp_path / "defs.yaml").write_text(SAMPLE_SPEC, encoding="utf-8")
+    found = dp.calibrate(synthetic_history(30, 400, 0), tmp_path / "defs.yaml", step="1d")
+    frame = found.to_frame()
+    assert frame.columns == ["key", "current", "proposed", "reason", "cost"]
+    assert "kpis.psi.threshold" in frame["key"].to_list()
+    assert found.save(tmp_path / "kpis.yaml").read_text(encoding="utf-8").splitlines()[-1] in str(found)
+    assert found.to_json()["notes"] == list(found.notes)
 
 
 def test_the_import_is_light_and_names_what_there_is() -> None:
