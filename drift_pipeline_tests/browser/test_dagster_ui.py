@@ -75,6 +75,10 @@ class Served:
     def backfills(self) -> Any:
         return self.ask(BACKFILLS)["partitionBackfillsOrError"]["results"]
 
+    def log(self) -> str:
+        """What `dagster dev` and its runs printed: why a run failed."""
+        return (self.cwd.parent / "dagster.log").read_text()[-20_000:]
+
     def check(self, asset: str, name: str) -> Any:
         """The last execution of a check."""
         (found,) = self.ask(EXECUTED, asset={"path": [MODEL, asset]}, check=name)["assetCheckExecutions"]
@@ -198,7 +202,7 @@ def launched(served: Served, opened: tuple[Page, Heard]) -> tuple[Page, Heard]:
     until(
         lambda: served.runs() == wanted or "FAILURE" in served.runs().values(), RUN_SECONDS, "both halves are through"
     )
-    assert served.runs() == wanted
+    assert served.runs() == wanted, served.log()
     until(lambda: served.submissions() == ["SUCCESS"], RUN_SECONDS, "loop_tick submitted the rollout by itself")
     return opened
 
