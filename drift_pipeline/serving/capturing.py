@@ -18,7 +18,7 @@ from drift_pipeline.telemetry.lake import Lake
 
 @contextmanager
 def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) -> Iterator[tuple[Capture, Event]]:
-    """The capture of a home, and what SIGINT and SIGTERM set: a step under way is finished."""
+    """The capture of a home, and what SIGINT and SIGTERM set: a segment under way is finished."""
     lakes: dict[tuple[str, str], Lake] = {}
 
     def lake_of(model: str, source: str) -> Lake:

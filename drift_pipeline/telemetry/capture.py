@@ -69,7 +69,7 @@ class Capture:
             tell: is told after each step what people should know, as long as it is so.
         """
         while not stop.is_set():
-            for do in (self.step, lambda: tell(self.refused())):
+            for do in (partial(self.step, stop), lambda: tell(self.refused())):
                 try:
                     do()
                 except Exception as error:  # the edge of the process: capture outlives whatever a step meets
@@ -83,8 +83,11 @@ class Capture:
         waiting = [Waiting(model, age) for model, age in sorted(ages.items()) if age >= WAITS_LONG_S]
         return [*self._refusals.found(self._clock.now()), *waiting]
 
-    def step(self) -> Captured:
+    def step(self, stop: Stop | None = None) -> Captured:
         """Land all closed segments, and what was set aside. What fails waits, and the rest goes on before it is told.
+
+        Args:
+            stop: once it is set, the segment under way is the last one, however many there are.
 
         Raises:
             UnavailableError: a disk does not answer.
@@ -92,17 +95,17 @@ class Capture:
             IntegrityError: a lake cannot be read, or holds later segments of this name: the spool is not the one it
                 was.
         """
-        self._counts, errors = Counter(), list[Exception]()
+        self._counts, errors, stop = Counter(), list[Exception](), stop or Stop()
         for folder in sorted(self._spool.iterdir()) if self._spool.is_dir() else []:
             try:
-                errors += self._drain(folder)
+                errors += self._drain(folder, stop)
             except (DriftError, OSError) as error:
                 errors.append(error)
         if errors:
             raise errors[0]
         return Captured(**self._counts)
 
-    def _drain(self, folder: Path) -> Iterator[Exception]:
+    def _drain(self, folder: Path, stop: Stop) -> Iterator[Exception]:
         if folder.is_symlink():
             self._failed(_is_a_link(folder))
             return
@@ -115,6 +118,8 @@ class Capture:
         for link in reader.links():
             self._failed(_is_a_link(link))
         for segment in reader.closed():
+            if stop.is_set():
+                break
             events = yield from self._take(segment, folder.name, aside, blocked)
             reader.done(segment)
             self._refusals.add(events, self._clock.now())  # once it is gone, so that no try counts twice
