@@ -19,7 +19,10 @@ from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.settings import Settings
 
 APPROVER, TRAINER = "approver", "trainer"
-NO_STORE = "no control store (control.db) here; name a home or a replay's --out folder"
+NO_STORE = (
+    "no model is adopted here, for there is no control store (control.db); run drift demo or drift adopt, or name "
+    "another DRIFT_HOME; a replay's --out folder is one as well"
+)
 
 
 def open_store(settings: Settings, clock: Clock, own: Signer | None = None) -> ControlStore:
@@ -46,7 +49,7 @@ def open_store(settings: Settings, clock: Clock, own: Signer | None = None) -> C
 def require_store(settings: Settings) -> None:
     """Raise InputError where there is none: who would make one anew goes on beside a store that was moved away."""
     if not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(f"{settings.home}: {NO_STORE}")
+        raise InputError(f"{settings.home.absolute()}: {NO_STORE}")
 
 
 def checkpoints_of(settings: Settings, clock: Clock) -> Checkpoints:

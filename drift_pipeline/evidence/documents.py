@@ -95,7 +95,8 @@ def _body(store: ControlStore, kind: str, key: str) -> Mapping[str, Any] | None:
 
 
 def _policy_of(store: ControlStore, record: Mapping[str, Any] | None) -> str | None:
-    """The rules that decided this training: its decision's id ends in the number of the audit record."""
-    seq = str(record["decision"]).rpartition("-")[2] if record else ""
-    decision = next(store.records(after=int(seq) - 1), None) if seq.isdigit() else None
+    """The rules that decided this training."""
+    wanted = record["decision"] if record else None
+    made = (told for told in store.records() if told.event == "decision.made") if wanted else ()
+    decision = next((told for told in made if told.details["decision"] == wanted), None)
     return decision.policy_digest if decision else None

@@ -11,7 +11,7 @@ from drift_pipeline.alerts.channels.log import LogChannel
 from drift_pipeline.clock import MINUTE, Clock
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.control.trust import approvers, home_key, open_store, read_store
+from drift_pipeline.control.trust import approvers, home_key, open_store, read_store, require_store
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.approve import PACKAGED_MODELS
 from drift_pipeline.evidence.verification import keep_policy
@@ -76,7 +76,7 @@ class Home:
 def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[Home]:
     """The backends of a home; InputError where there is none, unless a `new` one may be made."""
     if not new:
-        _refuse_empty(settings)
+        require_store(settings)
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -95,7 +95,6 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[H
 @contextmanager
 def reading(settings: Settings) -> Iterator[ControlReader]:
     """The store of a home, to look at: nothing in the home is made or changed. InputError where there is none."""
-    _refuse_empty(settings)
     with closing(read_store(settings)) as store:
         yield store
 
@@ -121,12 +120,6 @@ def refuse_unadopted(settings: Settings, specs: Iterable[str]) -> None:
     with reading(settings) as store:
         if told := none_adopted(store, settings, specs):
             raise InputError(told)
-
-
-def _refuse_empty(settings: Settings) -> None:
-    if not settings.database and not (settings.home / "control.db").is_file():
-        told = f"{settings.home.absolute()}: no model is adopted here, for there is no control store"
-        raise InputError(f"{told}; run drift demo or drift adopt, or name a DRIFT_HOME")
 
 
 def models_of(settings: Settings) -> dict[str, ModelSpec]:

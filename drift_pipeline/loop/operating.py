@@ -12,12 +12,13 @@ from drift_pipeline.loop.context import Context, Trust
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.loop.releasing.advancing import hurry
+from drift_pipeline.loop.releasing.putting_back import put_back
 from drift_pipeline.loop.releasing.rolling_back import roll_back as back
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.policy.decide import Decision, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
-from drift_pipeline.rollout.plan import Status
+from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
@@ -53,9 +54,17 @@ def roll_back(loop: Loop, actor: str, reason: str, *, champion: bool = False) ->
     """Stop the rollout, or go back to the version before; no policy is asked, and nothing is waited for.
 
     The next tick monitors the version that answers then, so that this takes no longer than one transaction.
-    `champion` as for `releasing.rolling_back`.
+    `champion` as for `releasing.rolling_back`. Where it was changed beside the audit who answers, that is put back
+    first, as an act of its own; there may be nothing else to go back from then.
     """
-    moved = back(loop.rollouts, actor, _given(reason), champion=champion)
+    rollouts, answers = loop.rollouts, put_back(loop.rollouts, actor, _given(reason))
+    try:
+        moved = back(rollouts, actor, reason, champion=champion)
+    except InputError:
+        if answers is None:
+            raise
+        now, name = loop.clock.now(), loop.spec.name
+        return Status(f"{name}-put-back", name, "", answers, Phase.ROLLED_BACK, now, now, reason)
     assert moved is not None, "no particular rollout was asked for"
     return moved
 

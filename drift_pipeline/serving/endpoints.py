@@ -119,7 +119,9 @@ class Endpoints:
 
     async def metrics(self, request: Request) -> Response:
         """Of the key's own models."""
-        text = self._gateway.metrics.text((await producer_of(request, self._gateway)).may)
+        producer = await producer_of(request, self._gateway)
+        with self._gateway.callers.allowance(producer).looking():
+            text = self._gateway.metrics.text(producer.may)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def model(self, request: Request) -> Response:
