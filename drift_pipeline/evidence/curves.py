@@ -40,7 +40,8 @@ def curves_of(frame: pl.DataFrame, spec: ModelSpec, score: Score) -> dict[str, A
     - `gains`: {share, captured}: of the rows with the highest scores, that share, and the share of positives in it.
     - `confusion`: rows by label and decision at the spec's `threshold`.
     - `predicted_and_actual`: ten bins by prediction {predicted, p10, median, p90, rows}: of the labels.
-    - `residuals`: label minus prediction {from, to, share}; the outer 0.5 % are counted at the ends.
+    - `residuals`: label minus prediction {from, to, share}: even bins, and what lies outside of them, which has no
+      `from` or no `to`.
     - `importance`: see `importance`.
 
     Args:
@@ -157,9 +158,12 @@ def _histogram(residuals: Floats) -> Rows:
     low, high = np.quantile(residuals, (0.005, 0.995))
     if not low < high:
         low, high = low - 0.5, high + 0.5
-    counts, edges = np.histogram(np.clip(residuals, low, high), RESIDUAL_BINS, (low, high))
+    edges = np.linspace(low, high, RESIDUAL_BINS + 1)
+    place = np.searchsorted(np.append(edges[:-1], np.nextafter(high, np.inf)), residuals, side="right")
+    counts = np.bincount(place, minlength=RESIDUAL_BINS + 2)
+    ends = [None, *edges.tolist(), None]
     return [
-        {"from": _short(edges[at]), "to": _short(edges[at + 1]), "share": _short(count / len(residuals))}
+        {"from": _short(ends[at]), "to": _short(ends[at + 1]), "share": _short(count / len(residuals))}
         for at, count in enumerate(counts)
     ]
 

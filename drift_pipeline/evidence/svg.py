@@ -71,5 +71,5 @@ class Scale:
         step = 10.0 ** math.floor(math.log10(self.high - self.low))
         steps = (step / 10, step / 5, step / 2, step, 2 * step)
         step = next((s for s in steps if math.floor(self.high / s) - math.ceil(self.low / s) < most), steps[-1])
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)  # 0.6 / 0.2 is below 3
         return [round(number * step, 12) for number in range(first, last + 1)]

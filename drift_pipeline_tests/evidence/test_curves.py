@@ -16,6 +16,7 @@ from drift_pipeline.control.canonical import canonical
 from drift_pipeline.evidence.card import make_card, write_card
 from drift_pipeline.evidence.card.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, pictures
 from drift_pipeline.evidence.curves import CURVES, curves_of, importance
+from drift_pipeline.evidence.pages import number
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline_tests.evidence.test_card import facts, fields_of
 from drift_pipeline_tests.evidence.worlds import block, curves, read_json, spec
@@ -121,7 +122,7 @@ def test_quantiles_of_the_labels_and_residuals_are_those_of_the_rows() -> None:
     assert first["rows"] == least.height
     assert first["median"] == pytest.approx(np.median(least["_label"]), rel=1e-4)
     assert sum(part["share"] for part in found["residuals"]) == pytest.approx(1, abs=1e-4)
-    ten = sum(part["share"] for part in found["residuals"] if part["to"] > 9.9)
+    ten = sum(part["share"] for part in found["residuals"] if (part["to"] or 11) > 9.9)
     assert ten == pytest.approx(frame["_label"].gt(5).mean(), abs=1e-3)
 
 
@@ -164,6 +165,24 @@ def test_a_curve_read_back_from_the_page_is_the_stored_one(name: str, x: str, y:
     (drawn,) = lines(figure[1])
     for place, row in zip(drawn, stored, strict=True):
         assert place == pytest.approx((row[x], row[y]), abs=0.001)
+
+
+def test_residuals_outside_of_the_bins_stand_apart_and_are_named() -> None:
+    frame = block().with_columns(
+        _label=pl.col("_score") + pl.when(pl.int_range(pl.len()) < 8).then(90.0).otherwise(0.5)
+    )
+    found = curves_of(frame, spec(task="regression"), amount)["residuals"]
+    assert (found[0]["from"], found[-1]["to"]) == (None, None)
+    random = np.random.default_rng(0).normal(0, 1, 4000)
+    found = curves_of(
+        block().with_columns(_label=pl.col("_score") + pl.Series(random)), spec(task="regression"), amount
+    )
+    low, high = found["residuals"][0]["to"], found["residuals"][-1]["from"]
+    outside = [float((random < low).mean()), float((random > high).mean())]
+    assert [found["residuals"][end]["share"] for end in (0, -1)] == pytest.approx(outside, abs=3e-4)
+    svg = pictures(found, "MAE")["residuals"]
+    for told in (f"&lt; {number(low)}", f"&gt; {number(high)}"):
+        assert svg.count(told) == 2  # on the bar, and where one points
 
 
 def test_the_card_holds_the_stored_numbers(tmp_path: Path) -> None:

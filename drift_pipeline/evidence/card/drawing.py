@@ -60,7 +60,7 @@ class Plot:
 
 
 def pictures(curves: Mapping[str, Any], measure: str) -> dict[str, str]:
-    """An SVG of each curve that there is, by name; `measure` is what importance is a loss of, in words."""
+    """An SVG of each curve that there is, by name; `measure` is what importance is told in, such as `AUROC lost`."""
     draw: Mapping[str, Callable[[Any], str]] = {
         "roc": _roc,
         "calibration": _calibration,
@@ -144,12 +144,20 @@ def _predicted_and_actual(rows: Rows) -> str:
 
 
 def _residuals(rows: Rows) -> str:
-    most = max(row["share"] for row in rows)
-    plot = Plot("Residuals", ("label minus prediction", rows[0]["from"], rows[-1]["to"]), ("share of rows", 0, most))
-    for row in rows:
-        title = f"{number(row['from'])} to {number(row['to'])}: {row['share']:.1%} of the rows"
-        plot.bar(row["from"], row["to"], row["share"], title)
-    if rows[0]["from"] < 0 < rows[-1]["to"]:
+    """What lies outside of the bins stands apart, beyond a gap, and says so."""
+    most, low, high = max(row["share"] for row in rows), rows[0]["to"], rows[-1]["from"]
+    bin, share = (high - low) / (len(rows) - 2), " of the rows"
+    plot = Plot(
+        "Residuals", ("label minus prediction", low - 2 * bin, high + 2 * bin), ("share of rows", 0, most * 1.12)
+    )
+    for row in rows[1:-1]:
+        told = f"{number(row['from'])} to {number(row['to'])}"
+        plot.bar(row["from"], row["to"], row["share"], f"{told}: {row['share']:.1%}{share}")
+    ends = (low - 1.6 * bin, f"< {number(low)}", rows[0]), (high + 0.6 * bin, f"> {number(high)}", rows[-1])
+    for at, end, row in ends:
+        plot.bar(at, at + bin, row["share"], f"{end}: {row['share']:.1%}{share}")
+        plot.svg.text(plot.x(at + bin / 2), TOP + 10, end, "tick", "start" if at < low else "end")
+    if low < 0 < high:
         plot.line([(0, 0), (0, most)], "chance")
     return str(plot.svg)
 
@@ -172,7 +180,7 @@ def _importance(rows: Rows, measure: str) -> str:
         svg.add("rect", "", title, x=ends[0], y=top, width=max(ends[1] - ends[0], 1.0), height=ROW - 5, class_="bar")
         svg.text(right + 6, top + 10, number(row["loss"]), "tick")
     more = len(rows) - len(shown)
-    words = f"{measure} lost where it is shuffled" + (f"; {more} more in the table" if more else "")
+    words = f"{measure} where it is shuffled" + (f"; {more} more in the table" if more else "")
     svg.text((left + right) / 2, len(shown) * ROW + 40, words, "axis-name", "middle")
     return str(svg)
 

@@ -43,7 +43,10 @@ def _page(template: str, card: ModelCard) -> str:
     names = ["columns", "levels", "rows", *(["positives"] if decides else []), *figures, "note"]
     columns = ["selection_rate" if name == "selection" else name for name in names]
     curves = {id.removeprefix("curves."): field.value for id, field in card.fields.items() if id.startswith("curves.")}
-    drawn_curves = {f"curves.{name}": svg for name, svg in pictures(curves, measure.name).items()}
+    drawn_curves = {
+        f"curves.{name}": svg
+        for name, svg in pictures(curves, f"{measure.name} {'lost' if measure.higher_is_better else 'added'}").items()
+    }
     drawn = {"pictures": drawn_curves, "axes": axes, "measure": measure, "decides": decides, "columns": columns}
     return render(template, card=card, fields=card.fields, **drawn)
 
