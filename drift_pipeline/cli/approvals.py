@@ -2,16 +2,20 @@
 
 import getpass
 import json
+from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from drift_pipeline.cli.options import NEGATIVE, OK, Duration, settings_of
 from drift_pipeline.clock import format_duration, system_clock
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import DriftError, InputError
+
+if TYPE_CHECKING:
+    from drift_pipeline.settings import Settings
 
 
 @click.group()
@@ -138,6 +142,20 @@ def _rotated(home: Any, actor: str, as_json: bool) -> int:
     return OK
 
 
+def _write_cards(settings: "Settings", model: str) -> None:
+    """With what was approved; what cannot be written now the next tick writes, or tells why it cannot."""
+    from drift_pipeline.control.trust import open_store
+    from drift_pipeline.evidence.documents import refresh_documents
+    from drift_pipeline.loop.forms import frozen
+    from drift_pipeline.loop.home import model_of
+    from drift_pipeline.registry.backends.local import LocalRegistry
+
+    clock = system_clock()
+    with suppress(DriftError), closing(open_store(settings, clock)) as store:
+        spec = frozen(store, model_of(settings, model))
+        refresh_documents(settings, store, LocalRegistry(settings.registry), spec, clock.now())
+
+
 @click.command()
 @click.argument("model")
 @click.argument("version")
@@ -180,6 +198,7 @@ def approve(
         told = f"{model} {version}: NOT APPROVED for {settings.environment}: {found.reason}"
         click.echo(json.dumps({"approved": False, "reason": found.reason}, indent=2) if as_json else told)
         return NEGATIVE
+    _write_cards(settings, model)
     if as_json:
         document = {"approved": True, "model": model, "environment": settings.environment, **asdict(found)}
         click.echo(json.dumps(document, indent=2, default=str))

@@ -3,7 +3,7 @@
 import getpass
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ def _loop(model: str, home: Path | None, actor: str | None) -> Iterator[tuple[An
     spec = model_of(settings, model)
     with opened(settings, system_clock()) as at:
         yield at.loop(spec), actor or getpass.getuser()
+        with suppress(DriftError):  # what was done stands; the next tick writes the card, or tells why it cannot
+            at.document(spec)
 
 
 def _say(model: str, words: str, as_json: bool, **told: Any) -> int:

@@ -14,6 +14,7 @@ from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import approvers, home_key, open_store, read_store, require_store
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.approve import PACKAGED_MODELS
+from drift_pipeline.evidence.documents import refresh_documents
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop.context import Backends, Trust
 from drift_pipeline.loop.declared import LiveSpecs, declared, rules_in_force
@@ -43,6 +44,11 @@ class Home:
         """What one model's loop works on."""
         lake = Lake(self.settings.lake / spec.name, source="loop")
         return Backends(lake, self.store, self.registry, self.policy, self.alerts)
+
+    def document(self, spec: ModelSpec) -> None:
+        """Write again the cards of a model's versions that are older than what they tell; errors as of there."""
+        store, now = self.store, self.clock.now()
+        refresh_documents(self.settings, store, self.registry, frozen(store, spec), now)
 
     def loop(
         self, spec: ModelSpec, *, step: timedelta = MINUTE, progress: Callable[[str], None] = lambda _: None
