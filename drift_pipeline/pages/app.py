@@ -1,4 +1,4 @@
-"""The pages as an ASGI application: an index, a page a model, its ticks as CSV, the documents beside it. GET only."""
+"""The pages as an ASGI application: an index, a page a model, its ticks as CSV, the documents beside. GET only."""
 
 import logging
 import re

@@ -50,7 +50,7 @@ def _broken(name: str, error: str) -> dict[str, Any]:
 
 def _row(reader: Reader, spec: ModelSpec) -> dict[str, Any]:
     standing, now = reader.standing(spec)
-    row = {**standing.to_json(), **standing_told(standing, now), "error": "", "kpi": None, "spark": ""}
+    row = {**standing.to_json(), **standing_told(standing, now, reader.late), "error": "", "kpi": None, "spark": ""}
     if standing.champion == NOT_ADOPTED:
         return row | {"verdict": NOT_ADOPTED, "told": NOT_ADOPTED}
     return row | _sparkline(reader, spec)
@@ -66,7 +66,8 @@ def _sparkline(reader: Reader, spec: ModelSpec) -> dict[str, Any]:
     name = main if main in valued else valued[0]
     rows = ticks.filter(pl.col("name") == name)
     known = rows.drop_nulls("value")
-    threshold = None if name == "range_z" else known["threshold"].drop_nulls().last()
+    limits = known["threshold"].drop_nulls()
+    threshold = None if name == "range_z" or limits.is_empty() else float(limits[-1])
     label = f"{name} over the last {SPARK // timedelta(hours=1)} h"
     scale = TimeScale(start, end, 0, SPARK_PX)
     kpi = {"name": name, "value": known["value"].last(), "threshold": threshold, "ticks": rows.height}

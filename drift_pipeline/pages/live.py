@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from drift_pipeline.clock import Clock, format_duration
+from drift_pipeline.clock import DAY, HOUR, MINUTE, Clock, format_duration, speed_of
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 CARD = "card.html"
+LATE_TICKS = 10
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -66,7 +67,7 @@ class Reader:
                 kpis=spec.kpis.model_dump(mode="json"),
                 start=start,
                 end=end,
-                ticks=ticks_of(self.settings, store, spec, start, end),
+                ticks=ticks_of(self.settings, store, spec.name, start, end),
                 records=records,
                 findings=findings,
                 candidates=candidates,
@@ -74,6 +75,11 @@ class Reader:
                 cards=self._cards(spec.name, links),
                 now=self._now(standing, now, links),
             )
+
+    @property
+    def late(self) -> timedelta:
+        """How long no tick may come before a page says so."""
+        return LATE_TICKS * timedelta(seconds=self.settings.tick_seconds) * speed_of(self.clock)
 
     def standing(self, spec: ModelSpec) -> tuple[Standing, datetime]:
         """How a model stands, from the control store alone."""
@@ -86,7 +92,7 @@ class Reader:
         """The rows of `pages.kpis.ticks_of` in the last `since`, and their span."""
         end = self.clock.now()
         with reading(self.settings) as store:
-            return ticks_of(self.settings, store, spec, end - since, end), end - since, end
+            return ticks_of(self.settings, store, spec.name, end - since, end), end - since, end
 
     def _cards(self, model: str, links: "Links") -> dict[str, str]:
         found = sorted((self.settings.evidence / model).glob(f"*/{CARD}"))
@@ -100,7 +106,7 @@ class Reader:
             "dagster_runs": f"{runs}model%3D{quote(model)}",
             "dagster_run": f"{runs}decision%3D",
         }
-        return {**standing.to_json(), **standing_told(standing, now), **dagster, **self._day(model, links)}
+        return {**standing.to_json(), **standing_told(standing, now, self.late), **dagster, **self._day(model, links)}
 
     def _day(self, model: str, links: "Links") -> dict[str, str]:
         """The newest day's drift report."""
@@ -137,8 +143,8 @@ class ServedLinks(Links):
         return f"/{quote(model)}/drift/{day}.html"
 
 
-def standing_told(standing: Standing, now: datetime) -> Mapping[str, Any]:
-    """A standing in the words of every screen."""
+def standing_told(standing: Standing, now: datetime, late: timedelta) -> Mapping[str, Any]:
+    """A standing in the words of every screen; `stale`: no tick came for longer than `late`."""
     age = standing.age(now)
     candidate, _, rest = standing.rollout.partition(" ")
     phase = rest.partition(":")[0]
@@ -148,11 +154,23 @@ def standing_told(standing: Standing, now: datetime) -> Mapping[str, Any]:
         "told": told_verdict(verdict) if standing.verdict else "no tick yet",
         "verdict": standing.verdict or "no tick yet",
         "waiting": told_waiting(standing.not_judged),
-        "age": format_duration(timedelta(seconds=round(age.total_seconds()))) if age is not None else "",
+        "age": told_age(age) if age is not None else "",
+        "stale": age is not None and age > late,
         "troubles": [f"{event}: {why}" for event, why in standing.concerns.items()],
         "candidate": candidate if under_way else "",
         "phase": phase if under_way else "",
     }
+
+
+def told_age(age: timedelta) -> str:
+    """In its two largest units.
+
+    >>> told_age(timedelta(days=6, hours=9, minutes=16)), told_age(timedelta(seconds=75.4))
+    ('6d9h', '1m15s')
+    """
+    unit = next((unit for unit in (DAY, HOUR, MINUTE) if age >= unit), timedelta(seconds=1))
+    finer = {DAY: HOUR, HOUR: MINUTE}.get(unit, timedelta(seconds=1))
+    return format_duration(age // finer * finer)
 
 
 def _adopted(records: Iterable[AuditRecord]) -> datetime | None:

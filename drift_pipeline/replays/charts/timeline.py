@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 from drift_pipeline.replays.charts.lanes import LANE, WIDE, Room, axis, between, cross, extent
-from drift_pipeline.replays.figures import LETTER, Point, Row, Scale, Svg, TimeScale, fits, paths, shortened
+from drift_pipeline.replays.figures import LETTER, SHORTEST, Point, Row, Scale, Svg, TimeScale, fits, paths, shortened
 from drift_pipeline.replays.folder import IncidentSpan, Span
 
 PANEL, PANEL_HEAD = 70.0, 30.0
@@ -51,6 +52,11 @@ class Timeline:
     @property
     def scale(self) -> TimeScale:
         return self.room.scale(self.start, self.end)
+
+    def silence(self, points: Sequence[Point]) -> timedelta:
+        """For how long a tick speaks: what comes later than that is a gap, in which nobody looked."""
+        gaps = sorted(after.at - before.at for before, after in pairwise(points))
+        return 3 * gaps[len(gaps) // 2] if gaps else SHORTEST
 
 
 def timeline(told: Timeline, panels: Sequence[Panel] = ()) -> str:
@@ -162,7 +168,7 @@ def _panel(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
         said = panel.points[-1].reason if panel.points else "no tick was evaluated"
         words = shortened(f"no value: {said}", 44 if narrow else 120)
         svg.text((left + right) / 2, (top + bottom) / 2 + 4, words, "label", "middle", said)
-    _series(svg, scale, y, panel)
+    _series(svg, scale, y, panel, told.silence(panel.points))
     if panel.threshold is not None:
         at = y.y(panel.threshold)
         svg.add("line", x1=left, x2=right, y1=at, y2=at, class_="threshold")
@@ -170,19 +176,21 @@ def _panel(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
             svg.text(right, top - 8, f"limit {panel.threshold:g}", "label threshold-label", "end")
         else:
             svg.text(right + 6, at + 4, f"limit {panel.threshold:g}", "label threshold-label")
-    _strip(svg, told, panel, bottom + 2)
+    _strip(svg, told, panel.points, panel.name, bottom + 2)
 
 
-def _series(svg: Svg, scale: TimeScale, y: Scale, panel: Panel) -> None:
+def _series(svg: Svg, scale: TimeScale, y: Scale, panel: Panel, silence: timedelta) -> None:
     """The line of values, the bound that decides as a pale band beside it, and a dot at every breach and warning."""
     places: list[tuple[float, float] | None] = []
-    for point in panel.points:
+    for point, before in zip(panel.points, (None, *panel.points), strict=False):
+        if before is not None and point.at - before.at > silence:
+            places.append(None)
         if point.low is None or point.high is None:
             places.append(None)
             continue
         x = scale.x(point.at)
         places += [(x, y.y(point.high)), (x, y.y(point.low))] if point.low != point.high else [(x, y.y(point.low))]
-    for band in _bands(panel.points):
+    for band in _bands(panel.points, silence):
         there = [f"{scale.x(at):.1f},{y.y(value):.1f}" for at, value, _ in band]
         back = [f"{scale.x(at):.1f},{y.y(bound):.1f}" for at, _, bound in reversed(band)]
         svg.add("polygon", points=" ".join([*there, *back]), class_="bound")
@@ -203,10 +211,12 @@ def _spot(x: float, y: float, verdict: str) -> str:
     return f"M{x - 2.2:.1f} {y:.1f}a2.2 2.2 0 1 0 4.4 0a2.2 2.2 0 1 0 -4.4 0z"
 
 
-def _bands(points: Sequence[Point]) -> list[list[tuple[datetime, float, float]]]:
+def _bands(points: Sequence[Point], silence: timedelta) -> list[list[tuple[datetime, float, float]]]:
     """Runs of (time, value, bound) of points that have both."""
     runs: list[list[tuple[datetime, float, float]]] = [[]]
-    for point in points:
+    for point, before in zip(points, (None, *points), strict=False):
+        if before is not None and point.at - before.at > silence:
+            runs.append([])
         if point.low is None or point.high is None or point.bound is None:
             runs.append([])
         else:
@@ -214,19 +224,18 @@ def _bands(points: Sequence[Point]) -> list[list[tuple[datetime, float, float]]]
     return [run for run in runs if run]
 
 
-def _strip(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
-    """What was said at each time, as one strip: undecided is not the same as fine."""
+def _strip(svg: Svg, told: Timeline, points: Sequence[Point], name: str, top: float) -> None:
+    """What was said at each time, as one strip: undecided is not the same as fine, and neither is no tick."""
     runs: list[list[Point]] = []
-    for point in panel.points:
-        if runs and runs[-1][-1].verdict == point.verdict:
-            runs[-1].append(point)
-        else:
-            runs.append([point])
+    for point, before in zip(points, (None, *points), strict=False):
+        if before is None or before.verdict != point.verdict or point.at - before.at > told.silence(points):
+            runs.append([])
+        runs[-1].append(point)
     for number, run in enumerate(runs):
-        start, end = run[0].at, runs[number + 1][0].at if number + 1 < len(runs) else told.end
+        following = runs[number + 1][0].at if number + 1 < len(runs) else told.end
+        start, end = run[0].at, min(following, run[-1].at + told.silence(points))
         x, width = extent(told.scale, start, end, 1)
-        ticks = sum(point.ticks for point in run)
-        title = f"{panel.name} {run[-1].verdict}, {between(start, end)}, {ticks:,} ticks; last: {run[-1].reason}"
-        verdict = run[-1].verdict
+        ticks, verdict = sum(point.ticks for point in run), run[-1].verdict
+        title = f"{name} {verdict}, {between(start, end)}, {ticks:,} ticks; last: {run[-1].reason}"
         high = _HEIGHTS.get(verdict, 2)
         svg.add("rect", "", title, x=x, y=top, width=width, height=high, class_=f"strip {verdict.lower()}")
