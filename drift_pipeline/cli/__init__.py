@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from drift_pipeline import __version__
-from drift_pipeline.cli import approvals, history, live, operate, tables
+from drift_pipeline.cli import approvals, history, live, operate, report, tables
 from drift_pipeline.cli.options import BAD_INPUT, INTERRUPTED, NEGATIVE, OK
 from drift_pipeline.errors import DriftError
 
@@ -42,6 +42,6 @@ def drift() -> None:
     """Watch machine-learning models for drift, retrain them, ship them safely and prove it."""
 
 
-for _room in (history, tables, live, operate, approvals):
+for _room in (history, tables, live, report, operate, approvals):
     for _command in _room.COMMANDS:
         drift.add_command(_command)

@@ -180,10 +180,11 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
 @click.option("--host", default="127.0.0.1", show_default=True, help="Of the gateway; Dagster answers this machine.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--dagster-port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--pages-port", type=click.IntRange(1, 65535), default=8081, show_default=True)
 @click.option("--drills", is_flag=True, help="Obey a request's delay_ms, to rehearse a slow version.")
 @home_option
-def up(host: str, port: int, dagster_port: int, drills: bool, home: Path | None) -> int:
-    """Run everything on this machine: gateway, capture, and Dagster with its daemon and UI. Ctrl-C ends all of it."""
+def up(host: str, port: int, dagster_port: int, pages_port: int, drills: bool, home: Path | None) -> int:
+    """Run everything on this machine: the models' pages, gateway, capture, and Dagster. Ctrl-C ends all of it."""
     from drift_pipeline.loop.home import models_of, refuse_unadopted
     from drift_pipeline.serving.up import services
     from drift_pipeline.serving.up import up as run
@@ -191,7 +192,8 @@ def up(host: str, port: int, dagster_port: int, drills: bool, home: Path | None)
     settings = settings_of(home)
     system_clock()  # a drill that is none is refused here, not by each child
     refuse_unadopted(settings, models_of(settings))
-    return run(settings, host, port, dagster_port, started=services(host, port, dagster_port, drills=drills))
+    started = services(host, port, dagster_port, pages_port, drills=drills)
+    return run(settings, host, port, dagster_port, pages_port, started=started)
 
 
 class _Drift(click.ParamType[Any]):

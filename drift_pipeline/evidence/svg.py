@@ -5,23 +5,21 @@ No drawing library: plotly's script alone is 4.5 MB a page.
 
 import html
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
 class Svg:
     """Grows element by element; text and attributes are escaped, for names come from other people's data."""
 
-    def __init__(self, width: float, height: float, label: str, name: str = "") -> None:
+    def __init__(self, width: float, height: float, label: str, name: str = "", **attributes: object) -> None:
         self.width, self.height = width, height
-        self._label, self._name, self._parts = label, name, list[str]()
+        self._label, self._name, self._attributes, self._parts = label, name, attributes, list[str]()
 
     def add(self, tag: str, text: str = "", title: str = "", **attributes: object) -> None:
         """Attributes in Python's spelling: `class_`, `text_anchor`; a float is written with one decimal."""
         inner = (f"<title>{html.escape(title)}</title>" if title else "") + html.escape(text)
-        written = "".join(
-            f' {name.rstrip("_").replace("_", "-")}="{_value(value)}"' for name, value in attributes.items()
-        )
+        written = _written(attributes)
         self._parts.append(f"<{tag}{written}>{inner}</{tag}>" if inner else f"<{tag}{written}/>")
 
     def text(self, x: float, y: float, text: str, class_: str = "", anchor: str = "start", title: str = "") -> None:
@@ -32,7 +30,12 @@ class Svg:
         size = f'width="{_value(self.width)}" height="{_value(self.height)}"'
         name = f' id="{html.escape(self._name)}"' if self._name else ""
         label = html.escape(self._label)
-        return f'<svg{name} {box} {size} role="img" aria-label="{label}">{"".join(self._parts)}</svg>'
+        more = _written(self._attributes)
+        return f'<svg{name} {box} {size} role="img" aria-label="{label}"{more}>{"".join(self._parts)}</svg>'
+
+
+def _written(attributes: Mapping[str, object]) -> str:
+    return "".join(f' {name.rstrip("_").replace("_", "-")}="{_value(value)}"' for name, value in attributes.items())
 
 
 def _value(value: object) -> str:
@@ -52,11 +55,11 @@ class Scale:
 
     @classmethod
     def around(cls, values: Iterable[float], top: float, bottom: float) -> "Scale":
-        """Room for all values and a little air; a single value stands in the middle."""
+        """Room for all values and a little air, but none below 0 where no value is: a share or a distance has none."""
         kept = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = min(kept), max(kept)
         air = (high - low) * 0.08 or abs(high) * 0.1 or 0.05
-        return cls(low - air, high + air, top, bottom)
+        return cls(low - air if low < 0 else max(low - air, 0.0), high + air, top, bottom)
 
     def y(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)

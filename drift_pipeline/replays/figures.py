@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from drift_pipeline.clock import DAY, HOUR
+from drift_pipeline.clock import DAY, HOUR, MINUTE
 from drift_pipeline.evidence.svg import Scale, Svg
 
 __all__ = [
@@ -28,13 +28,28 @@ __all__ = [
 ]
 
 LETTER = 6.6  # px of a letter of 11 px at most: labels are placed by it, so it is on the wide side
-_STEPS = (HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY)
+SHORTEST = 10 * MINUTE  # what is drawn of a span that is shorter
+_STEPS = (
+    MINUTE,
+    2 * MINUTE,
+    5 * MINUTE,
+    10 * MINUTE,
+    30 * MINUTE,
+    HOUR,
+    3 * HOUR,
+    6 * HOUR,
+    12 * HOUR,
+    DAY,
+    2 * DAY,
+    7 * DAY,
+    14 * DAY,
+)
 _MONTHS = (1, 2, 3, 6, 12, 24, 60, 120)
 
 
 @dataclass(frozen=True)
 class TimeScale:
-    """Maps [start, end] to pixels [left, right]; a span of no length is drawn as an hour."""
+    """Maps [start, end] to pixels [left, right]; a span of no length is drawn as ten minutes."""
 
     start: datetime
     end: datetime
@@ -42,26 +57,30 @@ class TimeScale:
     right: float
 
     def x(self, moment: datetime) -> float:
-        length = max(self.end - self.start, HOUR)
+        length = max(self.end - self.start, SHORTEST)
         share = min(max((moment - self.start) / length, 0.0), 1.0)
         return self.left + share * (self.right - self.left)
 
     def ticks(self, most: int = 12) -> list[tuple[datetime, str]]:
-        """Round times with their labels, `most` at most: hours or days in a short span, first days of months else."""
-        length = max(self.end - self.start, HOUR)
+        """Round times with their labels, `most` at most: minutes, hours or days in a short span, first days of months
+        else. The first label, and the first of another year, have the year.
+        """
+        length = max(self.end - self.start, SHORTEST)
         for step in _STEPS:
             if length <= most * step:
-                return list(_even(self.start, self.end, step))
+                return list(_even(self.start, self.start + length, step))
         months = next((m for m in _MONTHS if length <= most * m * 30 * DAY), _MONTHS[-1])
         return list(_first_days(self.start, self.end, months))
 
 
 def _even(start: datetime, end: datetime, step: timedelta) -> Iterable[tuple[datetime, str]]:
     origin = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday
-    moment = origin + math.ceil((start - origin) / step) * step
+    moment, year, day = origin + math.ceil((start - origin) / step) * step, 0, ""
     while moment <= end:
-        yield moment, f"{moment:%m-%d %H:%M}" if step < DAY else f"{moment:%m-%d}"
-        moment += step
+        date, time = f"{moment:%m-%d}", f" {moment:%H:%M}" if step < DAY else ""
+        whole = f"{moment:%Y}-{date}{time}" if moment.year != year else f"{date}{time}"
+        yield moment, whole if step >= HOUR or date != day else time.strip()
+        moment, year, day = moment + step, moment.year, date
 
 
 def _first_days(start: datetime, end: datetime, months: int) -> Iterable[tuple[datetime, str]]:
@@ -84,27 +103,6 @@ class Point:
     reason: str
     bound: float | None = None
     ticks: int = 1
-
-
-def thin(points: Sequence[Point], scale: TimeScale, each_px: float = 1.0) -> list[Point]:
-    """As they are where they are few; else one a pixel, that keeps both extremes and the worst verdict."""
-    places = max(int((scale.right - scale.left) / each_px), 1)
-    if len(points) <= places:
-        return list(points)
-    buckets: dict[int, list[Point]] = {}
-    for point in points:
-        buckets.setdefault(int((scale.x(point.at) - scale.left) / each_px), []).append(point)
-    return [_together(bucket) for _, bucket in sorted(buckets.items())]
-
-
-WORST = ("BREACH", "WARN", "OK", "INCONCLUSIVE", "NOT_CONFIGURED")
-
-
-def _together(points: Sequence[Point]) -> Point:
-    worst = min(points, key=lambda p: WORST.index(p.verdict) if p.verdict in WORST else len(WORST))
-    lows, highs = ([getattr(p, side) for p in points if getattr(p, side) is not None] for side in ("low", "high"))
-    values = min(lows, default=None), max(highs, default=None)
-    return Point(points[0].at, *values, worst.verdict, worst.reason, worst.bound, sum(p.ticks for p in points))
 
 
 def paths(places: Iterable[tuple[float, float] | None]) -> str:

@@ -1,14 +1,31 @@
 """A page that stands alone: its facts are embedded as JSON, and every number it shows is looked up in them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from drift_pipeline.detection.judging.performance import PERFORMANCE
 
 
-def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:
+@dataclass(frozen=True)
+class Served:
+    """How a page is reached: as a file, which asks for nothing, or `live`, where it asks for itself again by and by.
+
+    csv: where all ticks are to be had; spans: (words, address, whether it is this one) of other spans; home: the index.
+    """
+
+    live: bool = False
+    csv: str = ""
+    spans: Sequence[tuple[str, str, bool]] = ()
+    home: str = ""
+
+
+FILE = Served()
+
+
+def render(template: str, facts: Mapping[str, Any], *, served: Served = FILE, **parts: object) -> str:
     """The page; text of others is escaped. Templates get `facts`, `fact(path, form)`, `moment` and the parts.
 
     Parts whose name ends with `_svg` are markup and are not escaped again.
@@ -33,7 +50,7 @@ def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:
     page.filters |= {"moment": moment}
     drawn = {name: Markup(part) if name.endswith("_svg") else part for name, part in parts.items()}
     embedded = Markup(embeddable(facts))
-    return page.get_template(template).render(facts=facts, fact=fact, embedded=embedded, **drawn)
+    return page.get_template(template).render(facts=facts, fact=fact, embedded=embedded, served=served, **drawn)
 
 
 def embeddable(facts: Mapping[str, Any]) -> str:

@@ -50,8 +50,8 @@ class Service:
     address: str | None = None
 
 
-def services(host: str, port: int, dagster_port: int, *, drills: bool = False) -> list[Service]:
-    """What `up` starts. Dagster answers this machine alone, since it asks nobody who they are.
+def services(host: str, port: int, dagster_port: int, pages_port: int = 8081, *, drills: bool = False) -> list[Service]:
+    """What `up` starts. Dagster and the pages answer this machine alone, since they ask nobody who they are.
 
     `dagster dev` is one parent for webserver, daemon and the one code server that both use; started apart, each of the
     two would load the models' code for itself.
@@ -59,7 +59,9 @@ def services(host: str, port: int, dagster_port: int, *, drills: bool = False) -
     drift = [sys.executable, "-c", "from drift_pipeline.cli import main; main()"]
     dagster = ["-m", "drift_pipeline.definitions", "--host", "127.0.0.1", "--port", str(dagster_port)]
     gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
+    pages = f"http://127.0.0.1:{pages_port}"
     return [
+        Service("pages", [*drift, "pages", "--port", str(pages_port), "--dagster", ui], f"{pages}/health", f"{pages}/"),
         Service(
             "gateway",
             [*drift, "serve", "--host", host, "--port", str(port), *(["--drills"] if drills else [])],
@@ -76,6 +78,7 @@ def up(
     host: str = "127.0.0.1",
     port: int = 8080,
     dagster_port: int = 3000,
+    pages_port: int = 8081,
     *,
     started: Sequence[Service] | None = None,
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
@@ -91,14 +94,19 @@ def up(
     Raises:
         InputError: a port is in use; nothing was started.
     """
-    _refuse_taken({"--port": (host, port), "--dagster-port": ("127.0.0.1", dagster_port)})
+    local = {"--dagster-port": ("127.0.0.1", dagster_port), "--pages-port": ("127.0.0.1", pages_port)}
+    _refuse_taken({"--port": (host, port), **local})
     settings = settings.model_copy(update={"home": settings.home.absolute()})
     for folder in ("logs", "dagster"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
     _keep_instance_config(settings.home / "dagster")
     make_local_key(settings)
+    children = services(host, port, dagster_port, pages_port) if started is None else started
+    for service in children:
+        if service.name == "pages":
+            tell(f"the models can be seen on {service.address} in a moment")
     with _told_to_end() as ending:
-        return _run(settings, services(host, port, dagster_port) if started is None else started, ending, tell)
+        return _run(settings, children, ending, tell)
 
 
 def make_local_key(settings: Settings) -> Path:

@@ -15,9 +15,11 @@ from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Put
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import story
-from drift_pipeline.replays.figures import Point, TimeScale, thin
+from drift_pipeline.replays.figures import TimeScale
+from drift_pipeline.replays.found import why
 from drift_pipeline.replays.page import look_up
-from drift_pipeline.replays.report import PAGE, why, write_report
+from drift_pipeline.replays.panels import points
+from drift_pipeline.replays.report import PAGE, write_report
 from drift_pipeline_tests.replay.pages import ReadPage, Shown, read_page
 from drift_pipeline_tests.replay.worlds import MODEL, replayed
 
@@ -191,7 +193,7 @@ def test_the_story_is_the_audit_chain_in_words() -> None:
 def test_the_page_needs_nothing_but_itself() -> None:
     html = (replayed()[1] / PAGE).read_text(encoding="utf-8")
     page = read_page(html)
-    assert page.addresses == []
+    assert all(address.startswith(("#incident-", "evidence/")) for address in page.addresses)
     assert "link" not in page.tags
     assert "img" not in page.tags
     assert "default-src 'none'" in html
@@ -307,14 +309,18 @@ def test_twenty_thousand_ticks_are_drawn_as_what_can_be_seen(tmp_path: Path) -> 
 
 def test_thinning_keeps_ticks_extremes_and_the_worst_verdict() -> None:
     scale = TimeScale(AT, AT + timedelta(days=10), 0, 10)
-    points = [Point(AT + timedelta(hours=n), float(n), float(n), "OK", "", None) for n in range(240)]
-    points[30] = Point(points[30].at, None, None, "INCONCLUSIVE", "no rows")
-    points[31] = Point(points[31].at, -5.0, -5.0, "BREACH", "fell")
-    thinned = thin(points, scale)
+    rows = [
+        {"at": AT + timedelta(hours=n), "value": float(n), "verdict": "OK", "reason": "", "bound": None}
+        for n in range(240)
+    ]
+    rows[30] |= {"value": None, "verdict": "INCONCLUSIVE", "reason": "no rows"}
+    rows[31] |= {"value": -5.0, "verdict": "BREACH", "reason": "fell"}
+    ticks = pl.DataFrame(rows, schema_overrides={"bound": pl.Float64})
+    thinned = points(ticks, scale)
     assert len(thinned) == 10
     assert sum(point.ticks for point in thinned) == 240
     assert (thinned[1].low, thinned[1].high, thinned[1].verdict, thinned[1].reason) == (-5.0, 47.0, "BREACH", "fell")
-    assert thin(points[:10], scale) == points[:10]
+    assert [point.low for point in points(ticks[:10], scale)] == ticks["value"][:10].to_list()
 
 
 def finding(verdict: str, kpi: str, *drifts: bool | None) -> dict[str, Any]:
