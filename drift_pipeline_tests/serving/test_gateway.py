@@ -278,7 +278,7 @@ def test_keys(home: Home) -> None:
         assert client.post(INFER, json=infer(ROW * 20), headers={"X-API-Key": key}).status_code == 200
         told = client.post(INFER, json=infer(ROW * 10), headers={"X-API-Key": key})
         assert (told.status_code, told.headers["Retry-After"]) == (429, "1")
-        revoke_producer(home.store, "app", "test")
+        revoke_producer(home.store, "app", "test", "it leaked")
         time.sleep(0.5)
         assert client.get("/v2", headers={"X-API-Key": key}).status_code == 401
         assert client.get("/v2/health/live").status_code == 200

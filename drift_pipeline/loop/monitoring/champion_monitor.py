@@ -60,6 +60,7 @@ class ChampionMonitor:
         outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
         served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
         self._labels_landed = (self._labels_landed or 0) + outcomes.height if labels is None else labels
+        self._slices.see(served)
         self._counting.add(outside(served, leave_out), outcomes, now)
         hour = floor(now, HOUR)
         if keep and hour > self._counted_until:  # by now what is counted ends where the cursors stand
@@ -88,6 +89,7 @@ class ChampionMonitor:
         self._counted_until, self._landed = found.counted_until, found.landed
         window = Window(self._counting.still_open(found.counted_until), now + DAY)
         outcomes, rows = (self._before_cursor(table, window) for table in ("outcomes", "predictions"))
+        self._slices.see(rows)
         self._counting.take_up(rows, outcomes, found.counted_until, leave_out)
 
     def rows_counted(self) -> int:
