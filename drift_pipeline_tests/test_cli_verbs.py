@@ -85,8 +85,9 @@ def test_no_command_names_a_model_or_a_home_in_another_way() -> None:
         if isinstance(one, click.Option) and one.name in ("model", "models")
     }
     assert options == {("init", "--model"), ("audit show", "--model")}  # a new one's name; a filter like the others
-    homes = {one.help for command in COMMANDS.values() for one in command.params if one.name == "home"}  # type: ignore[attr-defined]
-    assert {told.rpartition("; else ")[2] for told in homes} == {"DRIFT_HOME, or drift_home."}
+    options_of = [one for command in COMMANDS.values() for one in command.params if isinstance(one, click.Option)]
+    homes = {(one.help or "").rpartition("; else ")[2] for one in options_of if one.name == "home"}
+    assert homes == {"DRIFT_HOME, or drift_home."}
 
 
 def test_names_of_models_are_completed(place: Path) -> None:
@@ -166,6 +167,10 @@ def test_an_empty_folder_is_one_line_and_2_and_stays_empty(place: Path, argument
         (("status", "--watch", "--json"), 2, "give one of them"),
         (("decisions", MODEL, "--since", "soon"), 2, "'soon' is not a time"),
         (("maintenance", "begin", MODEL, "--to", "2099-12-01", "--reason", "x"), 2, "days; say --yes if that is meant"),
+        (("maintenance", "begin", MODEL, "--reason", "x"), 2, "--to and --for"),
+        (("maintenance", "begin", MODEL, "--for", "31d", "--reason", "x"), 2, "for 31 days; say --yes"),
+        (("maintenance", "begin", MODEL, "--for", "999999999d", "--yes", "--reason", "x"), 2, "--for"),
+        (("incident", "snooze", MODEL, "--for", "999999999d", "--reason", "x"), 2, "--for"),
         (("producer", "revoke", "app"), 2, "Missing option '--reason'"),
         (("producer", "revoke", "app", "--reason", " "), 2, "--reason: is empty"),
     ],

@@ -141,9 +141,10 @@ def maintenance() -> None:
     """Maintenance: rows of its span are kept but judge nothing, and nothing is done meanwhile."""
 
 
-@maintenance.command(epilog=example('drift maintenance begin fraud --to 2026-12-01T06:00Z --reason "migration"'))
+@maintenance.command(epilog=example('drift maintenance begin fraud --for 2h --reason "migration"'))
 @click.option("--from", "start", type=Moment(), help="ISO 8601; else now.")
-@click.option("--to", "end", required=True, type=Moment(), help="ISO 8601.")
+@click.option("--to", "end", type=Moment(), help="ISO 8601.")
+@click.option("--for", "lasting", type=Duration(), help="How long, in place of --to, such as 2h.")
 @click.option("--yes", is_flag=True, help="Also where nothing is judged for over 30 days.")
 @_verb
 def begin(
@@ -153,13 +154,17 @@ def begin(
     home: Path | None,
     as_json: bool,
     start: datetime | None,
-    end: datetime,
+    end: datetime | None,
+    lasting: timedelta | None,
     yes: bool,
 ) -> int:
     """Announce maintenance of MODEL, in place of the one that goes on or is to come."""
     from drift_pipeline.loop import operating
 
     since = start or system_clock().now()
+    if (end is None) == (lasting is None):
+        raise InputError("--to and --for: the maintenance ends at a time, or after one; give one of them")
+    end = end or _later(since, lasting or DAY)
     if end <= since:
         raise InputError(f"--to {minute(end)} is not after --from {minute(since)}")
     if end - since > LONG and not yes:
@@ -169,6 +174,13 @@ def begin(
         operating.announce_maintenance(loop, who, reason, Window(since, end))
     told = {"from": since.isoformat(), "to": end.isoformat()}
     return _say(model, f"maintenance from {minute(since)} to {minute(end)} UTC", as_json, **told)
+
+
+def _later(since: datetime, lasting: timedelta) -> datetime:
+    try:
+        return since + lasting
+    except OverflowError as error:
+        raise InputError("--for: no calendar reaches that far; give a shorter time") from error
 
 
 @maintenance.command("end", epilog=example('drift maintenance end fraud --reason "migrated"'))
@@ -205,7 +217,7 @@ def snooze(model: str, reason: str, actor: str | None, home: Path | None, as_jso
     """No pages about drift of MODEL for a while. What happens is recorded as ever."""
     from drift_pipeline.loop import operating
 
-    until = system_clock().now() + lasting
+    until = _later(system_clock().now(), lasting)
     with _loop(model, home, actor) as (loop, who):
         operating.snooze(loop, who, reason, until)
     return _say(model, f"no pages until {until:%Y-%m-%d %H:%M} UTC", as_json, until=until.isoformat())
