@@ -14,22 +14,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from drift_pipeline.clock import system_clock
+from drift_pipeline.clock import MINUTE, Window, parse_duration, system_clock
 from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.detection.judging.verdict import told_waiting
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.loop import chronicle
 from drift_pipeline.loop.home import models_of, reading
+from drift_pipeline.loop.monitoring.kpi_history import read_kpis
 from drift_pipeline.loop.status import Standing, standing
 from drift_pipeline.settings import Settings
+from drift_pipeline.telemetry.lake import Lake
 
 _TIME, _TEXTS = pl.Datetime("us", "UTC"), pl.List(pl.String)
 _COUNTS = ("landed", "joined", "judged")
@@ -113,6 +115,25 @@ class Home:
         ]
         return pl.DataFrame(rows, schema=_VERSIONS)
 
+    def kpis(self, model: str, since: datetime | str | timedelta | None = None) -> pl.DataFrame:
+        """One row a tick and KPI, oldest first: the KPI history.
+
+        `at, model, version` (the champion then), `name, verdict, window` (such as 1d), `reason, value, threshold,
+        bound` (what decided; all in the unit of the KPI), `n` (rows or labels), `worst` (columns).
+
+        Args:
+            since: a time (without a zone: UTC), or how long ago, such as "30d"; None = all that is kept.
+        """
+        now = system_clock().now()
+        with reading(self.settings) as store:
+            if model not in (adopted := _adopted(store)):
+                raise _unknown(model, adopted)
+            first = next(iter(store.records(about=model)), None)
+            begun = _moment(since, now) or (_at(first) if first else now)
+            ticked = standing(store, model, None, now).ticked_at or now
+            end = max(begun, now, ticked) + MINUTE  # a replay may end, and a drill stand, after today
+            return read_kpis(store, Lake(self.settings.lake / model, source="home"), model, Window(begun, end))
+
     def incidents(self, model: str) -> pl.DataFrame:
         """One row an incident, oldest first.
 
@@ -135,14 +156,14 @@ class Home:
         self,
         model: str | None = None,
         *,
-        since: datetime | None = None,
+        since: datetime | str | timedelta | None = None,
         actor: str | None = None,
         event: str | None = None,
     ) -> pl.DataFrame:
         """One row a record of the audit, oldest first: `seq, at, actor, event, subject, details` (JSON), `hash`.
 
         Args:
-            since: those of that time or later.
+            since: those of that time or later, or of the last while, such as "30d".
             event: such as "rollout.canary", or "rollout" for all of them.
         """
         rows = [
@@ -155,12 +176,12 @@ class Home:
         self,
         model: str | None = None,
         *,
-        since: datetime | None = None,
+        since: datetime | str | timedelta | None = None,
         actor: str | None = None,
         event: str | None = None,
     ) -> list[AuditRecord]:
         """The records that `audit` has one row of each."""
-        wanted = partial(_is_wanted, since=since, actor=actor, event=event)
+        wanted = partial(_is_wanted, since=_moment(since, system_clock().now()), actor=actor, event=event)
         if model is not None:
             with self._records(model) as records:
                 return [*filter(wanted, records)]
@@ -211,6 +232,17 @@ def open_home(path: str | Path | None = None, models: str | Path | None = None) 
 
 def _adopted(store: ControlReader) -> Sequence[str]:
     return [record.key for record in store.find("model")]
+
+
+def _moment(since: datetime | str | timedelta | None, now: datetime) -> datetime | None:
+    if isinstance(since, str):
+        try:
+            since = parse_duration(since)
+        except ValueError as error:
+            raise InputError(f"since: {error}") from error
+    if isinstance(since, timedelta):
+        return now - since
+    return since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
 
 
 def _is_wanted(record: AuditRecord, since: datetime | None, actor: str | None, event: str | None) -> bool:

@@ -168,8 +168,8 @@ def begin(
     if end <= since:
         raise InputError(f"--to {minute(end)} is not after --from {minute(since)}")
     if end - since > LONG and not yes:
-        lasting = f"nothing would be judged or done for {(end - since).days:,} days"
-        raise InputError(f"--to {minute(end)}: {lasting}; say --yes if that is meant")
+        long = f"nothing would be judged or done for {(end - since).days:,} days"
+        raise InputError(f"--to {minute(end)}: {long}; say --yes if that is meant")
     with _loop(model, home, actor) as (loop, who):
         operating.announce_maintenance(loop, who, reason, Window(since, end))
     told = {"from": since.isoformat(), "to": end.isoformat()}

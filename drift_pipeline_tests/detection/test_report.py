@@ -288,6 +288,7 @@ def test_large_days_are_drawn_from_the_same_sample_each_time(tmp_path: Path) -> 
     assert "25,000" in first.page
 
 
+@pytest.mark.live
 def test_evidentlys_own_ui_shows_the_run(rendered: Rendered) -> None:
     """The README's command, on a free port."""
     with socket.socket() as free:
