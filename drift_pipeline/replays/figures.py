@@ -14,7 +14,6 @@ from drift_pipeline.evidence.svg import Scale, Svg
 
 __all__ = [
     "LETTER",
-    "WORST",
     "Point",
     "Row",
     "Scale",
@@ -24,7 +23,6 @@ __all__ = [
     "labels_apart",
     "paths",
     "shortened",
-    "thin",
 ]
 
 LETTER = 6.6  # px of a letter of 11 px at most: labels are placed by it, so it is on the wide side

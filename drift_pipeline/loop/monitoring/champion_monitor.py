@@ -63,6 +63,7 @@ class ChampionMonitor:
         outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
         served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
         self._labels_landed = (self._labels_landed or 0) + outcomes.height if labels is None else labels
+        self._slices.see(served)
         self._counting.add(outside(served, leave_out), outcomes, now)
         hour = floor(now, HOUR)
         if keep and hour > self._counted_until:  # by now what is counted ends where the cursors stand
@@ -94,6 +95,7 @@ class ChampionMonitor:
         before = found.before or self.baseline_at
         window = Window(self._counting.open_from(found.counted_until, before), now + DAY)
         outcomes, rows = (self._before_cursor(table, window) for table in ("outcomes", "predictions"))
+        self._slices.see(rows)
         since, _ = self._lake.landed("outcomes", found.outcomes_before or self.baseline.landed["outcomes"])
         since = since.join(outcomes, on=list(_OUTCOME), how="semi", nulls_equal=True) if since.height else since
         self._counting.take_up(rows, outcomes, since, (found.counted_until, before), leave_out)
