@@ -38,6 +38,7 @@ class ChampionMonitor:
         self.champion, self.reference, self.baseline_at = baseline.champion, baseline.reference, baseline.since
         self._lake, self._spec = lake, spec
         self._landed, self._counted_until = dict(baseline.landed), baseline.since
+        self._newest = baseline.since
         self._labels_landed: int | None = None  # not counted yet
         self._judging = Monitor(baseline.reference, spec, baseline.since, step)
         self._slices = self._judging.slices
@@ -60,8 +61,9 @@ class ChampionMonitor:
         outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
         served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
         self._labels_landed = (self._labels_landed or 0) + outcomes.height if labels is None else labels
-        self._counting.add(outside(served, leave_out), outcomes, now)
-        hour = floor(now, HOUR)
+        counted = self._believed(now, served)
+        self._counting.add(outside(served, leave_out), outcomes, counted)
+        hour = floor(counted, HOUR)
         if keep and hour > self._counted_until:  # by now what is counted ends where the cursors stand
             self._counted_until = hour
             self._profiles.append(self._slices.new_parts(), hour, self._landed)
@@ -86,9 +88,10 @@ class ChampionMonitor:
             return
         self._slices.restore(found.parts)
         self._counted_until, self._landed = found.counted_until, found.landed
-        window = Window(self._counting.still_open(found.counted_until), now + DAY)
+        until = min(found.counted_until, now)  # a clock that was ahead may have stored them
+        window = Window(self._counting.still_open(until), now + DAY)
         outcomes, rows = (self._before_cursor(table, window) for table in ("outcomes", "predictions"))
-        self._counting.take_up(rows, outcomes, found.counted_until, leave_out)
+        self._counting.take_up(rows, outcomes, until, leave_out)
 
     def rows_counted(self) -> int:
         """Rows in the profiles that are at hand."""
@@ -140,6 +143,13 @@ class ChampionMonitor:
 
     def _judged(self, now: datetime, versions: Mapping[str, int]) -> Report:
         return self._judging.evaluate(now, self._samples.until(now, versions) if self._samples else ({}, {}))
+
+    def _believed(self, now: datetime, served: pl.DataFrame) -> datetime:
+        """Until when hours and days are taken for over: not by a clock that is far ahead of all that was ever served,
+        since what was stored of them as a whole is not told apart again."""
+        newest = served["_time"].max() if served.height else None
+        self._newest = max(self._newest, newest) if isinstance(newest, datetime) else self._newest
+        return min(now, max(self._newest, self._counted_until) + HOUR)
 
     def _before_cursor(self, table: Literal["predictions", "outcomes"], window: Window) -> pl.DataFrame:
         """Rows of the window that had landed when the profiles were stored."""
