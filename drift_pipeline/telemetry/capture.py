@@ -135,7 +135,10 @@ class Capture:
     def _land_waiting(self, model: str, source: str, aside: SetAside) -> Exception | None:
         """In order, until one does not land. What is no event any more goes to the dead letters, a batch of its own."""
         for part in aside.parts(model):
-            kept = aside.read(part)
+            try:
+                kept = aside.read(part)
+            except DriftError as unreadable:
+                return unreadable
             said, unread = self._read(kept.lines, source, kept.judged_at)
             if model in unread:
                 return unread[model]

@@ -421,6 +421,23 @@ def test_a_part_of_which_one_event_is_nowhere_is_kept_with_advice(site: Site) ->
     assert site.left() == 1
 
 
+@pytest.mark.parametrize("head", [b"", b"\n", b"garbage\n", b"{}\n", b'{"judged_at": 7}\n', b"[" * 9999], ids=str)
+def test_a_part_that_is_garbage_holds_up_no_other_model(site: Site, head: bytes) -> None:
+    site.take(prediction("0"), prediction("0", model="n"))
+    set_aside(site, 1, prediction("1"))
+    (part,) = SetAside(site.root / "spool" / "gateway").parts("m")
+    part.path.write_bytes(head)
+    for name in "12":
+        site.send(prediction(name), prediction(name, model="n"), b"poison")
+        with pytest.raises(IntegrityError, match="is no part that was set aside"):
+            site.capture.step()
+    assert (site.ids(), site.ids(model="n")) == (["0"], ["0", "1", "2"])
+    assert isinstance(site.capture.refused(), list)
+    part.path.unlink()
+    site.capture.step()
+    assert (site.ids(), site.left()) == (["0", "1", "2"], 0)
+
+
 class Slow(Lake):
     """Its disk answers after a second, with an error; or at once, as others."""
 

@@ -4,28 +4,21 @@ They are the real commands on the real clock. Each sends itself SIGTERM within i
 by its seed, since a signal at any moment of a process's life would nearly always hit its imports.
 """
 
-import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
-from drift_pipeline.clock import DAY, MINUTE, Clock, DrillClock
 from drift_pipeline.loop import operating
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.serving.keys import add_producer
-from drift_pipeline.telemetry.sources.spool import SpoolReader
-from drift_pipeline_tests.faults.invariants import broken
-from drift_pipeline_tests.faults.world import BEGINS_AT, NAME, Site, document_of
+from drift_pipeline_tests.faults.real import Real, real_home
+from drift_pipeline_tests.faults.world import NAME
 from drift_pipeline_tests.serving.worlds import heard
 
 pytestmark = pytest.mark.live  # real processes, again and again
@@ -37,7 +30,7 @@ from drift_pipeline.control.store import ControlStore
 from drift_pipeline.telemetry.delta import Delta
 from drift_pipeline.telemetry.sources.spool import SpoolReader, SpoolWriter
 
-chance, left = random.Random(sys.argv.pop(1)), 0
+chance, left = random.Random(SEED), 0
 
 def end():
     os.kill(os.getpid(), signal.SIGTERM)
@@ -65,65 +58,8 @@ main()
 """
 
 
-@dataclass
-class Real:
-    """A home whose traffic is of the last half hour, and the processes that work on it."""
-
-    site: Site
-    environment: dict[str, str]
-    clock: Clock
-
-    def started(self, seed: int, *arguments: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-c", ARMED, f"{arguments[0]} {seed}", *arguments]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-
-    def ended(self, seed: int, *arguments: str) -> int:
-        """Its exit code, once it came to its end or was told to."""
-        process = self.started(seed, *arguments)
-        _, told = process.communicate(timeout=60)
-        assert "Traceback" not in told, told
-        return process.returncode
-
-    def until_now(self, step: int = 1) -> None:
-        """What users asked for until now, a segment each `step` minutes."""
-        now, site = self.clock.now(), self.site
-        while site.clock.now() < now:
-            site.clock.advance_to(min(site.clock.now() + step * MINUTE, now))
-            site.serve()
-
-    def left(self) -> int:
-        """Segments that nobody has landed."""
-        return len(SpoolReader(self.site.settings.home / "spool" / "gateway").closed())
-
-    def landed(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", "from drift_pipeline.cli import main; main()", "capture", "--once"],
-            env=self.environment,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert self.left() == 0
-
-    def holds(self) -> None:
-        assert broken(self.site, []) == []
-
-
-def real_home(folder: Path, speed: int) -> Iterator[Real]:
-    """Its clock is the real one, which runs `speed` times as fast from now on."""
-    models = folder / "models" / NAME
-    models.mkdir(parents=True)
-    declared = {"type": "drift_pipeline.components.MonitoredModel", "attributes": document_of()}
-    (models / "defs.yaml").write_text(json.dumps(declared))
-    now = datetime.now(UTC)
-    site = Site(folder, hours=3, reference_days=2, starts=now - 30 * MINUTE - 2 * DAY - BEGINS_AT)
-    home = {"DRIFT_HOME": str(site.settings.home), "DRIFT_MODELS": str(models.parent), "DRIFT_DATABASE": ""}
-    drill = {"DRIFT_DRILL": f"{speed}@{now.isoformat()}"}
-    yield Real(site, {**os.environ, **home, **drill}, DrillClock(now, speed))
-    site.close()
+def armed(command: str, seed: int) -> str:
+    return ARMED.replace("SEED", repr(f"{command} {seed}"))
 
 
 @pytest.fixture
@@ -138,7 +74,7 @@ def hurried(tmp_path: Path) -> Iterator[Real]:
 
 @contextmanager
 def answering(real: Real, seed: int) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    with real.started(seed, "serve", "--port", "0") as process:
+    with real.started(armed("serve", seed), "serve", "--port", "0") as process:
         try:
             assert process.stderr is not None
             yield process, process.stderr.readline().removeprefix("gateway on ").strip()
@@ -151,7 +87,7 @@ def test_a_capture_that_is_told_to_end_while_it_lands_loses_and_doubles_nothing(
     codes = []
     for seed in range(8):
         if real.left():
-            codes.append(real.ended(seed, "capture", "--every", "1s"))
+            codes.append(real.ended(armed("capture", seed), "capture", "--every", "1s"))
     assert codes == [0] * len(codes)
     assert len(codes) >= 3
     real.landed()
@@ -167,7 +103,7 @@ def test_a_rollout_whose_ticks_are_told_to_end_while_they_commit_ends_in_one_pro
     for seed in range(20):
         hurried.until_now()
         site.take()
-        codes.append(hurried.ended(seed, "tick"))
+        codes.append(hurried.ended(armed("tick", seed), "tick"))
         hurried.holds()
         if site.phase() is Phase.FULL and codes[-1] == 0:
             break

@@ -17,7 +17,7 @@ from drift_pipeline.clock import DAY, ManualClock
 from drift_pipeline.components.home import KeptFleet
 from drift_pipeline.control.canonical import canonical
 from drift_pipeline.control.signing import Signer
-from drift_pipeline.control.store import ControlStore, Entry
+from drift_pipeline.control.store import ControlStore, Entry, Put
 from drift_pipeline.control.trust import approvers
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.verification import verify_home
@@ -160,6 +160,67 @@ def test_a_producer_that_nobody_added_has_no_key(settings: Settings, at: Home) -
         (body,) = connection.execute("SELECT body FROM state WHERE kind = ?", (KIND,)).fetchone()
         connection.execute("INSERT INTO state VALUES (?, 'mallory', ?, 1, 2)", (KIND, body))
     assert [producer.name for producer in producers(at.store)] == [known.name]
+
+
+SPOILED = {
+    "its row is garbage": "UPDATE state SET body = 'garbage' WHERE kind = 'model' AND key = ?",
+    "its row is of another shape": "UPDATE state SET body = '{}' WHERE kind = 'model' AND key = ?",
+    "its rollout is garbage": "UPDATE state SET body = 'garbage' WHERE kind = 'rollout' AND key = ?",
+    "its rollout is of another shape": "UPDATE state SET body = '{}' WHERE kind = 'rollout' AND key = ?",
+    "its memory is garbage": "UPDATE memory SET body = 'garbage' WHERE key = ?",
+    "its memory is of another shape": "UPDATE memory SET body = '{}' WHERE key = ?",
+}
+
+
+@pytest.fixture
+def another(settings: Settings, at: Home) -> str:
+    """A second model, whose rows come after all of the first one's; nothing but its rows is there."""
+    name = MODEL.replace("recommendation", "abcd")
+    assert settings.models is not None
+    (settings.models / name).mkdir()
+    spec = (settings.models / MODEL / "defs.yaml").read_text().replace(MODEL, name)
+    (settings.models / name / "defs.yaml").write_text(spec)
+    rows = {kind: at.store.get(kind, MODEL) for kind in ("model", "rollout", "forms", "labels")}
+    puts = [Put(kind, name, {**row.body}) for kind, row in rows.items() if row is not None]
+    at.store.commit(Entry("test", "put", name), puts)
+    at.store.remember(Put("", name, {"at": NOW.isoformat()}))
+    return name
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_model_whose_rows_are_spoiled_stops_no_other(
+    settings: Settings, at: Home, clock: ManualClock, another: str, what: str
+) -> None:
+    change(settings.home, SPOILED[what], another)
+    fleet = Fleet(at, models_of(settings))
+    ticked = {one.model: one for one in fleet.tick(inline=True)}
+    assert isinstance(ticked[another], Failed)
+    assert not isinstance(ticked[MODEL], Failed), ticked[MODEL]
+    assert MODEL in {one.model for one in fleet.advance() if not isinstance(one, Failed)}
+    there = gateway(settings, at.store, clock)
+    assert run(there) == ""
+    assert there.trouble == ""
+    assert MODEL in there.models.served
+
+
+def test_a_rollback_that_cannot_be_written_keeps_no_other_from_being_written(
+    settings: Settings, at: Home, clock: ManualClock
+) -> None:
+    told = []
+
+    def rolled_back(model: str, rollout_id: str, reason: str) -> None:
+        if model == "spoiled":
+            raise IntegrityError("changed beside the audit")
+        told.append(model)
+
+    there = gateway(settings, at.store, clock)
+    there._rolled_back = rolled_back
+    there._to_tell = {(model, "r1"): "slow" for model in ("spoiled", "whole")}
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="beside the audit"):
+            asyncio.run(there.tell())
+    there.spool.close()
+    assert told == ["whole"]
 
 
 # trust

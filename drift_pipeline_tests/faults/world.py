@@ -139,7 +139,7 @@ class Process:
     def tick(self) -> Ticked | Failed | None:
         """None where it was killed meanwhile."""
         try:
-            (ticked,) = self.fleet.tick(inline=self.inline)
+            ticked, *_ = self.fleet.tick(inline=self.inline)  # what has no model of its own comes after it
         except KilledError:
             self.died += 1
             self.restart()

@@ -64,13 +64,14 @@ class ChampionMonitor:
         served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
         self._labels_landed = (self._labels_landed or 0) + outcomes.height if labels is None else labels
         self._slices.see(served)
-        self._counting.add(outside(served, leave_out), outcomes, now)
-        hour = floor(now, HOUR)
+        counted = self._believed(now)
+        self._counting.add(outside(served, leave_out), outcomes, counted)
+        hour = floor(counted, HOUR)
         if keep and hour > self._counted_until:  # by now what is counted ends where the cursors stand
-            self._add_late(now, leave_out)
+            self._add_late(counted, leave_out)
             self._counted_until = hour
             if self._profiles.append(self._slices.new_parts(), hour, self._landed):
-                self._counting.stored(now, hour)
+                self._counting.stored(counted, hour)
         return self._judged(now, {})
 
     def look_back(self, now: datetime, versions: Mapping[str, int]) -> Report:
@@ -92,13 +93,14 @@ class ChampionMonitor:
             return
         self._slices.restore(found.parts)
         self._counted_until, self._landed = found.counted_until, found.landed
+        until = min(found.counted_until, now)  # a clock that was ahead may have stored them
         before = found.before or self.baseline_at
-        window = Window(self._counting.open_from(found.counted_until, before), now + DAY)
+        window = Window(self._counting.open_from(until, before), now + DAY)
         outcomes, rows = (self._before_cursor(table, window) for table in ("outcomes", "predictions"))
         self._slices.see(rows)
         since, _ = self._lake.landed("outcomes", found.outcomes_before or self.baseline.landed["outcomes"])
         since = since.join(outcomes, on=list(_OUTCOME), how="semi", nulls_equal=True) if since.height else since
-        self._counting.take_up(rows, outcomes, since, (found.counted_until, before), leave_out)
+        self._counting.take_up(rows, outcomes, since, (until, before), leave_out)
 
     def rows_counted(self) -> int:
         """Rows in the profiles that are at hand."""
@@ -164,6 +166,12 @@ class ChampionMonitor:
 
     def _judged(self, now: datetime, versions: Mapping[str, int]) -> Report:
         return self._judging.evaluate(now, self._samples.until(now, versions) if self._samples else ({}, {}))
+
+    def _believed(self, now: datetime) -> datetime:
+        """Until when hours and days are taken for over: not by a clock that is far ahead of all that was ever served,
+        since what was stored of them as a whole is not told apart again."""
+        newest = self._slices.newest or self.baseline_at
+        return min(now, max(newest, self._counted_until) + HOUR)
 
     def _before_cursor(self, table: Literal["predictions", "outcomes"], window: Window) -> pl.DataFrame:
         """Rows of the window that had landed when the profiles were stored."""
