@@ -175,11 +175,10 @@ def _steps(store: ControlReader, record: Record | None, digest: str) -> list[dic
 
 def _spoken_of(store: ControlReader, model: str) -> Iterator[tuple[str, str]]:
     """(digest, version) of those whose facts may have moved."""
-    champion, rollout, last = (store.get(kind, model) for kind in ("model", "rollout", "training"))
-    if champion is not None and champion.body["digest"] != RECORDED:
-        yield champion.body["digest"], champion.body["version"]
-    others = {record.body[name] for record, name in ((rollout, "candidate"), (last, "digest")) if record is not None}
-    for digest in others - {None, RECORDED, champion.body["digest"] if champion else None}:
+    champion, rollout, last = (_body(store, kind, model) or {} for kind in ("model", "rollout", "training"))
+    if (answers := champion.get("digest", RECORDED)) != RECORDED:
+        yield str(answers), str(champion["version"])
+    for digest in {str(rollout.get("candidate")), str(last.get("digest"))} - {RECORDED, str(answers)}:
         record = store.get("candidate", f"{model}/{digest}")
         if record is not None and record.body["passed"] is not None:
             yield digest, record.body["version"]

@@ -190,6 +190,19 @@ def test_processes_that_write_one_card_at_once_leave_what_the_audit_names(home: 
     assert "evidence" not in verify_home(home.settings).reason
 
 
+def test_who_verifies_while_a_card_is_written_raises_no_alarm(home: Home) -> None:
+    bundle = home.candidate()
+    step(home, bundle, Phase.SHADOW)
+    refreshed(home)
+    page = home.settings.evidence / MODEL / "v2" / "card.json"
+    whole = page.read_bytes()
+    page.write_bytes(whole + b" ")  # written, and not recorded yet
+    committed = threading.Timer(0.1, lambda: page.write_bytes(whole))
+    committed.start()
+    assert "evidence" not in verify_home(home.settings).reason
+    committed.join()
+
+
 def test_a_card_that_cannot_be_written_is_said_and_nothing_is_recorded(home: Home) -> None:
     step(home, home.candidate(), Phase.SHADOW)
     home.settings.evidence.write_text("a file where the folder has to be")
