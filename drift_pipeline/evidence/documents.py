@@ -1,7 +1,7 @@
 """The documents of one model version, from what the control store, the registry and the GitOps folder hold of it.
 
-They are written again whenever what they tell has moved: an approval, a step of the rollout, a reference. What a crash
-kept from being written is written at the next look: a card is older than its facts, or it is not.
+They are written again whenever what they tell has moved: an approval, a step of the rollout, a reference, the spec.
+What a crash kept from being written is written at the next look: a card is older than its facts, or it is not.
 """
 
 from collections.abc import Iterator, Mapping
@@ -195,6 +195,7 @@ def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool
         store.get("adopted", f"{model}/{digest}"),
         store.get("reference", f"{model}/{version}"),
         store.get("approvals", f"{model}/{digest}"),
+        store.get("spec", model),
         rollout if rollout is not None and rollout.body["candidate"] == digest else None,
         *store.find(FILE, f"{model}/gitops/approvals/{model}/{digest.removeprefix('sha256:')}"),
     ]

@@ -92,6 +92,10 @@ def test_a_second_rollout_is_refused_while_one_is_under_way(home: Path) -> None:
     key, version = home.parent / "ada.pem", pinned(home)["version"]
     for command in (("key", key, "--label", "Ada"), ("approve", MODEL, version, "--key", key, "--reason", "again")):
         assert drift(*command, "--home", home).code == 0
+    card = read_json(home / "evidence" / MODEL / version / "card.json")
+    fields = {field["id"]: field["value"] for section in card["sections"] for field in section["fields"]}
+    assert [one["label"] for one in fields["approvals.filed"] if one["valid"]] == ["Ada"]
+    assert records(home)[-1].event == "documents.written"
     assert done(home, submit_rollout, digest=champion).success
     assert [one.actor for one in records(home)[-2:]] == ["dagster:ada@example.com", "evidence"]
     assert "under way already" in refusal(done(home, submit_rollout, digest=champion))

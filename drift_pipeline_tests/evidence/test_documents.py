@@ -121,6 +121,15 @@ def test_an_approval_for_the_next_rollout_counts_on_the_card_of_what_was_rolled_
     assert value(home, "approvals.valid") == 1
 
 
+def test_what_a_person_supplies_in_the_spec_comes_onto_the_card(home: Home) -> None:
+    step(home, home.candidate(), Phase.SHADOW)
+    refreshed(home)
+    home.store.commit(Entry("loop", "spec.changed", MODEL), [Put("spec", MODEL, {"digest": "sha256:" + "1" * 64}, 0)])
+    home.clock.advance_to(home.clock.now() + DAY)
+    assert refreshed(home) == ["v2"]
+    assert refreshed(home) == []
+
+
 def test_where_nothing_moved_nothing_is_written(home: Home) -> None:
     step(home, home.candidate(), Phase.SHADOW)
     refreshed(home)
@@ -217,5 +226,5 @@ def test_a_look_that_finds_nothing_costs_a_few_reads_of_state_and_none_of_the_au
     asked = list[str]()
     event.listen(home.store._engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
     assert refreshed(home) == []
-    assert sum(query.startswith("SELECT") for query in asked) <= 12
+    assert sum(query.startswith("SELECT") for query in asked) <= 14
     assert not [query for query in asked if "FROM audit" in query]
