@@ -19,6 +19,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, START, synthetic_history
 from drift_pipeline_tests.components.worlds import records
+from drift_pipeline_tests.evidence.worlds import read_json
 from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.serving.worlds import listening, until
 
@@ -123,6 +124,20 @@ def test_a_bundle_that_was_trained_elsewhere_answers_as_version_1(place: Path) -
         "adopt", MODEL, "--data", place / "history.parquet", "--bundle", place / "junk.skops", "--home", place / "x"
     )
     assert (junk.code, "cannot be read" in junk.err) == (2, True)
+
+
+def test_the_first_version_has_a_card_once_somebody_ticks_and_the_home_verifies(adopted: Path) -> None:
+    assert drift("tick").code == 0
+    card = read_json(adopted / "home" / "evidence" / MODEL / "v1" / "card.json")
+    fields = {field["id"]: field for section in card["sections"] for field in section["fields"]}
+    assert not [name for name, field in fields.items() if field["state"] == "NOT_RECORDED"]
+    assert fields["curves.roc"]["value"][-1]["true_positive_rate"] == 1
+    assert {row["feature"] for row in fields["curves.importance"]["value"]} == set(fields["details.features"]["value"])
+    assert fields["quantitative.groups"]["value"]
+    assert drift("tick").code == 0
+    assert read_json(adopted / "home" / "evidence" / MODEL / "v1" / "card.json") == card  # nothing moved
+    verified = drift("audit", "verify", "--json").summary
+    assert verified["ok"], verified
 
 
 def test_tick_and_status_tell_how_a_model_stands(adopted: Path) -> None:

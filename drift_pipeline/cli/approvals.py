@@ -222,13 +222,13 @@ def _write_cards(settings: "Settings", model: str) -> None:
     """With what was approved; what cannot be written now the next tick writes, or tells why it cannot."""
     from drift_pipeline.control.trust import open_store
     from drift_pipeline.evidence.documents import refresh_documents
+    from drift_pipeline.loop.declared import spec_in_force
     from drift_pipeline.loop.forms import frozen
-    from drift_pipeline.loop.home import model_of
     from drift_pipeline.registry.backends.local import LocalRegistry
 
     clock = system_clock()
     with suppress(DriftError), closing(open_store(settings, clock)) as store:
-        spec = frozen(store, model_of(settings, model))
+        spec = frozen(store, spec_in_force(settings, store, model))
         refresh_documents(settings, store, LocalRegistry(settings.registry), spec, clock.now())
 
 

@@ -1,7 +1,7 @@
 """The documents of one model version, from what the control store, the registry and the GitOps folder hold of it.
 
-They are written again whenever what they tell has moved: an approval, a step of the rollout, a reference. What a crash
-kept from being written is written at the next look: a card is older than its facts, or it is not.
+They are written again whenever what they tell has moved: an approval, a step of the rollout, a reference, the spec.
+What a crash kept from being written is written at the next look: a card is older than its facts, or it is not.
 """
 
 from collections.abc import Iterator, Mapping
@@ -175,11 +175,10 @@ def _steps(store: ControlReader, record: Record | None, digest: str) -> list[dic
 
 def _spoken_of(store: ControlReader, model: str) -> Iterator[tuple[str, str]]:
     """(digest, version) of those whose facts may have moved."""
-    champion, rollout, last = (store.get(kind, model) for kind in ("model", "rollout", "training"))
-    if champion is not None and champion.body["digest"] != RECORDED:
-        yield champion.body["digest"], champion.body["version"]
-    others = {record.body[name] for record, name in ((rollout, "candidate"), (last, "digest")) if record is not None}
-    for digest in others - {None, RECORDED, champion.body["digest"] if champion else None}:
+    champion, rollout, last = (_body(store, kind, model) or {} for kind in ("model", "rollout", "training"))
+    if (answers := champion.get("digest", RECORDED)) != RECORDED:
+        yield str(answers), str(champion["version"])
+    for digest in {str(rollout.get("candidate")), str(last.get("digest"))} - {RECORDED, str(answers)}:
         record = store.get("candidate", f"{model}/{digest}")
         if record is not None and record.body["passed"] is not None:
             yield digest, record.body["version"]
@@ -196,6 +195,7 @@ def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool
         store.get("adopted", f"{model}/{digest}"),
         store.get("reference", f"{model}/{version}"),
         store.get("approvals", f"{model}/{digest}"),
+        store.get("spec", model),
         rollout if rollout is not None and rollout.body["candidate"] == digest else None,
         *store.find(FILE, f"{model}/gitops/approvals/{model}/{digest.removeprefix('sha256:')}"),
     ]

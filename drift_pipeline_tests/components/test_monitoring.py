@@ -123,6 +123,13 @@ def test_a_report_is_written_as_a_page_and_kept_in_the_evidently_workspace(home:
     assert [row.data["name"] for row in found["kpis"].records] == list(tick_after(HEALTHY))
 
 
+def test_the_score_is_drawn_beside_the_champions_own_on_rows_it_has_not_seen(home: Path) -> None:
+    for partition in (HEALTHY, day(TWO_AFTER_PROMOTION)):
+        reported(home, partition)
+        page = (home / "drift_reports" / MODEL / f"{partition}.html").read_text(encoding="utf-8")
+        assert "no value in the reference rows" not in page
+
+
 def test_a_day_without_rows_fails_the_blocking_check_and_is_not_judged(home: Path) -> None:
     result = both(home, "2026-05-01")
     quality = checks(result)["fit_to_judge"]

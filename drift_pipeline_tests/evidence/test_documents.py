@@ -121,6 +121,15 @@ def test_an_approval_for_the_next_rollout_counts_on_the_card_of_what_was_rolled_
     assert value(home, "approvals.valid") == 1
 
 
+def test_what_a_person_supplies_in_the_spec_comes_onto_the_card(home: Home) -> None:
+    step(home, home.candidate(), Phase.SHADOW)
+    refreshed(home)
+    home.store.commit(Entry("loop", "spec.changed", MODEL), [Put("spec", MODEL, {"digest": "sha256:" + "1" * 64}, 0)])
+    home.clock.advance_to(home.clock.now() + DAY)
+    assert refreshed(home) == ["v2"]
+    assert refreshed(home) == []
+
+
 def test_where_nothing_moved_nothing_is_written(home: Home) -> None:
     step(home, home.candidate(), Phase.SHADOW)
     refreshed(home)
@@ -190,6 +199,19 @@ def test_processes_that_write_one_card_at_once_leave_what_the_audit_names(home: 
     assert "evidence" not in verify_home(home.settings).reason
 
 
+def test_who_verifies_while_a_card_is_written_raises_no_alarm(home: Home) -> None:
+    bundle = home.candidate()
+    step(home, bundle, Phase.SHADOW)
+    refreshed(home)
+    page = home.settings.evidence / MODEL / "v2" / "card.json"
+    whole = page.read_bytes()
+    page.write_bytes(whole + b" ")  # written, and not recorded yet
+    committed = threading.Timer(0.1, lambda: page.write_bytes(whole))
+    committed.start()
+    assert "evidence" not in verify_home(home.settings).reason
+    committed.join()
+
+
 def test_a_card_that_cannot_be_written_is_said_and_nothing_is_recorded(home: Home) -> None:
     step(home, home.candidate(), Phase.SHADOW)
     home.settings.evidence.write_text("a file where the folder has to be")
@@ -204,5 +226,5 @@ def test_a_look_that_finds_nothing_costs_a_few_reads_of_state_and_none_of_the_au
     asked = list[str]()
     event.listen(home.store._engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
     assert refreshed(home) == []
-    assert sum(query.startswith("SELECT") for query in asked) <= 12
+    assert sum(query.startswith("SELECT") for query in asked) <= 14
     assert not [query for query in asked if "FROM audit" in query]

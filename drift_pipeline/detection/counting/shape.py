@@ -50,8 +50,8 @@ def _levels(name: str, bins: CategoricalBins, reference: Profile, current: Profi
     sides = [np.append(side.bins(name), side.unseen(name)) for side in (reference, current)]
     names = [*bins.levels, "rare", "new"]
     kept = [place for place in range(len(names)) if place < len(bins.levels) or sides[0][place] + sides[1][place]]
-    shares = [_shares(side[kept].astype(np.float64)) for side in sides]
-    return Shape((), tuple(names[place] for place in kept), *shares, rows=_rows(*sides))
+    before, after = (_shares(side[kept].astype(np.float64)) for side in sides)
+    return Shape((), tuple(names[place] for place in kept), before, after, rows=_rows(*sides))
 
 
 def _numbers(name: str, bins: NumericBins, reference: Profile, current: Profile) -> Shape:
@@ -82,7 +82,7 @@ def _are_whole(cuts: Floats) -> bool:
 def _up_to(edges: Floats, cuts: Floats, cumulative: Floats) -> Floats:
     """Rows up to each edge; of equal cuts the last one has counted all."""
     last = np.append(np.diff(cuts) > 0, True)
-    return np.interp(edges, cuts[last], cumulative[last], left=0.0)
+    return np.asarray(np.interp(edges, cuts[last], cumulative[last], left=0.0))
 
 
 def _quantile(cuts: Floats, below: Floats, total: float, q: float) -> float:

@@ -43,10 +43,8 @@ def _page(template: str, card: ModelCard) -> str:
     names = ["columns", "levels", "rows", *(["positives"] if decides else []), *figures, "note"]
     columns = ["selection_rate" if name == "selection" else name for name in names]
     curves = {id.removeprefix("curves."): field.value for id, field in card.fields.items() if id.startswith("curves.")}
-    drawn_curves = {
-        f"curves.{name}": svg
-        for name, svg in pictures(curves, f"{measure.name} {'lost' if measure.higher_is_better else 'added'}").items()
-    }
+    lost = f"{measure.name} {'lost' if measure.higher_is_better else 'added'}"
+    drawn_curves = {f"curves.{name}": svg for name, svg in pictures(curves, lost).items()}
     drawn = {"pictures": drawn_curves, "axes": axes, "measure": measure, "decides": decides, "columns": columns}
     return render(template, card=card, fields=card.fields, **drawn)
 

@@ -37,7 +37,8 @@ def _numbers(name: str, shape: Shape) -> str:
         _bar(svg, y, RIGHT - OUTSIDE, RIGHT, shape.above, f"> {last}", shape)
         _label(svg, labels, RIGHT + 4, f"> {last}", "end")
     for number, shares in enumerate(zip(shape.reference, shape.current, strict=True)):
-        _bar(svg, y, *(x.y(edge) for edge in shape.edges[number : number + 2]), shares, _told(shape, number), shape)
+        start, end = (x.y(edge) for edge in shape.edges[number : number + 2])
+        _bar(svg, y, start, end, shares, _told(shape, number), shape)
     steps = [f"V{y.y(now):.1f}H{x.y(edge):.2f}" for now, edge in zip(shape.current, shape.edges[1:], strict=True)]
     svg.add("path", d="".join([f"M{x.y(shape.edges[0]):.2f} {BOTTOM}", *steps, f"V{BOTTOM}"]), class_="now")
     svg.add("line", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM, class_="rule")
