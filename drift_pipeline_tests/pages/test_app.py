@@ -14,7 +14,7 @@ from drift_pipeline.loop.home import reading
 from drift_pipeline.loop.monitoring.kpi_history import read_kpis
 from drift_pipeline.pages.app import csv_of
 from drift_pipeline.pages.door import KEY_FILE, key_for
-from drift_pipeline.pages.kept import MOST, SECONDS, Kept
+from drift_pipeline.pages.kept import MOST, Kept
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline_tests.pages.worlds import BROKEN, app_of, ask, copied, settings_of, shown, store_of, whole
@@ -224,7 +224,7 @@ def test_without_a_key_a_name_that_was_made_to_lead_here_is_refused(settings: Se
 
 def test_a_page_is_drawn_once_in_some_seconds_and_an_error_is_not_kept() -> None:
     now, drawn = [0.0], []
-    kept = Kept(lambda: now[0])
+    kept = Kept[bytes](3, lambda: now[0])
 
     def draw() -> bytes:
         drawn.append(now[0])
@@ -236,12 +236,12 @@ def test_a_page_is_drawn_once_in_some_seconds_and_an_error_is_not_kept() -> None
         kept.get("a", draw)
     for _ in range(3):
         assert kept.get("a", draw) == b"page"
-    now[0] += SECONDS + 0.1
+    now[0] += 3.1
     kept.get("a", draw)
     assert len(drawn) == 3
     for number in range(3 * MOST):
         kept.get(number, lambda: b"")
-    assert (len(kept._pages), len(kept._locks)) == (MOST, MOST)
+    assert len(kept) == MOST
 
 
 def test_an_unknown_model_tells_no_more_than_that(settings: Settings) -> None:

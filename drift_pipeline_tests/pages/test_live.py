@@ -17,11 +17,11 @@ from drift_pipeline.evidence.timeline import story
 from drift_pipeline.loop.home import reading
 from drift_pipeline.loop.monitoring.kpi_history import read_kpis
 from drift_pipeline.pages.chain import Chain
-from drift_pipeline.pages.live import Links, Reader, told_age
+from drift_pipeline.pages.live import Links, Reader
 from drift_pipeline.replays.charts.timeline import Panel, Timeline, timeline
 from drift_pipeline.replays.figures import Point, Scale
 from drift_pipeline.replays.folder import reigns_of
-from drift_pipeline.replays.page import look_up
+from drift_pipeline.replays.page import look_up, told_length
 from drift_pipeline.replays.report import report_page
 from drift_pipeline.replays.rollouts import both_sides
 from drift_pipeline.rollout.verdict import Observations, judge
@@ -229,7 +229,7 @@ def test_the_chain_is_read_on_and_anew_where_the_store_is_another(tmp_path: Path
 
 def test_an_age_is_told_in_its_two_largest_units() -> None:
     ages = [timedelta(seconds=s) for s in (0.4, 19, 75.4, 3600, 7260, 90000)]
-    assert [told_age(age) for age in ages] == ["0s", "19s", "1m15s", "1h", "2h1m", "1d1h"]
+    assert [told_length(age) for age in ages] == ["0s", "19s", "1m15s", "1h", "2h1m", "1d1h"]
 
 
 def test_drift_report_writes_the_page_and_prints_where(
