@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, Duration, Moment, bar
+from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, Duration, Moment, example
+from drift_pipeline.cli.telling import bar, say
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError
 
 
-@click.command()
+@click.command(epilog=example("drift demo --overwrite"))
 @click.option("--home", type=click.Path(path_type=Path), help="A new or empty folder; else DRIFT_HOME, or drift_home.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace what the last demo left there.")
@@ -37,7 +38,7 @@ def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
     spec = read_spec(PACKAGED_MODELS / "recommendation_v3" / "defs.yaml")
     start = start_of(SystemClock().now())
     with work_folder(home, "--home") as work:
-        summary, acts = run_demo(spec, work, start, seed, lambda line: click.echo(line, err=as_json))
+        summary, acts = run_demo(spec, work, start, seed, lambda line: say(line, err=as_json))
         write_summary(work, summary)
         publish(work, home)
     passed = not any(act.fault for act in acts) and _exit_code(summary) == OK
@@ -65,7 +66,7 @@ def _where(summary: dict[str, Any], home: Path) -> str:
     return "\n".join(lines)
 
 
-@click.command()
+@click.command(epilog=example("drift replay history.csv --spec models/fraud/defs.yaml --out out"))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder for the results.")
@@ -120,7 +121,7 @@ def replay(  # one parameter an option
             progress=progress,
         )
     summary, out = found.summary, found.folder
-    click.echo(json.dumps(summary, indent=2) if as_json else _told(summary, out))
+    say(json.dumps(summary, indent=2) if as_json else _told(summary, out))
     return _exit_code(summary)
 
 
@@ -174,7 +175,7 @@ def _exit_code(summary: dict[str, Any]) -> int:
     return INCONCLUSIVE if summary[measured_by(summary).kpi]["loop"] is None else OK
 
 
-@click.command()
+@click.command(epilog=example("drift sample models/recommendation_v3 --calm"))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--days", type=click.IntRange(min=28), help="Else 270, of --calm 28.")
 @click.option("--rows-per-day", type=click.IntRange(min=20), help="Else 400, of --calm 12000: short windows can judge.")
@@ -225,7 +226,7 @@ def sample(
     return OK
 
 
-@click.command()
+@click.command(epilog=example("drift diff out tighter --html diff.html"))
 @click.argument("folders", nargs=-1, metavar="DIR1 DIR2 ...", type=click.Path(path_type=Path))
 @click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the comparison as one page, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")

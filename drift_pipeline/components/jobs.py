@@ -1,7 +1,7 @@
 """Jobs: the retrain, which sensors launch, and what people do to a rollout from Dagster's launchpad."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import dagster as dg
 from pydantic import Field
@@ -58,7 +58,10 @@ class RetrainRequest(Request):
 def _loop(model: str, context: dg.OpExecutionContext) -> Iterator[Loop]:
     """The model's loop, not resumed: a rollback does not wait for that."""
     with home(context.run) as at:
-        yield at.loop(model_of(Settings(), model))
+        spec = model_of(Settings(), model)
+        yield at.loop(spec)
+        with suppress(DriftError):  # what was done stands; the next tick writes the card, or tells why it cannot
+            at.document(spec)
 
 
 @dg.op

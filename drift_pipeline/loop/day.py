@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.detection.judging.verdict import Report
-from drift_pipeline.detection.report import DriftFiles, run_file, write_drift_report
+from drift_pipeline.detection.report import DRAWN_ROWS, DriftFiles, run_file, write_drift_report
 from drift_pipeline.loop.context import Backends
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline, in_force_before, read_baseline
@@ -71,11 +72,22 @@ def drift_of(
     body = in_force_before(day.end, bodies, spec)
     baseline = read_baseline(body, lake=at.lake, registry=at.registry, spec=spec, step=DAY)
     report = ChampionMonitor(baseline, lake=at.lake, spec=spec, step=DAY).look_back(day.end, versions or {})
-    reference = at.lake.read("predictions", baseline.span, baseline.versions["predictions"])
+    reference = _scored(at.lake.read("predictions", baseline.span, baseline.versions["predictions"]), baseline, spec)
     current = at.lake.read("predictions", day, versions["predictions"] if versions else None)
     html = settings.drift_reports / spec.name / f"{day.start:%Y-%m-%d}.html"
     files = write_drift_report(report, DAY, reference, current, spec, html, settings.evidently)
     return DayOfDrift(report, baseline, files)
+
+
+def _scored(rows: pl.DataFrame, baseline: MonitoringBaseline, spec: ModelSpec) -> pl.DataFrame:
+    """The reference's rows (n,) with the scores that its champion gives to those it has not seen, as many as are
+    drawn: what was served then is another version's."""
+    if baseline.champion.recorded:
+        return rows
+    unseen = np.flatnonzero((rows["_time"] >= baseline.champion.unseen_from).to_numpy())
+    asked, scores = unseen[:: len(unseen) // DRAWN_ROWS + 1], np.full(rows.height, np.nan)
+    scores[asked] = baseline.champion.scores(rows[asked], spec).to_numpy()
+    return rows.with_columns(pl.Series("_score", scores))
 
 
 def pages_of(settings: Settings, store: ControlStore, spec: ModelSpec, times: Sequence[datetime]) -> list[Path]:

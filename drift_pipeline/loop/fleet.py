@@ -84,7 +84,9 @@ class Fleet:
             done.append(self._try(spec, step))
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
-        return done + self._covered()
+        ticked = {one.model for one in done if isinstance(one, Ticked)}
+        behind = [failed for spec in specs if spec.name in ticked and (failed := self._document(spec)) is not None]
+        return done + behind + self._covered()
 
     def _forget_the_future(self) -> None:
         """Where the clock went back, loops hold what they took for past: they are opened anew, from what is stored."""
@@ -106,6 +108,15 @@ class Fleet:
         except Exception as error:  # the edge between models, as for their ticks
             again = isinstance(error, ConflictError | UnavailableError)
             return Failed(spec.name, f"an erasure is not at its end: {error}", again)
+        return None
+
+    def _document(self, spec: ModelSpec) -> Failed | None:
+        """Cards tell what the step came to, and what was approved or done by others since."""
+        try:
+            self._home.document(self._specs.get(spec.name, spec))
+        except Exception as error:  # the edge between models, as for their ticks
+            again = isinstance(error, ConflictError | UnavailableError)
+            return Failed(spec.name, f"its card is older than what it tells: {error}", again)
         return None
 
     def _covered(self) -> list[Ticked | Failed]:

@@ -140,9 +140,7 @@ class ServedLinks(Links):
 def standing_told(standing: Standing, now: datetime, late: timedelta) -> Mapping[str, Any]:
     """A standing in the words of every screen; `stale`: no tick came for longer than `late`."""
     age = standing.age(now)
-    candidate, _, rest = standing.rollout.partition(" ")
-    phase = rest.partition(":")[0]
-    under_way = phase not in ("", "full", "rolled_back")
+    under_way = standing.phase not in ("", "full", "rolled_back")
     verdict = {"verdict": standing.verdict, "judged": standing.judged, "configured": standing.configured}
     return {
         "told": told_verdict(verdict) if standing.verdict else "no tick yet",
@@ -151,8 +149,8 @@ def standing_told(standing: Standing, now: datetime, late: timedelta) -> Mapping
         "age": told_length(age) if age is not None else "",
         "stale": age is not None and age > late,
         "troubles": [f"{event}: {why}" for event, why in standing.concerns.items()],
-        "candidate": candidate if under_way else "",
-        "phase": phase if under_way else "",
+        "candidate": standing.candidate if under_way else "",
+        "phase": standing.phase if under_way else "",
     }
 
 

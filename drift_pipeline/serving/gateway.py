@@ -19,6 +19,7 @@ from drift_pipeline.serving.guard import Guard, SloCounts
 from drift_pipeline.serving.keys import Producer, producers
 from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline.serving.models import Models, is_elsewhere
+from drift_pipeline.serving.recent import Recent
 from drift_pipeline.serving.steady import SteadyClock
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import LINE_BYTES
@@ -56,7 +57,7 @@ class Gateway:
         self.drills = drills
         self.specs, self.clock, self.spool = dict(specs), SteadyClock(clock, spool.last_line), spool
         self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
-        self.callers = Callers(store, every_seconds)
+        self.callers, self.recent = Callers(store, every_seconds), Recent()
         self.trouble = "the routes were not read yet"
         self._given, self._store, self._judge_slo, self._rolled_back = specs, store, judge_slo, rolled_back
         self._every, self._rotate_every = every_seconds, rotate_seconds

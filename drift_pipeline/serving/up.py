@@ -122,7 +122,8 @@ def make_local_key(settings: Settings) -> Path:
             with suppress(OSError):
                 if key_hash(path.read_text(encoding="utf-8").strip()) == known.sha256:
                     return path
-            revoke_producer(store, LOCAL, "drift up")  # its key was lost
+            if not known.revoked:
+                revoke_producer(store, LOCAL, "drift up", "its key was lost")
         _write_secret(path, add_producer(store, LOCAL, [ANY_MODEL], LOCAL_ROWS_PER_SECOND, "drift up"))
     finally:
         store.close()

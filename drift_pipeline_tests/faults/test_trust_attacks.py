@@ -5,8 +5,9 @@ import base64
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -323,3 +324,75 @@ def test_an_own_key_that_is_gone_stops_no_record_but_every_checkpoint_and_says_s
     assert failed.model == "audit"
     assert "no checkpoint" in failed.reason
     assert records(settings.home)[-1].event == "observed"
+
+
+def promoted(at: Home, settings: Settings) -> None:
+    """v2 answers, and v1 did before."""
+    loop = at.resumed(spec_of(settings))
+    status = loop.rollouts.active
+    assert status is not None
+    v1, v2 = loop.monitor.champion, loop.rollouts.candidate
+    assert v2 is not None
+    for phase in (Phase.AWAITING_APPROVAL, Phase.CANARY):
+        loop.rollouts.move(replace(status, phase=phase), (), "loop")
+    champion = {**v2.to_json(), "previous": v1.to_json()}
+    loop.rollouts.move(replace(status, phase=Phase.FULL), (), "loop", champion=champion)
+
+
+def stopped(at: Home, settings: Settings) -> None:
+    operating.roll_back(at.loop(spec_of(settings)), "ada", "stop")
+
+
+TAMPERED = {
+    "another champion": lambda home: change(
+        home, "UPDATE state SET body = replace(body, 'sha256:', 'sha256:0') WHERE kind = 'model'"
+    ),
+    "no champion": lambda home: change(home, "DELETE FROM state WHERE kind = 'model'"),
+    "another generation": lambda home: change(home, "UPDATE state SET generation = 9 WHERE kind = 'model'"),
+    "another rollout": lambda home: change(
+        home, "UPDATE state SET body = replace(body, 'v2', 'v9') WHERE kind = 'rollout'"
+    ),
+    "no rollout": lambda home: change(home, "DELETE FROM state WHERE kind = 'rollout'"),
+    "neither": lambda home: change(home, "DELETE FROM state WHERE kind IN ('model', 'rollout')"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+@pytest.mark.parametrize("before", [None, promoted, stopped], ids=["in shadow", "promoted", "rolled back"])
+def test_a_rollback_puts_back_what_was_changed_beside_the_audit_and_goes_on_from_there(
+    settings: Settings, at: Home, what: str, before: Callable[[Home, Settings], None] | None
+) -> None:
+    if before is not None:
+        before(at, settings)
+    v1 = next(record for record in at.store.records() if record.event == "model.adopted").digests["bundle"]
+    TAMPERED[what](settings.home)
+    with opened(settings, ManualClock(NOW)) as other:
+        moved = operating.roll_back(other.loop(spec_of(settings)), "ada", "who is that?")
+        assert moved.champion == v1
+        route = routes(other.store, [spec_of(settings)])[MODEL]
+        assert (route.champion["version"], route.candidate, route.previous) == ("v1", None, None)
+        assert verify_home(settings).ok
+        told = next(record for record in other.store.records() if record.event == "model.put_back")
+        assert (told.actor, told.details["reason"]) == ("ada", "who is that?")
+        (page,) = [m for m in other.store.pending(topic="alerts") if m.body["what"] == "model.put_back"]
+        assert "changed beside the audit" in page.body["why"]
+        other.resumed(spec_of(settings)).look()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("UPDATE state SET generation = generation + 1 WHERE kind = 'reference'", "no intact record tells of it"),
+        ("UPDATE audit SET hash = 'x' WHERE seq = 3", "the audit does not hold from record"),
+    ],
+)
+def test_where_nothing_intact_tells_who_answers_a_rollback_is_refused_with_advice(
+    settings: Settings, at: Home, more: str, said: str
+) -> None:
+    make_v2_champion(settings)
+    change(settings.home, more)
+    before = len(records(settings.home))
+    with opened(settings, ManualClock(NOW)) as other, pytest.raises(IntegrityError, match=said) as told:
+        operating.roll_back(other.loop(spec_of(settings)), "ada", "who is that?")
+    assert "restore the control store from a copy that verifies" in str(told.value)
+    assert len(records(settings.home)) == before

@@ -235,7 +235,7 @@ def test_a_local_key_of_another_store_is_replaced_and_one_that_was_revoked_stays
     key = make_local_key(settings).read_text()
     assert key != "of another home\n"
     with store_of(settings) as store:
-        revoke_producer(store, "local", "ada")
+        revoke_producer(store, "local", "ada", "it leaked")
     assert make_local_key(settings).read_text() == key
     with store_of(settings) as store:
         assert producers(store)[0].revoked
