@@ -87,5 +87,7 @@ def _sparkline(reader: Reader, store: ControlReader, spec: ModelSpec, now: datet
 
 
 def _badness(row: Mapping[str, Any]) -> tuple[int, str]:
+    """An open incident is as bad as a warning, whatever the last tick could judge."""
     verdict = row["verdict"]
-    return (_ORDER.index(verdict) if verdict in _ORDER else len(_ORDER), row["model"])
+    place = _ORDER.index(verdict) if verdict in _ORDER else len(_ORDER)
+    return min(place, _ORDER.index("WARN")) if row.get("incident") else place, row["model"]

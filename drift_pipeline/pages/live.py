@@ -138,7 +138,8 @@ class ServedLinks(Links):
 
 
 def standing_told(standing: Standing, now: datetime, late: timedelta) -> Mapping[str, Any]:
-    """A standing in the words of every screen; `stale`: no tick came for longer than `late`."""
+    """A standing in the words of every screen; `stale`: no tick came for longer than `late`; `whole`: all
+    KPIs were judged and no incident is open, so that an OK may be green."""
     age = standing.age(now)
     under_way = standing.phase not in ("", "full", "rolled_back")
     verdict = {"verdict": standing.verdict, "judged": standing.judged, "configured": standing.configured}
@@ -148,6 +149,7 @@ def standing_told(standing: Standing, now: datetime, late: timedelta) -> Mapping
         "waiting": told_waiting(standing.not_judged),
         "age": told_length(age) if age is not None else "",
         "stale": age is not None and age > late,
+        "whole": standing.judged == standing.configured and not standing.incident,
         "troubles": [f"{event}: {why}" for event, why in standing.concerns.items()],
         "candidate": standing.candidate if under_way else "",
         "phase": standing.phase if under_way else "",
