@@ -15,18 +15,36 @@ from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError
 
 
-@click.command(epilog=example("drift demo --overwrite"))
+@click.command(epilog=example("drift demo --overwrite", "drift demo --live"))
 @click.option("--home", type=click.Path(path_type=Path), help="A new or empty folder; else DRIFT_HOME, or drift_home.")
+@click.option("--live", is_flag=True, help="With gateway, capture and Dagster, on a clock that is 60 times as fast.")
+@click.option("--end", is_flag=True, help="With --live: end with the last act, and do not wait for Ctrl-C.")
+@click.option("--port", default=8080, show_default=True, help="With --live: of the gateway.")
+@click.option("--dagster-port", default=3000, show_default=True, help="With --live: of Dagster's UI.")
+@click.option("--pages-port", default=8081, show_default=True, help="With --live: of the models' pages.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace what the last demo left there.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the acts and the summary as JSON; the story goes to stderr."
 )
-def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
+def demo(
+    home: Path | None,
+    live: bool,
+    end: bool,
+    port: int,
+    dagster_port: int,
+    pages_port: int,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
     """Play a synthetic history in three acts: healthy traffic, a change that is made good, a canary rolled back.
 
     Ends with 0 only if each act ended as it should. It leaves a home to look at, to verify and to open in Dagster.
+    With --live the real processes do it in about five minutes, to be watched on their page.
     """
+    if live:
+        return _live(home, (port, dagster_port, pages_port), overwrite, stay=not end)
     from drift_pipeline.evidence.approve import PACKAGED_MODELS
     from drift_pipeline.replays.demo import run_demo, start_of
     from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
@@ -48,6 +66,20 @@ def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
     else:
         click.echo(_where(summary, home))
     return OK if passed else _exit_code(summary) or NEGATIVE
+
+
+def _live(home: Path | None, ports: tuple[int, int, int], overwrite: bool, *, stay: bool) -> int:
+    import shutil
+
+    from drift_pipeline.serving.demo import MODEL, LiveDemo
+    from drift_pipeline.settings import Settings
+
+    home = (home or Settings().home).absolute()
+    if home.is_dir() and any(home.iterdir()):
+        if not overwrite or not (home / "models" / MODEL / "defs.yaml").is_file():
+            raise InputError(f"--home {home}: is not empty; name a new folder, or with --overwrite that of a live demo")
+        shutil.rmtree(home)
+    return LiveDemo(home, ports, click.echo, stay=stay).run()
 
 
 def _where(summary: dict[str, Any], home: Path) -> str:

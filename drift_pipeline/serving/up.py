@@ -94,8 +94,7 @@ def up(
     Raises:
         InputError: a port is in use; nothing was started.
     """
-    local = {"--dagster-port": ("127.0.0.1", dagster_port), "--pages-port": ("127.0.0.1", pages_port)}
-    _refuse_taken({"--port": (host, port), **local})
+    refuse_taken(host, port, dagster_port, pages_port)
     settings = settings.model_copy(update={"home": settings.home.absolute()})
     for folder in ("logs", "dagster"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
@@ -148,15 +147,18 @@ def _keep_instance_config(dagster_home: Path) -> None:
         config.write_text(packaged.replace("limit: 7 ", f"limit: {min(7, os.cpu_count() or 1)} "), encoding="utf-8")
 
 
-def _refuse_taken(addresses: Mapping[str, tuple[str, int]]) -> None:
-    """All are taken at once, so that two options cannot name one address."""
+def refuse_taken(host: str, port: int, dagster_port: int, pages_port: int) -> None:
+    """Raises InputError for a port that is in use; all are taken at once, so that two options cannot name one."""
+    local = {"--dagster-port": ("127.0.0.1", dagster_port), "--pages-port": ("127.0.0.1", pages_port)}
+    addresses = {"--port": (host, port), **local}
     with ExitStack() as stack:
-        for option, (host, port) in addresses.items():
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        for option, address in addresses.items():
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
             try:
-                stack.enter_context(socket.create_server((host, port), family=family))
+                stack.enter_context(socket.create_server(address, family=family))
             except OSError as error:
-                raise InputError(f"{host}:{port}: cannot listen here: {error}; give another {option}") from error
+                told = f"{address[0]}:{address[1]}: cannot listen here: {error}; give another {option}"
+                raise InputError(told) from error
 
 
 @contextmanager

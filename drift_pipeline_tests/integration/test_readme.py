@@ -120,5 +120,8 @@ def test_the_live_section_does_what_it_says(terminal: Terminal) -> None:
         ended = terminal.type(exports, line)
         said = NOTHING_TO.get(verb)
         assert (ended.returncode, said is None or said in ended.stderr) == (4 if said else 0, True), (line, ended)
+    for line in commands("audit"):
+        ended = terminal.type(line)
+        assert (ended.returncode, ended.stdout != "") == (0, True), (line, ended)
     found = json.loads(terminal.type(exports, "drift status --json").stdout)
     assert [one["model"] for one in found] == ["recommendation_v3"]
