@@ -42,7 +42,7 @@ EPILOG = "Begin with: drift demo. Of one command: drift COMMAND --help. Completi
 PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
     "Your data": ("init", "compare", "calibrate", "replay", "diff"),
-    "Run": ("adopt", "up", "serve", "capture", "tick", "producer"),
+    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
     "Evidence": ("card", "key", "approve", "audit"),

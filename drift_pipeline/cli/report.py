@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from drift_pipeline.cli.options import OK, Duration, home_option, settings_of
+from drift_pipeline.cli.options import OK, Duration, example, home_option, model_argument, settings_of
 from drift_pipeline.clock import system_clock
 
 
-@click.command()
-@click.argument("model")
+@click.command(epilog=example("drift report fraud --since 7d --html fraud.html"))
+@model_argument()
 @click.option("--since", type=Duration(), default="30d", show_default=True, help="How far back it looks.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Where to; else MODEL.html here.")
 @home_option
@@ -25,7 +25,7 @@ def report(model: str, since: timedelta, html: Path | None, home: Path | None) -
     return OK
 
 
-@click.command()
+@click.command(epilog=example("drift pages --port 8081"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Another asks for a key: DRIFT_PAGES_KEY.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: any free one.")
 @click.option("--dagster", default="", help="The address of Dagster's UI, for links.")

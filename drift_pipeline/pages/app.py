@@ -10,6 +10,7 @@ from urllib.parse import quote
 import polars as pl
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -17,7 +18,7 @@ from starlette.routing import Route
 from drift_pipeline.clock import DAY, HOUR, Clock
 from drift_pipeline.errors import DriftError
 from drift_pipeline.pages.door import HEALTH, Door
-from drift_pipeline.pages.index import index_page
+from drift_pipeline.pages.index import Index
 from drift_pipeline.pages.kept import Kept
 from drift_pipeline.pages.live import CARD, Reader, ServedLinks
 from drift_pipeline.pages.models import Models
@@ -29,6 +30,7 @@ from drift_pipeline.spec import ModelSpec
 log = logging.getLogger(__name__)
 SPANS = {"1h": HOUR, "6h": 6 * HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY, "1y": 365 * DAY}
 DEFAULT = "30d"
+SECONDS = 3.0  # for so long a page is given as it was drawn
 _NAME, _VERSION = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _ALONE = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -64,6 +66,7 @@ def make_app(settings: Settings, clock: Clock, key: str = "", dagster: str = "")
     routes = [Route(HEALTH, _healthy, methods=["GET"])]
     routes += [Route(path, _answering(answer), methods=["GET"]) for path, answer in asked.items()]
     app = Starlette(routes=routes)
+    app.add_middleware(GZipMiddleware, compresslevel=5)
     app.add_middleware(Door, key=key)
     return app
 
@@ -107,11 +110,12 @@ class Pages:
     """What is shown under each address. Every method raises DriftError, OSError or `Refused`."""
 
     def __init__(self, settings: Settings, clock: Clock, dagster: str) -> None:
-        self._settings, self._models, self._kept = settings, Models(settings), Kept()
+        self._settings, self._models, self._kept = settings, Models(settings), Kept[bytes](SECONDS)
         self._reader = Reader(settings, clock, dagster)
+        self._index = Index(self._reader)
 
     def index(self, _: Request) -> Response:
-        made = self._kept.get("", lambda: index_page(self._reader, self._models.look()).encode())
+        made = self._kept.get("", lambda: self._index.page(self._models.look()).encode())
         return _html(made, PAGE_POLICY)
 
     def model(self, request: Request) -> Response:
@@ -128,7 +132,7 @@ class Pages:
     def csv(self, request: Request) -> Response:
         """Every tick of the span, a row a KPI."""
         spec, (since, length) = self._spec(request), _since(request)
-        made = self._kept.get((spec.name, since, "csv"), lambda: csv_of(self._reader.ticks(spec, length)[0]))
+        made = self._kept.get((spec.name, since, "csv"), lambda: csv_of(self._reader.ticks(spec, length)))
         name = f'attachment; filename="{spec.name}-kpis-{since}.csv"'
         headers = {"content-disposition": name, "x-content-type-options": "nosniff", "cache-control": "no-store"}
         return Response(made, headers=headers, media_type="text/csv; charset=utf-8")

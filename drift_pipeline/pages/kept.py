@@ -1,34 +1,42 @@
-"""Pages that were just drawn: who asks within some seconds gets the same one, and it is drawn once for all who wait."""
+"""What was just made for a page: who asks within some seconds gets the same, and it is made once for all who wait."""
 
 import time
 from collections.abc import Callable
 from threading import Lock
+from typing import Generic, TypeVar
 
-SECONDS, MOST = 3.0, 256
+MOST = 256
+T = TypeVar("T")
 
 
-class Kept:
-    """By what they show; at most `MOST`, the oldest goes."""
+class Kept(Generic[T]):
+    """By what is shown, for `seconds`; at most `MOST`, the oldest goes."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._pages: dict[object, tuple[float, bytes]] = {}
+    def __init__(self, seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._monotonic = seconds, monotonic
+        self._made: dict[object, tuple[float, T]] = {}
         self._locks: dict[object, Lock] = {}
         self._lock = Lock()
 
-    def get(self, key: object, make: Callable[[], bytes]) -> bytes:
+    def __len__(self) -> int:
+        return max(len(self._made), len(self._locks))
+
+    def get(self, key: object, make: Callable[[], T]) -> T:
         """What was made of late, or what `make` makes; its errors are not kept."""
         with self._lock:
             mine = self._locks.setdefault(key, Lock())
         with mine:
-            found = self._pages.get(key)
-            if found is None or self._monotonic() - found[0] > SECONDS:
-                made = make()
-                found = self._monotonic(), made
-                with self._lock:
-                    self._pages.pop(key, None)
-                    self._pages[key] = found
-                    for old in list(self._pages)[: max(len(self._pages) - MOST, 0)]:
-                        del self._pages[old]
-                        self._locks.pop(old, None)
+            found = self._made.get(key)
+            if found is None or self._monotonic() - found[0] > self._seconds:
+                found = self._keep(key, make())
         return found[1]
+
+    def _keep(self, key: object, made: T) -> tuple[float, T]:
+        found = self._monotonic(), made
+        with self._lock:
+            self._made.pop(key, None)
+            self._made[key] = found
+            for old in list(self._made)[: max(len(self._made) - MOST, 0)]:
+                del self._made[old]
+                self._locks.pop(old, None)
+        return found

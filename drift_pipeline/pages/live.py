@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from drift_pipeline.clock import DAY, HOUR, MINUTE, Clock, format_duration, speed_of
+from drift_pipeline.clock import Clock, speed_of
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
@@ -21,6 +21,7 @@ from drift_pipeline.pages.chain import Chain
 from drift_pipeline.pages.kpis import ticks_of
 from drift_pipeline.replays.folder import at as at_of
 from drift_pipeline.replays.folder import bodies, reigns_of
+from drift_pipeline.replays.page import told_length
 from drift_pipeline.replays.report import report_page
 from drift_pipeline.replays.told import Told
 from drift_pipeline.settings import Settings
@@ -81,18 +82,11 @@ class Reader:
         """How long no tick may come before a page says so."""
         return LATE_TICKS * timedelta(seconds=self.settings.tick_seconds) * speed_of(self.clock)
 
-    def standing(self, spec: ModelSpec) -> tuple[Standing, datetime]:
-        """How a model stands, from the control store alone."""
-        now = self.clock.now()
-        with reading(self.settings) as store:
-            (found,) = standings(store, [spec], now)
-            return found, now
-
-    def ticks(self, spec: ModelSpec, since: timedelta) -> "tuple[pl.DataFrame, datetime, datetime]":
-        """The rows of `pages.kpis.ticks_of` in the last `since`, and their span."""
+    def ticks(self, spec: ModelSpec, since: timedelta) -> "pl.DataFrame":
+        """The rows of `pages.kpis.ticks_of` in the last `since`."""
         end = self.clock.now()
         with reading(self.settings) as store:
-            return ticks_of(self.settings, store, spec.name, end - since, end), end - since, end
+            return ticks_of(self.settings, store, spec.name, end - since, end)
 
     def _cards(self, model: str, links: "Links") -> dict[str, str]:
         found = sorted((self.settings.evidence / model).glob(f"*/{CARD}"))
@@ -144,33 +138,22 @@ class ServedLinks(Links):
 
 
 def standing_told(standing: Standing, now: datetime, late: timedelta) -> Mapping[str, Any]:
-    """A standing in the words of every screen; `stale`: no tick came for longer than `late`."""
+    """A standing in the words of every screen; `stale`: no tick came for longer than `late`; `whole`: all
+    KPIs were judged and no incident is open, so that an OK may be green."""
     age = standing.age(now)
-    candidate, _, rest = standing.rollout.partition(" ")
-    phase = rest.partition(":")[0]
-    under_way = phase not in ("", "full", "rolled_back")
+    under_way = standing.phase not in ("", "full", "rolled_back")
     verdict = {"verdict": standing.verdict, "judged": standing.judged, "configured": standing.configured}
     return {
         "told": told_verdict(verdict) if standing.verdict else "no tick yet",
         "verdict": standing.verdict or "no tick yet",
         "waiting": told_waiting(standing.not_judged),
-        "age": told_age(age) if age is not None else "",
+        "age": told_length(age) if age is not None else "",
         "stale": age is not None and age > late,
+        "whole": standing.judged == standing.configured and not standing.incident,
         "troubles": [f"{event}: {why}" for event, why in standing.concerns.items()],
-        "candidate": candidate if under_way else "",
-        "phase": phase if under_way else "",
+        "candidate": standing.candidate if under_way else "",
+        "phase": standing.phase if under_way else "",
     }
-
-
-def told_age(age: timedelta) -> str:
-    """In its two largest units.
-
-    >>> told_age(timedelta(days=6, hours=9, minutes=16)), told_age(timedelta(seconds=75.4))
-    ('6d9h', '1m15s')
-    """
-    unit = next((unit for unit in (DAY, HOUR, MINUTE) if age >= unit), timedelta(seconds=1))
-    finer = {DAY: HOUR, HOUR: MINUTE}.get(unit, timedelta(seconds=1))
-    return format_duration(age // finer * finer)
 
 
 def _adopted(records: Iterable[AuditRecord]) -> datetime | None:

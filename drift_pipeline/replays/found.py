@@ -7,6 +7,7 @@ from drift_pipeline.clock import DAY
 from drift_pipeline.evidence.timeline import plain
 from drift_pipeline.replays import charts
 from drift_pipeline.replays.folder import IncidentSpan
+from drift_pipeline.replays.page import told_length
 from drift_pipeline.replays.told import Told
 
 
@@ -19,6 +20,7 @@ def incident_facts(span: IncidentSpan, told: Told, rows: Sequence[Mapping[str, A
         "opened": span.opened.isoformat(),
         "ended": span.ended.isoformat() if span.ended else None,
         "ending": plain(span.ending) or ("still open when the replay ended" if told.summary else "open"),
+        "lasted": told_length((span.ended or told.end) - span.opened),
         "days": round(((span.ended or told.end) - span.opened) / DAY, 2),
         "found_at": finding["at"],
         "kpis": list(finding["kpis"].values()),

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from drift_pipeline.clock import DAY, HOUR, MINUTE, format_duration
 from drift_pipeline.detection.judging.performance import PERFORMANCE
 
 
@@ -106,3 +107,14 @@ def moment(value: str | datetime) -> str:
     """
     read = datetime.fromisoformat(value) if isinstance(value, str) else value
     return f"{read:%Y-%m-%d}" if (read.hour, read.minute) == (0, 0) else f"{read:%Y-%m-%d %H:%M}"
+
+
+def told_length(length: timedelta) -> str:
+    """In its two largest units.
+
+    >>> told_length(timedelta(days=6, hours=9, minutes=16)), told_length(timedelta(seconds=75.4))
+    ('6d9h', '1m15s')
+    """
+    unit = next((unit for unit in (DAY, HOUR, MINUTE) if length >= unit), timedelta(seconds=1))
+    finer = {DAY: HOUR, HOUR: MINUTE}.get(unit, timedelta(seconds=1))
+    return format_duration(length // finer * finer)

@@ -44,8 +44,10 @@ def _row(told: Told, proof: AuditRecord, decision: AuditRecord | None) -> dict[s
         "action": action,
         "reasons": [plain(reason) for reason in asked.get("reasons", ())],
         "incident": asked.get("incident") or None,
-        "proven_on": proof.details["proven_on"]["rows"],
-        "failed": [{"name": g["name"], "reason": plain(g["reason"])} for g in failed_gates(proof.details["results"])],
+        "proven_on": (proof.details.get("proven_on") or {}).get("rows"),
+        "failed": [
+            {"name": g["name"], "reason": plain(g["reason"])} for g in failed_gates(proof.details.get("results", ()))
+        ],
     }
     return row | {"not_made_good": _not_made_good(told, row)} | _realised(told, row)
 

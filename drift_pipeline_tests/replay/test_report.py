@@ -249,6 +249,52 @@ def test_a_replay_in_which_nothing_happened_has_a_page(tmp_path: Path) -> None:
     assert by_path(page)["summary.auroc.loop"].text == "unknown"
 
 
+def test_a_retrain_that_lost_is_red_and_says_why_it_was_shipped(tmp_path: Path) -> None:
+    """Against the first model on the rows it answered; and which incident opened meanwhile."""
+    folder = copied(tmp_path)
+    summary = json.loads((folder / "summary.json").read_text())
+    version = next(row["version"] for row in the_page().facts["retrains"] if row["reign"])
+    reigns = [
+        {**reign, "frozen": 0.8, "loop": 0.7} if reign["version"] == version else reign for reign in summary["reigns"]
+    ]
+    changed(folder, reigns=reigns)
+    html = write_report(folder).read_text(encoding="utf-8")
+    row = next(row for row in read_page(html).facts["retrains"] if row["version"] == version)
+    assert row["realised"] == pytest.approx(-0.1)
+    assert f"on {row['proven_on']:,} rows that neither had seen it was {row['gain']:+.3f} AUROC" in row["lost"]
+    assert f'<p data-lost="{version}"><b class="bad">{version} lost</b>' in html
+    assert re.search(r'<small class="bad">lost <data data-fact="retrains\.\d\.realised"', html)
+    assert "data-lost" not in (replayed()[1] / PAGE).read_text(encoding="utf-8")
+
+
+def test_a_replay_in_which_nothing_was_promoted_does_not_boast(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    auroc = json.loads((folder / "summary.json").read_text())["auroc"]
+    changed(folder, promotions=0, auroc={**auroc, "loop": auroc["frozen"]})
+    html = write_report(folder).read_text(encoding="utf-8")
+    verdict = html.partition('<p class="verdict">')[2].partition("</p>")[0]
+    assert "Nothing was promoted" in verdict
+    assert "good" not in verdict
+    assert 'data-fact="gain"' not in verdict
+
+
+def test_a_fall_that_an_earlier_incident_left_is_told_where_no_kpi_shows_it(tmp_path: Path) -> None:
+    """A decision that names an incident which is over compares with what was held out before it."""
+    folder = copied(tmp_path)
+    row = next(row for row in the_page().facts["retrains"] if row["incident"])
+    store = ControlStore(f"sqlite:///{folder / 'control.db'}", ManualClock(AT + timedelta(days=200)))
+    decision = next(r for r in store.records() if r.details.get("decision") == row["decision"])
+    late = {**decision.details, "decision": f"{MODEL}-99"}
+    store.commit(Entry("policy", "decision.made", MODEL, {}, late))
+    proof = next(r for r in store.records() if r.event == "candidate.proven")
+    again = {**proof.details, "decision": f"{MODEL}-99", "version": "v99"}
+    store.commit(Entry("loop", "candidate.proven", MODEL, dict(proof.digests), again))
+    store.close()
+    found = {one["version"]: one["not_made_good"] for one in written(folder).facts["retrains"]}
+    assert "counted from before incident 1, which v2 ended without making it good" in found["v99"]
+    assert found["v2"] == ""
+
+
 def test_a_rollback_and_a_training_that_was_refused_are_told(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     version = replayed()[0].summary["retrains"][-1]["version"]

@@ -164,10 +164,6 @@ def _panel(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
     for tick in y.ticks(3) if values else ():
         svg.add("line", x1=left, x2=right, y1=y.y(tick), y2=y.y(tick), class_="grid")
         svg.text(left - 8, y.y(tick) + 4, f"{tick:g}", "label", "end")
-    if not values:
-        said = panel.points[-1].reason if panel.points else "no tick was evaluated"
-        words = shortened(f"no value: {said}", 44 if narrow else 120)
-        svg.text((left + right) / 2, (top + bottom) / 2 + 4, words, "label", "middle", said)
     _series(svg, scale, y, panel, told.silence(panel.points))
     if panel.threshold is not None:
         at = y.y(panel.threshold)
@@ -176,6 +172,10 @@ def _panel(svg: Svg, told: Timeline, panel: Panel, top: float) -> None:
             svg.text(right, top - 8, f"limit {panel.threshold:g}", "label threshold-label", "end")
         else:
             svg.text(right + 6, at + 4, f"limit {panel.threshold:g}", "label threshold-label")
+    if not values:
+        said = panel.points[-1].reason if panel.points else "no tick was evaluated"
+        words = shortened(f"no value: {said}", 44 if narrow else 120)
+        svg.text((left + right) / 2, (top + bottom) / 2 + 4, words, "label", "middle", said)
     _strip(svg, told, panel.points, panel.name, bottom + 2)
 
 
