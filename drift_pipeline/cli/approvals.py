@@ -273,7 +273,10 @@ def approve(
         found = give(settings, Signer.load(key_file), model, version, reason, expires, system_clock())
     if isinstance(found, Refusal):
         told = f"{model} {version}: NOT APPROVED for {settings.environment}: {found.reason}"
-        say(json.dumps({"approved": False, "reason": found.reason}, indent=2) if as_json else told)
+        if as_json:
+            click.echo(json.dumps({"approved": False, "reason": found.reason}, indent=2))
+        else:
+            say(told)
         return NEGATIVE
     _write_cards(settings, model)
     card = settings.evidence / model / found.version / "card.html"

@@ -153,7 +153,10 @@ def replay(  # one parameter an option
             progress=progress,
         )
     summary, out = found.summary, found.folder
-    say(json.dumps(summary, indent=2) if as_json else _told(summary, out))
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        say(_told(summary, out))
     return _exit_code(summary)
 
 

@@ -53,7 +53,10 @@ def _loop(model: str, home: Path | None, actor: str | None) -> Iterator[tuple[An
 
 
 def _say(model: str, words: str, as_json: bool, **told: Any) -> int:
-    say(json.dumps({"model": model, **told}, indent=2) if as_json else f"{model}: {words}")
+    if as_json:
+        click.echo(json.dumps({"model": model, **told}, indent=2))
+    else:
+        say(f"{model}: {words}")
     return OK
 
 

@@ -11,7 +11,7 @@ import click
 
 from drift_pipeline.cli.options import OK, Since, example, home_option, json_option, model_argument, settings_of
 from drift_pipeline.cli.telling import minute, rough, say, table, told_below, wrapped
-from drift_pipeline.clock import system_clock
+from drift_pipeline.clock import MINUTE, system_clock
 from drift_pipeline.errors import InputError, NothingToDoError, UnavailableError
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def _verdict(one: "Standing") -> str:
 
 def _ticked(one: "Standing", now: datetime) -> str:
     age = one.age(now)
-    return f"{rough(age)} ago" if age is not None and one.verdict else ""
+    if age is None or not one.verdict:
+        return ""
+    return f"{rough(age)} ago" if age > -MINUTE else f"{rough(-age)} ahead of this clock (a drill's? set DRIFT_DRILL)"
 
 
 def _told(one: "Standing") -> Iterator[tuple[str, str]]:
