@@ -108,7 +108,7 @@ def test_without_a_spec_it_says_how_each_column_is_read(tmp_path: Path) -> None:
 def test_json_is_one_document_on_stdout(tmp_path: Path) -> None:
     ended = compare(tmp_path, BEFORE, MOVED, "--json")
     found = ended.summary
-    assert ended.err == ""
+    assert ended.complaints == []
     assert (found["verdict"], found["rows"]) == ("WARN", {"reference": 3000, "current": 3000})
     assert next(iter(found["features"])) == "x"
     assert set(found["features"]["x"]) >= {"type", "psi", "hellinger", "ks", "range_z", "missing", "verdict", "reason"}
@@ -123,7 +123,7 @@ def test_a_spec_names_the_kpis(tmp_path: Path) -> None:
     ended = compare(tmp_path, synthetic_history(20, 500, 0), drifted, "--spec", tmp_path / "spec.yaml")
     assert ended.code == 1
     assert "BREACH       latency_p95_ms" in ended.out
-    assert ended.err == ""
+    assert ended.complaints == []
 
 
 def read(page: Path) -> Any:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from drift_pipeline.cli.options import OK, Since, example, home_option, json_option, model_argument, settings_of
+from drift_pipeline.cli.options import (
+    NEGATIVE,
+    OK,
+    Since,
+    example,
+    home_option,
+    json_option,
+    model_argument,
+    settings_of,
+)
 from drift_pipeline.cli.telling import minute, rough, say, table, told_below, wrapped
 from drift_pipeline.clock import MINUTE, system_clock
 from drift_pipeline.errors import InputError, NothingToDoError, UnavailableError
@@ -215,8 +224,9 @@ def card(model: str, version: str, browse: bool, md: bool, home: Path | None, as
             raise InputError(f"{file}: cannot be read: {error}") from error
         return OK
     click.echo(path)
-    if browse:
-        click.launch(path.absolute().as_uri())
+    if browse and click.launch(path.absolute().as_uri()):
+        say("no browser could be opened here", err=True)
+        return NEGATIVE
     return OK
 
 

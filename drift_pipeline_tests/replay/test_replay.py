@@ -99,7 +99,7 @@ def test_the_drift_is_noticed_and_a_candidate_trained_for_it_is_accepted() -> No
     ended, _ = replayed()
     summary = ended.summary
     assert ended.code == 0
-    assert ended.err == ""
+    assert ended.complaints == []
     by_drift = [r for r in summary["retrains"] if r["cause"] in ("drift", "hotfix") and r["accepted"]]
     assert by_drift
     assert datetime.fromisoformat(by_drift[0]["at"]) >= TURNED
