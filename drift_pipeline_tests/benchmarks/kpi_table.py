@@ -42,7 +42,7 @@ def run(models: int, hours: float) -> None:
                 for name in specs:
                     _land(Lake(world.settings.lake / name, source="benchmark"), rows, minute, clock)
                 kept = minute % 2 == 0
-                observing.told = told if kept else _nothing  # type: ignore[attr-defined]
+                observing.told = told if kept else _nothing  # type: ignore[attr-defined,assignment]
                 KpiHistory.settle = settle if kept else _nothing  # type: ignore[assignment,method-assign]
                 began = time.process_time()
                 fleet.tick(inline=False)
