@@ -98,6 +98,12 @@ class ControlReader:
             rows = connection.execute(query).all()
         return sorted(map(record_of, rows), key=lambda record: record.key)
 
+    def keys(self, kind: str) -> list[str]:
+        """Of all of a kind, whatever their bodies hold."""
+        query = sa.select(state.c.key).where(state.c.kind == kind)
+        with self._transaction() as connection:
+            return sorted(connection.execute(query).scalars())
+
     def pending(self, limit: int = 100, topic: str | None = None) -> list[Message]:
         """Undelivered messages, oldest first. Ask by topic, or a backend that is down fills the limit for all."""
         query = sa.select(outbox).where(outbox.c.delivered_at.is_(None)).order_by(outbox.c.position).limit(limit)

@@ -107,7 +107,7 @@ def reading(settings: Settings) -> Iterator[ControlReader]:
 
 def none_adopted(store: ControlReader, settings: Settings, specs: Iterable[str]) -> str:
     """What people are told where none of the models is adopted in this home; "" where one is."""
-    adopted = [record.key for record in store.find("model")]
+    adopted = store.keys("model")
     if set(adopted).intersection(specs):
         return ""
     told = f"{settings.home.absolute()}: no model is adopted here: run drift adopt MODEL --data HISTORY"

@@ -63,6 +63,7 @@ class MachineFaults:
         fuses.set.clear()
         fuses.only.clear()
         retain(site.home, spec, "ada")
+        site.sent.late.clear()  # which are all older than that
         return Happened("retention killed", f"{side} {name}")
 
     def _clock(self, name: str, ahead: timedelta, *, of_capture: bool = False) -> Callable[[], Happened]:

@@ -25,7 +25,7 @@ from drift_pipeline.loop import operating
 from drift_pipeline.loop.declared import LiveSpecs
 from drift_pipeline.loop.fleet import Failed, Fleet
 from drift_pipeline.loop.forms import FrozenSpecs
-from drift_pipeline.loop.home import Home, models_of, opened
+from drift_pipeline.loop.home import Home, models_of, opened, refuse_unadopted
 from drift_pipeline.loop.releasing.approvals import filed
 from drift_pipeline.loop.routes import routes
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -197,6 +197,7 @@ def test_a_model_whose_rows_are_spoiled_stops_no_other(
     assert isinstance(ticked[another], Failed)
     assert not isinstance(ticked[MODEL], Failed), ticked[MODEL]
     assert MODEL in {one.model for one in fleet.advance() if not isinstance(one, Failed)}
+    refuse_unadopted(settings, models_of(settings))
     there = gateway(settings, at.store, clock)
     assert run(there) == ""
     assert there.trouble == ""

@@ -209,7 +209,7 @@ class Site:
         self._writers: dict[str, SpoolWriter] = {}
         self._scored: dict[str, pl.Series] = {}
         self._served_to = self.began
-        self.newest = self.began
+        self.newest = self.filed_at = self.began
         self._waiting: list[tuple[datetime, str, int]] = []
         self.capture_fuses, self.capture_clock = Fuses(), OwnClock(self.clock)
         self.silent = self.swapped = False
@@ -356,6 +356,7 @@ class Site:
             at=self.clock.now(),
             expires=self.clock.now() + 60 * DAY,
         )
+        self.filed_at = self.clock.now()
         return write_approval(self.settings.gitops, envelope).read_bytes()
 
     # processes

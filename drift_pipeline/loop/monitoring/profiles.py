@@ -49,7 +49,7 @@ class StoredProfiles:
     """Of one champion and reference. Two processes that store the same hour: the second is refused."""
 
     def __init__(self, baseline: MonitoringBaseline, lake: Lake, model: str) -> None:
-        self._since, self._champion = baseline.since, baseline.champion.name
+        self._since, self._began, self._champion = baseline.since, baseline.landed, baseline.champion.name
         self._binning, self._zone = baseline.reference.binning, baseline.reference.zone
         self._lake, self._model = lake, model
         self._last_batch = -1
@@ -78,7 +78,8 @@ class StoredProfiles:
         if stored.is_empty():
             return None
         ours = (pl.col("_version") == self._champion) & (pl.col("binning") == self._binning.digest)
-        stored = stored.filter(ours & (pl.col("cursor") > self._since))
+        later = _beyond("predictions", self._began) | _beyond("outcomes", self._began)  # whatever a clock said
+        stored = stored.filter(ours & (pl.col("cursor") > self._since) & later)
         if stored.is_empty():
             return None
         times = stored.unique("cursor").sort("cursor").tail(2).to_dicts()
@@ -103,6 +104,13 @@ class StoredProfiles:
 
     def _part(self, row: Mapping[str, Any]) -> Part:
         return Part(row["_time"], row["hours"] * HOUR, decode(self._binning, row["profile"]), tuple(row["labelled"]))
+
+
+def _beyond(table: str, cursors: Mapping[str, Cursor]) -> pl.Expr:
+    """Whether something of the table was counted that landed after the cursor."""
+    version, batch = (pl.col(table).struct.field(name) for name in ("version", "batch"))
+    began = cursors[table]
+    return (version > began.version) | ((version == began.version) & (batch > began.batch))
 
 
 def _without_replaced(stored: pl.DataFrame, zone: Zone) -> list[dict[str, Any]]:
