@@ -199,6 +199,16 @@ def test_a_csv_without_a_header_is_warned_of(first: str, rows: list[str], warned
     assert said == warned
 
 
+def test_two_csvs_without_headers_that_have_no_name_in_common_are_told_so(tmp_path: Path) -> None:
+    for name, first in (("before.csv", "0.53,17.2,a\n"), ("after.csv", "0.61,18.4,b\n")):
+        (tmp_path / name).write_text(first * 3)
+    ended = drift("compare", tmp_path / "before.csv", tmp_path / "after.csv")
+    assert (ended.code, "the first row of a CSV is its header: is it missing?" in ended.err) == (2, True)
+    BEFORE.select("x").write_csv(tmp_path / "before.csv")
+    SAME.select(y="x").write_csv(tmp_path / "after.csv")
+    assert "is it missing" not in drift("compare", tmp_path / "before.csv", tmp_path / "after.csv").err
+
+
 def test_a_page_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = compare(tmp_path, BEFORE, SAME, "--html", tmp_path / "file" / "page.html")

@@ -9,7 +9,7 @@ import pytest
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.loop import Loop, Ticked
-from drift_pipeline.loop.fleet import Fleet
+from drift_pipeline.loop.fleet import Failed, Fleet
 from drift_pipeline.loop.home import Home, opened
 from drift_pipeline.rollout.advance import start
 from drift_pipeline.settings import Settings
@@ -66,3 +66,38 @@ def test_who_finds_no_time_comes_first_the_next_time(home: Home, monkeypatch: py
 def test_without_a_limit_every_model_ticks(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow(monkeypatch, takes=1e6)
     assert len(Fleet(home, SPECS, monotonic=lambda: slow.now).tick(inline=True)) == len(MODELS)
+
+
+def test_a_step_looks_at_the_cards_of_models_that_were_named_since_and_of_all_at_first(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, asked = Slow(monkeypatch, takes=1.0), list[str]()
+    monkeypatch.setattr(Home, "document", lambda _, spec: asked.append(spec.name))
+    fleet = Fleet(home, SPECS, monotonic=lambda: slow.now)
+
+    def looked(seconds: float = 1e9) -> list[str]:
+        asked.clear()
+        fleet.tick(inline=False, seconds=seconds)
+        return sorted(asked)
+
+    assert looked() == MODELS
+    assert looked() == []
+    for name in ("b", "d"):
+        home.store.commit(Entry("ada", "approval.given", name))
+    assert looked(seconds=3.0) == ["b"]  # the others had no time; what was named is not forgotten
+    assert looked() == ["d"]
+    assert looked() == []
+
+
+def test_a_card_that_cannot_be_written_stops_no_tick_and_is_tried_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(monkeypatch, takes=1.0)
+    record = Put("candidate", f"a/sha256:{'a' * 64}", {"passed": True, "version": "v2"})
+    home.store.commit(Entry("test", "test", "a"), [record])  # and the registry holds no such bundle
+    fleet = Fleet(home, SPECS, monotonic=lambda: slow.now)
+    for _ in range(2):
+        done = fleet.tick(inline=False)
+        assert [one.model for one in done if isinstance(one, Ticked)] == MODELS
+        (failed,) = [one for one in done if isinstance(one, Failed)]
+        assert failed.reason.startswith("its card is older than what it tells: ")

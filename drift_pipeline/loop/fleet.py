@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -48,11 +48,13 @@ class Fleet:
         self._loops: dict[str, Loop] = {}
         self._begun: dict[tuple[str, str], float] = {}
         self._latest = home.clock.now()
+        self._undocumented, self._seen = set[str](), 0  # whose cards may be old, by the records up to this one
 
     def take_up(self, specs: Mapping[str, ModelSpec]) -> None:
         """Go on by these specs; the loop of a model whose spec is another one is opened anew."""
         for name in [name for name in self._loops if specs.get(name) != self._specs.get(name)]:
             del self._loops[name]
+        self._undocumented |= specs.keys() - self._specs.keys()
         self._specs = specs
 
     def tick(self, *, inline: bool, seconds: float = math.inf) -> list[Ticked | Failed]:
@@ -92,9 +94,7 @@ class Fleet:
             done.append(self._try(spec, step))
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
-        ticked = {one.model for one in done if isinstance(one, Ticked)}
-        behind = [failed for spec in specs if spec.name in ticked and (failed := self._document(spec)) is not None]
-        return done + behind + self._covered()
+        return done + self._documented(specs, {one.model for one in done if isinstance(one, Ticked)}) + self._covered()
 
     def _forget_the_future(self) -> None:
         """Where the clock went back, loops hold what they took for past: they are opened anew, from what is stored."""
@@ -118,10 +118,24 @@ class Fleet:
             return Failed(spec.name, f"an erasure is not at its end: {error}", again)
         return None
 
+    def _documented(self, specs: Sequence[ModelSpec], ticked: Collection[str]) -> list[Failed]:
+        """Cards tell what the step came to, and what was approved or done by others since. Only models that a record
+        names since they were last looked at are looked at."""
+        try:
+            for record in self._home.store.records(after=self._seen) if self._seen else ():
+                self._undocumented.add(record.subject)
+                self._seen = record.seq
+            if not self._seen and (head := self._home.store.head()) is not None:
+                self._undocumented, self._seen = set(self._specs), head.seq
+        except DriftError as error:
+            return [Failed("audit", f"no card is looked at: {error}", again=False)]
+        asked = [spec for spec in specs if spec.name in self._undocumented.intersection(ticked)]
+        return [failed for spec in asked if (failed := self._document(spec)) is not None]
+
     def _document(self, spec: ModelSpec) -> Failed | None:
-        """Cards tell what the step came to, and what was approved or done by others since."""
         try:
             self._home.document(self._specs.get(spec.name, spec))
+            self._undocumented.discard(spec.name)
         except Exception as error:  # the edge between models, as for their ticks
             again = isinstance(error, ConflictError | UnavailableError)
             return Failed(spec.name, f"its card is older than what it tells: {error}", again)

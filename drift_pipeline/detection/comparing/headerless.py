@@ -33,6 +33,12 @@ def told_headerless(table: Table, sample: pl.DataFrame) -> Iterator[str]:
         )
 
 
+def named_by_numbers(table: Table) -> bool:
+    """Whether at least half of the names of a CSV's columns are numbers."""
+    numbers = sum(_number(name) is not None for name in table.types)
+    return table.parts[0].format == "csv" and 2 * numbers >= len(table.types)
+
+
 def _is_value(name: str, column: pl.Series) -> bool:
     return _number(name) is not None if column.dtype.is_numeric() else bool((column == name).any())
 

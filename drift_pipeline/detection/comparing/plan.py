@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from drift_pipeline.detection.comparing.headerless import named_by_numbers
 from drift_pipeline.detection.comparing.scan import Named, sample_batches
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import Columns, ColumnType, ModelSpec, Outcome, Task
@@ -85,7 +86,8 @@ def planned(sides: Sides, spec: ModelSpec | None, choice: Choice) -> Plan:
     common = [name for name in reference.types if name in current.types]
     if not common:
         names = [", ".join(table.types) or "none" for table in sides]
-        raise InputError(f"no common column: {reference.name} has {names[0]}; {current.name} has {names[1]}")
+        hint = "; the first row of a CSV is its header: is it missing?" if any(map(named_by_numbers, sides)) else ""
+        raise InputError(f"no common column: {reference.name} has {names[0]}; {current.name} has {names[1]}{hint}")
     if spec is None:
         return _by_inference(sides, common, choice)
     return _by_spec(_narrowed(spec, choice), common, sides)

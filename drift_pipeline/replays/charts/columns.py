@@ -42,7 +42,7 @@ def _numbers(name: str, shape: Shape) -> str:
     steps = [f"V{y.y(now):.1f}H{x.y(edge):.2f}" for now, edge in zip(shape.current, shape.edges[1:], strict=True)]
     svg.add("path", d="".join([f"M{x.y(shape.edges[0]):.2f} {BOTTOM}", *steps, f"V{BOTTOM}"]), class_="now")
     svg.add("line", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM, class_="rule")
-    for tick in x.ticks(13 if shape.whole and len(shape.edges) > shape.edges[-1] - shape.edges[0] else 5):
+    for tick in x.ticks(13 if shape.whole and shape.edges[-1] - shape.edges[0] <= 13 else 5):
         if not shape.whole or tick == round(tick):
             _label(svg, labels, x.y(tick), f"{tick:,.12g}", "middle")
     return str(svg)
