@@ -244,6 +244,7 @@ def diff_page(sides: Sequence[Left], facts: Mapping[str, Any]) -> str:
     """The same facts as one page that stands alone, with performance by month and the incidents of all."""
     span = min(side.start for side in sides), datetime.fromisoformat(facts["history"]["to"])
     names = [one["name"] for one in facts["replays"]]
+    found = [(name, incidents(side.records)) for name, side in zip(names, sides, strict=True)]
     return render(
         "diff.html.j2",
         facts,
@@ -251,9 +252,7 @@ def diff_page(sides: Sequence[Left], facts: Mapping[str, Any]) -> str:
         best={row.path: _best(facts["replays"], row) for row in rows},
         measure=measured_by(facts["replays"][0]),
         months_svg=_months(facts["replays"], span),
-        incidents_svg=charts.incident_lanes(
-            [(name, incidents(side.records)) for name, side in zip(names, sides, strict=True)], span
-        ),
+        incidents_svg="".join(charts.incident_lanes(found, span, room) for room in (charts.WIDE, charts.NARROW)),
     )
 
 
@@ -269,7 +268,11 @@ def _months(replays: Sequence[Mapping[str, Any]], span: tuple[datetime, datetime
     frozen = [side(one, "frozen") for one in replays]
     lines = [charts.Line("frozen", "frozen", frozen[0])] if all(values == frozen[0] for values in frozen) else []
     lines += [charts.Line(one["name"], f"side-{n % 8}", side(one, "loop")) for n, one in enumerate(replays)]
-    return charts.by_month(months, lines, span, measure=measure, period=replays[0][measure.kpi]["period"])
+    how: dict[str, Any] = {"measure": measure, "period": replays[0][measure.kpi]["period"]}
+    return "".join(
+        charts.by_month(months, lines, span, room=room, name=name, **how)
+        for name, room in (("months", charts.WIDE), ("months-narrow", charts.NARROW))
+    )
 
 
 def _best(replays: Sequence[Mapping[str, Any]], row: Row) -> list[int]:

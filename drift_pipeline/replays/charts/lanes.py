@@ -24,7 +24,6 @@ class Room:
 
 
 WIDE, NARROW = Room(1130, 128, 1048), Room(360, 66, 356, narrow=True)
-WIDTH, LEFT, RIGHT = WIDE.width, WIDE.left, WIDE.right
 
 
 def axis(svg: Svg, scale: TimeScale, bottom: float, row: Row | None = None) -> None:
@@ -56,14 +55,18 @@ def cross(x: float, y: float, size: float) -> str:
     return f"M{x - size:.1f} {y - size}l{2 * size} {2 * size}m0 {-2 * size}l{-2 * size} {2 * size}"
 
 
-def incident_lanes(named: Sequence[tuple[str, Sequence[IncidentSpan]]], span: tuple[datetime, datetime]) -> str:
+def incident_lanes(
+    named: Sequence[tuple[str, Sequence[IncidentSpan]]], span: tuple[datetime, datetime], room: Room = WIDE
+) -> str:
     """One lane a replay, with its incidents as bands."""
-    bottom = len(named) * LANE + 6
-    svg, scale = Svg(WIDTH, bottom + 26, "Incidents of each replay", "incidents"), TimeScale(*span, LEFT, RIGHT - 60)
+    bottom, letters = len(named) * LANE + 6, 8 if room.narrow else 16
+    look = "narrow" if room.narrow else "wide"
+    svg = Svg(room.width, bottom + 26, "Incidents of each replay", f"incidents-{look}", class_=look)
+    scale = TimeScale(*span, room.left, room.right - 60)
     for number, (name, found) in enumerate(named):
         top = number * LANE
-        svg.text(LEFT - 12, top + 17, shortened(name, 16), "lane", "end", name)
-        svg.add("rect", x=LEFT, y=top + 4, width=scale.right - LEFT, height=LANE - 6, class_="rail")
+        svg.text(scale.left - 8, top + 17, shortened(name, letters), "lane", "end", name)
+        svg.add("rect", x=scale.left, y=top + 4, width=scale.right - scale.left, height=LANE - 6, class_="rail")
         for incident in found:
             x, width = extent(scale, incident.opened, incident.ended or span[1], 3)
             title = f"{name}: {between(incident.opened, incident.ended)}; {incident.ending or 'still open'}"

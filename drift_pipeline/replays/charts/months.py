@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance
 from drift_pipeline.replays.charts.lanes import WIDE, Room, axis, cross
-from drift_pipeline.replays.figures import Row, Scale, Svg, TimeScale, labels_apart, paths, shortened
+from drift_pipeline.replays.figures import LETTER, Row, Scale, Svg, TimeScale, labels_apart, paths, shortened
 from drift_pipeline.replays.folder import Span
 
 MOST_ENDS = 12  # lines with a label at their end: as many as stand above one another
@@ -123,7 +123,7 @@ def _ends(svg: Svg, scale: TimeScale, x: Sequence[float], y: Scale, lines: Seque
         known = [(place, v) for place, v in zip(x, line.values, strict=True) if v is not None]
         if known:
             ended.append((line, known[-1]))
-    labelled = ended[:MOST_ENDS]
+    labelled, letters = ended[:MOST_ENDS], int((svg.width - scale.right - 10) / (LETTER + 0.6)) - len(" 0.000")
     heights = labels_apart([y.y(last[1]) for _, last in labelled], 15, y.bottom - 8)
     for (line, (_, value)), height in zip(labelled, heights, strict=True):
-        svg.text(scale.right + 10, height + 4, f"{shortened(line.name, 12)} {value:.3f}", f"end {line.look}")
+        svg.text(scale.right + 10, height + 4, f"{shortened(line.name, letters)} {value:.3f}", f"end {line.look}")
