@@ -4,13 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.detection.counting.binning import SCORE
 from drift_pipeline.detection.judging.verdict import Report
-from drift_pipeline.detection.report import DriftFiles, run_file, write_drift_report
+from drift_pipeline.detection.report import (
+    DRAWN_ROWS,
+    DriftFiles,
+    numbers_of,
+    run_file,
+    write_drift_report,
+    write_point,
+)
 from drift_pipeline.loop.context import Backends
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline, in_force_before, read_baseline
@@ -32,11 +41,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class DayOfDrift:
-    """The report of the day's last moment against the reference that was in force, and its rendering."""
+    """The report of the day's last moment against the reference that was in force, and its rendering.
+
+    numbers: as of `numbers_of`; rows: of the day.
+    """
 
     report: Report
     baseline: MonitoringBaseline
     files: DriftFiles
+    numbers: Mapping[str, float]
+    rows: int
 
 
 def day_of(partition: str) -> Window:
@@ -71,11 +85,31 @@ def drift_of(
     body = in_force_before(day.end, bodies, spec)
     baseline = read_baseline(body, lake=at.lake, registry=at.registry, spec=spec, step=DAY)
     report = ChampionMonitor(baseline, lake=at.lake, spec=spec, step=DAY).look_back(day.end, versions or {})
-    reference = at.lake.read("predictions", baseline.span, baseline.versions["predictions"])
+    reference = _scored(at.lake.read("predictions", baseline.span, baseline.versions["predictions"]), baseline, spec)
     current = at.lake.read("predictions", day, versions["predictions"] if versions else None)
     html = settings.drift_reports / spec.name / f"{day.start:%Y-%m-%d}.html"
     files = write_drift_report(report, DAY, reference, current, spec, html, settings.evidently)
-    return DayOfDrift(report, baseline, files)
+    held_out = baseline.reference.baseline
+    numbers = numbers_of(report.kpis, len(report.drifting), spec, held_out.value if held_out else None)
+    write_point(settings.evidently, spec, day.end, numbers, str(report.verdict), baseline.champion.name)
+    return DayOfDrift(report, baseline, files, numbers, current.height)
+
+
+def write_hour(
+    workspace: Path, spec: ModelSpec, seen: Mapping[str, Any], held_out: Auroc | Mae | None, at: datetime
+) -> None:
+    """What a tick has `seen`, as its memory keeps it, as a point on the dashboard of the model's Evidently project."""
+    drifting = seen.get("drifting_columns", len(seen["drifting"]))  # a tick before this version kept names only
+    numbers = numbers_of(seen["kpis"], drifting, spec, held_out.value if held_out else None)
+    write_point(workspace, spec, at, numbers, seen["verdict"], seen["champion"])
+
+
+def _scored(rows: pl.DataFrame, baseline: MonitoringBaseline, spec: ModelSpec) -> pl.DataFrame:
+    """Those of the reference that are drawn, with the champion's scores: adopted histories have none."""
+    if baseline.champion.recorded or (SCORE in rows.columns and rows[SCORE].null_count() < rows.height):
+        return rows
+    drawn = rows.sample(DRAWN_ROWS, seed=0) if rows.height > DRAWN_ROWS else rows
+    return drawn.with_columns(baseline.champion.scores(drawn, spec)) if drawn.height else drawn
 
 
 def pages_of(settings: Settings, store: ControlStore, spec: ModelSpec, times: Sequence[datetime]) -> list[Path]:
