@@ -227,7 +227,8 @@ class Replayed:
     summary: dict[str, Any]
 
     def kpis(self) -> pl.DataFrame:
-        """The KPIs of each tick, `kpis.parquet`: `at, name, verdict, window, reason, value, threshold, bound, n`."""
+        """The KPIs of each tick, `kpis.parquet`: `at, model, version, name, verdict, window, reason, value, threshold,
+        bound, n, worst` (the columns that the KPI is worst for)."""
         return pl.read_parquet(self.folder / "kpis.parquet")
 
     def save(self, path: str | Path) -> Path:

@@ -140,7 +140,10 @@ def test_a_replay_of_a_frame_leaves_a_summary_kpis_and_a_page(tmp_path: Path) ->
     played = dp.replay(history, tmp_path / "defs.yaml", reference="28d", triggers="drift")
     assert played.summary["rows"] == history.height
     kpis = played.kpis()
-    assert kpis.columns == ["at", "name", "verdict", "window", "reason", "value", "threshold", "bound", "n"]
+    assert kpis.columns == [
+        *("at", "model", "version", "name", "verdict", "window", "reason"),
+        *("value", "threshold", "bound", "n", "worst"),
+    ]
     assert {"psi", "auroc"} <= set(kpis["name"])
     assert "<svg" in played.save(tmp_path / "r.html").read_text(encoding="utf-8")
     with pytest.raises(InputError, match="there is no 'drfit'; there are: drift, schedule, both"):

@@ -302,6 +302,7 @@ def group_of(leader: int) -> list[int]:
     return found
 
 
+@pytest.mark.live
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_ctrl_c_leaves_a_partial_result_that_verifies_and_no_process(tmp_path: Path) -> None:
     process = started(tmp_path, "--json", "--step", "1h")

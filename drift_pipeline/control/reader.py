@@ -46,6 +46,14 @@ class ControlReader:
             row = connection.execute(query).one_or_none()
         return Record("", row.key, read_canonical(row.body), row.generation) if row else None
 
+    def recalled(self, prefix: str) -> list[Record]:
+        """All that was remembered under keys that start with the prefix (case counts), by key."""
+        starts = sa.func.substr(memory.c.key, 1, len(prefix)) == prefix
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(memory).where(memory.c.key.between(prefix, prefix + "~"), starts)).all()
+        found = [Record("", row.key, read_canonical(row.body), row.generation) for row in rows]
+        return sorted(found, key=lambda record: record.key)
+
     def get(self, kind: str, key: str) -> Record | None:
         query = sa.select(state).where(state.c.kind == kind, state.c.key == key)
         with self._transaction() as connection:

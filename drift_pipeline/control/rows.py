@@ -11,6 +11,8 @@ from drift_pipeline.control.canonical import canonical, read_canonical
 from drift_pipeline.control.schema import audit, memory, outbox, state
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 
+_AT_ONCE = 500  # keys in one statement
+
 
 @dataclass(frozen=True)
 class Record:
@@ -109,6 +111,12 @@ def remember_row(connection: sa.Connection, put: Put) -> None:
             connection.execute(sa.insert(memory).values(key=put.key, body=body, generation=generation))
     if not done:
         raise ConflictError(f"{put.key}: somebody else ticked meanwhile, past generation {put.expected}: read it again")
+
+
+def forget_rows(connection: sa.Connection, keys: Sequence[str]) -> None:
+    """Those that are there."""
+    for start in range(0, len(keys), _AT_ONCE):
+        connection.execute(sa.delete(memory).where(memory.c.key.in_(keys[start : start + _AT_ONCE])))
 
 
 def enqueue_row(connection: sa.Connection, message: Message, body: str, seq: int) -> bool:

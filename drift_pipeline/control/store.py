@@ -19,6 +19,7 @@ from drift_pipeline.control.rows import (
     Snapshot,
     enqueue_row,
     following,
+    forget_rows,
     json_of,
     put_row,
     remember_row,
@@ -58,7 +59,7 @@ class ControlStore(ControlReader):
         entry: Entry,
         puts: Sequence[Put] = (),
         messages: Sequence[Message] = (),
-        memory: Put | None = None,
+        memory: Sequence[Put] = (),
     ) -> AuditRecord:
         """Change state; there is no other way, so there is no transition without its audit record.
 
@@ -83,8 +84,8 @@ class ControlStore(ControlReader):
                 m.id: message_digest(m.topic, body) for m, body in enqueued if enqueue_row(connection, m, body, seq)
             }
             record = seal(entry, self._clock.now(), seq, prev, Wrote(kept, told))
-            if memory is not None:
-                remember_row(connection, memory)
+            for put in memory:
+                remember_row(connection, put)
             values = {"seq": record.seq, "body": record.body().decode(), "hash": record.hash}
             connection.execute(sa.insert(audit).values(values))
             self._uncovered = True
@@ -116,14 +117,20 @@ class ControlStore(ControlReader):
         with self._transaction(write=True):
             yield
 
-    def remember(self, memory: Put) -> None:
-        """Write what is no transition: a tick's counters and heartbeat. `kind` is not used.
+    def remember(self, *memory: Put) -> None:
+        """Write what is no transition, all or none: a tick's counters, what it saw, a heartbeat. `kind` is not used.
 
         Raises:
             ConflictError: the expected generation does not fit: somebody else was here in the meantime.
         """
         with self._transaction(write=True) as connection:
-            remember_row(connection, memory)
+            for put in memory:
+                remember_row(connection, put)
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Delete what was remembered under the keys, where it still is."""
+        with self._transaction(write=True) as connection:
+            forget_rows(connection, keys)
 
     def delivered(self, message_id: str) -> None:
         """Take a message off `pending`; again is no error. Delivery is at least once: the receiver knows the id."""

@@ -56,8 +56,9 @@ class Ledger:
         actor: str = "loop",
         policy_digest: str | None = None,
         memory: Mapping[str, Any] | None = None,
+        kpis: Mapping[str, Any] | None = None,
     ) -> AuditRecord:
-        """State, audit record, messages and what the tick remembers, in one transaction.
+        """State, audit record, messages and what the tick remembers, in one transaction; `kpis` as of `remember`.
 
         Raises:
             ConflictError: state that was read, or the tick, has moved on since. Nothing is written: read it again.
@@ -68,7 +69,7 @@ class Ledger:
                 self.find(name)
             changed.append(Put(*self._place(name), body, self._read[name]))
         entry = Entry(actor, str(event), self._spec.name, digests or {}, details, policy_digest)
-        remembered = None if memory is None else Put("", self._spec.name, memory, self._ticked)
+        remembered = () if memory is None else self._remembered(memory, kpis)
         try:
             record = self._store.commit(entry, changed, messages, remembered)
         except ConflictError:
@@ -79,10 +80,28 @@ class Ledger:
         self._ticked += memory is not None
         return record
 
-    def remember(self, memory: Mapping[str, Any]) -> None:
-        """What the next tick goes on from. Raises ConflictError where another process ticked since it was recalled."""
-        self._store.remember(Put("", self._spec.name, memory, self._ticked))
+    def remember(self, memory: Mapping[str, Any], kpis: Mapping[str, Any] | None = None) -> None:
+        """What the next tick goes on from. Raises ConflictError where another process ticked since it was recalled.
+
+        Args:
+            kpis: what this tick said of them, for `kpi_history`; beside what the ticks before said.
+        """
+        self._store.remember(*self._remembered(memory, kpis))
         self._ticked += 1
+
+    def _remembered(self, memory: Mapping[str, Any], kpis: Mapping[str, Any] | None) -> list[Put]:
+        """The number of the tick is part of the key: two ticks of one time are two."""
+        model = self._spec.name
+        said = [] if kpis is None else [Put("", f"{kpis_prefix(model)}{self._ticked:012d}", kpis)]
+        return [Put("", model, memory, self._ticked), *said]
+
+    def kpis(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """What ticks said of the KPIs and is not in the lake yet, by a name to `forget` it by; oldest first."""
+        return [(record.key, record.body) for record in self._store.recalled(kpis_prefix(self._spec.name))]
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Of `kpis`, what is in the lake."""
+        self._store.forget(names)
 
     def recall(self) -> Mapping[str, Any] | None:
         """What the last tick remembered, of whichever process it was; None before the first."""
@@ -114,3 +133,8 @@ class Ledger:
     def _place(self, name: str) -> tuple[str, str]:
         kind, _, rest = name.partition("/")
         return kind, f"{self._spec.name}/{rest}" if rest else self._spec.name
+
+
+def kpis_prefix(model: str) -> str:
+    """What the keys start with under which ticks remember what they said of a model's KPIs."""
+    return f"{model}/kpis/"

@@ -9,6 +9,7 @@ from drift_pipeline.control.store import Message
 from drift_pipeline.detection.judging.verdict import Report, told_verdict, told_waiting
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
+from drift_pipeline.loop.monitoring.kpi_history import KpiHistory, told
 from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.state import Memory
 from drift_pipeline.policy.incident import Change, step
@@ -19,15 +20,17 @@ class Observing:
 
     def __init__(self, context: Context, memory: Memory) -> None:
         self._at, self._memory, self._pauses = context, memory, Pauses(context)
+        self._kpis = KpiHistory(context.ledger, context.lake)
 
     def observe(self, monitor: ChampionMonitor) -> Report:
         """Judge what landed, and carry the incident on; in a maintenance its evidence starts anew."""
         now, left_out = self._at.clock.now(), self._pauses.maintenances()
+        self._kpis.settle(now)
         report = monitor.observe(now, left_out)
         self._memory.seen = _summary(report, monitor)
         if any(now in span for span in left_out):
             self._memory.incident = replace(self._memory.incident, breaches=(), warn_since=None)
-            self._at.ledger.remember(self._memory.to_json(now))
+            self._at.ledger.remember(self._memory.to_json(now), told(report, monitor.champion.name))
         else:
             self._carry_incident(report, monitor)
         return report
@@ -39,8 +42,9 @@ class Observing:
     def _carry_incident(self, report: Report, monitor: ChampionMonitor) -> None:
         memory, ledger, before = self._memory, self._at.ledger, self._memory.incident
         memory.incident, change = step(before, report)
+        said = told(report, monitor.champion.name)
         if change is None:
-            ledger.remember(memory.to_json(report.at))
+            ledger.remember(memory.to_json(report.at), said)
             return
         key = _key(change, memory.incident.key, report.at)
         kpis = {name: report.kpis[name].to_json() for name in memory.incident.kpis or before.kpis}
@@ -51,7 +55,7 @@ class Observing:
             puts[f"finding/{key}"] = _finding(key, report, kpis, monitor)
         alerts = self._alerts(change, key, kpis, report)
         ledger.find("incident")
-        ledger.commit(change, details, puts=puts, messages=alerts, memory=memory.to_json(report.at))
+        ledger.commit(change, details, puts=puts, messages=alerts, memory=memory.to_json(report.at), kpis=said)
 
     def _alerts(self, change: Change, key: str, kpis: Mapping[str, Any], report: Report) -> list[Message]:
         if change not in (Change.OPENED, Change.UNDECIDED) or self._pauses.snoozed():

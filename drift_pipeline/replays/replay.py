@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drift_pipeline.clock import ManualClock, Window
+from drift_pipeline.clock import MINUTE, ManualClock, Window
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.verdict import Report
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Version
+from drift_pipeline.loop.monitoring.kpi_history import read_kpis
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.replays.home import ReplayHome
 from drift_pipeline.replays.options import Options, reference_span, ticks_of, too_long_a_step
@@ -121,7 +122,7 @@ class Replay:
         self._traffic.land(now)
         self._clock.advance_to(now)
         report = self._loop.observe()
-        self._seen.report(now, report, self._loop.incident)
+        self._seen.report(report, self._loop.incident)
         if self._options.triggers != "schedule":
             self._act(Trigger.DRIFT, report)
         if self._options.triggers != "drift" and self._spec.zone.last_due(self._spec.retrain.cron, now) > before:
@@ -176,7 +177,8 @@ class Replay:
             frozen = self._first.scores(rows, self._spec).fill_null(np.nan).to_numpy()
         if seen.evaluations:
             self._home.sign_checkpoint()
-        seen.ticks_frame().write_parquet(self._settings.home / TICKS)
+        told = read_kpis(store, self._home.lake, self._spec.name, Window(self._span.end, self._clock.now() + MINUTE))
+        told.write_parquet(self._settings.home / TICKS)
         head = store.head()
         verified = verify_home(self._settings)
         return Facts(

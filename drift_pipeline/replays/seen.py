@@ -28,29 +28,21 @@ class Seen:
     rollbacks: int = 0
     incidents: set[str] = field(default_factory=set)
     served: list[tuple[str, datetime]] = field(default_factory=list)
-    ticks: list[dict[str, Any]] = field(default_factory=list)
     alerts: int = 0
     partial: bool = False
     last: dict[str, Any] | None = None
 
-    def report(self, now: datetime, report: Report, incident: Incident) -> None:
+    def report(self, report: Report, incident: Incident) -> None:
         """A tick's."""
         self.evaluations += 1
         self.last = report.rolled_up.to_json()
         self.conclusive += report.verdict not in (Verdict.INCONCLUSIVE, Verdict.NOT_CONFIGURED)
-        self.ticks += [{"at": now, **kpi.to_json()} for kpi in report.kpis.values()]
         if incident.open:
             self.incidents.add(incident.key)
 
     def promoted(self, champion: str, now: datetime) -> None:
         self.promotions += 1
         self.served.append((champion, now))
-
-    def ticks_frame(self) -> pl.DataFrame:
-        """One row a tick and KPI: `at`, and what `KpiResult.to_json` says."""
-        numbers = dict.fromkeys(("value", "threshold", "bound"), pl.Float64)
-        texts = dict.fromkeys(("name", "verdict", "window", "reason"), pl.String)
-        return pl.DataFrame(self.ticks, schema={"at": pl.Datetime("us", "UTC"), **texts, **numbers, "n": pl.Int64})
 
 
 def retrain_of(

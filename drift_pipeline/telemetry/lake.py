@@ -25,6 +25,7 @@ _TIME: dict[Table, str] = {
     "outcomes": "_observed_at",
     "shadow": "_time",
     "profiles": "_time",
+    "kpis": "_time",
     "late": "_time",
     "dead_letters": "_time",
 }
@@ -48,7 +49,8 @@ class Lake(Upkeep):
     `predictions`: `_id, _time, _version, _route, _score`, the spec's other columns and features.
     `shadow`: `_id, _time, _version, _score` of the model that did not answer, while a rollout mirrors traffic.
     `outcomes`: `_id, _observed_at, _label` (0 or 1, or a regression's number).
-    `profiles`: `_id, _time, _version`, and what `loop.watch` keeps of each hour, or whole day, of that version.
+    `profiles`: `_id, _time, _version`, and what `loop.monitoring.profiles` keeps of that version's hours and days.
+    `kpis`: `_id, _time, _version`, and what `loop.monitoring.kpi_history` keeps of each tick's verdicts.
     `late`: rows of `predictions` that came too late to be counted.
     `dead_letters`: `_id, _time, _source, _model, _reason, _payload, _names` of what was no event.
     """

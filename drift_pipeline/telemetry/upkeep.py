@@ -11,7 +11,7 @@ import polars as pl
 from drift_pipeline.clock import Window
 from drift_pipeline.telemetry.delta import DAY, LANDED, Delta, Handle, days_of, scan
 
-Table = Literal["predictions", "outcomes", "shadow", "profiles", "late", "dead_letters"]
+Table = Literal["predictions", "outcomes", "shadow", "profiles", "kpis", "late", "dead_letters"]
 _AT_ONCE = 500  # values in one condition
 
 

@@ -100,6 +100,7 @@ def test_unattended_from_the_decision_to_the_shadow(live: Dagster) -> None:
     assert status(live, decision_id) == "released"
 
 
+@pytest.mark.live
 def test_a_submission_that_failed_is_launched_again_while_its_candidate_waits(live: Dagster) -> None:
     ask()
     live.evaluate_sensors()

@@ -284,6 +284,7 @@ def test_large_days_are_drawn_from_the_same_sample_each_time(tmp_path: Path) -> 
     assert "25,000" in first.page
 
 
+@pytest.mark.live
 def test_evidentlys_own_ui_shows_the_run(rendered: Rendered) -> None:
     with evidently_ui(rendered.workspace) as served:
         (project,) = served.answer("projects")

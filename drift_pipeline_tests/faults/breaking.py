@@ -26,6 +26,7 @@ Point = Literal[
     "lake.compact",
     "store.commit",
     "store.remember",
+    "store.forget",
     "registry.put",
     "registry.get",
     "channel.send",
@@ -36,6 +37,7 @@ POINTS: tuple[Point, ...] = (
     "lake.append",
     "store.commit",
     "store.remember",
+    "store.forget",
     "registry.put",
     "channel.send",
     "capture.flush",
@@ -85,14 +87,18 @@ class BreakableStore(ControlStore):
         self._fuses = fuses
 
     def commit(
-        self, entry: Entry, puts: Sequence[Put] = (), messages: Sequence[Message] = (), memory: Put | None = None
+        self, entry: Entry, puts: Sequence[Put] = (), messages: Sequence[Message] = (), memory: Sequence[Put] = ()
     ) -> AuditRecord:
         with self._fuses.around("store.commit", entry.event):
             return super().commit(entry, puts, messages, memory)
 
-    def remember(self, memory: Put) -> None:
+    def remember(self, *memory: Put) -> None:
         with self._fuses.around("store.remember"):
-            super().remember(memory)
+            super().remember(*memory)
+
+    def forget(self, keys: Sequence[str]) -> None:
+        with self._fuses.around("store.forget"):
+            super().forget(keys)
 
 
 class BreakableLake(Lake):

@@ -80,7 +80,10 @@ def test_a_home_that_holds_something_else_is_not_overwritten(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(1, marks=pytest.mark.live), *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))],
+)
 def test_other_seeds_end_as_they_should_as_well(tmp_path: Path, seed: int) -> None:
     ended = drift("demo", "--home", tmp_path / "home", "--seed", seed, "--json")
     assert ended.code == 0, ended.err

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from drift_pipeline.telemetry.synthetic import DELIVERY_SPEC, Drift, delivery_history
 from drift_pipeline_tests.replay.worlds import Ended, drift, folder, replay
@@ -74,6 +75,7 @@ def test_the_report_and_the_card_speak_of_mae() -> None:
     assert "AUROC" not in (folder / "card.html").read_text() + (folder / "card.md").read_text()
 
 
+@pytest.mark.live
 def test_a_comparison_says_which_replay_errs_less() -> None:
     _, out = replayed()
     told = drift("diff", out, out)

@@ -286,6 +286,7 @@ def test_twenty_thousand_ticks_are_drawn_as_what_can_be_seen(tmp_path: Path) -> 
     one = pl.DataFrame({"at": at, "value": values, "verdict": verdicts}).with_columns(
         name=pl.lit("psi"), threshold=0.2, bound=0.0, n=10, window=pl.lit("1d"), reason=pl.lit("because")
     )
+    one = one.with_columns(model=pl.lit("a"), version=pl.lit("v1"), worst=pl.lit([], pl.List(pl.String)))
     schema = pl.read_parquet(folder / "kpis.parquet").schema
     frames = [one.with_columns(name=pl.lit(name)) for name in ("psi", "range_z", "latency_p95_ms", "other")]
     pl.concat(frames).select(pl.col(name).cast(kind) for name, kind in schema.items()).write_parquet(

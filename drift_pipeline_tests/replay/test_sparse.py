@@ -88,6 +88,7 @@ def test_over_fifty_years_the_loop_gains_over_the_model_that_stays_as_it_is(tmp_
     assert auroc["loop"] > auroc["frozen"] + 0.027
 
 
+@pytest.mark.live
 def test_a_window_that_holds_too_few_rows_to_train_on_is_told_with_how_many(tmp_path: Path) -> None:
     ended = replayed(
         tmp_path, 5, "--reference", "501d", "--step", "100d", "--triggers", "schedule", told=True, window="300d"

@@ -68,6 +68,7 @@ def ask_until_it_dies(client: httpx.Client, worker: int) -> list[str]:
     return answered
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_every_answer_is_in_the_spool_however_the_gateway_ends(home: Home, ending: signal.Signals) -> None:
     with served(home) as (process, client), ThreadPoolExecutor(2) as pool:

@@ -400,6 +400,7 @@ def capture_for_ever(root: Path, ready: Any) -> None:
         capture.step()
 
 
+@pytest.mark.live
 def test_kill_9_at_random_moments_loses_and_doubles_nothing(tmp_path: Path) -> None:
     chance, context = random.Random(4), multiprocessing.get_context("spawn")
     site = Site(tmp_path, mirror=mirror)

@@ -2,5 +2,5 @@
 
 `baselines.py` says what a champion is held against, and `rebaselining.py` when that changes. `champion_monitor.py`
 reads what landed: `counting.py` counts it, `profiles.py` keeps the counts in the lake, `sampling.py` has samples of
-whole days. What is judged of it, and how, is `detection/judging`.
+whole days. What is judged of it, and how, is `detection/judging`; `kpi_history.py` keeps what each tick said.
 """
