@@ -60,7 +60,7 @@ class Deciding:
             return None
         decision_id, puts = self._numbered()
         if decision.action in TRAINS:
-            puts |= self._queue.entry(decision_id, decision.action, trigger, drifted or subject, report.at)
+            puts |= self._queue.entry(decision_id, decision, trigger, drifted or subject, report.at)
         self._memory.decided = said
         self._at.ledger.commit(
             "decision.made",

@@ -16,7 +16,7 @@ from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.retraining.working import LEASE, beat_of
 from drift_pipeline.loop.state import Retrains
-from drift_pipeline.policy.decide import Action, Trigger
+from drift_pipeline.policy.decide import Action, Decision, Trigger
 
 MOST_TRIES = 3  # processes that may come to nothing before a retrain is given up
 NORMAL, HOTFIX = "normal", "hotfix"  # lanes
@@ -30,12 +30,13 @@ class Queue:
         self._ledger, self._clock, self._pauses = context.ledger, context.clock, Pauses(context)
 
     def entry(
-        self, decision_id: str, action: Action, trigger: Trigger, incident: str, at: datetime
+        self, decision_id: str, decision: Decision, trigger: Trigger, incident: str, at: datetime
     ) -> dict[str, Mapping[str, Any]]:
         """State to put with a decision to retrain."""
         body = {
             "decision": decision_id,
-            "lane": HOTFIX if action is Action.HOTFIX_RETRAIN else NORMAL,
+            "reasons": list(decision.reasons),
+            "lane": HOTFIX if decision.action is Action.HOTFIX_RETRAIN else NORMAL,
             "incident": incident,
             "trigger": str(trigger),
             "status": WANTED,
