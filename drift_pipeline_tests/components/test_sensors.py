@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from drift_pipeline.clock import SimulatedClock, SystemClock
+from drift_pipeline.clock import ManualClock, SystemClock
 from drift_pipeline.components.today import Today
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import opened
@@ -238,7 +238,7 @@ def test_an_hours_news_is_told_once_and_of_many_models_not_in_one_tick(live: Dag
     with opened(Settings(), SystemClock()) as at:
         loop, today = at.resumed(SPEC), Today()
         loop.tick(inline=False)
-        loop.clock = SimulatedClock(loop.clock.now())
+        loop.clock = ManualClock(loop.clock.now())
         assert [len(list(today.news(loop, at.settings))) for _ in range(2)] == [1, 0]
         loop.clock.advance_to(loop.clock.now() + timedelta(hours=1))
         assert len(list(today.news(loop, at.settings))) == 1
@@ -267,7 +267,8 @@ def test_a_workspace_that_cannot_be_written_is_told_and_the_tick_goes_on(live: D
 
 def test_every_sensor_schedule_and_job_says_what_it_is_for(live: Dagster) -> None:
     jobs = [job for job in live.repository.get_all_jobs() if not job.name.startswith("__")]
-    told = {one.name: one.description for one in (*live.repository.sensor_defs, *jobs)}
+    told = {one.name: one.description for one in live.repository.sensor_defs}
+    told |= {one.name: one.description for one in jobs}
     told |= {one.name: one.description for one in live.repository.schedule_defs}
     assert len(told) == 4 + 3 + 6
     assert [name for name, said in told.items() if len(said or "") < 40] == []
