@@ -19,7 +19,7 @@ def reported(found: DayOfDrift, spec: ModelSpec) -> dict[str, Any]:
     report, settings, champion = found.report, Settings(), found.baseline.champion.name
     return {
         "verdict": report.rolled_up.told(),
-        "not_judged": "\n".join(told_waiting(report.rolled_up.to_json()["not_judged"])) or "nothing",
+        "not_judged": "; ".join(told_waiting(report.rolled_up.to_json()["not_judged"])) or "nothing",
         "columns_that_differ_most": dg.MetadataValue.md(drawn(found.shapes)),
         "page": dg.MetadataValue.path(found.files.html.absolute()),
         **live_page(settings, spec),

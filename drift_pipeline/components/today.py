@@ -42,7 +42,7 @@ class Today:
         self._told[loop.spec.name] = about
         metadata = {
             "verdict": told_verdict(seen),
-            "not_judged": "\n".join(told_waiting(seen["not_judged"])) or "nothing",
+            "not_judged": "; ".join(told_waiting(seen["not_judged"])) or "nothing",
             "as_of": now.isoformat(timespec="seconds"),
             "incident": loop.incident.key if loop.incident.open else "none is open",
             "champion": seen["champion"],
