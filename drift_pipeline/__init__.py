@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drift_pipeline.api import Calibration, Comparison, Replayed, calibrate, compare, replay
+    from drift_pipeline.homes import Home, open_home
 
 __version__ = "0.1.0"
-__all__ = ["Calibration", "Comparison", "Replayed", "calibrate", "compare", "replay"]
+__all__ = ["Calibration", "Comparison", "Home", "Replayed", "calibrate", "compare", "open_home", "replay"]
 
 
 def __getattr__(name: str) -> Any:
-    """What `drift_pipeline.api` has is imported when it is asked for: the import of the package itself is light."""
+    """What these modules have is imported when it is asked for: the import of the package itself is light."""
     if name not in __all__:
         raise AttributeError(f"module 'drift_pipeline' has no attribute {name!r}; there are: {', '.join(__all__)}")
-    return getattr(import_module("drift_pipeline.api"), name)
+    module = "homes" if name in ("Home", "open_home") else "api"
+    return getattr(import_module(f"drift_pipeline.{module}"), name)
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,9 @@
 ```
 DriftError
 ├── InputError          what the user gave cannot be used            terminal   exit 2
-│   └── SpecError       the model's YAML is wrong; names file, line and key
+│   ├── SpecError       the model's YAML is wrong; names file, line and key
+│   ├── RefusedError    asked for rightly, and not allowed as things stand      exit 1
+│   └── NothingToDoError  there is nothing of it to do; nothing was changed     exit 4
 ├── IntegrityError      stored bytes, signature or chain do not fit  terminal   exit 1
 ├── ConflictError       somebody else changed the state first        transient
 └── UnavailableError    a backend did not answer or gave no answer   transient  exit 3
@@ -25,6 +27,18 @@ class InputError(DriftError):
 
 class SpecError(InputError):
     """A model's YAML is wrong."""
+
+
+class RefusedError(InputError):
+    """What was asked for is not allowed as things stand; the message says what is lacking. Nothing was changed."""
+
+    exit_code = 1
+
+
+class NothingToDoError(InputError):
+    """There is nothing of what was asked for, such as no rollout to promote: no mistake of who asked."""
+
+    exit_code = 4
 
 
 class IntegrityError(DriftError):

@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from drift_pipeline.errors import InputError
@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
+    pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
     checkpoint_records: int = Field(default=100, ge=1, description="audit records that wait at most for a checkpoint")
     checkpoint_seconds: int = Field(default=600, ge=1, description="for so long they wait at most, while others come")
 

@@ -169,6 +169,6 @@ def test_the_import_is_light_and_names_what_there_is() -> None:
     script = "import sys, drift_pipeline as dp; print('polars' in sys.modules, dir(dp)); dp.nothing"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert told.stdout.startswith(
-        "False ['Calibration', 'Comparison', 'Replayed', '__version__', 'calibrate', 'compare'"
+        "False ['Calibration', 'Comparison', 'Home', 'Replayed', '__version__', 'calibrate', 'compare'"
     )
     assert "has no attribute 'nothing'; there are: Calibration" in told.stderr

@@ -196,16 +196,51 @@ def test_an_hour_is_stored_once_and_a_day_takes_its_hours_place(lived: Lived) ->
     assert again.labelled_since(lived.baseline_at) == monitor.labelled_since(lived.baseline_at)
 
 
-def test_rows_whose_label_never_comes_are_not_waited_for_longer_than_a_week(lived: Lived) -> None:
-    monitor, week = lived.kept[HOUR], 7 * DAY + 40 * MINUTE
-    for days in range(1, 10):
-        now = lived.baseline_at + days * DAY
+def test_rows_whose_label_never_comes_wait_in_memory_for_the_delay_and_two_hours(lived: Lived) -> None:
+    monitor, waits = lived.kept[HOUR], 2 * HOUR + 20 * MINUTE
+    for hours in range(1, 40):
+        now = lived.baseline_at + hours * HOUR
         lived.landed_to["outcomes"] = now  # none ever lands
         lived.land(now)
         monitor.observe(now)
-        awaited = pl.col("_time").is_between(now - week, now, closed="left")
+        awaited = pl.col("_time").is_between(now - waits, now, closed="left")
         assert monitor.rows_waiting() == lived.frame.filter(awaited).height
-    assert monitor.rows_waiting() < monitor.rows_counted()
+    assert 20 * monitor.rows_waiting() < 2 * monitor.rows_counted()
+
+
+@pytest.mark.parametrize("made_again", [(), tuple(range(1, 40))], ids=["never", "each hour"])
+def test_labels_that_come_hours_or_days_later_count_once(lived: Lived, made_again: tuple[int, ...]) -> None:
+    """Each fifth label comes 3 to 15 hours late, some are corrected or told again after that, some ids are nobody's."""
+    monitor, other = lived.kept[HOUR], Lake(lived.lake.root, source="labels")
+    rng, frame = np.random.default_rng(4), lived.frame.filter(pl.col("_time") < lived.baseline_at + 20 * HOUR)
+    late = frame.filter(pl.Series(rng.random(frame.height) < 0.2)).select("_id", "_label", "_time")
+    late = late.with_columns(_after=pl.Series(rng.integers(180, 900, late.height)))
+    lived.frame = lived.frame.filter(pl.col("_time") < lived.baseline_at + 20 * HOUR)
+    known = lived.frame.join(late, on="_id", how="anti").filter(pl.col("_time") < lived.baseline_at + 20 * HOUR)
+    said = [late, late.sample(fraction=0.3, seed=1).with_columns(pl.col("_label").neg() + 1, pl.col("_after") + 200)]
+    said += [late.sample(fraction=0.3, seed=2).with_columns(pl.col("_after") + 70)]
+    said += [late.head(50).with_columns(_id=pl.lit("nobody-") + pl.col("_id"))]
+    told_late = pl.concat(said).with_columns(_observed_at=pl.col("_time") + pl.duration(minutes="_after"))
+    for hours in range(1, 41):
+        now = lived.baseline_at + hours * HOUR
+        lived.lake.append("predictions", _served(_between(lived.frame, "_time", now)), hours)
+        lived.lake.append("outcomes", _between(_known(known), "_observed_at", now), hours)
+        lands = _between(told_late, "_observed_at", now).select("_id", "_label", "_observed_at")
+        if lands.height:
+            other.append("outcomes", lands, hours)
+        if hours in made_again:
+            monitor = lived.monitor(HOUR)
+            monitor.restore(now)
+        monitor.observe(now)
+    assert monitor.rows_counted() == frame.height
+    assert monitor.labelled_since(lived.baseline_at) == frame.height
+    since = lived.baseline_at + 10 * HOUR
+    assert monitor.labelled_since(since) == frame.filter(pl.col("_time") >= since).height
+
+
+def _between(frame: pl.DataFrame, time: str, now: datetime) -> pl.DataFrame:
+    """What landed in the hour that ends now."""
+    return frame.filter(pl.col(time).is_between(now - HOUR, now, closed="left"))
 
 
 def test_rows_of_a_maintenance_judge_nothing(lived: Lived) -> None:

@@ -229,7 +229,7 @@ def test_without_json_the_summary_is_told_in_words(tmp_path: Path) -> None:
     assert ended.out.startswith("recommendation_v3: 3,400 rows, 2026-01-05 to 2026-02-08, 6 ticks\n")
     assert "records, verified" in ended.out
     assert str(tmp_path / "out") in ended.out
-    assert ended.err == ""
+    assert ended.complaints == []
 
 
 # sample
@@ -369,4 +369,4 @@ def test_a_replay_opens_no_socket(tmp_path: Path) -> None:
 def test_json_is_all_that_stands_on_stdout() -> None:
     ended, out = replayed()
     assert ended.out == (out / "summary.json").read_text()
-    assert ended.err == ""
+    assert ended.complaints == []

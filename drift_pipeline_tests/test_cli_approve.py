@@ -165,7 +165,7 @@ def test_the_environment_is_the_installation_s(home: Home, monkeypatch: pytest.M
         ((MODEL, "v2", "--expires", "90"), "'90' is not a duration"),
         ((MODEL, "v2", "--environment", ""), "environment"),
         ((MODEL, "v2", "--key", "absent.pem"), "absent.pem: no readable private key"),
-        ((MODEL, "v2", "--home", "absent"), "no control store (control.db) here"),
+        ((MODEL, "v2", "--home", "absent"), "no control store (control.db)"),
     ],
 )
 def test_bad_input_ends_with_two(home: Home, arguments: tuple[str, ...], said: str) -> None:

@@ -21,7 +21,7 @@ def calibrate(folder: Path, days: int, per_day: int, *options: object) -> Ended:
 
 def test_a_healthy_history_keeps_its_thresholds(tmp_path: Path) -> None:
     ended = calibrate(tmp_path, 42, 300, "--step", "1d", "--out", tmp_path / "kpis.yaml")
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.complaints) == (0, [])
     assert max(map(len, ended.out.splitlines())) <= 100
     snippet = (tmp_path / "kpis.yaml").read_text()
     assert snippet.rstrip() in ended.out

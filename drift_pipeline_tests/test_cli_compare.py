@@ -108,7 +108,7 @@ def test_without_a_spec_it_says_how_each_column_is_read(tmp_path: Path) -> None:
 def test_json_is_one_document_on_stdout(tmp_path: Path) -> None:
     ended = compare(tmp_path, BEFORE, MOVED, "--json")
     found = ended.summary
-    assert ended.err == ""
+    assert ended.complaints == []
     assert (found["verdict"], found["rows"]) == ("WARN", {"reference": 3000, "current": 3000})
     assert next(iter(found["features"])) == "x"
     assert set(found["features"]["x"]) >= {"type", "psi", "hellinger", "ks", "range_z", "missing", "verdict", "reason"}
@@ -123,7 +123,7 @@ def test_a_spec_names_the_kpis(tmp_path: Path) -> None:
     ended = compare(tmp_path, synthetic_history(20, 500, 0), drifted, "--spec", tmp_path / "spec.yaml")
     assert ended.code == 1
     assert "BREACH       latency_p95_ms" in ended.out
-    assert ended.err == ""
+    assert ended.complaints == []
 
 
 def read(page: Path) -> Any:
@@ -140,6 +140,63 @@ def test_the_page_shows_its_facts_worst_first_and_asks_no_network(tmp_path: Path
     assert (facts["verdict"], facts["rows.current"]) == ("BREACH", 3000)
     assert facts["columns.0.psi"] == ended.summary["features"]["x"]["psi"]
     assert "<b><b></b>" not in (tmp_path / "page.html").read_text(encoding="utf-8")  # a column's name is no markup
+
+
+def test_terminal_page_and_json_show_one_number_under_one_name(tmp_path: Path) -> None:
+    gone = BEFORE.with_columns(x=pl.when(pl.int_range(pl.len()) < 2900).then(None).otherwise("x"))
+    for after in (FAR, MOVED, gone, gone.head(300)):  # drift, a thin column, and one without a value to compare
+        told = compare(tmp_path, BEFORE, after, "--html", tmp_path / "page.html", "--json").summary["features"]
+        lines = compare(tmp_path, BEFORE, after).out.splitlines()
+        head = next(line for line in lines if line.startswith("verdict"))
+        shown = {fact.path: fact for fact in read(tmp_path / "page.html").shown}
+        for place, (name, column) in enumerate(told.items()):
+            (line,) = [line for line in lines if line[13:36].strip() == name]
+            for heading, key in (("PSI", "psi"), ("distance", "distance"), ("lower", "distance_lower")):
+                end = head.index(heading) + len(heading)
+                cell = line[:end].split()[-1]
+                assert cell == ("-" if column[key] is None else f"{column[key]:.4f}"), (name, key)
+                assert shown[f"columns.{place}.{key}"].value == column[key]
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<dt>distance</dt>" in text
+    assert "<dt>lower</dt>" in text
+    assert "less its sampling bias" in text
+    assert "less its sampling bias" in " ".join(" ".join(lines).split())
+
+
+def test_what_was_not_measured_is_no_zero(tmp_path: Path) -> None:
+    none = BEFORE.with_columns(x=pl.lit(None, pl.Float64))
+    found = compare(tmp_path, BEFORE, none, "--json").summary["features"]["x"]
+    assert (found["psi"], found["hellinger"], found["ks"]) == (None, None, None)
+    assert found["distance"] == 1.0  # of the missing share, as its direction says
+
+
+def test_what_is_not_configured_is_one_line_below_the_kpis(tmp_path: Path) -> None:
+    compare(tmp_path, BEFORE, FAR, "--html", tmp_path / "page.html")
+    page = read(tmp_path / "page.html")
+    assert page.rows["data-kpi"] == ["psi", "range_z"]
+    assert any("Not configured: auroc (no prediction is named)" in text for text in page.texts)
+
+
+@pytest.mark.parametrize(
+    ("first", "rows", "warned"),
+    [
+        ("A11,6,A34", ["A11,{},A34", "A12,{},A32"], True),
+        ("1,0.5,2011-01-01x", ["{},0.5,p", "{},0.7,q"], True),
+        ("5,9,4", ["{},3,4", "{},7,9"], True),
+        ("status,amount,history", ["A11,{},A34", "A12,{},A32"], False),
+        ("0,1,2", ["{},3,4", "{},7,9"], False),
+        ("2019,2020,2021", ["{},3,4", "{},7,9"], False),
+        ("A11,amount,history", ["A11,{},A34", "A12,{},A32"], False),
+    ],
+    ids=["levels", "numbers", "numbers that do not count up", "names", "positions", "years", "one of three"],
+)
+def test_a_csv_without_a_header_is_warned_of(first: str, rows: list[str], warned: bool, tmp_path: Path) -> None:
+    lines = [first, *(rows[number % 2].format(number % 40) for number in range(400))]
+    for name in ("before.csv", "after.csv"):
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    ended = drift("compare", tmp_path / "before.csv", tmp_path / "after.csv")
+    said = "before.csv: its first row looks like values, not like names of columns" in " ".join(ended.out.split())
+    assert said == warned
 
 
 def test_a_page_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:

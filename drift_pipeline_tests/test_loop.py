@@ -508,8 +508,9 @@ def test_an_incident_that_opens_keeps_why_with_what_can_be_drawn(world: World) -
     assert column["direction"] == "up"
     shape = column["shape"]
     assert len(shape["edges"]) == len(shape["reference"]) + 1 == len(shape["current"]) + 1
-    assert sum(shape["reference"]) == pytest.approx(1, abs=1e-4)
-    assert shape["current"][-1] > shape["reference"][-1] + 0.1
+    outside = shape["below"][0] + shape["above"][0]
+    assert sum(shape["reference"]) + outside == pytest.approx(1, abs=1e-4)
+    assert shape["above"][1] > shape["above"][0] + 0.1
 
 
 def test_a_threshold_that_is_edited_does_not_lock_the_model_out(world: World) -> None:

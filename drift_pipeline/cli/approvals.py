@@ -2,26 +2,45 @@
 
 import getpass
 import json
+import re
+from contextlib import closing, suppress
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from drift_pipeline.cli.options import NEGATIVE, OK, Duration, settings_of
+from drift_pipeline.cli.options import (
+    NEGATIVE,
+    OK,
+    Duration,
+    Since,
+    Whole,
+    actor_option,
+    example,
+    home_option,
+    json_option,
+    model_argument,
+    settings_of,
+)
+from drift_pipeline.cli.telling import at_work, say, wrapped
+from drift_pipeline.cli.watch import home_at
 from drift_pipeline.clock import format_duration, system_clock
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import DriftError, InputError
+
+if TYPE_CHECKING:
+    from drift_pipeline.settings import Settings
 
 
-@click.group()
+@click.group(cls=Whole)
 def audit() -> None:
     """Evidence of what was done, by whom and why."""
 
 
-@audit.command()
-@click.option("--home", type=click.Path(path_type=Path), help="A home or a replay's folder; else DRIFT_HOME.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@audit.command(epilog=example("drift audit verify --home live"))
+@home_option
+@json_option
 def verify(home: Path | None, as_json: bool) -> int:
     """Check the audit chain, its signed checkpoints, the state that it wrote, and every artefact that it names.
 
@@ -32,7 +51,8 @@ def verify(home: Path | None, as_json: bool) -> int:
     from drift_pipeline.evidence.verification import verify_home
 
     settings = settings_of(home)
-    found = verify_home(settings)
+    with at_work(f"{settings.home}: verifying"):
+        found = verify_home(settings)
     document = {"ok": found.ok, "records": found.records, "head": found.head, "covered_by_checkpoint": found.covered}
     document |= {"checkpoints": found.checkpoints, "signed_at": found.signed_at and found.signed_at.isoformat()}
     document |= {"first_bad": found.first_bad, "reason": found.reason}
@@ -42,7 +62,7 @@ def verify(home: Path | None, as_json: bool) -> int:
         click.echo(f"{settings.home}: {found.records} records verified, {found.covered} of them under a checkpoint")
     else:
         where = f"record {found.first_bad}" if found.first_bad is not None else "evidence"
-        click.echo(f"{settings.home}: NOT VERIFIED: {where}: {found.reason}")
+        say(f"{settings.home}: NOT VERIFIED: {where}: {found.reason}")
     if not as_json and found.signed_at is not None:
         age = max(system_clock().now() - found.signed_at, timedelta())
         many = f"{found.checkpoints} checkpoints, the last one" if found.checkpoints > 1 else "1 checkpoint,"
@@ -50,15 +70,65 @@ def verify(home: Path | None, as_json: bool) -> int:
     return OK if found.ok else NEGATIVE
 
 
-@click.command()
+@audit.command(epilog=example("drift audit show --model fraud --since 30d --event rollout"))
+@click.option("--model", help="Only records of this model.")
+@click.option("--since", type=Since(), help="Only those since: ISO 8601, or how long ago, such as 30d.")
+@click.option("--actor", help="Only those of this person or part, such as loop.")
+@click.option("--event", help="Only this event, such as rollout.canary, or rollout for all of them.")
+@home_option
+@json_option
+def show(
+    model: str | None,
+    since: datetime | None,
+    actor: str | None,
+    event: str | None,
+    home: Path | None,
+    as_json: bool,
+) -> int:
+    """Print the audit's records, oldest first, also of a copy that nobody may write. What they say, verify checks."""
+    from drift_pipeline.evidence.timeline import Story, plain
+
+    found, teller = home_at(home).records(model, since=since, actor=actor, event=event), Story()
+    if as_json:
+        click.echo(json.dumps([asdict(record) for record in found], indent=2))
+        return OK
+    for record in found:
+        plainly = ", ".join(f"{name} {_short(value)}" for name, value in record.details.items())
+        words = _sentence(teller, record) or plainly
+        head = f"{record.seq}  {record.at[:19].replace('T', ' ')}  {record.actor}  {record.event}  {record.subject}"
+        say(wrapped(plain(head), then="    "))
+        if words:
+            say(wrapped(plain(_MOMENT.sub(r"\1 \2 UTC", words)), "    "))
+    if not found:
+        say("no record is of that kind", err=True)
+    return OK
+
+
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):[\d.]+(?:\+00:00|Z)")
+
+
+def _sentence(teller: Any, record: Any) -> str:
+    """What the record says; "" where there is no word for it, or its details are not those of its event."""
+    try:
+        told = teller.tell(record)
+    except Exception:  # of whoever wrote it: it is shown as it is
+        return ""
+    return told.words if told else ""
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@click.command(epilog=example("drift key ada.pem --label ada", "drift key ada.pub.json --home live --revoke"))
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--label", metavar="NAME", help="Whose key it is, as approvals will show it. Makes a new key.")
 @click.option("--identity", metavar="ID", help="Whose it is, where one person has several keys; else the label.")
-@click.option("--home", type=click.Path(path_type=Path), help="Where its approvals count from now on, or no more.")
-@click.option("--revoke", is_flag=True, help="Approvals of this key count no more in --home.")
-@click.option("--rotate", is_flag=True, help="Give --home a new key of its own, which the old one hands over to.")
-@click.option("--actor", envvar="DRIFT_ACTOR", help="Who; else DRIFT_ACTOR, or your login name.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@home_option
+@click.option("--revoke", is_flag=True, help="Approvals of this key count no more in the home.")
+@click.option("--rotate", is_flag=True, help="Give the home a new key of its own, which the old one hands over to.")
+@actor_option
+@json_option
 def key(
     file: Path | None,
     label: str | None,
@@ -71,22 +141,32 @@ def key(
 ) -> int:
     """Make an ed25519 key pair to approve with, with --label: FILE, which stays private, and its .pub.json.
 
-    Without it FILE is somebody's .pub.json, which --home is to trust, or with --revoke no more. Each change of who may
-    approve is audited; a file that is only put into keys/ counts for nothing.
+    Where there is a home, by --home or DRIFT_HOME, its approvals count there from now on. Without --label FILE is
+    somebody's .pub.json, which the home is to trust, or with --revoke no more. Each change of who may approve is
+    audited; a file that is only put into keys/ counts for nothing.
     """
-    given = None if home is None else settings_of(home)
+    given = _home_of(home)
     who = actor or getpass.getuser()
     if rotate:
         if given is None or file is not None or label is not None or revoke:
-            raise InputError("--rotate: is of a home's own key; give --home and nothing else")
+            raise InputError("--rotate: is of a home's own key; name the home (--home or DRIFT_HOME) and nothing else")
         return _rotated(given, who, as_json)
     if file is None:
         raise InputError("FILE: is missing; name a new key's file, or somebody's .pub.json")
     if label is not None and not revoke:
         return _made(file, label, identity, given, who, as_json)
     if given is None or label is not None or identity is not None:
-        raise InputError(f"{file}: give --label to make a key, or --home (and --revoke) for a .pub.json that exists")
+        raise InputError(
+            f"{file}: give --label to make a key, or name a home (--home or DRIFT_HOME) for a .pub.json that exists"
+        )
     return _revoked(file, given, who, as_json) if revoke else _trusted(file, given, who, as_json)
+
+
+def _home_of(home: Path | None) -> Any:
+    """The one that is named; None where none is, and none lies here: a key can be made where there is no home."""
+    settings = settings_of(home)
+    named = home is not None or "home" in settings.model_fields_set or settings.database
+    return settings if named or (settings.home / "control.db").is_file() else None
 
 
 def _made(file: Path, label: str, identity: str | None, home: Any, actor: str, as_json: bool) -> int:
@@ -138,15 +218,29 @@ def _rotated(home: Any, actor: str, as_json: bool) -> int:
     return OK
 
 
-@click.command()
-@click.argument("model")
+def _write_cards(settings: "Settings", model: str) -> None:
+    """With what was approved; what cannot be written now the next tick writes, or tells why it cannot."""
+    from drift_pipeline.control.trust import open_store
+    from drift_pipeline.evidence.documents import refresh_documents
+    from drift_pipeline.loop.declared import spec_in_force
+    from drift_pipeline.loop.forms import frozen
+    from drift_pipeline.registry.backends.local import LocalRegistry
+
+    clock = system_clock()
+    with suppress(DriftError), closing(open_store(settings, clock)) as store:
+        spec = frozen(store, spec_in_force(settings, store, model))
+        refresh_documents(settings, store, LocalRegistry(settings.registry), spec, clock.now())
+
+
+@click.command(epilog=example('drift approve fraud v3 --key ada.pem --reason "read the card"'))
+@model_argument()
 @click.argument("version")
 @click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Your private key (drift key).")
 @click.option("--reason", required=True, help="Why; it stands on the model's card.")
 @click.option("--expires", type=Duration(), default="14d", show_default=True, help="How long the approval holds.")
 @click.option("--environment", help="Where the version may run; else DRIFT_ENVIRONMENT, or production.")
-@click.option("--home", type=click.Path(path_type=Path), help="A home or a replay's folder; else DRIFT_HOME.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@home_option
+@json_option
 def approve(
     model: str,
     version: str,
@@ -157,7 +251,7 @@ def approve(
     home: Path | None,
     as_json: bool,
 ) -> int:
-    """Sign your approval of VERSION of MODEL (v3, or sha256:...) and file it in the home's GitOps folder.
+    """Sign your approval of VERSION of MODEL (v3, or its digest) and file it in the home's GitOps folder.
 
     It is for one rollout: the one under way, or else the next.
 
@@ -175,13 +269,20 @@ def approve(
         {} if environment is None else {"environment": environment}
     )
     settings = Settings(**given)
-    found = give(settings, Signer.load(key_file), model, version, reason, expires, system_clock())
+    with at_work(f"{model} {version}: its bytes and gates are looked at"):
+        found = give(settings, Signer.load(key_file), model, version, reason, expires, system_clock())
     if isinstance(found, Refusal):
         told = f"{model} {version}: NOT APPROVED for {settings.environment}: {found.reason}"
-        click.echo(json.dumps({"approved": False, "reason": found.reason}, indent=2) if as_json else told)
+        if as_json:
+            click.echo(json.dumps({"approved": False, "reason": found.reason}, indent=2))
+        else:
+            say(told)
         return NEGATIVE
+    _write_cards(settings, model)
+    card = settings.evidence / model / found.version / "card.html"
     if as_json:
         document = {"approved": True, "model": model, "environment": settings.environment, **asdict(found)}
+        document["card"] = str(card) if card.is_file() else None
         click.echo(json.dumps(document, indent=2, default=str))
         return OK
     wanted = (
@@ -192,6 +293,7 @@ def approve(
         f"until {found.expires:%Y-%m-%d %H:%M} UTC"
     )
     click.echo(f"approvals   {found.valid} {wanted}\nfiled in    {found.path}")
+    click.echo(f"its card    {card}" if card.is_file() else "its card    is not written yet")
     for other in found.refused:
         click.echo(f"refused     {other}")
     return OK

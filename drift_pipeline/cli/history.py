@@ -9,23 +9,42 @@ from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, Duration, Moment, bar
+from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, Duration, Moment, example
+from drift_pipeline.cli.telling import bar, say
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError
 
 
-@click.command()
+@click.command(epilog=example("drift demo --overwrite", "drift demo --live"))
 @click.option("--home", type=click.Path(path_type=Path), help="A new or empty folder; else DRIFT_HOME, or drift_home.")
+@click.option("--live", is_flag=True, help="With gateway, capture and Dagster, on a clock that is 60 times as fast.")
+@click.option("--end", is_flag=True, help="With --live: end with the last act, and do not wait for Ctrl-C.")
+@click.option("--port", default=8080, show_default=True, help="With --live: of the gateway.")
+@click.option("--dagster-port", default=3000, show_default=True, help="With --live: of Dagster's UI.")
+@click.option("--pages-port", default=8081, show_default=True, help="With --live: of the models' pages.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace what the last demo left there.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the acts and the summary as JSON; the story goes to stderr."
 )
-def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
+def demo(
+    home: Path | None,
+    live: bool,
+    end: bool,
+    port: int,
+    dagster_port: int,
+    pages_port: int,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
     """Play a synthetic history in three acts: healthy traffic, a change that is made good, a canary rolled back.
 
     Ends with 0 only if each act ended as it should. It leaves a home to look at, to verify and to open in Dagster.
+    With --live the real processes do it in about five minutes, to be watched on their page.
     """
+    if live:
+        return _live(home, (port, dagster_port, pages_port), overwrite, stay=not end)
     from drift_pipeline.evidence.approve import PACKAGED_MODELS
     from drift_pipeline.replays.demo import run_demo, start_of
     from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
@@ -37,7 +56,7 @@ def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
     spec = read_spec(PACKAGED_MODELS / "recommendation_v3" / "defs.yaml")
     start = start_of(SystemClock().now())
     with work_folder(home, "--home") as work:
-        summary, acts = run_demo(spec, work, start, seed, lambda line: click.echo(line, err=as_json))
+        summary, acts = run_demo(spec, work, start, seed, lambda line: say(line, err=as_json))
         write_summary(work, summary)
         publish(work, home)
     passed = not any(act.fault for act in acts) and _exit_code(summary) == OK
@@ -47,6 +66,20 @@ def demo(home: Path | None, seed: int, overwrite: bool, as_json: bool) -> int:
     else:
         click.echo(_where(summary, home))
     return OK if passed else _exit_code(summary) or NEGATIVE
+
+
+def _live(home: Path | None, ports: tuple[int, int, int], overwrite: bool, *, stay: bool) -> int:
+    import shutil
+
+    from drift_pipeline.serving.demo import MODEL, LiveDemo
+    from drift_pipeline.settings import Settings
+
+    home = (home or Settings().home).absolute()
+    if home.is_dir() and any(home.iterdir()):
+        if not overwrite or not (home / "models" / MODEL / "defs.yaml").is_file():
+            raise InputError(f"--home {home}: is not empty; name a new folder, or with --overwrite that of a live demo")
+        shutil.rmtree(home)
+    return LiveDemo(home, ports, click.echo, stay=stay).run()
 
 
 def _where(summary: dict[str, Any], home: Path) -> str:
@@ -65,7 +98,7 @@ def _where(summary: dict[str, Any], home: Path) -> str:
     return "\n".join(lines)
 
 
-@click.command()
+@click.command(epilog=example("drift replay history.csv --spec models/fraud/defs.yaml --out out"))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder for the results.")
@@ -120,7 +153,10 @@ def replay(  # one parameter an option
             progress=progress,
         )
     summary, out = found.summary, found.folder
-    click.echo(json.dumps(summary, indent=2) if as_json else _told(summary, out))
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        say(_told(summary, out))
     return _exit_code(summary)
 
 
@@ -174,7 +210,7 @@ def _exit_code(summary: dict[str, Any]) -> int:
     return INCONCLUSIVE if summary[measured_by(summary).kpi]["loop"] is None else OK
 
 
-@click.command()
+@click.command(epilog=example("drift sample models/recommendation_v3 --calm"))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--days", type=click.IntRange(min=28), help="Else 270, of --calm 28.")
 @click.option("--rows-per-day", type=click.IntRange(min=20), help="Else 400, of --calm 12000: short windows can judge.")
@@ -225,7 +261,7 @@ def sample(
     return OK
 
 
-@click.command()
+@click.command(epilog=example("drift diff out tighter --html diff.html"))
 @click.argument("folders", nargs=-1, metavar="DIR1 DIR2 ...", type=click.Path(path_type=Path))
 @click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the comparison as one page, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")

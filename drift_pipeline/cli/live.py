@@ -16,16 +16,22 @@ from drift_pipeline.cli.options import (
     NEGATIVE,
     OK,
     Duration,
+    Whole,
+    actor_option,
+    example,
     home_option,
     json_option,
+    model_argument,
+    reason_option,
     settings_of,
 )
+from drift_pipeline.cli.telling import at_work, say
 from drift_pipeline.clock import parse_duration, system_clock
 from drift_pipeline.errors import InputError
 
 
-@click.command()
-@click.argument("model")
+@click.command(epilog=example("drift adopt fraud --data history.parquet"))
+@model_argument()
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Its history: a file, or a folder.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="A skops file that answers from now on.")
 @click.option("--external", is_flag=True, help="Another system goes on answering; only its scores are known.")
@@ -57,9 +63,9 @@ def adopt(
         raise InputError("--bundle and --external: what is served elsewhere has no bundle here; give one of them")
     settings = settings_of(home)
     spec = model_of(settings, model)
-    history = read_history(data, spec, timestamp, outcomes)
-    with opened(settings, system_clock(), new=True) as at:
-        loop = take(at, spec, history, bundle=bundle, external=external)
+    with at_work(f"{model}: reading {data}") as doing, opened(settings, system_clock(), new=True) as at:
+        history = read_history(data, spec, timestamp, outcomes)
+        loop = take(at, spec, history, bundle=bundle, external=external, progress=doing)
         champion = loop.champion
         assert champion is not None
         rows, served, prospects = history.frame.height, champion.name, loop.monitor.prospects()
@@ -79,12 +85,12 @@ def adopt(
     return OK
 
 
-@click.command()
-@click.option("--model", help="Only this one; else every model that was adopted.")
+@click.command(epilog=example("drift tick --home live"))
+@model_argument(required=False)
 @home_option
 @json_option
 def tick(model: str | None, home: Path | None, as_json: bool) -> int:
-    """Go once through the loop of every adopted model, as the Dagster sensor does; for cron, and where there is none.
+    """Go once through the loop of every adopted model, or of one, as Dagster's sensor does; for cron.
 
     Retrains that are wanted, or due by the calendar, run here and now. Beside a sensor, or another tick, only one of
     them counts. Ends with 1 where a model's tick failed.
@@ -101,7 +107,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
         click.echo(json.dumps([_plain(one) for one in ticked], indent=2))
     else:
         for one in ticked:
-            click.echo(_line(one))
+            say(_line(one))
     if not ticked:
         click.echo(told, err=True)
         return INCONCLUSIVE
@@ -129,7 +135,7 @@ def _line(one: Any) -> str:
     return "  ".join([f"{one.model}: {verdict}", *filter(None, told)])
 
 
-@click.command()
+@click.command(epilog=example("drift serve --port 8080 --home live"))
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
 @click.option("--drills", is_flag=True, help="Obey a request's delay_ms, to rehearse a slow version.")
@@ -149,7 +155,7 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
     return OK
 
 
-@click.command()
+@click.command(epilog=example("drift capture --home live"))
 @click.option("--once", is_flag=True, help="Land what is there, and end.")
 @click.option("--every", "interval", type=Duration(), default="2s", show_default=True)
 @home_option
@@ -176,14 +182,15 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
     return OK
 
 
-@click.command()
+@click.command(epilog=example("drift up --home live"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Of the gateway; Dagster answers this machine.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--dagster-port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--pages-port", type=click.IntRange(1, 65535), default=8081, show_default=True)
 @click.option("--drills", is_flag=True, help="Obey a request's delay_ms, to rehearse a slow version.")
 @home_option
-def up(host: str, port: int, dagster_port: int, drills: bool, home: Path | None) -> int:
-    """Run everything on this machine: gateway, capture, and Dagster with its daemon and UI. Ctrl-C ends all of it."""
+def up(host: str, port: int, dagster_port: int, pages_port: int, drills: bool, home: Path | None) -> int:
+    """Run everything on this machine: the models' pages, gateway, capture, and Dagster. Ctrl-C ends all of it."""
     from drift_pipeline.loop.home import models_of, refuse_unadopted
     from drift_pipeline.serving.up import services
     from drift_pipeline.serving.up import up as run
@@ -191,7 +198,8 @@ def up(host: str, port: int, dagster_port: int, drills: bool, home: Path | None)
     settings = settings_of(home)
     system_clock()  # a drill that is none is refused here, not by each child
     refuse_unadopted(settings, models_of(settings))
-    return run(settings, host, port, dagster_port, started=services(host, port, dagster_port, drills=drills))
+    started = services(host, port, dagster_port, pages_port, drills=drills)
+    return run(settings, host, port, dagster_port, pages_port, started=started)
 
 
 class _Drift(click.ParamType[Any]):
@@ -208,8 +216,8 @@ class _Drift(click.ParamType[Any]):
             self.fail(f"{value!r}: write concept@30s or covariate@1m:0.5: {error}", param, ctx)
 
 
-@click.command()
-@click.argument("model")
+@click.command(epilog=example("drift simulate fraud --rate 50 --for 1m --drift concept@30s"))
+@model_argument()
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
 @click.option("--key", "key", help="A producer's API key; else the one that drift up made in the home.")
 @click.option("--rate", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Rows a second.")
@@ -279,46 +287,54 @@ def _key(path: Path) -> str:
         raise InputError(f"{path}: no key here: give --key, or start drift up, which makes one") from error
 
 
-@click.group()
+@click.group(cls=Whole)
 def producer() -> None:
     """Producers: who may ask the gateway, and tell it of events."""
 
 
-@producer.command("add")
+@producer.command("add", epilog=example("drift producer add checkout fraud"))
 @click.argument("name")
-@click.option("--model", "models", multiple=True, help="Which it may speak of; else every model.")
+@model_argument(nargs=-1)
 @click.option("--rows-per-second", type=click.IntRange(min=1), default=1000, show_default=True)
 @home_option
 @json_option
-def add_producer(name: str, models: tuple[str, ...], rows_per_second: int, home: Path | None, as_json: bool) -> int:
-    """Make an API key for NAME. It is shown this once, and only its hash is kept."""
+def add_producer(name: str, model: tuple[str, ...], rows_per_second: int, home: Path | None, as_json: bool) -> int:
+    """Make an API key for NAME, to speak of each MODEL, or of all where none is named.
+
+    It is shown this once, and only its hash is kept.
+    """
     from drift_pipeline.loop.home import model_of, opened
     from drift_pipeline.serving import keys
 
     settings = settings_of(home)
-    for model in models:
-        model_of(settings, model)
-    with opened(settings, system_clock(), new=True) as at:
-        made = keys.add_producer(at.store, name, models or (keys.ANY_MODEL,), rows_per_second, getpass.getuser())
+    for one in model:
+        model_of(settings, one)
+    with at_work(f"{name}: making a key"), opened(settings, system_clock(), new=True) as at:
+        made = keys.add_producer(at.store, name, model or (keys.ANY_MODEL,), rows_per_second, getpass.getuser())
     click.echo(json.dumps({"producer": name, "key": made}) if as_json else made)
     return OK
 
 
-@producer.command("revoke")
+@producer.command("revoke", epilog=example('drift producer revoke checkout --reason "its key leaked"'))
 @click.argument("name")
+@reason_option
+@actor_option
 @home_option
-def revoke_producer(name: str, home: Path | None) -> int:
+@json_option
+def revoke_producer(name: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
     """Refuse NAME's key from the next second on."""
     from drift_pipeline.loop.home import opened
+    from drift_pipeline.loop.operating import given
     from drift_pipeline.serving import keys
 
-    with opened(settings_of(home), system_clock()) as at:
-        keys.revoke_producer(at.store, name, getpass.getuser())
-    click.echo(f"{name}: its key is refused from now on")
+    with at_work(f"{name}: revoking its key"), opened(settings_of(home), system_clock()) as at:
+        keys.revoke_producer(at.store, name, actor or getpass.getuser(), given(reason))
+    told = json.dumps({"producer": name, "revoked": True})
+    click.echo(told if as_json else f"{name}: its key is refused from now on")
     return OK
 
 
-@producer.command("list")
+@producer.command("list", epilog=example("drift producer list"))
 @home_option
 @json_option
 def list_producers(home: Path | None, as_json: bool) -> int:

@@ -1,26 +1,40 @@
-"""What people see of a running loop, and what they may do to it."""
+"""What people may do to a running loop; each is audited."""
 
 import getpass
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import NEGATIVE, OK, Duration, Moment, home_option, json_option, settings_of
-from drift_pipeline.clock import Window, format_duration, system_clock
+from drift_pipeline.cli.options import (
+    NEGATIVE,
+    OK,
+    Duration,
+    Moment,
+    Whole,
+    actor_option,
+    example,
+    home_option,
+    json_option,
+    model_argument,
+    reason_option,
+    settings_of,
+)
+from drift_pipeline.cli.telling import at_work, minute, say
+from drift_pipeline.cli.watch import list_incidents
+from drift_pipeline.clock import DAY, Window, system_clock
 from drift_pipeline.errors import DriftError, InputError
 
-reason_option = click.option("--reason", required=True, help="Why; it stands in the audit.")
-actor_option = click.option("--actor", envvar="DRIFT_ACTOR", help="Who; else DRIFT_ACTOR, or your login name.")
+LONG = 30 * DAY
 
 
 def _verb(command: Callable[..., int]) -> Callable[..., int]:
     """The parameters of every verb."""
-    for decorate in (json_option, home_option, actor_option, reason_option, click.argument("model")):
+    for decorate in (json_option, home_option, actor_option, reason_option, model_argument()):
         command = decorate(command)
     return command
 
@@ -32,12 +46,17 @@ def _loop(model: str, home: Path | None, actor: str | None) -> Iterator[tuple[An
 
     settings = settings_of(home)
     spec = model_of(settings, model)
-    with opened(settings, system_clock()) as at:
+    with at_work(f"{model}: taking up where its loop stands"), opened(settings, system_clock()) as at:
         yield at.loop(spec), actor or getpass.getuser()
+        with suppress(DriftError):  # what was done stands; the next tick writes the card, or tells why it cannot
+            at.document(spec)
 
 
 def _say(model: str, words: str, as_json: bool, **told: Any) -> int:
-    click.echo(json.dumps({"model": model, **told}, indent=2) if as_json else f"{model}: {words}")
+    if as_json:
+        click.echo(json.dumps({"model": model, **told}, indent=2))
+    else:
+        say(f"{model}: {words}")
     return OK
 
 
@@ -62,21 +81,21 @@ def _retrain(model: str, reason: str, actor: str | None, home: Path | None, as_j
     return OK if agreed else NEGATIVE
 
 
-@click.command()
+@click.command(epilog=example('drift retrain fraud --reason "a new catalogue"'))
 @_verb
 def retrain(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
     """Ask for a retrain of MODEL; the policy may refuse (1). It waits for its turn like every other."""
     return _retrain(model, reason, actor, home, as_json, hotfix=False)
 
 
-@click.command()
+@click.command(epilog=example('drift hotfix fraud --reason "prices are wrong since noon"'))
 @_verb
 def hotfix(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
     """Ask for a retrain of MODEL in the fast lane, past the cooldown and beside a long retrain."""
     return _retrain(model, reason, actor, home, as_json, hotfix=True)
 
 
-@click.command()
+@click.command(epilog=example('drift promote fraud --reason "no need to wait for the night"'))
 @_verb
 def promote(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
     """Take MODEL's rollout its next step now. Evidence, gates and approvals are asked for as ever."""
@@ -87,7 +106,7 @@ def promote(model: str, reason: str, actor: str | None, home: Path | None, as_js
     return _say(model, f"{status.rollout_id} is in {status.phase}", as_json, phase=str(status.phase))
 
 
-@click.command()
+@click.command(epilog=example('drift rollback fraud --reason "complaints"'))
 @click.option("--champion", is_flag=True, help="Also where the last rollout was rolled back, by somebody else perhaps.")
 @_verb
 def rollback(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, champion: bool) -> int:
@@ -100,14 +119,14 @@ def rollback(model: str, reason: str, actor: str | None, home: Path | None, as_j
     return _say(model, words, as_json, rollout=status.rollout_id, champion=status.champion)
 
 
-@click.command()
+@click.command(epilog=example('drift pause fraud --reason "audit week"'))
 @_verb
 def pause(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
     """Hold retraining and promotion of MODEL. Monitoring and rollback go on."""
     return _pause(model, reason, actor, home, as_json, on=True)
 
 
-@click.command()
+@click.command(epilog=example('drift resume fraud --reason "audit is over"'))
 @_verb
 def resume(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
     """Let retraining and promotion of MODEL go on."""
@@ -122,37 +141,70 @@ def _pause(model: str, reason: str, actor: str | None, home: Path | None, as_jso
     return _say(model, "retraining and promotion are held" if on else "goes on", as_json, paused=on)
 
 
-@click.command()
+@click.group(cls=Whole)
+def maintenance() -> None:
+    """Maintenance: rows of its span are kept but judge nothing, and nothing is done meanwhile."""
+
+
+@maintenance.command(epilog=example('drift maintenance begin fraud --for 2h --reason "migration"'))
 @click.option("--from", "start", type=Moment(), help="ISO 8601; else now.")
-@click.option("--to", "end", required=True, type=Moment(), help="ISO 8601.")
+@click.option("--to", "end", type=Moment(), help="ISO 8601.")
+@click.option("--for", "lasting", type=Duration(), help="How long, in place of --to, such as 2h.")
+@click.option("--yes", is_flag=True, help="Also where nothing is judged for over 30 days.")
 @_verb
-def maintenance(
+def begin(
     model: str,
     reason: str,
     actor: str | None,
     home: Path | None,
     as_json: bool,
     start: datetime | None,
-    end: datetime,
+    end: datetime | None,
+    lasting: timedelta | None,
+    yes: bool,
 ) -> int:
-    """Announce maintenance of MODEL: rows of the span are kept but judge nothing, and nothing is done meanwhile."""
+    """Announce maintenance of MODEL, in place of the one that goes on or is to come."""
     from drift_pipeline.loop import operating
 
     since = start or system_clock().now()
+    if (end is None) == (lasting is None):
+        raise InputError("--to and --for: the maintenance ends at a time, or after one; give one of them")
+    end = end or _later(since, lasting or DAY)
     if end <= since:
-        raise InputError(f"--to {end:%Y-%m-%d %H:%M} is not after --from {since:%Y-%m-%d %H:%M}")
+        raise InputError(f"--to {minute(end)} is not after --from {minute(since)}")
+    if end - since > LONG and not yes:
+        long = f"nothing would be judged or done for {(end - since).days:,} days"
+        raise InputError(f"--to {minute(end)}: {long}; say --yes if that is meant")
     with _loop(model, home, actor) as (loop, who):
         operating.announce_maintenance(loop, who, reason, Window(since, end))
     told = {"from": since.isoformat(), "to": end.isoformat()}
-    return _say(model, f"maintenance from {told['from']} to {told['to']}", as_json, **told)
+    return _say(model, f"maintenance from {minute(since)} to {minute(end)} UTC", as_json, **told)
 
 
-@click.group()
+def _later(since: datetime, lasting: timedelta) -> datetime:
+    try:
+        return since + lasting
+    except OverflowError as error:
+        raise InputError("--for: no calendar reaches that far; give a shorter time") from error
+
+
+@maintenance.command("end", epilog=example('drift maintenance end fraud --reason "migrated"'))
+@_verb
+def end_maintenance(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+    """End MODEL's maintenance now, or call off the one to come; what lands from now on is judged."""
+    from drift_pipeline.loop import operating
+
+    with _loop(model, home, actor) as (loop, who):
+        operating.end_maintenance(loop, who, reason)
+    return _say(model, "maintenance is over; what lands from now on is judged", as_json, maintenance=False)
+
+
+@click.group(cls=Whole)
 def incident() -> None:
     """Incidents: what is open, and what people said to it."""
 
 
-@incident.command("ack")
+@incident.command("ack", epilog=example('drift incident ack fraud --reason "looking into it"'))
 @_verb
 def acknowledge(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
     """Say that somebody looks after MODEL's open incident."""
@@ -163,20 +215,20 @@ def acknowledge(model: str, reason: str, actor: str | None, home: Path | None, a
     return _say(model, f"incident {key} is acknowledged by {who}", as_json, incident=key, by=who)
 
 
-@incident.command()
+@incident.command(epilog=example('drift incident snooze fraud --for 4h --reason "campaign is known"'))
 @click.option("--for", "lasting", required=True, type=Duration(), help="How long, such as 4h.")
 @_verb
 def snooze(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, lasting: timedelta) -> int:
     """No pages about drift of MODEL for a while. What happens is recorded as ever."""
     from drift_pipeline.loop import operating
 
-    until = system_clock().now() + lasting
+    until = _later(system_clock().now(), lasting)
     with _loop(model, home, actor) as (loop, who):
         operating.snooze(loop, who, reason, until)
     return _say(model, f"no pages until {until:%Y-%m-%d %H:%M} UTC", as_json, until=until.isoformat())
 
 
-@incident.command()
+@incident.command(epilog=example('drift incident close fraud --reason "sensor was replaced"'))
 @_verb
 def close(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
     """Close MODEL's open incident by hand; what is still found opens it again."""
@@ -187,101 +239,16 @@ def close(model: str, reason: str, actor: str | None, home: Path | None, as_json
     return _say(model, f"incident {key} is closed", as_json, incident=key)
 
 
-@incident.command("list")
+@incident.command("list", epilog=example("drift incident list"))
+@model_argument(required=False)
 @home_option
 @json_option
-def list_incidents(home: Path | None, as_json: bool) -> int:
-    """The open incidents of every model."""
-    found = [one for one in _standings(home)[0] if one.incident]
-    if as_json:
-        click.echo(json.dumps([one.to_json() for one in found], indent=2))
-        return OK
-    for one in found:
-        breached = [f"{name} {kpi['verdict']}: {kpi['reason']}" for name, kpi in one.kpis.items() if _speaks(kpi)]
-        who = f", acknowledged by {one.acknowledged_by}" if one.acknowledged_by else ""
-        click.echo(f"{one.model}: {one.incident}{who}")
-        for line in breached:
-            click.echo(f"  {line}")
-    if not found:
-        click.echo("no incident is open")
-    return OK
+def listed(model: str | None, home: Path | None, as_json: bool) -> int:
+    """The open incidents of every model, or of one."""
+    return list_incidents(home, model, as_json)
 
 
-def _speaks(kpi: Any) -> bool:
-    return kpi["verdict"] in ("WARN", "BREACH")
-
-
-def _standings(home: Path | None) -> tuple[list[Any], datetime]:
-    from drift_pipeline.loop.home import models_of, none_adopted, reading
-    from drift_pipeline.loop.status import standings
-
-    settings, now = settings_of(home), system_clock().now()
-    specs = models_of(settings)
-    with reading(settings) as store:
-        if told := none_adopted(store, settings, specs):
-            click.echo(told, err=True)
-        return standings(store, specs.values(), now), now
-
-
-@click.command()
-@home_option
-@json_option
-def status(home: Path | None, as_json: bool) -> int:
-    """How every model stands, on one screen: verdict, incident, runs, rollout, heartbeat."""
-    found, now = _standings(home)
-    if as_json:
-        click.echo(json.dumps([one.to_json() for one in found], indent=2))
-        return OK
-    rows: list[tuple[str, ...]] = [("model", "answers", "verdict", "last tick", "incident", "rollout and runs")]
-    rows += [_row(one, now) for one in found]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        click.echo(
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        )
-    for one in found:
-        for line in _beneath(one):
-            click.echo(f"  {one.model}  {line}")
-    return OK
-
-
-def _beneath(one: Any) -> Iterator[str]:
-    """What a standing rests on: KPIs that speak, labels, and why the others are not judged."""
-    from drift_pipeline.detection.judging.verdict import told_waiting
-
-    for name, kpi in one.kpis.items():
-        if _speaks(kpi):
-            yield f"{kpi['verdict']:<7} {name}: {kpi['reason']}"
-    if one.labels:
-        landed, joined, judged = (one.labels[name] for name in ("landed", "joined", "judged"))
-        yet = "" if judged else " yet"
-        yield f"labels  {landed:,} landed, {joined:,} joined to predictions, {judged:,} judged{yet}"
-    for event, why in one.concerns.items():
-        yield f"{event}: {why}"
-    for line in told_waiting(one.not_judged):
-        yield f"waits   {line}"
-
-
-def _row(one: Any, now: datetime) -> tuple[str, ...]:
-    from drift_pipeline.detection.judging.verdict import told_verdict
-    from drift_pipeline.loop.status import NOT_ADOPTED
-
-    age = one.age(now)
-    beat = "" if age is None else f"{format_duration(timedelta(seconds=round(age.total_seconds())))} ago"
-    told = [
-        f"paused by {one.paused_by}" if one.paused_by else "",
-        f"maintenance {one.maintenance}" if one.maintenance else "",
-        *one.runs,
-        one.rollout,
-    ]
-    who = f" ({one.acknowledged_by})" if one.acknowledged_by else ""
-    verdict = told_verdict({"verdict": one.verdict, "judged": one.judged, "configured": one.configured})
-    if not one.verdict and one.champion != NOT_ADOPTED:
-        verdict = "no tick yet"
-    return one.model, one.champion, verdict, beat, one.incident + who, "; ".join(filter(None, told))
-
-
-@click.command()
+@click.command(epilog=example("drift retain --apply"))
 @click.option("--apply", "really", is_flag=True, help="Delete it; else only tell what would go.")
 @home_option
 @json_option
@@ -322,7 +289,7 @@ def retain(really: bool, home: Path | None, as_json: bool) -> int:
     return OK
 
 
-@click.command()
+@click.command(epilog=example('drift erase fraud --subject u17 --reason "asked on 3 May"'))
 @click.option("--subject", required=True, help="The entity, as the spec's columns.entity has it.")
 @_verb
 def erase(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, subject: str) -> int:
@@ -341,4 +308,4 @@ def erase(model: str, reason: str, actor: str | None, home: Path | None, as_json
     return _say(model, f"{rows} erased{trained}", as_json, rows=found.rows, versions=list(found.versions))
 
 
-COMMANDS = (retain, erase, status, retrain, hotfix, promote, rollback, pause, resume, maintenance, incident)
+COMMANDS = (retain, erase, retrain, hotfix, promote, rollback, pause, resume, maintenance, incident)

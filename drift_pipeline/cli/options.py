@@ -1,18 +1,19 @@
-"""What commands share: exit codes, types of options, progress."""
+"""What commands share: exit codes, arguments, options and their types."""
 
-import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from drift_pipeline.clock import parse_duration
+from drift_pipeline.clock import parse_duration, system_clock
 
 if TYPE_CHECKING:
     from drift_pipeline.settings import Settings
 
-OK, NEGATIVE, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
+Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
+OK, NEGATIVE, BAD_INPUT, INCONCLUSIVE, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 class Duration(click.ParamType[timedelta]):
@@ -64,30 +65,65 @@ class AtLeast(click.ParamType[float]):
         return least
 
 
-class bar:  # noqa: N801  # used as a function that is a context
-    """A progress bar on stderr; it writes nothing where stderr is no terminal."""
+class Since(click.ParamType[datetime]):
+    """A time, or how long ago: `2026-01-31`, `30d`."""
 
-    def __init__(self, unit: str = "tick") -> None:
-        self._unit = unit
+    name = "time or duration"
 
-    def __enter__(self) -> Any:
-        from tqdm import tqdm
-
-        self._bar: Any = tqdm(file=sys.stderr, unit=self._unit, dynamic_ncols=True, disable=None, leave=False)
-        return self._show
-
-    def _show(self, done: int, total: int | None, words: str) -> None:
-        self._bar.total = total
-        self._bar.set_postfix_str(words, refresh=False)
-        self._bar.update(done - self._bar.n)
-        if words:
-            self._bar.refresh()
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return system_clock().now() - parse_duration(value)
+        except (ValueError, OverflowError):
+            moment: datetime = Moment().convert(value, param, ctx)
+            return moment
 
 
-home_option = click.option("--home", type=click.Path(path_type=Path), help="A home; else DRIFT_HOME, or drift_home.")
+class Whole(click.Group):
+    """A group whose help does not cut what its commands do."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.section(formatter, "Commands", self.list_commands(ctx))
+
+    def section(self, formatter: click.HelpFormatter, title: str, names: Iterable[str]) -> None:
+        """The first sentence of each command that there is."""
+        wide = max(map(len, self.commands))
+        known = [
+            (f"{name:<{wide}}", self.commands[name].get_short_help_str(500)) for name in names if name in self.commands
+        ]
+        if known:
+            with formatter.section(title):
+                formatter.write_dl(known)
+
+
+def example(*lines: str) -> str:
+    """A command's epilog."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _models(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """Names of models to complete: those that DRIFT_MODELS declares. Whatever is wrong there, the command tells."""
+    from contextlib import suppress
+
+    from drift_pipeline.loop.home import models_of
+    from drift_pipeline.settings import Settings
+
+    with suppress(Exception):
+        return [name for name in models_of(Settings()) if name.startswith(begun)]
+    return []
+
+
+def model_argument(**more: Any) -> Callable[[Command], Command]:
+    """MODEL, as every command takes it."""
+    return click.argument("model", shell_complete=_models, **more)
+
+
+home_option = click.option(
+    "--home", type=click.Path(path_type=Path), help="A home, or a replay's folder; else DRIFT_HOME, or drift_home."
+)
+reason_option = click.option("--reason", required=True, help="Why; it stands in the audit.")
+actor_option = click.option("--actor", envvar="DRIFT_ACTOR", help="Who; else DRIFT_ACTOR, or your login name.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from drift_pipeline.cli.options import INCONCLUSIVE, NEGATIVE, OK, AtLeast, Duration, bar, listed
+from drift_pipeline.cli.options import INCONCLUSIVE, NEGATIVE, OK, AtLeast, Duration, example, listed
+from drift_pipeline.cli.telling import bar, say
 from drift_pipeline.errors import InputError
 
 
-@click.command()
+@click.command(epilog=example("drift compare last_month.parquet today.csv --html compare.html"))
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("current", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", type=click.Path(path_type=Path), help="The model's YAML; else types are inferred.")
@@ -74,13 +75,16 @@ def compare(
             click.echo(f"{column.name}: {column.why}", err=True)
     if html is not None:
         found.save(html)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        say(str(found))
     if found.fails(fail_on):
         return NEGATIVE
     return INCONCLUSIVE if found.verdict == "INCONCLUSIVE" else OK
 
 
-@click.command()
+@click.command(epilog=example("drift calibrate history.csv --spec models/fraud/defs.yaml"))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="The model's YAML.")
 @click.option("--timestamp", help="The time column, where the spec names none.")
@@ -135,7 +139,7 @@ def calibrate(
     return OK if found.found.conclusive else INCONCLUSIVE
 
 
-@click.command()
+@click.command(epilog=example("drift init history.csv --model fraud --label is_fraud"))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--model", required=True, help="The model's name: small letters, digits, underscores.")
 @click.option("--label", required=True, help="The column of the outcome.")
@@ -148,10 +152,7 @@ def calibrate(
     help="Folder of models: the spec is OUT/MODEL/defs.yaml, and DRIFT_MODELS names OUT.",
 )
 def init(data: Path, model: str, label: str, time: str | None, out: Path) -> int:
-    """Draft a model's spec from a table DATA: the types of its columns, with comments, to be looked through.
-
-    Example: drift init history.csv --model fraud --label is_fraud
-    """
+    """Draft a model's spec from a table DATA: the types of its columns, with comments, to be looked through."""
     from drift_pipeline.detection.comparing.drafting import draft
     from drift_pipeline.files import write_whole
     from drift_pipeline.spec import parse_spec

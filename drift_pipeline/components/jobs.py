@@ -1,7 +1,7 @@
 """Jobs: the retrain, which sensors launch, and what people do to a rollout from Dagster's launchpad."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import dagster as dg
 from pydantic import Field
@@ -54,7 +54,10 @@ def _choice(specs: Specs) -> dg.Field:
 def _loop(context: dg.OpExecutionContext) -> Iterator[Loop]:
     """The loop of the model that was chosen, not resumed: a rollback does not wait for that."""
     with home(context.run) as at:
-        yield at.loop(model_of(Settings(), context.op_config["model"]))
+        spec = model_of(Settings(), context.op_config["model"])
+        yield at.loop(spec)
+        with suppress(DriftError):  # what was done stands; the next tick writes the card, or tells why it cannot
+            at.document(spec)
 
 
 def submit_rollout(model: dg.Field) -> dg.JobDefinition:

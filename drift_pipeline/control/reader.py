@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from drift_pipeline.control.audit import AuditRecord, message_digest, read_record, state_digest
-from drift_pipeline.control.canonical import read_canonical
+from drift_pipeline.control.canonical import canonical, read_canonical
 from drift_pipeline.control.engine import reading_engine
 from drift_pipeline.control.rows import Message, Record, Snapshot, record_of, refuse_old, was_written_by
 from drift_pipeline.control.schema import audit, memory, metadata, outbox, state
@@ -107,18 +107,25 @@ class ControlReader:
             rows = connection.execute(query).all()
         return [Message(row.id, row.topic, read_canonical(row.body), row.attempts) for row in rows]
 
-    def records(self, after: int | None = None) -> Iterator[AuditRecord]:
+    def records(self, after: int | None = None, about: str | None = None) -> Iterator[AuditRecord]:
         """Audit records in order, all or those with seq > after; in pages: no transaction stays open in between.
+
+        Args:
+            about: only those whose subject it is, such as a model; the others are not read.
 
         Raises IntegrityError, in its turn, at a record that is no canonical JSON; `verifying.verify` reports its seq.
         """
         while True:
             query = sa.select(audit).order_by(audit.c.seq).limit(_PAGE)
             query = query if after is None else query.where(audit.c.seq > after)
+            if about is not None:
+                query = query.where(audit.c.body.contains(f'"subject":{canonical(about).decode()}', autoescape=True))
             with self._transaction() as connection:
                 rows = connection.execute(query).all()
             for row in rows:
-                yield read_record(row.body, row.hash)
+                record = read_record(row.body, row.hash)
+                if about is None or record.subject == about:  # details may have a subject, too
+                    yield record
             if not rows:
                 return
             after = rows[-1].seq

@@ -15,11 +15,14 @@ from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.rows import Put, Record
 from drift_pipeline.control.signing import PublicKey, Signer, public_path
 from drift_pipeline.control.store import ControlStore, Entry
-from drift_pipeline.errors import ConflictError, InputError, IntegrityError
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError, NothingToDoError
 from drift_pipeline.settings import Settings
 
 APPROVER, TRAINER = "approver", "trainer"
-NO_STORE = "no control store (control.db) here; name a home or a replay's --out folder"
+NO_STORE = (
+    "no model is adopted here, for there is no control store (control.db); run drift demo or drift adopt, or name "
+    "another DRIFT_HOME; a replay's --out folder is one as well"
+)
 
 
 def open_store(settings: Settings, clock: Clock, own: Signer | None = None) -> ControlStore:
@@ -46,7 +49,7 @@ def open_store(settings: Settings, clock: Clock, own: Signer | None = None) -> C
 def require_store(settings: Settings) -> None:
     """Raise InputError where there is none: who would make one anew goes on beside a store that was moved away."""
     if not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(f"{settings.home}: {NO_STORE}")
+        raise InputError(f"{settings.home.absolute()}: {NO_STORE}")
 
 
 def checkpoints_of(settings: Settings, clock: Clock) -> Checkpoints:
@@ -82,12 +85,13 @@ def appoint(settings: Settings, store: ControlStore, key: PublicKey, actor: str,
     """Let a key approve from now on; returns its public file in `keys/`, whose name begins with the stem.
 
     Raises:
-        InputError: it is trusted already, it has no label, or the file cannot be written.
+        NothingToDoError: it is trusted already.
+        InputError: it has no label, or the file cannot be written.
         ConflictError: somebody else appointed or dismissed it meanwhile.
     """
     before = store.get(KEY, key.key_id)
     if before is not None and (before.body["role"] == HOME or not before.body["revoked"]):
-        raise InputError(f"{settings.home}: {key} is trusted already, as {before.body['role']}")
+        raise NothingToDoError(f"{settings.home}: {key} is trusted already, as {before.body['role']}")
     if not (key.label or "").strip():
         raise InputError(f"{key}: its file has no label, so nobody knows whose it is; make a key by drift key --label")
     path = settings.keys / f"{stem}-{key.key_id[-12:]}.pub.json"
@@ -106,9 +110,12 @@ def dismiss(settings: Settings, store: ControlStore, key_id: str, actor: str) ->
 
     Raises:
         InputError: it is no approver's key here.
+        NothingToDoError: it counts no more since before.
     """
     before = store.get(KEY, key_id)
-    if before is None or before.body["role"] != APPROVER or before.body["revoked"]:
+    if before is not None and before.body["revoked"]:
+        raise NothingToDoError(f"{settings.home}: the key {key_id[:16]} was revoked before")
+    if before is None or before.body["role"] != APPROVER:
         raise InputError(f"{settings.home}: the key {key_id[:16]} is no approver's here; nothing was changed")
     put = Put(KEY, key_id, {**before.body, "revoked": True}, before.generation)
     details = {"key_id": key_id, "label": before.body["label"], "identity": before.body["identity"]}

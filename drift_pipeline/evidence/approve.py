@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.signing import PublicKey, Signer
+from drift_pipeline.control.signing import PublicKey, Signer, public_path
 from drift_pipeline.control.store import ControlReader, Entry, Record
 from drift_pipeline.control.trust import NO_STORE, appoint, approvers, dismiss, open_store, rotate
-from drift_pipeline.errors import InputError, IntegrityError, SpecError
+from drift_pipeline.errors import DriftError, InputError, IntegrityError, SpecError
 from drift_pipeline.evidence.verification import put_files
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.rollout.approval import (
@@ -129,7 +129,14 @@ def make_key(
         _has_store(settings)
     signer = Signer.generate(label, (identity or label).strip())
     signer.save(path)
-    return signer, None if settings is None else trust_key(signer.public, path.stem, settings, actor, clock)
+    if settings is None:
+        return signer, None
+    try:
+        return signer, trust_key(signer.public, path.stem, settings, actor, clock)
+    except DriftError:  # a home that nobody can write: no key is left that counts nowhere
+        for file in (path, public_path(path)):
+            file.unlink(missing_ok=True)
+        raise
 
 
 def trust_key(key: PublicKey, stem: str, settings: Settings, actor: str, clock: Clock) -> Path:

@@ -1,21 +1,29 @@
-"""The documents of one model version, from what the control store, the registry and the GitOps folder hold of it."""
+"""The documents of one model version, from what the control store, the registry and the GitOps folder hold of it.
 
-from collections.abc import Mapping
+They are written again whenever what they tell has moved: an approval, a step of the rollout, a reference, the spec.
+What a crash kept from being written is written at the next look: a card is older than its facts, or it is not.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from drift_pipeline.control.store import ControlStore, Entry
+from drift_pipeline.control.store import ControlReader, ControlStore, Entry, Record
 from drift_pipeline.control.trust import approvers
-from drift_pipeline.evidence.approve import rollouts_of
+from drift_pipeline.errors import ConflictError
+from drift_pipeline.evidence.approve import rollout_to_approve, rollouts_of
 from drift_pipeline.evidence.card import CardFacts, ModelCard, make_card, write_card
-from drift_pipeline.evidence.verification import put_files
+from drift_pipeline.evidence.verification import FILE, put_files
 from drift_pipeline.registry.backends import Registry
-from drift_pipeline.rollout.approval import read_approvals, verify_approval
+from drift_pipeline.rollout.approval import Approval, Refusal, count_valid, read_approvals, verify_approval
+from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.rollout.plan import rollout_id
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
+
+_TRIES = 3  # at documents that another process writes at the same time
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,23 @@ class Documents:
     card: ModelCard
     folder: Path
     files: Mapping[str, str]
+
+
+def refresh_documents(
+    settings: Settings,
+    store: ControlStore,
+    registry: Registry,
+    spec: ModelSpec,
+    at: datetime,
+    environment: str | None = None,
+) -> list[Documents]:
+    """Write again the documents that are older than what they tell: of the champion, of the version that is or was
+    rolled out last, and of the one that was proven last. A few reads where there is none.
+
+    Arguments and errors as of `write_documents`.
+    """
+    behind = [digest for digest, version in _spoken_of(store, spec.name) if _behind(store, spec.name, version, digest)]
+    return [write_documents(settings, store, registry, spec, digest, at, environment) for digest in behind]
 
 
 def write_documents(
@@ -38,7 +63,8 @@ def write_documents(
 ) -> Documents:
     """Write the model card of a version below `settings.evidence`; written again it tells what is known by then.
 
-    The audit names what was written, once for each that it is changed to.
+    The audit names what was written, once for each that it is changed to. No model is scored: it is drawn of what is
+    stored.
 
     Args:
         digest: the version's bundle.
@@ -48,54 +74,134 @@ def write_documents(
     Raises:
         InputError: no such bundle.
         IntegrityError: bytes that do not fit their digest.
+        ConflictError: another process writes them all the time.
     """
-    bundle, wanted = registry.get(digest), environment or settings.environment
-    version = str(bundle.manifest["version"])
-    record = _body(store, "candidate", f"{spec.name}/{digest}")
-    filed = read_approvals(settings.gitops, spec.name, digest) if record else []
-    keys, trainer = approvers(settings, store), str((record or {}).get("trainer"))
-    rollout = rollout_id(spec.name, version, rollouts_of(store, spec.name, version))
-    approvals = [
-        verify_approval(
-            envelope,
-            keys=keys,
-            model=spec.name,
-            digest=digest,
-            rollout=rollout,
-            environment=wanted,
-            trainer_key_id=trainer,
-            longest=settings.longest_approval,
-            now=at,
-        )
-        for envelope in filed
-    ]
-    facts = CardFacts(
-        spec=spec,
-        manifest=bundle.manifest,
-        digest=digest,
-        record=record,
-        reference=_body(store, "reference", f"{spec.name}/{version}"),
-        approvals=tuple(approvals),
-        approvals_wanted=spec.rollout.approvals,
-        environment=wanted,
-        at=at,
-        policy_digest=_policy_of(store, record),
-    )
-    card, folder = make_card(facts), settings.evidence / spec.name / version
-    files = write_card(card, folder)
-    if puts := put_files(store, settings.home, spec.name, [folder / name for name in files]):
-        details = {"version": version, "files": dict(files)}
-        store.commit(Entry("evidence", "documents.written", spec.name, details=details), puts)
+    for tries_left in reversed(range(_TRIES)):
+        facts = _facts(settings, store, registry, spec, digest, at, environment or settings.environment)
+        card = make_card(facts)
+        folder = settings.evidence / spec.name / card.version
+        files = write_card(card, folder)
+        try:
+            _note(settings, store, card, folder, files)
+            break
+        except ConflictError:  # what lies there now may be either's
+            if not tries_left:
+                raise
     return Documents(card, folder, files)
 
 
-def _body(store: ControlStore, kind: str, key: str) -> Mapping[str, Any] | None:
+def _facts(
+    settings: Settings,
+    store: ControlStore,
+    registry: Registry,
+    spec: ModelSpec,
+    digest: str,
+    at: datetime,
+    environment: str,
+) -> CardFacts:
+    bundle = registry.get(digest)
+    version = str(bundle.manifest["version"])
+    record = store.get("candidate", f"{spec.name}/{digest}")
+    return CardFacts(
+        spec=spec,
+        manifest=bundle.manifest,
+        digest=digest,
+        record=record.body if record else None,
+        reference=_body(store, "reference", f"{spec.name}/{version}"),
+        adopted=_body(store, "adopted", f"{spec.name}/{digest}"),
+        rollout=_steps(store, record, digest),
+        approvals=_approvals(settings, store, spec.name, version, record, at, environment) if record else (),
+        approvals_wanted=spec.rollout.approvals,
+        environment=environment,
+        at=at,
+    )
+
+
+def _note(settings: Settings, store: ControlStore, card: ModelCard, folder: Path, files: Mapping[str, str]) -> None:
+    """Raises ConflictError where another process noted others since."""
+    if puts := put_files(store, settings.home, card.model, [folder / name for name in files]):
+        details = {"version": card.version, "files": dict(files)}
+        store.commit(Entry("evidence", "documents.written", card.model, details=details), puts)
+
+
+def _approvals(
+    settings: Settings,
+    store: ControlReader,
+    model: str,
+    version: str,
+    record: Record,
+    at: datetime,
+    environment: str,
+) -> tuple[Approval | Refusal, ...]:
+    """What was filed, judged for the version's rollout that is to come where any counts for that, else for the last."""
+    digest, keys = str(record.body["digest"]), approvers(settings, store)
+    filed = read_approvals(settings.gitops, model, digest)
+
+    def judged(rollout: str) -> tuple[Approval | Refusal, ...]:
+        return tuple(
+            verify_approval(
+                envelope,
+                keys=keys,
+                model=model,
+                digest=digest,
+                rollout=rollout,
+                environment=environment,
+                trainer_key_id=str(record.body.get("trainer")),
+                longest=settings.longest_approval,
+                now=at,
+            )
+            for envelope in filed
+        )
+
+    to_come = judged(rollout_to_approve(store, model, version, digest))
+    return to_come if count_valid(to_come) else judged(rollout_id(model, version, rollouts_of(store, model, version)))
+
+
+def _steps(store: ControlReader, record: Record | None, digest: str) -> list[dict[str, Any]]:
+    """The steps of a version's rollouts, oldest first: none came before it was proven."""
+    found = [] if record is None else store.records(after=record.seq)
+    return [
+        {
+            "rollout": step.details["rollout_id"],
+            "phase": step.details["phase"],
+            "since": step.details["since"],
+            "by": step.actor,
+            "reason": step.details["reason"],
+        }
+        for step in found
+        if step.event.startswith("rollout.") and step.details.get("candidate") == digest
+    ]
+
+
+def _spoken_of(store: ControlReader, model: str) -> Iterator[tuple[str, str]]:
+    """(digest, version) of those whose facts may have moved."""
+    champion, rollout, last = (_body(store, kind, model) or {} for kind in ("model", "rollout", "training"))
+    if (answers := champion.get("digest", RECORDED)) != RECORDED:
+        yield str(answers), str(champion["version"])
+    for digest in {str(rollout.get("candidate")), str(last.get("digest"))} - {RECORDED, str(answers)}:
+        record = store.get("candidate", f"{model}/{digest}")
+        if record is not None and record.body["passed"] is not None:
+            yield digest, record.body["version"]
+
+
+def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool:
+    """Whether any fact is of a later audit record than the card."""
+    card = store.get(FILE, f"{model}/evidence/{model}/{version}/card.json")
+    if card is None:
+        return True
+    rollout = store.get("rollout", model)
+    facts = [
+        store.get("candidate", f"{model}/{digest}"),
+        store.get("adopted", f"{model}/{digest}"),
+        store.get("reference", f"{model}/{version}"),
+        store.get("approvals", f"{model}/{digest}"),
+        store.get("spec", model),
+        rollout if rollout is not None and rollout.body["candidate"] == digest else None,
+        *store.find(FILE, f"{model}/gitops/approvals/{model}/{digest.removeprefix('sha256:')}"),
+    ]
+    return any(fact.seq > card.seq for fact in facts if fact is not None)
+
+
+def _body(store: ControlReader, kind: str, key: str) -> Mapping[str, Any] | None:
     record = store.get(kind, key)
     return record.body if record else None
-
-
-def _policy_of(store: ControlStore, record: Mapping[str, Any] | None) -> str | None:
-    """The rules that decided this training: its decision's id ends in the number of the audit record."""
-    seq = str(record["decision"]).rpartition("-")[2] if record else ""
-    decision = next(store.records(after=int(seq) - 1), None) if seq.isdigit() else None
-    return decision.policy_digest if decision else None

@@ -2,6 +2,7 @@
 
 import html
 import re
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -24,7 +25,7 @@ def render(template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    page.filters |= {"number": number, "md": _markdown, "place": _place, "words": _words}
+    page.filters |= {"number": number, "md": _markdown, "place": _place, "words": _words, "moment": _moment}
     page.tests |= {"digest": _is_digest, "quantity": _is_number}
     return page.get_template(template).render(**values)
 
@@ -49,8 +50,18 @@ def _markdown(text: object) -> str:
     return re.sub(r"([\\`*\[\]|~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
+def _moment(at: str) -> str:
+    return f"{datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _words(id: str) -> str:
-    return id.rpartition(".")[2].replace("_", " ").replace("auroc", "AUROC").replace("mae", "MAE")
+    return (
+        id.rpartition(".")[2]
+        .replace("_", " ")
+        .replace("auroc", "AUROC")
+        .replace("roc", "ROC curve")
+        .replace("mae", "MAE")
+    )
 
 
 def _place(source: _Source) -> str:

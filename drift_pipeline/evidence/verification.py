@@ -1,5 +1,6 @@
 """Verify a home: its audit chain, its checkpoints, its state, and that every artefact the chain names is there."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
 
-_LOOKS = 5  # at a home that is written to meanwhile, before what is found is believed
+_LOOKS = 6  # at a home that is written to meanwhile: what is found is believed once two in a row say it
+_PAUSE_S = 0.2
 FILE = "file"  # the kind of state: what a file of a model, by its path below the home, has to hold
 
 
@@ -52,11 +54,14 @@ def verify_home(settings: Settings) -> Verification:
     Raises:
         InputError: there is no control store.
     """
+    said = None
     for _ in range(_LOOKS):
         before = _touched(settings)
         found = _verified(settings)
-        if found.ok or before == _touched(settings):  # else a writer came while it was read
+        if found.ok or (said == found.reason and before == _touched(settings)):  # else a writer came while it was read
             break
+        said = found.reason
+        time.sleep(_PAUSE_S)  # a document lies there a moment before the record that names it
     return found
 
 

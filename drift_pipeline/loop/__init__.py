@@ -17,7 +17,8 @@ with its audit record, and all share one `context.py`:
 `first_version.py` how a model begins. `operating.py` is what people may do, `pauses.py` what they asked to leave alone.
 `home.py` opens loops on what lies below one home, `adopting.py` lands a history there, `fleet.py` ticks all of them,
 `retention.py` deletes what is old, `erasure.py` what a person wants gone, `concerns.py` tells people of what goes wrong
-beside the loop. To look at: `status.py` how models stand, `routes.py` who answers, `day.py` one day in retrospect.
+beside the loop. To look at: `status.py` how models stand, `chronicle.py` what became of versions, incidents and
+decisions, `routes.py` who answers, `day.py` one day in retrospect.
 """
 
 from drift_pipeline.alerts.outbox import ALERTS

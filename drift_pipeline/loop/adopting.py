@@ -1,6 +1,6 @@
 """Adopting: a model's history lands in the lake, its reference is frozen, and what answers becomes version 1."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.detection.judging.performance import performance_of
-from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.errors import InputError, IntegrityError, NothingToDoError
 from drift_pipeline.loop.declared import declared
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop
@@ -21,7 +21,15 @@ from drift_pipeline.training.trainers import categories_of
 SOURCE = "adopt"
 
 
-def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None = None, external: bool = False) -> Loop:
+def adopt(
+    home: Home,
+    spec: ModelSpec,
+    history: History,
+    *,
+    bundle: Path | None = None,
+    external: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Loop:
     """Make a model that the loop watches from now on.
 
     Args:
@@ -30,14 +38,16 @@ def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None 
             table of the features: numbers with NaN for null, and the levels of categories as texts of their column's
             form ("1" of integers, "true" and "false" of booleans), "" for null.
         external: another system goes on answering, and its recorded scores are all that is known of the model.
+        progress: is told in words what takes long.
 
     Raises:
-        InputError: the history is too small, has no scores for an external model, the model was adopted before, or the
-            bundle knows none of a column's levels.
+        NothingToDoError: the model was adopted before.
+        InputError: the history is too small, has no scores for an external model, or the bundle knows none of a
+            column's levels.
         IntegrityError: the bundle holds what a registry does not load.
     """
     if home.store.get("model", spec.name) is not None and home.store.find("reference", f"{spec.name}/"):
-        raise InputError(f"{spec.name}: is adopted already; a new version comes by drift retrain")
+        raise NothingToDoError(f"{spec.name}: is adopted already; a new version comes by drift retrain")
     if external and spec.prediction.column is None:
         raise InputError(f"{spec.name}: an external model is known by its scores; name their column in prediction")
     spec, frame = spec.with_forms(history.forms).with_negative(history.negative), history.frame
@@ -49,9 +59,13 @@ def adopt(home: Home, spec: ModelSpec, history: History, *, bundle: Path | None 
             f"{spec.name}: {len(labels):,} labelled rows in the history, where {spec.retrain.min_rows:,} "
             f"(retrain.min_rows) with {needs} are needed; give a longer one"
         )
+    progress(f"{spec.name}: landing {frame.height:,} rows")
     _land(Lake(home.settings.lake / spec.name, source=SOURCE), frame, spec)
     span = Window(frame["_time"][0], frame["_time"][-1] + timedelta(microseconds=1))
-    loop = home.loop(spec)
+    progress(
+        f"{spec.name}: {'freezing the reference' if external or bundle else 'training v1, freezing its reference'}"
+    )
+    loop = home.loop(spec, progress=progress)
     loop.adopt(span, recorded=external, given=given)
     declared(home.settings, home.store, spec)
     return loop

@@ -6,11 +6,11 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.detection.counting.binning import SCORE
 from drift_pipeline.detection.counting.shape import Shape
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
 from drift_pipeline.detection.report import (
@@ -115,11 +115,14 @@ def write_hour(
 
 
 def _scored(rows: pl.DataFrame, baseline: MonitoringBaseline, spec: ModelSpec) -> pl.DataFrame:
-    """Those of the reference that are drawn, with the champion's scores: adopted histories have none."""
-    if baseline.champion.recorded or (SCORE in rows.columns and rows[SCORE].null_count() < rows.height):
+    """The reference's rows (n,) with the scores that its champion gives to those it has not seen, as many as are
+    drawn: what was served then is another version's."""
+    if baseline.champion.recorded:
         return rows
-    drawn = rows.sample(DRAWN_ROWS, seed=0) if rows.height > DRAWN_ROWS else rows
-    return drawn.with_columns(baseline.champion.scores(drawn, spec)) if drawn.height else drawn
+    unseen = np.flatnonzero((rows["_time"] >= baseline.champion.unseen_from).to_numpy())
+    asked, scores = unseen[:: len(unseen) // DRAWN_ROWS + 1], np.full(rows.height, np.nan)
+    scores[asked] = baseline.champion.scores(rows[asked], spec).to_numpy()
+    return rows.with_columns(pl.Series("_score", scores))
 
 
 def pages_of(settings: Settings, store: ControlStore, spec: ModelSpec, times: Sequence[datetime]) -> list[Path]:

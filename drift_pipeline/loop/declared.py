@@ -8,12 +8,12 @@ from pathlib import Path
 
 from drift_pipeline.control.canonical import canonical, read_canonical, sha256
 from drift_pipeline.control.checkpoints import HOME
-from drift_pipeline.control.store import ControlStore, Entry, Put
-from drift_pipeline.errors import ConflictError, DriftError
+from drift_pipeline.control.store import ControlReader, ControlStore, Entry, Put
+from drift_pipeline.errors import ConflictError, DriftError, InputError
 from drift_pipeline.evidence.verification import spec_file
 from drift_pipeline.files import write_whole
 from drift_pipeline.settings import Settings
-from drift_pipeline.spec import ModelSpec, read_spec
+from drift_pipeline.spec import ModelSpec, read_spec, spec_of
 
 log = logging.getLogger(__name__)
 SPEC, POLICY = "spec", "policy"  # kinds of state
@@ -34,6 +34,23 @@ def declared(settings: Settings, store: ControlStore, spec: ModelSpec) -> None:
     entry = Entry("loop", "spec.changed" if before else "spec.declared", spec.name, {"spec": digest}, details)
     with suppress(ConflictError):  # another process saw it first
         store.commit(entry, [Put(SPEC, spec.name, {"digest": digest}, before.generation if before else 0)])
+
+
+def spec_in_force(settings: Settings, store: ControlReader, model: str) -> ModelSpec:
+    """The spec that the audit names as in force, for who has no folder of models at hand.
+
+    Raises:
+        InputError: the home has no such model, or the spec's text is gone.
+    """
+    found = store.get(SPEC, model)
+    path = spec_file(settings, found.body["digest"]) if found else settings.gitops / "specs"
+    try:
+        text = path.read_bytes() if found else b""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; restore it from a copy") from error
+    if not found or sha256(text) != found.body["digest"]:
+        raise InputError(f"{path}: is not the spec of {model} that the audit names; see drift audit verify")
+    return spec_of(read_canonical(text))
 
 
 def rules_in_force(store: ControlStore, digest: str) -> None:

@@ -5,7 +5,7 @@ trained model and its card. Versions that were trained on such rows are marked; 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,15 +18,18 @@ from drift_pipeline.errors import ConflictError, InputError, UnavailableError
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.telemetry.labels import owned
 from drift_pipeline.telemetry.lake import Lake, Table
 from drift_pipeline.telemetry.mentions import mentions, names
 from drift_pipeline.telemetry.sources.set_aside import SetAside
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
+from drift_pipeline.telemetry.upkeep import OWNER
 
 _OF_PEOPLE: tuple[Table, ...] = ("predictions", "late")  # which say whose a row is
 _BY_ID: tuple[Table, ...] = ("outcomes", "shadow")
 _BEGUN = "erasures"  # state: those that have not come to their end, by the digest of the subject
 _LOOK_AGAIN_S = 0.5
+_Owned = tuple[str, str]  # an id, and the producer that used it
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class _Erasure:
         ids, entities = _ids(rows), set[str]() if subject is None else {subject}
         gone: dict[Table, int] = {}
         for table in _BY_ID:  # first: their ids are known from the rows alone, so that a try that died can be repeated
-            gone[table] = self._lake.erase(table, "_id", ids)
+            gone[table] = self._lake.erase(table, "_id", ids, self._others(table, subject, rows))
         gone["dead_letters"] = self._laid_aside((entities | ids) - {""})
         self._unrender([at for frame in rows.values() if frame.height for at in frame["_time"]])
         for table in _OF_PEOPLE:
@@ -123,9 +126,18 @@ class _Erasure:
             time.sleep(_LOOK_AGAIN_S)
 
     def _rows(self, subject: str | None) -> dict[Table, pl.DataFrame]:
-        """Ids and times of the subject's rows."""
+        """Ids, times and producers of the subject's rows."""
         theirs = pl.lit(value=False) if subject is None else pl.col("_entity") == subject
-        return {table: self._lake.find(table, theirs, ("_id", "_time")) for table in _OF_PEOPLE}
+        return {table: self._lake.find(table, theirs, ("_id", "_time", OWNER)) for table in _OF_PEOPLE}
+
+    def _others(self, table: Table, subject: str | None, rows: Mapping[Table, pl.DataFrame]) -> set[_Owned]:
+        """Of the subject's ids, those of another producer's own prediction of somebody else (`labels` says whose an
+        outcome is). What nobody's own prediction explains is of the subject too, and goes."""
+        ids, theirs = list(_ids(rows)), _owned(rows.values())
+        somebodys = pl.col("_id").is_in(ids) & pl.col("_entity").ne_missing(pl.lit(subject))
+        columns = ("_id", OWNER)
+        others = _owned(self._lake.find(table, somebodys, columns) for table in _OF_PEOPLE)
+        return others & _owned([self._lake.find(table, pl.col("_id").is_in(ids), columns)]) - theirs
 
     def _segments(self) -> list[Segment]:
         spool = self._home.settings.home / "spool"
@@ -177,6 +189,10 @@ def _trained_on(ledger: Ledger, times: Sequence[datetime]) -> tuple[str, ...]:
 
 def _ids(rows: Mapping[Table, pl.DataFrame]) -> set[str]:
     return {name for frame in rows.values() if frame.height for name in frame["_id"]}
+
+
+def _owned(frames: Iterable[pl.DataFrame]) -> set[_Owned]:
+    return {pair for frame in frames if frame.height for pair in owned(frame).select("_id", OWNER).iter_rows()}
 
 
 def _lines(segment: Segment) -> list[bytes]:

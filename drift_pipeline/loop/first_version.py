@@ -1,5 +1,6 @@
 """The first version: what answers when a model is adopted, and the reference that it is monitored against."""
 
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -9,6 +10,8 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError
+from drift_pipeline.evidence.curves import curves_of
+from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.forms import FORMS, LABELS
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
@@ -45,7 +48,9 @@ def adopt(
     now, versions = context.clock.now(), context.lake.versions()
     older, holdout = split_newest(*_labelled(context, span, now, versions))
     unseen_from = holdout["_time"][0]
+    began = time.perf_counter(), time.process_time()
     champion, told = _version_1(context, older, span.start, unseen_from, recorded, given)
+    cost = {"wall_seconds": time.perf_counter() - began[0], "cpu_seconds": time.process_time() - began[1]}
     held = {"from": unseen_from.isoformat(), "to": span.end.isoformat(), "at": now.isoformat(), "delta": versions}
     puts: dict[str, Mapping[str, Any]] = {
         "holdout": held,
@@ -54,9 +59,25 @@ def adopt(
         LABELS: {"negative": context.spec.outcome.negative},
         "model": {**champion.to_json(), "previous": None},
     }
+    if not champion.recorded:
+        puts[f"adopted/{champion.digest}"] = _evaluated(context, champion, holdout, cost if given is None else None)
     digests = {} if recorded else {"bundle": champion.digest}
     context.ledger.commit("model.adopted", {**told, FORMS: context.spec.forms}, digests, puts=puts)
     return rebaselining.freeze(champion, span)
+
+
+def _evaluated(
+    context: Context, champion: Version, holdout: pl.DataFrame, cost: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """What the card of a version that no champion was before is drawn of: held-out rows, and who trained it."""
+    spec, known = context.spec, {"digest": champion.digest, "version": champion.name}
+    scored = holdout.with_columns(champion.scores(holdout, spec))
+    drawn = {
+        "groups": group_analysis(scored, spec),
+        "curves": curves_of(scored, spec, partial(champion.scores, spec=spec)),
+    }
+    seconds = {name: round(spent, 3) for name, spent in cost.items()} if cost else None
+    return {**known, **drawn, "trainer": context.trust.trainer_key_id, "cost": seconds}
 
 
 def _labelled(context: Context, span: Window, now: datetime, versions: Mapping[str, int]) -> tuple[pl.DataFrame, int]:

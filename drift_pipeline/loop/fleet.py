@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import MINUTE
-from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
+from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
 from drift_pipeline.loop import concerns
 from drift_pipeline.loop.erasure import carry_on
 from drift_pipeline.loop.home import Home
@@ -61,15 +62,22 @@ class Fleet:
             inline: as for `Loop.tick`.
             seconds: after so long no other model begins; those that waited longest come first the next time.
         """
-        adopted = [spec for name, spec in self._specs.items() if self._home.store.get("model", name) is not None]
+        adopted = [spec for spec in self._specs.values() if self._may_be("model", spec, lambda _: True)]
         ticked = self._each("tick", adopted, partial(Loop.tick, inline=inline), seconds)
         return ticked + [failed for spec in adopted if (failed := self._erase(spec)) is not None]
 
     def advance(self, *, seconds: float = math.inf) -> list[Ticked | Failed]:
         """Only the rollouts that are under way, which may need more looks than a minute has; then the alerts."""
-        rollouts = [(spec, self._home.store.get("rollout", spec.name)) for spec in self._specs.values()]
-        active = [spec for spec, found in rollouts if found is not None and Status.from_json(found.body).active]
+        active = [spec for spec in self._specs.values() if self._may_be("rollout", spec, _is_under_way)]
         return self._each("rollout", active, Loop.step_rollout, seconds)
+
+    def _may_be(self, kind: str, spec: ModelSpec, so: Callable[[Mapping[str, Any]], bool]) -> bool:
+        """Whether the model's row is there and says so, or cannot be read, of which its own step then tells."""
+        try:
+            found = self._home.store.get(kind, spec.name)
+            return found is not None and so(found.body)
+        except IntegrityError:
+            return True
 
     def _each(
         self, what: str, specs: Sequence[ModelSpec], step: Callable[[Loop], Ticked], seconds: float
@@ -84,7 +92,9 @@ class Fleet:
             done.append(self._try(spec, step))
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
-        return done + self._covered()
+        ticked = {one.model for one in done if isinstance(one, Ticked)}
+        behind = [failed for spec in specs if spec.name in ticked and (failed := self._document(spec)) is not None]
+        return done + behind + self._covered()
 
     def _forget_the_future(self) -> None:
         """Where the clock went back, loops hold what they took for past: they are opened anew, from what is stored."""
@@ -106,6 +116,15 @@ class Fleet:
         except Exception as error:  # the edge between models, as for their ticks
             again = isinstance(error, ConflictError | UnavailableError)
             return Failed(spec.name, f"an erasure is not at its end: {error}", again)
+        return None
+
+    def _document(self, spec: ModelSpec) -> Failed | None:
+        """Cards tell what the step came to, and what was approved or done by others since."""
+        try:
+            self._home.document(self._specs.get(spec.name, spec))
+        except Exception as error:  # the edge between models, as for their ticks
+            again = isinstance(error, ConflictError | UnavailableError)
+            return Failed(spec.name, f"its card is older than what it tells: {error}", again)
         return None
 
     def _covered(self) -> list[Ticked | Failed]:
@@ -132,3 +151,7 @@ class Fleet:
         why += str(error) if isinstance(error, DriftError) else f"{type(error).__name__}; drift tick tells more"
         with suppress(DriftError):  # the store may be what is broken
             concerns.tell(self._home.store, spec.name, spec.owner, FAILED, why, self._home.clock.now(), actor="loop")
+
+
+def _is_under_way(rollout: Mapping[str, Any]) -> bool:
+    return Status.from_json(rollout).active

@@ -11,9 +11,10 @@ from drift_pipeline.alerts.channels.log import LogChannel
 from drift_pipeline.clock import MINUTE, Clock
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.control.trust import approvers, home_key, open_store, read_store
+from drift_pipeline.control.trust import approvers, home_key, open_store, read_store, require_store
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.approve import PACKAGED_MODELS
+from drift_pipeline.evidence.documents import refresh_documents
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop.context import Backends, Trust
 from drift_pipeline.loop.declared import LiveSpecs, declared, rules_in_force
@@ -43,6 +44,11 @@ class Home:
         """What one model's loop works on."""
         lake = Lake(self.settings.lake / spec.name, source="loop")
         return Backends(lake, self.store, self.registry, self.policy, self.alerts)
+
+    def document(self, spec: ModelSpec) -> None:
+        """Write again the cards of a model's versions that are older than what they tell; errors as of there."""
+        store, now = self.store, self.clock.now()
+        refresh_documents(self.settings, store, self.registry, frozen(store, spec), now)
 
     def loop(
         self, spec: ModelSpec, *, step: timedelta = MINUTE, progress: Callable[[str], None] = lambda _: None
@@ -76,7 +82,7 @@ class Home:
 def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[Home]:
     """The backends of a home; InputError where there is none, unless a `new` one may be made."""
     if not new:
-        _refuse_empty(settings)
+        require_store(settings)
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -95,7 +101,6 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[H
 @contextmanager
 def reading(settings: Settings) -> Iterator[ControlReader]:
     """The store of a home, to look at: nothing in the home is made or changed. InputError where there is none."""
-    _refuse_empty(settings)
     with closing(read_store(settings)) as store:
         yield store
 
@@ -121,12 +126,6 @@ def refuse_unadopted(settings: Settings, specs: Iterable[str]) -> None:
     with reading(settings) as store:
         if told := none_adopted(store, settings, specs):
             raise InputError(told)
-
-
-def _refuse_empty(settings: Settings) -> None:
-    if not settings.database and not (settings.home / "control.db").is_file():
-        told = f"{settings.home.absolute()}: no model is adopted here, for there is no control store"
-        raise InputError(f"{told}; run drift demo or drift adopt, or name a DRIFT_HOME")
 
 
 def models_of(settings: Settings) -> dict[str, ModelSpec]:

@@ -1,13 +1,15 @@
 """One model's entries in the control store: their names, and their change in one transaction with audit and alerts."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
-from drift_pipeline.errors import ConflictError, InputError
+from drift_pipeline.control.verifying import verify
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.spec import ModelSpec
 
 
@@ -36,6 +38,33 @@ class Ledger:
         found = self.find(name)
         if found is None:
             raise InputError(f"{self._spec.name}: the control store holds no {name}; adopt the model first")
+        return found
+
+    def is_amiss(self, name: str) -> bool:
+        """Whether its row is gone or not what the audit wrote; nothing of that is read, and a commit may replace it."""
+        record = self._store.get(*self._place(name))
+        self._read[name] = record.generation if record else 0
+        try:
+            return record is None or not self._store.attest(record)
+        except IntegrityError:
+            return True
+
+    def history(self) -> list[AuditRecord]:
+        """This model's audit records. Raises IntegrityError where the chain does not hold."""
+        found = verify(self._store.records())
+        if not found.ok:
+            raise IntegrityError(
+                f"the audit does not hold from record {found.first_bad} on: {found.reason}; nothing was changed: see "
+                "drift audit verify, and restore the control store from a copy that verifies"
+            )
+        return [record for record in self._store.records() if record.subject == self._spec.name]
+
+    def whole(self, kind: str) -> list[Mapping[str, Any]]:
+        """As `all`, without those that were changed beside the audit."""
+        found = []
+        for record in self._store.find(kind, f"{self._spec.name}/"):
+            with suppress(IntegrityError):
+                found.append(self._store.attest(record).body)
         return found
 
     def all(self, kind: str) -> list[tuple[str, Mapping[str, Any]]]:

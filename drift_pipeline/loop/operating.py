@@ -7,17 +7,18 @@ from typing import Any
 
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, NothingToDoError, RefusedError
 from drift_pipeline.loop.context import Context, Trust
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.loop.releasing.advancing import hurry
+from drift_pipeline.loop.releasing.putting_back import put_back
 from drift_pipeline.loop.releasing.rolling_back import roll_back as back
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.policy.decide import Decision, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
-from drift_pipeline.rollout.plan import Status
+from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
@@ -27,13 +28,14 @@ def retrain(loop: Loop, actor: str, reason: str, *, hotfix: bool = False) -> tup
     """Ask the policy for a retrain, or for a hotfix, which has a lane of its own; a run comes of it where it agrees.
 
     Raises:
-        InputError: the policy refuses as it did at the last time.
+        RefusedError: the policy refuses as it did at the last time.
     """
     trigger = Trigger.HOTFIX if hotfix else Trigger.OPERATOR
     loop.catch_up()
-    decided = loop.decide(trigger, loop.look(), actor=actor, reason=_given(reason))
+    decided = loop.decide(trigger, loop.look(), actor=actor, reason=given(reason))
     if decided is None:
-        raise InputError(f"{loop.spec.name}: the policy refuses as before; drift status tells why")
+        name = loop.spec.name
+        raise RefusedError(f"{name}: the policy refuses as before; drift decisions {name} tells why")
     return decided
 
 
@@ -41,10 +43,11 @@ def promote(loop: Loop, actor: str, reason: str) -> Status:
     """The rollout's next step forward without waiting for the time of its phase; evidence and approvals count as ever.
 
     Raises:
-        InputError: no rollout is under way, or something else than time is lacking.
+        NothingToDoError: no rollout is under way.
+        RefusedError: something else than time is lacking.
     """
     loop.catch_up()
-    moved = hurry(loop.rollouts, loop.monitor.champion, actor, _given(reason))
+    moved = hurry(loop.rollouts, loop.monitor.champion, actor, given(reason))
     loop.session.take_up_champion()
     return moved
 
@@ -53,9 +56,17 @@ def roll_back(loop: Loop, actor: str, reason: str, *, champion: bool = False) ->
     """Stop the rollout, or go back to the version before; no policy is asked, and nothing is waited for.
 
     The next tick monitors the version that answers then, so that this takes no longer than one transaction.
-    `champion` as for `releasing.rolling_back`.
+    `champion` as for `releasing.rolling_back`. Where it was changed beside the audit who answers, that is put back
+    first, as an act of its own; there may be nothing else to go back from then.
     """
-    moved = back(loop.rollouts, actor, _given(reason), champion=champion)
+    rollouts, answers = loop.rollouts, put_back(loop.rollouts, actor, given(reason))
+    try:
+        moved = back(rollouts, actor, reason, champion=champion)
+    except InputError:
+        if answers is None:
+            raise
+        now, name = loop.clock.now(), loop.spec.name
+        return Status(f"{name}-put-back", name, "", answers, Phase.ROLLED_BACK, now, now, reason)
     assert moved is not None, "no particular rollout was asked for"
     return moved
 
@@ -79,7 +90,14 @@ def brake(
 
 
 def pause(loop: Loop, actor: str, reason: str, *, on: bool) -> None:
-    """Hold retraining and promotion, or let them go on. Monitoring and rollback are never held."""
+    """Hold retraining and promotion, or let them go on. Monitoring and rollback are never held.
+
+    Raises:
+        NothingToDoError: what is to go on is not paused.
+    """
+    if not on and not loop.pauses.paused():
+        name = loop.spec.name
+        raise NothingToDoError(f"{name}: is not paused; a maintenance is ended by drift maintenance end {name}")
     event = "model.paused" if on else "model.resumed"
     _put(loop, event, "pause", {"on": on}, actor, reason)
 
@@ -96,9 +114,27 @@ def announce_maintenance(loop: Loop, actor: str, reason: str, span: Window) -> N
     now = loop.clock.now()
     if span.end <= now:
         raise InputError(f"maintenance until {span.end:%Y-%m-%d %H:%M} is over already; give a --to in the future")
+    _maintain(loop, "maintenance.announced", Window(max(span.start, now), span.end), actor, reason)
+
+
+def end_maintenance(loop: Loop, actor: str, reason: str) -> None:
+    """Rows judge from now on: the maintenance that goes on ends here, and one still to come is called off.
+
+    Raises:
+        NothingToDoError: there is none.
+    """
+    now = loop.clock.now()
+    if not any(now < span.end for span in loop.pauses.maintenances()):
+        raise NothingToDoError(f"{loop.spec.name}: no maintenance goes on, and none is to come")
+    _maintain(loop, "maintenance.ended", Window(now, now), actor, reason)
+
+
+def _maintain(loop: Loop, event: str, span: Window, actor: str, reason: str) -> None:
+    """The span in place of what is left of those before, whose rows so far judge nothing either."""
+    now = loop.clock.now()
     before = [Window(one.start, min(one.end, now)) for one in loop.pauses.maintenances() if one.start < now]
-    body = {**_ends(Window(max(span.start, now), span.end)), "earlier": [_ends(one) for one in before]}
-    _put(loop, "maintenance.announced", "maintenance", body, actor, reason)
+    body = {**_ends(span), "earlier": [_ends(one) for one in before if one.length]}
+    _put(loop, event, "maintenance", body, actor, reason)
 
 
 def _ends(span: Window) -> dict[str, str]:
@@ -135,7 +171,7 @@ def close_incident(loop: Loop, actor: str, reason: str) -> str:
     loop.ledger.find("incident")
     loop.ledger.commit(
         "incident.closed",
-        {"key": before.key, "reason": _given(reason), "by": "hand"},
+        {"key": before.key, "reason": given(reason), "by": "hand"},
         puts={"incident": closed.to_json()},
         actor=actor,
         memory={**memory, "incident": closed.to_json()},
@@ -147,18 +183,19 @@ def _open_incident(loop: Loop) -> Incident:
     memory = loop.ledger.recall()
     incident = Incident.from_json(memory["incident"] if memory else loop.ledger.get("incident"))
     if not incident.open:
-        raise InputError(f"{loop.spec.name}: no incident is open")
+        raise NothingToDoError(f"{loop.spec.name}: no incident is open")
     return incident
 
 
 def _put(loop: Loop, event: str, name: str, body: Mapping[str, Any], actor: str, reason: str) -> None:
     loop.ledger.get("model")  # of an adopted model only
     loop.ledger.find(name)
-    told = {**body, "actor": actor, "reason": _given(reason), "at": loop.clock.now().isoformat()}
+    told = {**body, "actor": actor, "reason": given(reason), "at": loop.clock.now().isoformat()}
     loop.ledger.commit(event, {**body, "reason": reason}, puts={name: told}, actor=actor)
 
 
-def _given(reason: str) -> str:
+def given(reason: str) -> str:
+    """The reason. Raises InputError where it is blank."""
     if not reason.strip():
         raise InputError("--reason: is empty; say why, for it stands in the audit")
     return reason

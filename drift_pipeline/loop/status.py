@@ -14,7 +14,11 @@ NOT_ADOPTED = "not adopted"
 
 @dataclass(frozen=True)
 class Standing:
-    """One model. Texts are empty, and `ticked_at` is None, where there is nothing to tell."""
+    """One model. Texts are empty, and times are None, where there is nothing to tell.
+
+    weight: percent of the traffic that the candidate is sent; None where no spec tells. phase, candidate and
+    phase_since are of the last rollout; maintenance_from and maintenance_to of one that goes on or is to come.
+    """
 
     model: str
     champion: str
@@ -29,10 +33,15 @@ class Standing:
     incident: str
     acknowledged_by: str
     rollout: str
-    weight: int
+    weight: int | None
+    phase: str
+    phase_since: datetime | None
+    candidate: str
     runs: tuple[str, ...]
     paused_by: str
     maintenance: str
+    maintenance_from: datetime | None
+    maintenance_to: datetime | None
     concerns: Mapping[str, str]
 
     def age(self, now: datetime) -> timedelta | None:
@@ -41,29 +50,33 @@ class Standing:
 
     def to_json(self) -> dict[str, Any]:
         document = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        at = self.ticked_at.isoformat() if self.ticked_at else None
-        return {**document, "ticked_at": at, "drifting": list(self.drifting), "runs": list(self.runs)}
+        times = {name: value.isoformat() for name, value in document.items() if isinstance(value, datetime)}
+        return {**document, **times, "drifting": list(self.drifting), "runs": list(self.runs)}
 
 
 def standings(store: ControlReader, specs: Iterable[ModelSpec], now: datetime) -> list[Standing]:
     """How each model stands, by name."""
-    return [_standing(store, spec, now) for spec in sorted(specs, key=lambda spec: spec.name)]
+    return [standing(store, spec.name, spec, now) for spec in sorted(specs, key=lambda spec: spec.name)]
 
 
-def _standing(store: ControlReader, spec: ModelSpec, now: datetime) -> Standing:
+def standing(store: ControlReader, name: str, spec: ModelSpec | None, now: datetime) -> Standing:
+    """How one model stands; of one that is adopted here, the spec may be elsewhere."""
+
     def state(kind: str, rest: str = "") -> Mapping[str, Any]:
-        record = store.get(kind, f"{spec.name}/{rest}" if rest else spec.name)
+        record = store.get(kind, f"{name}/{rest}" if rest else name)
         return record.body if record else {}
 
-    record = store.recall(spec.name)
+    record = store.recall(name)
     memory: Mapping[str, Any] = record.body if record else {}
     model, seen, incident = state("model"), memory.get("seen") or {}, memory.get("incident") or {}
     key = incident.get("key", "") if incident.get("open") else ""
-    rollout, pause, maintenance = state("rollout"), state("pause"), state("maintenance")
-    phase = rollout.get("phase", "")
-    runs = [record.body for record in store.find("retrain", f"{spec.name}/")]
+    rollout, pause = state("rollout"), state("pause")
+    span = _maintained(state("maintenance"), now)
+    phase, candidate = rollout.get("phase", ""), rollout.get("rollout_id", "").removeprefix(f"{name}-")
+    weight = None if spec is None else spec.rollout.canary_weight
+    runs = [record.body for record in store.find("retrain", f"{name}/")]
     return Standing(
-        model=spec.name,
+        model=name,
         champion=model.get("version", NOT_ADOPTED),
         verdict=seen.get("verdict", ""),
         judged=seen.get("judged", 0),
@@ -75,18 +88,21 @@ def _standing(store: ControlReader, spec: ModelSpec, now: datetime) -> Standing:
         drifting=tuple(seen.get("drifting", ())),
         incident=key,
         acknowledged_by=state("acknowledged", key).get("actor", "") if key else "",
-        rollout=f"{rollout['rollout_id'].removeprefix(f'{spec.name}-')} {phase}: {rollout['reason']}" if phase else "",
-        weight=spec.rollout.canary_weight if phase == "canary" else 0,
+        rollout=f"{candidate} {phase}: {rollout['reason']}" if phase else "",
+        weight=weight if phase == "canary" else 0,
+        phase=phase,
+        phase_since=datetime.fromisoformat(rollout["since"]) if phase else None,
+        candidate=candidate,
         runs=tuple(
             f"{run['decision']} {run['lane']} {run['status']}" for run in runs if run["status"] in ("wanted", "running")
         ),
         paused_by=pause["actor"] if pause.get("on") else "",
-        maintenance=_maintained(maintenance, now),
-        concerns=lasting(store, spec.name, now),
+        maintenance=f"{span['from']} to {span['to']} by {span['actor']}" if span else "",
+        maintenance_from=datetime.fromisoformat(span["from"]) if span else None,
+        maintenance_to=datetime.fromisoformat(span["to"]) if span else None,
+        concerns=lasting(store, name, now),
     )
 
 
-def _maintained(body: Mapping[str, Any], now: datetime) -> str:
-    if not body or now >= datetime.fromisoformat(body["to"]):
-        return ""
-    return f"{body['from']} to {body['to']} by {body['actor']}"
+def _maintained(body: Mapping[str, Any], now: datetime) -> Mapping[str, Any]:
+    return body if body and now < datetime.fromisoformat(body["to"]) else {}

@@ -12,11 +12,14 @@ from drift_pipeline.replays.page import render
 
 WIDTH, NAME, DRAWN = 100, 22, 60
 _LEGEND = (
-    "KS, TV: distance of the cdfs (numbers), share that moved (levels); p: of that, or of the missing share; beyond: "
-    "rows beyond the range threshold, over the reference's share; missing: share now"
+    "distance: of the cdfs (numbers: KS), share of rows that moved (levels), or of the missing share where that moved "
+    "more; lower: its lower 99 % bound, which is judged; Hell.: Hellinger distance less its sampling bias, so that "
+    "chance alone shows 0; p: of the distance; beyond: rows beyond the range threshold, over the reference's share; "
+    "missing: share now"
 )
 _HEAD = (
-    f"{'verdict':<12} {'column':<{NAME}} {'PSI':>7} {'Hell.':>6} {'KS, TV':>7} {'p':>8} {'beyond':>7} {'missing':>8}"
+    f"{'verdict':<12} {'column':<{NAME}} {'PSI':>7} {'Hell.':>6} {'distance':>8} {'lower':>7} {'p':>8} {'beyond':>7} "
+    f"{'missing':>8}"
 )
 
 
@@ -43,12 +46,12 @@ def _kpi(name: str, verdict: Verdict, reason: str) -> str:
 
 
 def _column(column: ComparedColumn) -> list[str]:
-    found = column.finding
-    distance = found.distance if column.verdict != Verdict.INCONCLUSIVE else found.ks_low or 0.0
-    beyond = "-" if column.beyond is None else f"{column.beyond:+.2%}"
+    found, told = column.finding, column.to_json()
     line = (
-        f"{column.verdict:<12} {shortened(shown_name(found.name), NAME):<{NAME}} {found.psi:>7.4f} "
-        f"{found.hellinger:>6.3f} {distance:>7.4f} {_p_value(found.p_value)} {beyond:>7} {column.missing[1]:>8.2%}"
+        f"{column.verdict:<12} {shortened(shown_name(found.name), NAME):<{NAME}} {_cell(told['psi'], '.4f', 7)} "
+        f"{_cell(told['hellinger'], '.3f', 6)} {_cell(told['distance'], '.4f', 8)} "
+        f"{_cell(told['distance_lower'], '.4f', 7)} {_p_value(told['p_value'])} {_cell(told['range_z'], '+.2%', 7)} "
+        f"{_cell(told['missing']['current'], '.2%', 8)}"
     )
     if column.verdict == Verdict.OK:
         return [line, *([f"{'':12}   {shortened(found.reason, 84)}"] if found.reason else [])]
@@ -56,8 +59,12 @@ def _column(column: ComparedColumn) -> list[str]:
     return [line, f"{'':12}   {shortened(words, 84)}"]
 
 
-def _p_value(p_value: float) -> str:
-    return f"{'<1e-99':>8}" if p_value < 1e-99 else f"{p_value:>8.1e}"
+def _cell(value: float | None, form: str, width: int) -> str:
+    return f"{'-' if value is None else format(value, form):>{width}}"
+
+
+def _p_value(p_value: float | None) -> str:
+    return f"{'<1e-99':>8}" if p_value is not None and p_value < 1e-99 else _cell(p_value, ".1e", 8)
 
 
 def shown_name(name: str) -> str:
@@ -72,12 +79,13 @@ def comparison_page(found: Comparison, names: tuple[str, str]) -> str:
         "told": found.rolled_up.told(),
         "names": dict(zip(("reference", "current"), names, strict=True)),
         "columns": [{"name": name, **column} for name, column in document["features"].items()],
-        "kpis": list(document["kpis"].values()),
+        "kpis": [kpi for kpi in document["kpis"].values() if kpi["verdict"] != Verdict.NOT_CONFIGURED],
         "read": [{"name": name, **read} for name, read in document["read"].items()],
     }
     drawn = [_drawn(column) if number < DRAWN else "" for number, column in enumerate(found.columns)]
     counts = {verdict: sum(column.verdict == verdict for column in found.columns) for verdict in Verdict}
-    return render("comparison.html.j2", facts, drawn=drawn, counts=counts, shown_name=shown_name)
+    left = [f"{kpi.name} ({kpi.reason})" for kpi in found.kpis.values() if kpi.verdict == Verdict.NOT_CONFIGURED]
+    return render("comparison.html.j2", facts, drawn=drawn, counts=counts, shown_name=shown_name, not_configured=left)
 
 
 def _drawn(column: ComparedColumn) -> str:

@@ -3,55 +3,51 @@
 No drawing library: plotly's script alone is 4.5 MB a page, and its figures of one time axis cannot share bands.
 """
 
-import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from drift_pipeline.clock import DAY, HOUR
+from drift_pipeline.clock import DAY, HOUR, MINUTE
+from drift_pipeline.evidence.svg import Scale, Svg
+
+__all__ = [
+    "LETTER",
+    "Point",
+    "Row",
+    "Scale",
+    "Svg",
+    "TimeScale",
+    "fits",
+    "labels_apart",
+    "paths",
+    "shortened",
+]
 
 LETTER = 6.6  # px of a letter of 11 px at most: labels are placed by it, so it is on the wide side
-_STEPS = (HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY)
+SHORTEST = 10 * MINUTE  # what is drawn of a span that is shorter
+_STEPS = (
+    MINUTE,
+    2 * MINUTE,
+    5 * MINUTE,
+    10 * MINUTE,
+    30 * MINUTE,
+    HOUR,
+    3 * HOUR,
+    6 * HOUR,
+    12 * HOUR,
+    DAY,
+    2 * DAY,
+    7 * DAY,
+    14 * DAY,
+)
 _MONTHS = (1, 2, 3, 6, 12, 24, 60, 120)
-
-
-class Svg:
-    """Grows element by element; text and attributes are escaped, for names come from other people's data."""
-
-    def __init__(self, width: float, height: float, label: str, name: str = "") -> None:
-        self.width, self.height = width, height
-        self._label, self._name, self._parts = label, name, list[str]()
-
-    def add(self, tag: str, text: str = "", title: str = "", **attributes: object) -> None:
-        """Attributes in Python's spelling: `class_`, `text_anchor`; a float is written with one decimal."""
-        inner = (f"<title>{html.escape(title)}</title>" if title else "") + html.escape(text)
-        written = "".join(
-            f' {name.rstrip("_").replace("_", "-")}="{_value(value)}"' for name, value in attributes.items()
-        )
-        self._parts.append(f"<{tag}{written}>{inner}</{tag}>" if inner else f"<{tag}{written}/>")
-
-    def text(self, x: float, y: float, text: str, class_: str = "", anchor: str = "start", title: str = "") -> None:
-        self.add("text", text, title, x=x, y=y, class_=class_ or "label", text_anchor=anchor)
-
-    def __str__(self) -> str:
-        box = f'viewBox="0 0 {_value(self.width)} {_value(self.height)}"'
-        size = f'width="{_value(self.width)}" height="{_value(self.height)}"'
-        name = f' id="{html.escape(self._name)}"' if self._name else ""
-        label = html.escape(self._label)
-        return f'<svg{name} {box} {size} role="img" aria-label="{label}">{"".join(self._parts)}</svg>'
-
-
-def _value(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}".removesuffix(".0")
-    return html.escape(str(value))
 
 
 @dataclass(frozen=True)
 class TimeScale:
-    """Maps [start, end] to pixels [left, right]; a span of no length is drawn as an hour."""
+    """Maps [start, end] to pixels [left, right]; a span of no length is drawn as ten minutes."""
 
     start: datetime
     end: datetime
@@ -59,26 +55,30 @@ class TimeScale:
     right: float
 
     def x(self, moment: datetime) -> float:
-        length = max(self.end - self.start, HOUR)
+        length = max(self.end - self.start, SHORTEST)
         share = min(max((moment - self.start) / length, 0.0), 1.0)
         return self.left + share * (self.right - self.left)
 
     def ticks(self, most: int = 12) -> list[tuple[datetime, str]]:
-        """Round times with their labels, `most` at most: hours or days in a short span, first days of months else."""
-        length = max(self.end - self.start, HOUR)
+        """Round times with their labels, `most` at most: minutes, hours or days in a short span, first days of months
+        else. The first label, and the first of another year, have the year.
+        """
+        length = max(self.end - self.start, SHORTEST)
         for step in _STEPS:
             if length <= most * step:
-                return list(_even(self.start, self.end, step))
+                return list(_even(self.start, self.start + length, step))
         months = next((m for m in _MONTHS if length <= most * m * 30 * DAY), _MONTHS[-1])
         return list(_first_days(self.start, self.end, months))
 
 
 def _even(start: datetime, end: datetime, step: timedelta) -> Iterable[tuple[datetime, str]]:
     origin = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday
-    moment = origin + math.ceil((start - origin) / step) * step
+    moment, year, day = origin + math.ceil((start - origin) / step) * step, 0, ""
     while moment <= end:
-        yield moment, f"{moment:%m-%d %H:%M}" if step < DAY else f"{moment:%m-%d}"
-        moment += step
+        date, time = f"{moment:%m-%d}", f" {moment:%H:%M}" if step < DAY else ""
+        whole = f"{moment:%Y}-{date}{time}" if moment.year != year else f"{date}{time}"
+        yield moment, whole if step >= HOUR or date != day else time.strip()
+        moment, year, day = moment + step, moment.year, date
 
 
 def _first_days(start: datetime, end: datetime, months: int) -> Iterable[tuple[datetime, str]]:
@@ -88,40 +88,6 @@ def _first_days(start: datetime, end: datetime, months: int) -> Iterable[tuple[d
         if moment >= start:
             yield moment, f"{moment:%Y-%m}"
         count += months
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Maps [low, high] to pixels, upwards."""
-
-    low: float
-    high: float
-    top: float
-    bottom: float
-
-    @classmethod
-    def around(cls, values: Iterable[float], top: float, bottom: float) -> "Scale":
-        """Room for all values and a little air; a single value stands in the middle."""
-        kept = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-        low, high = min(kept), max(kept)
-        air = (high - low) * 0.08 or abs(high) * 0.1 or 0.05
-        return cls(low - air, high + air, top, bottom)
-
-    def y(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return self.bottom - min(max(share, 0.0), 1.0) * (self.bottom - self.top)
-
-    def ticks(self, most: int = 4) -> list[float]:
-        """Round numbers inside, `most` at most.
-
-        >>> Scale(0.53, 0.84, 0, 100).ticks()
-        [0.6, 0.7, 0.8]
-        """
-        step = 10.0 ** math.floor(math.log10(self.high - self.low))
-        steps = (step / 10, step / 5, step / 2, step, 2 * step)
-        step = next((s for s in steps if math.floor(self.high / s) - math.ceil(self.low / s) < most), steps[-1])
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return [round(number * step, 12) for number in range(first, last + 1)]
 
 
 @dataclass(frozen=True)
@@ -135,27 +101,6 @@ class Point:
     reason: str
     bound: float | None = None
     ticks: int = 1
-
-
-def thin(points: Sequence[Point], scale: TimeScale, each_px: float = 1.0) -> list[Point]:
-    """As they are where they are few; else one a pixel, that keeps both extremes and the worst verdict."""
-    places = max(int((scale.right - scale.left) / each_px), 1)
-    if len(points) <= places:
-        return list(points)
-    buckets: dict[int, list[Point]] = {}
-    for point in points:
-        buckets.setdefault(int((scale.x(point.at) - scale.left) / each_px), []).append(point)
-    return [_together(bucket) for _, bucket in sorted(buckets.items())]
-
-
-WORST = ("BREACH", "WARN", "OK", "INCONCLUSIVE", "NOT_CONFIGURED")
-
-
-def _together(points: Sequence[Point]) -> Point:
-    worst = min(points, key=lambda p: WORST.index(p.verdict) if p.verdict in WORST else len(WORST))
-    lows, highs = ([getattr(p, side) for p in points if getattr(p, side) is not None] for side in ("low", "high"))
-    values = min(lows, default=None), max(highs, default=None)
-    return Point(points[0].at, *values, worst.verdict, worst.reason, worst.bound, sum(p.ticks for p in points))
 
 
 def paths(places: Iterable[tuple[float, float] | None]) -> str:

@@ -1,4 +1,4 @@
-"""What a replay left in its folder, read back: the summary, the audit chain, and the spans of time it tells of."""
+"""What a replay left in its folder, read back: the summary and the audit chain; and the spans of time it tells of."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -33,22 +33,24 @@ class Span:
 
 @dataclass(frozen=True)
 class IncidentSpan:
-    """One incident from its opening to its end; re-openings are part of it."""
+    """One incident from its opening to its end; re-openings are part of it. They are numbered from 1."""
 
     key: str
     opened: datetime
     ended: datetime | None
     ending: str
+    number: int = 1
 
 
 @dataclass(frozen=True)
 class Left:
-    """A replay's folder in memory. `findings` are the control store's, by incident key."""
+    """A replay's folder in memory. `findings` are the control store's, by incident key, `candidates` by digest."""
 
     folder: Path
     summary: Mapping[str, Any]
     records: tuple[AuditRecord, ...]
     findings: Mapping[str, Mapping[str, Any]]
+    candidates: Mapping[str, Mapping[str, Any]]
 
     @property
     def performance(self) -> Performance:
@@ -77,8 +79,9 @@ def read_folder(folder: Path) -> Left:
         there = "there is no such folder" if not folder.is_dir() else f"holds no {', '.join(missing)}"
         raise InputError(f"{folder}: {there}, so it is no replay's folder; name what drift replay wrote to --out")
     summary = read_summary(folder / SUMMARY)
-    records, findings = _read_store(folder, summary["model"])
-    return Left(folder, summary, records, findings)
+    with closing(ControlReader(f"sqlite:///{folder / STORE}")) as store:
+        findings, candidates = bodies(store, summary["model"])
+        return Left(folder, summary, tuple(store.records()), findings, candidates)
 
 
 def read_summary(path: Path) -> Mapping[str, Any]:
@@ -97,10 +100,11 @@ def read_summary(path: Path) -> Mapping[str, Any]:
     return summary
 
 
-def _read_store(folder: Path, model: str) -> tuple[tuple[AuditRecord, ...], dict[str, Mapping[str, Any]]]:
-    with closing(ControlReader(f"sqlite:///{folder / STORE}")) as store:
-        findings = {str(found.body["key"]): found.body for found in store.find("finding", f"{model}/")}
-        return tuple(store.records()), findings
+def bodies(store: ControlReader, model: str) -> tuple[dict[str, Mapping[str, Any]], dict[str, Mapping[str, Any]]]:
+    """What was found at each incident, by its key, and the record of each candidate, by its bundle's digest."""
+    findings = {str(found.body["key"]): found.body for found in store.find("finding", f"{model}/")}
+    candidates = store.find("candidate", f"{model}/")
+    return findings, {found.key.removeprefix(f"{model}/"): found.body for found in candidates}
 
 
 def at(record: AuditRecord) -> datetime:
@@ -112,12 +116,14 @@ def incidents(records: Iterable[AuditRecord]) -> list[IncidentSpan]:
     spans: dict[str, IncidentSpan] = {}
     for record in records:
         if record.event == "incident.opened":
-            spans[record.details["key"]] = IncidentSpan(record.details["key"], at(record), None, "")
+            key = record.details["key"]
+            spans[key] = IncidentSpan(key, at(record), None, "", len(spans.keys() - {key}) + 1)
         elif record.event == "incident.reopened" and record.details["key"] in spans:
             spans[record.details["key"]] = replace(spans[record.details["key"]], ended=None, ending="")
         elif record.event == "incident.closed" and record.details["key"] in spans:
             span = spans[record.details["key"]]
-            spans[span.key] = replace(span, ended=at(record), ending="back within half the thresholds")
+            by_hand = f"closed by {record.actor}: {record.details['reason']}" if "reason" in record.details else ""
+            spans[span.key] = replace(span, ended=at(record), ending=by_hand or "back within half the thresholds")
         elif record.event == "reference.frozen" and record.details.get("closes") in spans:
             span = spans[record.details["closes"]]
             ending = f"{record.details['version']} took over and is watched anew"
@@ -129,6 +135,30 @@ def reigns(summary: Mapping[str, Any]) -> list[Span]:
     """Who was champion when."""
     times = [(r["version"], *(datetime.fromisoformat(r[name]) for name in ("from", "to"))) for r in summary["reigns"]]
     return [Span(version, start, end) for version, start, end in times]
+
+
+def reigns_of(records: Iterable[AuditRecord]) -> list[Span]:
+    """Who was champion when, from the audit alone; the last one is it still."""
+    versions, found = dict[str, str](), list[Span]()
+    for record in records:
+        said = record.details
+        if "bundle" in record.digests and "version" in said:
+            versions[record.digests["bundle"]] = str(said["version"])
+        if record.event in ("model.adopted", "model.promoted"):
+            name = str(said["version"])
+        elif record.event == "rollout.rolled_back" and found and _took_back(said, versions, found[-1].name):
+            name = versions.get(record.digests.get("champion", ""), "the version before")
+        else:
+            continue
+        if found:
+            found[-1] = replace(found[-1], end=at(record))
+        found.append(Span(name, at(record), None))
+    return found
+
+
+def _took_back(said: Mapping[str, Any], versions: Mapping[str, str], champion: str) -> bool:
+    """Whether a rollback took the place of the champion, and not of a candidate."""
+    return versions.get(str(said["candidate"])) == champion
 
 
 def phases(records: Iterable[AuditRecord]) -> list[Span]:

@@ -80,7 +80,7 @@ class ReplayHome:
             write_approval(self._settings.gitops, envelope)
 
     def document(self, digest: str) -> None:
-        """The version's card as things stand: when it was proven or refused, and again when it became champion."""
+        """The version's card as things stand: when it was proven or refused, and again at each step of its rollout."""
         if digest != RECORDED:
             now = self._clock.now()
             write_documents(self._settings, self.store, self._registry, self._spec, digest, now, REPLAY)

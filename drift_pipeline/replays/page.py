@@ -1,14 +1,32 @@
 """A page that stands alone: its facts are embedded as JSON, and every number it shows is looked up in them."""
 
 import json
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from drift_pipeline.clock import DAY, HOUR, MINUTE, format_duration
 from drift_pipeline.detection.judging.performance import PERFORMANCE
 
 
-def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:
+@dataclass(frozen=True)
+class Served:
+    """How a page is reached: as a file, which asks for nothing, or `live`, where it asks for itself again by and by.
+
+    csv: where all ticks are to be had; spans: (words, address, whether it is this one) of other spans; home: the index.
+    """
+
+    live: bool = False
+    csv: str = ""
+    spans: Sequence[tuple[str, str, bool]] = ()
+    home: str = ""
+
+
+FILE = Served()
+
+
+def render(template: str, facts: Mapping[str, Any], *, served: Served = FILE, **parts: object) -> str:
     """The page; text of others is escaped. Templates get `facts`, `fact(path, form)`, `moment` and the parts.
 
     Parts whose name ends with `_svg` are markup and are not escaped again.
@@ -33,7 +51,7 @@ def render(template: str, facts: Mapping[str, Any], **parts: object) -> str:
     page.filters |= {"moment": moment}
     drawn = {name: Markup(part) if name.endswith("_svg") else part for name, part in parts.items()}
     embedded = Markup(embeddable(facts))
-    return page.get_template(template).render(facts=facts, fact=fact, embedded=embedded, **drawn)
+    return page.get_template(template).render(facts=facts, fact=fact, embedded=embedded, served=served, **drawn)
 
 
 def embeddable(facts: Mapping[str, Any]) -> str:
@@ -89,3 +107,14 @@ def moment(value: str | datetime) -> str:
     """
     read = datetime.fromisoformat(value) if isinstance(value, str) else value
     return f"{read:%Y-%m-%d}" if (read.hour, read.minute) == (0, 0) else f"{read:%Y-%m-%d %H:%M}"
+
+
+def told_length(length: timedelta) -> str:
+    """In its two largest units.
+
+    >>> told_length(timedelta(days=6, hours=9, minutes=16)), told_length(timedelta(seconds=75.4))
+    ('6d9h', '1m15s')
+    """
+    unit = next((unit for unit in (DAY, HOUR, MINUTE) if length >= unit), timedelta(seconds=1))
+    finer = {DAY: HOUR, HOUR: MINUTE}.get(unit, timedelta(seconds=1))
+    return format_duration(length // finer * finer)

@@ -161,12 +161,12 @@ class Replay:
             return
         if status.phase is Phase.FULL and self._loop.champion is not None:
             self._seen.promoted(self._loop.champion.name, self._clock.now())
-            self._home.document(status.candidate)
         self._seen.rollbacks += status.phase is Phase.ROLLED_BACK
         if status.phase is Phase.AWAITING_APPROVAL:
             self._home.approve(
                 status.candidate, status.rollout_id, 3 * self._spec.rollout.deadline + self._options.step
             )
+        self._home.document(status.candidate)
 
     def _facts(self) -> Facts:
         seen, store = self._seen, self._home.store

@@ -26,6 +26,7 @@ BYTES_A_ROW = 8192  # 24 tensors of one cell are 2,000
 LEAST_BYTES = 64 * 1024  # a second, however low the rate of rows
 WASTE = 0.01  # seconds a second of parsing what was refused
 BURST_WASTE = 0.1
+LOOKS, BURST_LOOKS = 0.05, 0.5  # seconds a second of the metrics, which cost more the more models there are
 FREE_WASTE = 0.001  # of a request: a bad row among good ones costs what a good one does
 
 
@@ -77,9 +78,11 @@ class Allowance:
         self._rows = Bucket(rows, BURST_SECONDS * rows, monotonic)
         self._bytes = Bucket(bytes_per_second, max(MOST_BYTES, BURST_SECONDS * bytes_per_second), monotonic)
         self._waste = Bucket(WASTE, BURST_WASTE, monotonic)
+        self._looks = Bucket(LOOKS, BURST_LOOKS, monotonic)
         self._told_rows = f"{name} may send {rows:,} rows a second"
         self._told_bytes = f"{name} may send {bytes_per_second:,} bytes a second"
         self._told_held = f"{name} may have {MOST_HELD:,} bytes on their way at once"
+        self._told_looks = f"{name} may take {LOOKS:.0%} of the time for metrics"
         self._told_waste = f"{name} sent much that was refused"
 
     def take_rows(self, rows: int) -> None:
@@ -126,6 +129,14 @@ class Allowance:
             self._rows.charge(isinstance(refusal, InputError))
             self._waste.charge(max(0.0, time.thread_time() - began - FREE_WASTE))
             raise
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """At the metrics, for which the loop's time is paid. Raises HTTPException: 429, for who looked too much."""
+        _refuse_for(self._looks.seconds_to(0), self._told_looks)
+        began = time.thread_time()
+        yield
+        self._looks.charge(time.thread_time() - began)
 
     def _refuse_debts(self) -> None:
         _refuse_for(self._rows.seconds_to(1), self._told_rows)

@@ -15,17 +15,19 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.lake import Lake
 
+PATIENCE_S = 2.0  # for who writes one model's lake, while all others wait; then its events are set aside for a while
+
 
 @contextmanager
 def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) -> Iterator[tuple[Capture, Event]]:
-    """The capture of a home, and what SIGINT and SIGTERM set: a step under way is finished."""
+    """The capture of a home, and what SIGINT and SIGTERM set: a segment under way is finished."""
     lakes: dict[tuple[str, str], Lake] = {}
 
     def lake_of(model: str, source: str) -> Lake:
         place = (model, source)
         if place not in lakes:
             folder = settings.lake / model if model else settings.dead_letters
-            lakes[place] = Lake(folder, source=source)
+            lakes[place] = Lake(folder, source=source, patience_s=PATIENCE_S)
         return lakes[place]
 
     stop = Event()

@@ -119,7 +119,9 @@ class Endpoints:
 
     async def metrics(self, request: Request) -> Response:
         """Of the key's own models."""
-        text = self._gateway.metrics.text((await producer_of(request, self._gateway)).may)
+        producer = await producer_of(request, self._gateway)
+        with self._gateway.callers.allowance(producer).looking():
+            text = self._gateway.metrics.text(producer.may)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def model(self, request: Request) -> Response:
@@ -150,6 +152,7 @@ class Endpoints:
                 await asyncio.sleep(ask.delay_ms / 1000)
             found = await self._answer(spec, served, ask, began, allowance.producer.name)
         gateway.write(spec.name, found.events)
+        gateway.recent.add(spec.name, ask.ids)
         for count in found.counts:
             gateway.count(spec.name, count)
         for failure in found.failures:
@@ -174,6 +177,8 @@ class Endpoints:
         return joined(parts)
 
     async def outcomes(self, request: Request) -> Response:
+        """All are written. Those of predictions that this gateway knows are `taken`; those that wait for theirs are
+        `waiting`: answered long ago, by another gateway, or never."""
         now = self._gateway.clock.now().isoformat()
         shared = {"event": "outcome"}
 
@@ -184,7 +189,9 @@ class Endpoints:
                 for one in told
             ]
 
-        return await self._taken(request, "outcomes", read)
+        spec, events = await self._written(request, "outcomes", read)
+        taken = sum(self._gateway.recent.knows(spec.name, event["id"]) for event in events)
+        return _json({"taken": taken, "waiting": len(events) - taken}, 202)
 
     async def events(self, request: Request) -> Response:
         shared = {"event": "prediction", "route": EXTERNAL}
@@ -192,9 +199,13 @@ class Endpoints:
         def read(body: bytes) -> list[dict[str, Any]]:
             return [{**one, **shared} for one in read_document(Events, body).events]
 
-        return await self._taken(request, "events", read)
+        spec, events = await self._written(request, "events", read)
+        self._gateway.recent.add(spec.name, (event["id"] for event in events))
+        return _json({"taken": len(events)}, 202)
 
-    async def _taken(self, request: Request, what: str, read: Callable[[bytes], list[dict[str, Any]]]) -> Response:
+    async def _written(
+        self, request: Request, what: str, read: Callable[[bytes], list[dict[str, Any]]]
+    ) -> tuple[ModelSpec, list[dict[str, Any]]]:
         """All of them are written, or none."""
         spec, allowance = await spec_and_allowance(request, self._gateway)
         lines, now, off_form = [], self._gateway.clock.now(), Counter[str]()
@@ -215,7 +226,7 @@ class Endpoints:
                 await asyncio.sleep(0)  # others are answered
         self._gateway.count_off_form(spec.name, off_form)
         self._gateway.write(spec.name, lines)
-        return _json({"taken": len(lines)}, 202)
+        return spec, events
 
 
 def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

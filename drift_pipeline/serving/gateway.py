@@ -19,6 +19,7 @@ from drift_pipeline.serving.guard import Guard, SloCounts
 from drift_pipeline.serving.keys import Producer, producers
 from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline.serving.models import Models, is_elsewhere
+from drift_pipeline.serving.recent import Recent
 from drift_pipeline.serving.steady import SteadyClock
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import LINE_BYTES
@@ -56,7 +57,7 @@ class Gateway:
         self.drills = drills
         self.specs, self.clock, self.spool = dict(specs), SteadyClock(clock, spool.last_line), spool
         self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
-        self.callers = Callers(store, every_seconds)
+        self.callers, self.recent = Callers(store, every_seconds), Recent()
         self.trouble = "the routes were not read yet"
         self._given, self._store, self._judge_slo, self._rolled_back = specs, store, judge_slo, rolled_back
         self._every, self._rotate_every = every_seconds, rotate_seconds
@@ -116,10 +117,17 @@ class Gateway:
                 self._to_tell[counts.model, served.route.rollout_id] = reason
 
     async def tell(self) -> None:
-        """Report what was stopped."""
+        """Report what was stopped. Raises what the last that failed did, once all others are told."""
+        failed: Exception | None = None
         for (model, rollout_id), reason in list(self._to_tell.items()):
-            await asyncio.to_thread(self._rolled_back, model, rollout_id, reason)
-            del self._to_tell[model, rollout_id]
+            try:
+                await asyncio.to_thread(self._rolled_back, model, rollout_id, reason)
+            except Exception as error:  # the edge between models
+                failed = error
+            else:
+                del self._to_tell[model, rollout_id]
+        if failed is not None:
+            raise failed
 
     async def rotate(self) -> None:
         """Hand over what was written; a segment is read once it is closed."""
@@ -180,9 +188,16 @@ class Gateway:
                     found[model] = route
             except (SpecError, IntegrityError) as error:
                 specs[model] = error
-        ticks = {model: self._store.recall(model) for model in specs}
-        ticked = {model: datetime.fromisoformat(tick.body["at"]) for model, tick in ticks.items() if tick}
+        ticked = {model: at for model in specs if (at := self._ticked_at(model)) is not None}
         return found, specs, producers(self._store), ticked
+
+    def _ticked_at(self, model: str) -> datetime | None:
+        """None also where what its loop remembered cannot be read, of which its tick tells."""
+        try:
+            tick = self._store.recall(model)
+            return datetime.fromisoformat(tick.body["at"]) if tick else None
+        except (IntegrityError, KeyError, TypeError, ValueError):
+            return None
 
     async def _switch(self, route: Route) -> None:
         model, models = route.model, self.models

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from drift_pipeline.control.store import ControlReader, ControlStore, Entry, Put, Record
-from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.errors import InputError, IntegrityError, NothingToDoError
 
 log = logging.getLogger(__name__)
 KIND, ANY_MODEL = "producer", "*"
@@ -57,19 +57,21 @@ def add_producer(store: ControlStore, name: str, models: Sequence[str], rows_per
     return key
 
 
-def revoke_producer(store: ControlStore, name: str, actor: str) -> None:
-    """Its key is refused from the next second on; again is no error.
+def revoke_producer(store: ControlStore, name: str, actor: str, reason: str) -> None:
+    """Its key is refused from the next second on.
 
     Raises:
         InputError: there is no such producer.
+        NothingToDoError: its key was revoked before.
     """
     found = store.get(KIND, name)
     if found is None:
         known = ", ".join(record.key for record in store.find(KIND)) or "none"
         raise InputError(f"there is no producer {name!r}; there are: {known}")
-    if not found.body["revoked"]:
-        revoked = Producer(**{**asdict(_producer(found)), "revoked": True})
-        _commit(store, "producer.revoked", revoked, found.generation, actor)
+    if found.body["revoked"]:
+        raise NothingToDoError(f"{name}: its key was revoked before")
+    revoked = Producer(**{**asdict(_producer(found)), "revoked": True})
+    _commit(store, "producer.revoked", revoked, found.generation, actor, reason=reason)
 
 
 def producers(store: ControlReader) -> list[Producer]:
@@ -91,8 +93,8 @@ def refused(store: ControlStore, producer: str, model: str) -> None:
     store.commit(Entry("gateway", "producer.refused", producer, details={"model": model}))
 
 
-def _commit(store: ControlStore, event: str, producer: Producer, generation: int, actor: str) -> None:
-    details = {"models": [*producer.models], "rows_per_second": producer.rows_per_second}
+def _commit(store: ControlStore, event: str, producer: Producer, generation: int, actor: str, **told: str) -> None:
+    details = {"models": [*producer.models], "rows_per_second": producer.rows_per_second, **told}
     entry = Entry(actor, event, producer.name, details=details)
     store.commit(entry, [Put(KIND, producer.name, producer.to_json(), generation)])
 

@@ -50,8 +50,8 @@ class Service:
     address: str | None = None
 
 
-def services(host: str, port: int, dagster_port: int, *, drills: bool = False) -> list[Service]:
-    """What `up` starts. Dagster answers this machine alone, since it asks nobody who they are.
+def services(host: str, port: int, dagster_port: int, pages_port: int = 8081, *, drills: bool = False) -> list[Service]:
+    """What `up` starts. Dagster and the pages answer this machine alone, since they ask nobody who they are.
 
     `dagster dev` is one parent for webserver, daemon and the one code server that both use; started apart, each of the
     two would load the models' code for itself.
@@ -60,7 +60,9 @@ def services(host: str, port: int, dagster_port: int, *, drills: bool = False) -
     workspace = Path(drift_pipeline.__file__).with_name("workspace.yaml")  # its name stands in addresses people keep
     dagster = ["-w", str(workspace), "--host", "127.0.0.1", "--port", str(dagster_port)]
     gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
+    pages = f"http://127.0.0.1:{pages_port}"
     return [
+        Service("pages", [*drift, "pages", "--port", str(pages_port), "--dagster", ui], f"{pages}/health", f"{pages}/"),
         Service(
             "gateway",
             [*drift, "serve", "--host", host, "--port", str(port), *(["--drills"] if drills else [])],
@@ -77,6 +79,7 @@ def up(
     host: str = "127.0.0.1",
     port: int = 8080,
     dagster_port: int = 3000,
+    pages_port: int = 8081,
     *,
     started: Sequence[Service] | None = None,
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
@@ -92,14 +95,18 @@ def up(
     Raises:
         InputError: a port is in use; nothing was started.
     """
-    _refuse_taken({"--port": (host, port), "--dagster-port": ("127.0.0.1", dagster_port)})
+    refuse_taken(host, port, dagster_port, pages_port)
     settings = settings.model_copy(update={"home": settings.home.absolute()})
     for folder in ("logs", "dagster"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
     _keep_instance_config(settings.home / "dagster")
     make_local_key(settings)
+    children = services(host, port, dagster_port, pages_port) if started is None else started
+    for service in children:
+        if service.name == "pages":
+            tell(f"the models can be seen on {service.address} in a moment")
     with _told_to_end() as ending:
-        return _run(settings, services(host, port, dagster_port) if started is None else started, ending, tell)
+        return _run(settings, children, ending, tell)
 
 
 def make_local_key(settings: Settings) -> Path:
@@ -115,7 +122,8 @@ def make_local_key(settings: Settings) -> Path:
             with suppress(OSError):
                 if key_hash(path.read_text(encoding="utf-8").strip()) == known.sha256:
                     return path
-            revoke_producer(store, LOCAL, "drift up")  # its key was lost
+            if not known.revoked:
+                revoke_producer(store, LOCAL, "drift up", "its key was lost")
         _write_secret(path, add_producer(store, LOCAL, [ANY_MODEL], LOCAL_ROWS_PER_SECOND, "drift up"))
     finally:
         store.close()
@@ -140,15 +148,18 @@ def _keep_instance_config(dagster_home: Path) -> None:
         config.write_text(packaged.replace("limit: 7 ", f"limit: {min(7, os.cpu_count() or 1)} "), encoding="utf-8")
 
 
-def _refuse_taken(addresses: Mapping[str, tuple[str, int]]) -> None:
-    """All are taken at once, so that two options cannot name one address."""
+def refuse_taken(host: str, port: int, dagster_port: int, pages_port: int) -> None:
+    """Raises InputError for a port that is in use; all are taken at once, so that two options cannot name one."""
+    local = {"--dagster-port": ("127.0.0.1", dagster_port), "--pages-port": ("127.0.0.1", pages_port)}
+    addresses = {"--port": (host, port), **local}
     with ExitStack() as stack:
-        for option, (host, port) in addresses.items():
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        for option, address in addresses.items():
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
             try:
-                stack.enter_context(socket.create_server((host, port), family=family))
+                stack.enter_context(socket.create_server(address, family=family))
             except OSError as error:
-                raise InputError(f"{host}:{port}: cannot listen here: {error}; give another {option}") from error
+                told = f"{address[0]}:{address[1]}: cannot listen here: {error}; give another {option}"
+                raise InputError(told) from error
 
 
 @contextmanager

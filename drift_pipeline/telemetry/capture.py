@@ -6,6 +6,7 @@ the others. It is tried again before anything newer of that model, so that all l
 
 import json
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from threading import Event as Stop
 import polars as pl
 
 from drift_pipeline.clock import HOUR, Clock
-from drift_pipeline.errors import ConflictError, DriftError, IntegrityError
+from drift_pipeline.errors import DriftError, IntegrityError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import DeadLetter, Event, read_event
 from drift_pipeline.telemetry.lake import Lake
@@ -29,6 +30,7 @@ from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
 __all__ = ["Capture", "Captured"]
 
 WAITS_LONG_S = 300.0
+SLOW_S, RESTS = 0.5, 20  # a try that fails after longer is done again after so many times as long
 _TOLD = {"late": What.LATE, "shared_ids": What.SHARED}  # of what is counted, what people hear of where it is much
 Said = dict[str, tuple[list[bytes], list[Event]]]  # by model, "" for dead letters: lines and what they say
 
@@ -47,6 +49,7 @@ class Capture:
         mirror: Callable[[str, pl.DataFrame], pl.DataFrame | None],
         lateness: timedelta = HOUR,
         failed: Callable[[Exception], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
@@ -61,6 +64,7 @@ class Capture:
         self._landing = Landing(lake_of, specs, mirror, lateness, self._failed)
         self._counts: Counter[str] = Counter()
         self._refusals, self._fates = Refusals(), list[tuple[str, What, int]]()
+        self._monotonic, self._resting = monotonic, dict[str, tuple[float, Exception | None]]()
 
     def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Concern]], None] = lambda _: None) -> None:
         """Step until `stop` is set; what fails is told, and tried again after the interval.
@@ -69,7 +73,7 @@ class Capture:
             tell: is told after each step what people should know, as long as it is so.
         """
         while not stop.is_set():
-            for do in (self.step, lambda: tell(self.refused())):
+            for do in (partial(self.step, stop), lambda: tell(self.refused())):
                 try:
                     do()
                 except Exception as error:  # the edge of the process: capture outlives whatever a step meets
@@ -83,38 +87,43 @@ class Capture:
         waiting = [Waiting(model, age) for model, age in sorted(ages.items()) if age >= WAITS_LONG_S]
         return [*self._refusals.found(self._clock.now()), *waiting]
 
-    def step(self) -> Captured:
+    def step(self, stop: Stop | None = None) -> Captured:
         """Land all closed segments, and what was set aside. What fails waits, and the rest goes on before it is told.
+
+        Args:
+            stop: once it is set, the segment under way is the last one, however many there are.
 
         Raises:
             UnavailableError: a disk does not answer.
-            ConflictError: a lake's other writers were faster.
+            ConflictError: a lake's other writers were faster, or do not come to an end.
             IntegrityError: a lake cannot be read, or holds later segments of this name: the spool is not the one it
                 was.
         """
-        self._counts, errors = Counter(), list[Exception]()
+        self._counts, errors, stop = Counter(), list[Exception](), stop or Stop()
         for folder in sorted(self._spool.iterdir()) if self._spool.is_dir() else []:
             try:
-                errors += self._drain(folder)
+                errors += self._drain(folder, stop)
             except (DriftError, OSError) as error:
                 errors.append(error)
         if errors:
             raise errors[0]
         return Captured(**self._counts)
 
-    def _drain(self, folder: Path) -> Iterator[Exception]:
+    def _drain(self, folder: Path, stop: Stop) -> Iterator[Exception]:
         if folder.is_symlink():
             self._failed(_is_a_link(folder))
             return
         reader, aside, blocked = SpoolReader(folder), SetAside(folder), set[str]()
         for model in aside.models():
-            error = self._land_waiting(model, folder.name, aside)
+            error = self._rests(model) or self._land_waiting(model, folder.name, aside)
             if error is not None:
                 blocked.add(model)
                 yield error
         for link in reader.links():
             self._failed(_is_a_link(link))
         for segment in reader.closed():
+            if stop.is_set():
+                break
             events = yield from self._take(segment, folder.name, aside, blocked)
             reader.done(segment)
             self._refusals.add(events, self._clock.now())  # once it is gone, so that no try counts twice
@@ -126,14 +135,17 @@ class Capture:
     def _land_waiting(self, model: str, source: str, aside: SetAside) -> Exception | None:
         """In order, until one does not land. What is no event any more goes to the dead letters, a batch of its own."""
         for part in aside.parts(model):
-            kept = aside.read(part)
+            try:
+                kept = aside.read(part)
+            except DriftError as unreadable:
+                return unreadable
             said, unread = self._read(kept.lines, source, kept.judged_at)
             if model in unread:
                 return unread[model]
             for name, (_, events) in said.items():
                 of = f"{source}.{model}" if model and not name else source
                 land = partial(self._land, name, of, part.number, events, self._clock.now())
-                if (error := _tried(part, land)) is not None:
+                if (error := self._tried(model, part, land)) is not None:
                     return error
             aside.done(model, part)
         return None
@@ -147,7 +159,8 @@ class Capture:
         for model, (lines, events) in said.items():
             error: Exception | None = unread.get(model)
             if error is None and model not in blocked:
-                error = _tried(segment, partial(self._land, model, source, segment.number, events, now))
+                land = partial(self._land, model, source, segment.number, events, now)
+                error = self._rests(model) or self._tried(model, segment, land)
                 if error is None:
                     continue
             if error is not None:
@@ -181,6 +194,21 @@ class Capture:
         self._counts.update(counts)
         self._fates += [(model, what, counts[name]) for name, what in _TOLD.items() if counts[name]]
 
+    def _rests(self, model: str) -> Exception | None:
+        """Why it is not tried now."""
+        until, error = self._resting.get(model, (-math.inf, None))
+        return error if self._monotonic() < until else None
+
+    def _tried(self, model: str, segment: Segment, land: Callable[[], None]) -> Exception | None:
+        """Why it did not land: whatever is wrong with one model does not stop the others, nor hold them up for more
+        than a small part of the time."""
+        began = self._monotonic()
+        error = _failed(segment, land)
+        now = self._monotonic()
+        if error is not None and now - began > SLOW_S:
+            self._resting[model] = now + RESTS * (now - began), error
+        return error
+
     def _log(self, error: Exception) -> None:
         """Once, however often it fails in the same way; of endless ways, only the last ones are remembered."""
         if (said := f"{type(error).__name__}: {error}") not in self._logged:
@@ -188,16 +216,9 @@ class Capture:
             log.warning("%s", said)
 
 
-def _tried(segment: Segment, land: Callable[[], None]) -> Exception | None:
-    """Why it did not land: whatever is wrong with one model does not stop the others.
-
-    Raises:
-        ConflictError: only writers that were faster are in the way: the next step does it.
-    """
+def _failed(segment: Segment, land: Callable[[], None]) -> Exception | None:
     try:
         land()
-    except ConflictError:
-        raise
     except RenumberedError as error:
         return error if segment.path.exists() else None  # another capture took it, and went on
     except DriftError as error:

@@ -40,14 +40,14 @@ _VACUUM_EVERY = 1024  # commits
 _GRACE_HOURS = 1  # a merged file stays for whoever began to read before
 _ATTEMPTS = 5
 _PAUSE_S = 0.05  # before the second attempt; doubled before each further one
-_PATIENCE_S = 60.0  # for another process's turn; an erasure of many rows takes long
+PATIENCE_S = 60.0  # for another process's turn; an erasure of many rows takes long
 
 
 class Delta:
     """A table in a folder, which may not be there yet. Its rows are partitioned by UTC day."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, patience_s: float = PATIENCE_S) -> None:
+        self.path, self._patience_s = path, patience_s
         self._table: DeltaTable | None = None
 
     def handle(self) -> DeltaTable | None:
@@ -149,7 +149,7 @@ class Delta:
         """Do what writes, in this process's turn; again where a writer that knows of no turns was faster.
 
         Raises:
-            ConflictError: others had their turn for a minute, or were faster every time; nothing is written.
+            ConflictError: others did not end their turn, or were faster every time; nothing is written.
             UnavailableError: the disk does not take it.
         """
         for _ in _attempts():
@@ -218,15 +218,17 @@ class Delta:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One process at a time. Raises ConflictError where others keep it for a minute."""
+        """One process at a time. Raises ConflictError where others keep it for longer than patience lasts."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         keep_private(self.path.parent)
         lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            until, pause = time.monotonic() + _PATIENCE_S, 0.002
+            until, pause = time.monotonic() + self._patience_s, 0.002
             while not _locked(lock):
                 if time.monotonic() > until:
-                    raise ConflictError(f"{self.path}: another process writes it for {_PATIENCE_S:.0f} s; try again")
+                    raise ConflictError(
+                        f"{self.path}: another process writes it for {self._patience_s:.0f} s; try again"
+                    )
                 time.sleep(pause)
                 pause = min(2 * pause, 0.1)
             yield

@@ -16,7 +16,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.telemetry.delta import BATCH, LANDED, OURS, WRITER, Delta, Handle, days_of, scan
+from drift_pipeline.telemetry.delta import BATCH, LANDED, OURS, PATIENCE_S, WRITER, Delta, Handle, days_of, scan
 from drift_pipeline.telemetry.labels import labelled
 from drift_pipeline.telemetry.upkeep import Table, Upkeep
 
@@ -55,20 +55,30 @@ class Lake(Upkeep):
     `dead_letters`: `_id, _time, _source, _model, _reason, _payload, _names` of what was no event.
     """
 
-    def __init__(self, root: Path, source: str = "capture", flush_rows: int = 1) -> None:
-        """Raises InputError where delta-rs could not write: it dies on these signs in a path, or writes elsewhere."""
+    def __init__(
+        self, root: Path, source: str = "capture", flush_rows: int = 1, patience_s: float = PATIENCE_S
+    ) -> None:
+        """
+        Args:
+            patience_s: for another process that writes.
+
+        Raises:
+            InputError: delta-rs could not write here: it dies on these signs in a path, or writes elsewhere.
+        """
         if odd := sorted(set(str(root.absolute())) & set("[]^|\\%")):
             raise InputError(f"{root}: a lake's path cannot hold {' '.join(odd)}; choose another folder")
         self.root = root
         self._source = source
         self._flush_rows = flush_rows
         self._waiting: dict[Table, list[tuple[int, pl.DataFrame]]] = {table: [] for table in _TIME}
-        self._tables: dict[Table, Delta] = {table: Delta(root / table) for table in _TIME}
-        self._written = {table: stored.last_batch(source) for table, stored in self._tables.items()}
+        self._tables: dict[Table, Delta] = {table: Delta(root / table, patience_s) for table in _TIME}
+        self._written: dict[Table, int] = {}  # the source's last batch, once it was asked for: it costs a look at a log
 
     def append(self, table: Table, frame: pl.DataFrame, batch: int) -> bool:
         """Take a batch; False, and nothing is done, when this or a later number of the source was taken before."""
         waiting = self._waiting[table]
+        if table not in self._written:
+            self._written[table] = self._tables[table].last_batch(self._source)
         if batch <= max(self._written[table], waiting[-1][0] if waiting else -1):
             return False
         waiting.append((batch, frame))

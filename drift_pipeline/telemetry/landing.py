@@ -15,9 +15,12 @@ import polars as pl
 from drift_pipeline.errors import IntegrityError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import DeadLetter, Event, OutcomeKnown, Prediction
+from drift_pipeline.telemetry.labels import owned
 from drift_pipeline.telemetry.lake import Lake, Table
 from drift_pipeline.telemetry.recent import Recent, late_before
 from drift_pipeline.telemetry.rows import outcomes_frame, predictions_frame
+
+_KNOWN_BY: Mapping[Table, tuple[str, ...]] = {"dead_letters": ("_id",), "outcomes": ("_id", "_producer", "_label")}
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def _write(lake: Lake, table: Table, frame: pl.DataFrame, number: int, last: int
     if frame.is_empty():
         return
     last = lake.last_batch(table) if last is None else last
+    if last > number and _is_there(lake, table, frame):  # a capture that was slower had set it aside
+        return
     if last > number:
         raise RenumberedError(
             f"{lake.root / table}: holds segment {last} of this source already, so segment {number} cannot land: was "
@@ -159,6 +164,13 @@ def _write(lake: Lake, table: Table, frame: pl.DataFrame, number: int, last: int
         )
     lake.append(table, frame, number)
     lake.flush(table)
+
+
+def _is_there(lake: Lake, table: Table, frame: pl.DataFrame) -> bool:
+    """Whether the table holds each of the rows, whenever and as whatever batch it landed."""
+    by = _KNOWN_BY.get(table, ("_id", "_producer"))
+    landed = lake.find(table, pl.col("_id").is_in(frame["_id"].to_list()), by)
+    return landed.height > 0 and owned(frame).join(owned(landed), on=by, how="anti").is_empty()
 
 
 def _dead_letters_frame(letters: Sequence[DeadLetter], number: int) -> pl.DataFrame:

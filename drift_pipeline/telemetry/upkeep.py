@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from typing import Literal
 
@@ -12,6 +12,7 @@ from drift_pipeline.clock import Window
 from drift_pipeline.telemetry.delta import DAY, LANDED, Delta, Handle, days_of, scan
 
 Table = Literal["predictions", "outcomes", "shadow", "profiles", "kpis", "late", "dead_letters"]
+OWNER = "_producer"  # whose a row is; adopted rows lack it
 _AT_ONCE = 500  # values in one condition
 
 
@@ -74,23 +75,44 @@ class Upkeep(ABC):
         self.flush(table)
         return self._tables[table].drop([where])
 
-    def erase(self, table: Table, column: str, values: Collection[str]) -> int:
+    def erase(self, table: Table, column: str, values: Collection[str], but: Collection[tuple[str, str]] = ()) -> int:
         """Delete the rows whose column is one of the values, as `drop` does; the log is told their digests at most.
 
         What a killed writer left of the table goes with them, also where no row is found.
+
+        Args:
+            but: of what (value, `_producer`) stays; "" is nobody's.
         """
         self.flush(table)
-        rows = self.find(table, pl.col(column).is_in(list(values)), (LANDED,))
+        rows = self.find(table, pl.col(column).is_in(list(values)), (LANDED, OWNER))
         if rows.is_empty():
             return self._tables[table].drop([])
         versions = rows[LANDED].unique().sort().to_list()
         where = f"{LANDED} IN ({', '.join(map(str, versions))}) AND " if len(versions) <= _AT_ONCE else ""
-        digests = [f"'{hashlib.sha256(value.encode()).hexdigest()}'" for value in values]
-        parts = [digests[start : start + _AT_ONCE] for start in range(0, len(digests), _AT_ONCE)]
-        return self._tables[table].drop(
-            [f"{where}encode(sha256({column}), 'hex') IN ({', '.join(part)})" for part in parts]
-        )
+        owner = f"coalesce({OWNER}, '')" if OWNER in rows.columns else "''"
+        kept = {value: [whose for name, whose in but if name == value] for value, _ in but}
+        parts = [sorted(values)[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]
+        conditions = []
+        for part in parts:
+            stay = [_digest(value) + _digest(whose) for value in part for whose in kept.get(value, ())]
+            pair = f"concat({_hashed(column)}, {_hashed(owner)})"
+            unless = f" AND {pair} NOT IN ({_listed(stay)})" if stay else ""
+            conditions.append(f"{where}{_hashed(column)} IN ({_listed(map(_digest, part))}){unless}")
+        return self._tables[table].drop(conditions)
 
     def compact(self, table: Table) -> int:
         """Merge the small files of each day, as appending does now and then; how many went. Readers see the same."""
         return self._tables[table].compact()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hashed(column: str) -> str:
+    """What `_digest` says, in Delta's SQL."""
+    return f"encode(sha256({column}), 'hex')"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(f"'{text}'" for text in texts)

@@ -338,14 +338,14 @@ def good(tick: Any) -> bool:
 def running(world: World, tick_seconds: int) -> Iterator[Running]:
     """The whole of `drift up`; what it started ends with it."""
     settings = world.settings
-    ports = [free(), free()]
+    ports = [free(), free(), free()]
     environment = {
         **os.environ,
         "DRIFT_HOME": str(settings.home),
         "DRIFT_MODELS": str(settings.models),
         "DRIFT_TICK_SECONDS": str(tick_seconds),
     }
-    command = [*drift("up"), "--port", str(ports[0]), "--dagster-port", str(ports[1])]
+    command = [*drift("up"), "--port", str(ports[0]), "--dagster-port", str(ports[1]), "--pages-port", str(ports[2])]
     with (settings.home / "up.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     store = ControlStore(settings.database_url, SystemClock())

@@ -1,5 +1,6 @@
 """What people do from the launchpad: the verbs of `drift`, with who did it and why, in the fast lane."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from drift_pipeline.components.jobs import operating_jobs
 from drift_pipeline_tests.components.worlds import MODEL, SPEC, at_home, copied, pinned, records, refusal, write_model
+from drift_pipeline_tests.evidence.worlds import read_json
 from drift_pipeline_tests.replay.worlds import drift
 
 OPERATING = operating_jobs({MODEL: SPEC, "churn": SPEC.model_copy(update={"name": "churn"})})
@@ -45,9 +47,15 @@ def test_what_people_do_is_in_the_fast_lane_and_each_of_its_fields_says_what_it_
 def test_a_rollback_goes_back_with_its_actor_and_its_reason(home: Path) -> None:
     before = len(records(home))
     assert done(home, rollback, reason="clicks fell", champion=True).success
-    (record,) = records(home)[before:]
+    record, *written = records(home)[before:]
     assert (record.event, record.actor) == ("rollout.rolled_back", "dagster:ada@example.com")
     assert record.details["reason"] == "after full: clicks fell"
+    assert {one.event for one in written} == {"documents.written"}
+    card = read_json(home / "evidence" / MODEL / pinned(home)["version"] / "card.json")
+    assert datetime.fromisoformat(card["at"]) >= datetime.fromisoformat(record.at)
+    (outcome,) = [f["value"] for s in card["sections"] for f in s["fields"] if f["id"] == "rollout.outcome"]
+    assert "rolled back" in outcome
+    assert outcome.endswith("after full: clicks fell")
 
 
 def test_a_retrain_is_asked_for_and_a_hotfix_is_one(home: Path) -> None:
@@ -87,8 +95,12 @@ def test_a_second_rollout_is_refused_while_one_is_under_way(home: Path) -> None:
     key, version = home.parent / "ada.pem", pinned(home)["version"]
     for command in (("key", key, "--label", "Ada"), ("approve", MODEL, version, "--key", key, "--reason", "again")):
         assert drift(*command, "--home", home).code == 0
+    card = read_json(home / "evidence" / MODEL / version / "card.json")
+    fields = {field["id"]: field["value"] for section in card["sections"] for field in section["fields"]}
+    assert [one["label"] for one in fields["approvals.filed"] if one["valid"]] == ["Ada"]
+    assert records(home)[-1].event == "documents.written"
     assert done(home, submit_rollout, digest=champion).success
-    assert records(home)[-1].actor == "dagster:ada@example.com"
+    assert [one.actor for one in records(home)[-2:]] == ["dagster:ada@example.com", "evidence"]
     assert "under way already" in refusal(done(home, submit_rollout, digest=champion))
 
 

@@ -179,16 +179,17 @@ def test_a_report_is_a_point_of_the_evidently_dashboard_at_the_days_end(home: Pa
     assert told["psi"] == tick_after(HEALTHY)["psi"]["value"]
 
 
-def test_the_scores_of_an_adopted_history_are_drawn_though_it_came_without(home: Path) -> None:
-    reported(home, HEALTHY)
-    page = (home / "drift_reports" / MODEL / f"{HEALTHY}.html").read_text(encoding="utf-8")
-    assert "not drawn" not in page
-
-
 def test_a_checks_description_claims_nothing_that_a_failure_would_deny(home: Path) -> None:
     graph = dg.Definitions(assets=[*monitoring_assets(SPEC), *training_assets(SPEC)]).resolve_asset_graph()
     for key in graph.asset_check_keys:
         assert (graph.get(key).description or "").startswith(("Whether ", "How ", "Before ")), key
+
+
+def test_the_score_is_drawn_beside_the_champions_own_on_rows_it_has_not_seen(home: Path) -> None:
+    for partition in (HEALTHY, day(TWO_AFTER_PROMOTION)):
+        reported(home, partition)
+        page = (home / "drift_reports" / MODEL / f"{partition}.html").read_text(encoding="utf-8")
+        assert "no value in the reference rows" not in page
 
 
 def test_a_day_without_rows_fails_the_blocking_check_and_is_not_judged(home: Path) -> None:

@@ -90,7 +90,7 @@ def test_unattended_from_the_decision_to_the_shadow(live: Dagster) -> None:
     assert live.told("rollout_tick") == f"{MODEL} stays where it is"
     new = records(Settings().home)[len(records(replayed())) :]
     told = [(one.event, one.actor) for one in new if not one.event.startswith(("incident", "undecided"))]
-    assert told[-7:] == [
+    assert told[-8:] == [
         ("training.claimed", "loop"),
         ("training.started", "loop"),
         ("candidate.trained", "loop"),
@@ -98,6 +98,7 @@ def test_unattended_from_the_decision_to_the_shadow(live: Dagster) -> None:
         ("model.registered", "loop"),
         ("documents.written", "evidence"),
         ("rollout.shadow", "dagster:loop_tick"),
+        ("documents.written", "evidence"),
     ]
     assert status(live, decision_id) == "released"
 

@@ -24,7 +24,7 @@ from drift_pipeline.evidence.pages import number
 from drift_pipeline.registry.bundle import make_bundle
 from drift_pipeline.rollout.approval import Accepted, Refusal
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline_tests.evidence.worlds import AT, DAY, DECLARED, MODEL, SAID, block, read_json, record, spec
+from drift_pipeline_tests.evidence.worlds import AT, DAY, DECLARED, MODEL, SAID, block, curves, read_json, record, spec
 
 HOSTILE = "<script>alert('1')</script> \"quoted\" | [link](javascript:x) `code` & {{ 7 * 7 }}"
 FILES = {"model.skops": b"a model"}
@@ -197,7 +197,7 @@ def test_every_interval_is_drawn_where_its_numbers_are(tmp_path: Path) -> None:
     document, _, page = written(facts(), tmp_path)
     groups = fields_of(document)["quantitative.groups"]["value"]
     drawn = sum(group[name] is not None for group in groups for name in ("auroc_low", "selection_low"))
-    assert page.count('role="img"') == drawn > 10
+    assert page.count(", 95 % interval ") - page.count(" positive, 95 % interval ") == drawn > 10
     left, right = (float(x) for x in re.findall(r'class="whisker" x1="([\d.]+)" x2="([\d.]+)"', page)[0])
     assert 8 <= left < float(re.findall(r'class="point" cx="([\d.]+)"', page)[0]) < right <= 192
 
@@ -244,12 +244,6 @@ def test_a_card_with_everything_is_no_draft(tmp_path: Path) -> None:
             "use.intended_use",
             "write card.intended_use",
         ),
-        (lambda: facts(record=without("groups")), "quantitative.groups", "nothing was recorded"),
-        (lambda: facts(record=without("cost")), "training.cost", "nothing was recorded"),
-        (lambda: facts(record=without("data"), reference=None), "lineage.data", "nothing was recorded"),
-        (lambda: facts(record=without("trainer")), "lineage.trainer_key", "nothing was recorded"),
-        (lambda: facts(record=without("policy_digest")), "lineage.policy_digest", "nothing was recorded"),
-        (lambda: facts({**MANIFEST, "params": None}), "details.params", "nothing was recorded"),
     ],
 )
 def test_what_is_missing_is_shown_with_who_must_supply_it(told: Any, missing: str, why: str, tmp_path: Path) -> None:
@@ -266,17 +260,40 @@ def test_what_is_missing_is_shown_with_who_must_supply_it(told: Any, missing: st
     assert f"MISSING {field['reason']}" in Page(page).text(missing)
 
 
+@pytest.mark.parametrize(
+    ("told", "lacking"),
+    [
+        (lambda: facts(record=without("groups")), "quantitative.groups"),
+        (lambda: facts(record=without("cost")), "training.cost"),
+        (lambda: facts(record=without("data"), reference=None), "lineage.data"),
+        (lambda: facts(record=without("trainer")), "lineage.trainer_key"),
+        (lambda: facts(record=without("policy_digest")), "lineage.policy_digest"),
+        (lambda: facts({**MANIFEST, "params": None}), "details.params"),
+        (lambda: facts(record=without("curves")), "curves.roc"),
+    ],
+)
+def test_what_the_machine_did_not_record_is_asked_of_nobody_and_makes_no_draft(
+    told: Any, lacking: str, tmp_path: Path
+) -> None:
+    document, text, page = written(told(), tmp_path)
+    field = fields_of(document)[lacking]
+    assert (field["state"], field["value"], document["missing"]) == ("NOT_RECORDED", None, [])
+    assert field["reason"].startswith("nothing was recorded")
+    assert "supplied by" not in field["reason"]
+    assert f"not recorded {field['reason']}" in Page(page).text(lacking)
+    count, of = document["status"].split("/")
+    assert int(count) < int(of)
+    assert "DRAFT" not in text + page
+
+
 def test_a_first_version_has_no_champion_and_no_gates() -> None:
-    card = make_card(facts(record=None, policy_digest=None))
+    card = make_card(facts(record=None))
     for id in ("comparison.champion_auroc", "gates.results", "lineage.policy_digest", "evaluation.proven_on"):
         assert card.fields[id].state is State.NOT_APPLICABLE
         assert "the first version" in str(card.fields[id].reason)
     assert card.fields["quantitative.auroc"].value == 0.7712
-    assert {field.id for field in card.missing} == {
-        "training.cost",
-        "quantitative.groups",
-        "lineage.trainer_key",
-    }
+    assert card.fields["rollout.outcome"].state is State.NOT_APPLICABLE
+    assert card.missing == ()
     assert card.fields["lineage.data"].value == {"predictions": 8, "outcomes": 7}
     assert "No gate was asked about this version." in card.fields["limits.not_proven"].value
 
@@ -292,7 +309,7 @@ def test_a_candidate_that_was_no_champion_has_no_reference(tmp_path: Path) -> No
 def test_nothing_but_a_manifest_is_still_a_card(tmp_path: Path) -> None:
     document, text, page = written(facts({"model": MODEL}, record=None, reference=None, approvals=()), tmp_path)
     assert document["version"] == "unnamed"
-    assert "DRAFT" in text
+    assert "not recorded" in text
     assert "0 of 1" in page
 
 
@@ -302,9 +319,20 @@ def test_without_protected_columns_groups_do_not_apply() -> None:
     assert any("no figure of any group" in limit for limit in card.fields["limits.not_proven"].value)
 
 
-def test_a_policy_digest_can_be_handed_in() -> None:
-    card = make_card(facts(record=without("policy_digest"), policy_digest="sha256:" + "1f" * 32))
-    assert card.fields["lineage.policy_digest"].value == "sha256:" + "1f" * 32
+def test_a_first_version_has_what_was_found_out_when_it_was_adopted() -> None:
+    digest = make_bundle(MANIFEST, FILES).digest
+    groups, drawn, cost = group_analysis(block(), spec()), curves(), {"wall_seconds": 1.5}
+    adopted = {"digest": digest, "groups": groups, "curves": drawn, "trainer": "ab" * 32, "cost": cost}
+    fields = make_card(facts(record=None, adopted=adopted)).fields
+    assert fields["quantitative.groups"].value == groups
+    assert {name: fields[f"curves.{name}"].value for name in drawn} == drawn
+    assert (fields["training.cost"].value, fields["lineage.trainer_key"].value) == (cost, "ab" * 32)
+    assert not [field.id for field in fields.values() if field.state is State.NOT_RECORDED]
+
+
+def test_what_a_given_model_cost_to_train_is_known_to_nobody_here() -> None:
+    field = make_card(facts({**MANIFEST, "trainer": "given"}, record=None)).fields["training.cost"]
+    assert (field.state, field.reason) == (State.NOT_APPLICABLE, "it was trained elsewhere")
 
 
 def test_a_failed_gate_is_no_quiet_line() -> None:

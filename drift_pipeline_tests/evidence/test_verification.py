@@ -146,7 +146,7 @@ def test_a_folder_that_is_no_home_is_bad_input(tmp_path: Path, name: str) -> Non
     (tmp_path / "file").write_text("x")
     ended = drift("audit", "verify", "--home", tmp_path / name)
     assert (ended.code, ended.out) == (2, "")
-    assert "no control store (control.db) here" in ended.err
+    assert "no control store (control.db)" in ended.err
     assert list((tmp_path / "empty").iterdir()) == []
 
 

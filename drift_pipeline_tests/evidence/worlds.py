@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.control.trust import appoint, approvers, open_store
 from drift_pipeline.evidence.approve import rollouts_of
 from drift_pipeline.evidence.card import CardFacts, ModelCard, make_card
+from drift_pipeline.evidence.curves import curves_of
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import Bundle
@@ -57,7 +59,13 @@ def block(rows: int = 4000, seed: int = 0) -> pl.DataFrame:
             "age_band": random.choice(["18-39", "40-64", "65+"], rows, p=[0.5, 0.48, 0.02]),
             "gender": random.choice(["f", "m", "x"], rows, p=[0.5, 0.495, 0.005]),
         }
-    )
+    ).with_columns(amount=pl.col("_score"), country=pl.lit("DE"))
+
+
+@cache
+def curves() -> dict[str, Any]:
+    """Of a model whose score is the amount."""
+    return curves_of(block(), spec(), lambda rows: rows["amount"])
 
 
 def record(digest: str, **changes: Any) -> dict[str, Any]:
@@ -82,6 +90,7 @@ def record(digest: str, **changes: Any) -> dict[str, Any]:
         "trained_from": "2025-09-01T00:00:00+00:00",
         "unseen_from": "2026-02-20T00:00:00+00:00",
         "groups": group_analysis(block(), spec()),
+        "curves": curves(),
         "cost": {"wall_seconds": 12.5, "rows": 31000, "trials": 12},
         "policy_digest": "sha256:" + "9e" * 32,
         "trainer": "ab" * 32,

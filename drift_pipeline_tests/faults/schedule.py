@@ -13,6 +13,7 @@ from drift_pipeline.loop import operating
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.telemetry.lake import TABLES
 from drift_pipeline_tests.faults.breaking import Point, Side, kill
+from drift_pipeline_tests.faults.machine_faults import MachineFaults
 from drift_pipeline_tests.faults.people import Happened
 from drift_pipeline_tests.faults.world import NAME, Process, Site
 
@@ -37,6 +38,7 @@ class Faults:
 
     def __init__(self, site: Site, processes: tuple[Process, Process], seed: int) -> None:
         self.site, self.processes, self.rng = site, processes, np.random.default_rng(seed)
+        self.machine = MachineFaults(site, processes, self.rng)
         self._made = 0
         self._early: list[str] = []
         self._swapped: list[tuple[Path, bytes]] = []
@@ -63,6 +65,7 @@ class Faults:
         yield "label before its prediction", self.label_first
         yield "two loops tick at once", self.at_once
         yield "lake compacted", self.compact
+        yield from self.machine.kinds()
         sides: tuple[Side, ...] = ("before", "after")
         points: tuple[Point, ...] = ("lake.append", "store.commit", "store.remember", "registry.put", "channel.send")
         for point in (*points, CAPTURE):

@@ -37,6 +37,24 @@ def test_a_capture_whose_clock_was_wrong_for_a_while_loses_nothing(live: Live, a
     assert broken(live.site, [live.kept]) == []
 
 
+@pytest.mark.parametrize("ahead", [3 * HOUR, DAY, 9 * DAY], ids=str)
+def test_one_tick_by_a_clock_that_is_far_ahead_costs_no_other_process_its_windows(live: Live, ahead: timedelta) -> None:
+    other = Process(live.site, inline=False)
+    for _ in range(12):
+        live.minutes(5, 5 * MINUTE)
+        other.tick()
+    live.kept.clock.set(ahead)
+    lived(live, 1)
+    live.kept.clock.right()
+    other.tick()
+    for process in (other, live.kept):
+        assert broken(live.site, [process]) == []
+    lived(live, 2)
+    other.tick()
+    assert broken(live.site, [live.kept, other]) == []
+    other.store.close()
+
+
 def test_processes_whose_clocks_drift_apart_tick_one_loop(live: Live) -> None:
     other = Process(live.site, inline=False)
     live.kept.clock.set(timedelta(), rate=0.2)

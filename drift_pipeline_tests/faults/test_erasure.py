@@ -96,7 +96,7 @@ class Site:
 
 
 def _mirrored(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select("_id", "_time", pl.lit("v2").alias("_version"), "_score")
+    return frame.select("_id", "_producer", "_time", pl.lit("v2").alias("_version"), "_score")
 
 
 def letters(spec: ModelSpec) -> list[bytes]:
@@ -176,6 +176,31 @@ def test_after_an_erasure_no_byte_of_the_home_tells_of_the_subject(home: Home, s
     assert verify_home(home.settings).ok
 
 
+@pytest.mark.parametrize("more", [0, 600], ids=["", "many ids"])
+def test_an_erasure_leaves_to_another_producer_what_is_of_its_own_prediction_of_that_id(
+    home: Home, spec: ModelSpec, more: int
+) -> None:
+    site, lake = Site(home, spec), Lake(home.settings.lake / spec.name, source="loop")
+    site.take(
+        {**site.predicted(IDS[0], SUBJECT), "producer": "a"},
+        {**site.predicted(IDS[0], "u1", price=20.0), "producer": "b"},
+        {**site.predicted(IDS[1], "u2", NOW - 9 * DAY, price=20.0), "producer": "b"},
+        {**site.predicted(IDS[1], SUBJECT), "producer": "a"},
+        *({**site.predicted(f"m-{number}", SUBJECT), "producer": "a"} for number in range(more)),
+    )
+    told = [("a", IDS[0]), ("b", IDS[0]), ("c", IDS[0]), ("b", IDS[1]), ("b", "m-1"), ("a", "m-2")]
+    site.take(*({**site.outcome(name), "producer": teller} for teller, name in told))
+    found = erase(home, spec, SUBJECT, "asked by letter", "ada")
+    assert found.rows["predictions"] == 2 + more
+    ours = pl.col("_producer").is_in(["a", "b", "c"])
+    left = lake.find("outcomes", ours, ("_id", "_producer"))
+    kept = {(IDS[0], "b"), (IDS[1], "b")} | (set() if more else {("m-1", "b"), ("m-2", "a")})
+    assert set(left.rows()) == kept
+    shadows = lake.find("shadow", pl.col("_producer").is_in(["a", "b"]), ("_id", "_producer"))
+    assert set(shadows.rows()) == {(IDS[0], "b")}
+    assert lake.find("predictions", pl.col("_id").is_in(IDS), ("_entity",))["_entity"].to_list() == ["u1"]
+
+
 def test_what_landed_and_was_not_counted_is_counted_after_an_erasure(home: Home, spec: ModelSpec) -> None:
     site, lake = Site(home, spec), Lake(home.settings.lake / spec.name, source="loop")
     cursor = lake.cursor("predictions")
@@ -223,10 +248,10 @@ def test_an_erasure_that_died_is_carried_on_by_the_next_tick(
     live(Site(home, spec))
     whole = Lake.erase
 
-    def dying(lake: Lake, of: Table, column: str, values: set[str]) -> int:
+    def dying(lake: Lake, of: Table, column: str, values: set[str], *but: Any) -> int:
         if of == table and when == "before":
             raise KeyboardInterrupt
-        gone = whole(lake, of, column, values)
+        gone = whole(lake, of, column, values, *but)
         if of == table:
             raise KeyboardInterrupt
         return gone

@@ -9,6 +9,7 @@ import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
 from drift_pipeline.errors import IntegrityError
+from drift_pipeline.evidence.documents import write_documents
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.rollout.plan import Phase
@@ -108,3 +109,13 @@ def test_rows_of_a_maintenance_that_is_over_stay_out_after_a_restart(live: Live)
         operating.announce_maintenance(live.site.by_hand(), "ada", "migration", Window(now, now + lasts * MINUTE))
     live.minutes(6)
     assert counted(live.site.twin()) == counted(live.kept.loop)
+
+
+def test_a_card_names_the_rules_that_decided_its_training_and_no_other_record(proven: Live) -> None:
+    site = proven.site
+    (candidate,) = site.store.find("candidate")
+    (decided,) = [record for record in site.records() if record.event == "decision.made"]
+    digest = str(candidate.body["digest"])
+    told = write_documents(site.settings, site.home.store, site.registry, site.spec, digest, site.clock.now())
+    assert decided.policy_digest is not None
+    assert told.card.fields["lineage.policy_digest"].value == decided.policy_digest

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.serving import allowance
 from drift_pipeline.serving.allowance import MOST_BYTES, MOST_VALUES, WASTE
 from drift_pipeline.serving.endpoints import MOST_EVENTS, Events, Outcomes
 from drift_pipeline.serving.protocol import MOST_ROWS, read_ask, read_document
@@ -155,7 +156,7 @@ def test_the_bounds_leave_room_for_the_fullest_requests(home: Home) -> None:
     with gateway(home, home.producer()) as client:
         found = client.post(INFER, json=infer(ROW * MOST_ROWS, id="r"))
         assert len(set(found.json()["outputs"][0]["data"])) == 1
-        assert client.post("/v2/models/fraud/outcomes", json={"outcomes": told}).json() == {"taken": MOST_EVENTS}
+        assert client.post("/v2/models/fraud/outcomes", json={"outcomes": told}).json()["waiting"] == MOST_EVENTS
     written = events(home)
     assert [one["id"] for one in written[:MOST_ROWS]] == [f"r-{k}" for k in range(MOST_ROWS)]
     assert len(written) == MOST_ROWS + MOST_EVENTS
@@ -175,6 +176,20 @@ def test_refused_requests_are_not_free(home: Home) -> None:
         for _ in range(300):
             assert client.post(INFER, json={"inputs": []}).status_code == 400
         ask(client)
+
+
+def test_who_asks_for_the_metrics_all_the_time_is_refused_and_others_see_them(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "BURST_LOOKS", 0.02)
+    monkeypatch.setattr(allowance, "LOOKS", 0.001)
+    with gateway(home, home.producer()) as client:
+        other = {"Authorization": f"Bearer {home.producer(name='curious')}"}
+        codes = [client.get("/metrics", headers=other).status_code for _ in range(200)]
+        assert set(codes) == {200, 429}
+        assert client.get("/metrics", headers=other).status_code == 429
+        assert client.get("/metrics").status_code == 200
+        assert client.post(INFER, json=infer(ROW), headers=other).status_code == 200
 
 
 def test_bytes_are_charged_as_they_come_also_those_of_refused_bodies(home: Home) -> None:

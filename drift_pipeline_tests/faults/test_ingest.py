@@ -1,5 +1,6 @@
 """What comes in against wrong clocks, retries, borrowed ids, broken lakes and links: a row counts once, or is told."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, ManualClock, Window
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.detection.judging.performance import PERFORMANCE
-from drift_pipeline.errors import DriftError, IntegrityError, SpecError, UnavailableError
+from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, SpecError, UnavailableError
 from drift_pipeline.loop.concerns import lasting
 from drift_pipeline.rollout.observe import observe
 from drift_pipeline.rollout.plan import Phase, Status
@@ -29,7 +30,7 @@ from drift_pipeline.telemetry.capture import Capture, Captured
 from drift_pipeline.telemetry.lake import Cursor, Lake, Table
 from drift_pipeline.telemetry.refusals import Refused, Waiting, What
 from drift_pipeline.telemetry.sources.set_aside import SetAside
-from drift_pipeline.telemetry.sources.spool import SpoolReader, SpoolWriter
+from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader, SpoolWriter
 from drift_pipeline_tests.faults.breaking import KilledError
 from drift_pipeline_tests.telemetry.test_capture import (
     ALL,
@@ -378,6 +379,126 @@ def test_two_captures_in_turn_know_what_the_other_landed(site: Site) -> None:
         (other if number % 2 else site).capture.step()
     for table, model in (("predictions", "m"), ("predictions", "n"), ("outcomes", "m"), ("shadow", "m")):
         assert sorted(site.ids(table, model)) == list("01234567")  # type: ignore[arg-type]
+
+
+def set_aside(site: Site, number: int, *events: Any) -> None:
+    """As a capture leaves it that read the segment when another one did, and could not land it."""
+    folder = site.root / "spool" / "gateway"
+    lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in events]
+    path = site.root / "as-it-was.jsonl"
+    path.write_bytes(b"")
+    for model in ("m", ""):
+        ours = [line for line in lines if (b"poison" in line) == (model == "")]
+        segment = Segment(number, path.rename(path.with_name(f"{number:020}.jsonl")))
+        SetAside(folder).add(model, segment, NOW, ours)
+        segment.path.rename(path)
+
+
+def test_a_part_that_another_capture_landed_meanwhile_does_not_wait_for_ever(site: Site) -> None:
+    first = (prediction("a"), outcome("a"), prediction("late", NOW - 9 * DAY), outcome("old", NOW - 9 * DAY), b"poison")
+    site.take(prediction("0"))
+    site.take(*first)
+    for name in "bc":
+        site.take(
+            prediction(name), outcome(name), prediction(f"late {name}", NOW - 9 * DAY), b"poison %s" % name.encode()
+        )
+    before = {table: sorted(site.ids(table)) for table in ("predictions", "outcomes", "late")}
+    set_aside(site, 2, *first)
+    site.begin()
+    site.capture.step()
+    assert site.left() == 0
+    assert {table: sorted(site.ids(table)) for table in ("predictions", "outcomes", "late")} == before
+    assert site.rows("dead_letters", "dead_letters").height == 3
+    assert site.take(prediction("d")).predictions == 1
+
+
+def test_a_part_of_which_one_event_is_nowhere_is_kept_with_advice(site: Site) -> None:
+    for name in "abc":
+        site.take(prediction(name))
+    set_aside(site, 2, prediction("b"), prediction("nowhere"))
+    with pytest.raises(IntegrityError, match="rename its segments"):
+        site.capture.step()
+    assert site.left() == 1
+
+
+@pytest.mark.parametrize("head", [b"", b"\n", b"garbage\n", b"{}\n", b'{"judged_at": 7}\n', b"[" * 9999], ids=str)
+def test_a_part_that_is_garbage_holds_up_no_other_model(site: Site, head: bytes) -> None:
+    site.take(prediction("0"), prediction("0", model="n"))
+    set_aside(site, 1, prediction("1"))
+    (part,) = SetAside(site.root / "spool" / "gateway").parts("m")
+    part.path.write_bytes(head)
+    for name in "12":
+        site.send(prediction(name), prediction(name, model="n"), b"poison")
+        with pytest.raises(IntegrityError, match="is no part that was set aside"):
+            site.capture.step()
+    assert (site.ids(), site.ids(model="n")) == (["0"], ["0", "1", "2"])
+    assert isinstance(site.capture.refused(), list)
+    part.path.unlink()
+    site.capture.step()
+    assert (site.ids(), site.left()) == (["0", "1", "2"], 0)
+
+
+class Slow(Lake):
+    """Its disk answers after a second, with an error; or at once, as others."""
+
+    seconds, broken, tries = 0.0, False, 0
+
+    def append(self, table: Table, frame: pl.DataFrame, batch: int) -> bool:
+        if Slow.broken and self.root.name == "m":
+            Slow.seconds, Slow.tries = Slow.seconds + 1, Slow.tries + 1
+            raise UnavailableError("it does not answer")
+        return super().append(table, frame, batch)
+
+
+def test_a_lake_that_is_slow_to_fail_holds_others_up_for_a_small_part_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path, lake_class=Slow)
+    for name, value in (("seconds", 0.0), ("broken", True), ("tries", 0)):
+        monkeypatch.setattr(Slow, name, value)
+    capture = Capture(site.root / "spool", site.lake_of, SPECS, site.clock, no_mirror, monotonic=lambda: Slow.seconds)
+    for number in range(60):
+        site.send(prediction(f"{number}"), prediction(f"{number}", model="n"), source=f"s{number % 3}")
+        with pytest.raises(UnavailableError, match="does not answer"):
+            capture.step()
+        Slow.seconds += 2
+    assert (Slow.tries, site.rows(model="n").height) == (6, 60)
+    Slow.broken = False
+    Slow.seconds += 60
+    capture.step()
+    assert (site.rows().height, site.left()) == (60, 0)
+
+
+class Hasty(Lake):
+    def __init__(self, root: Path, source: str) -> None:
+        super().__init__(root, source, patience_s=0.1)
+
+
+def test_a_process_that_hangs_while_it_writes_one_lake_holds_up_no_other_model(tmp_path: Path) -> None:
+    site = Site(tmp_path, lake_class=Hasty)
+    site.take(prediction("0"), prediction("0", model="n"))
+    held = os.open(site.root / "lake" / "m" / "predictions.lock", os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    for name in "12":
+        site.send(prediction(name), prediction(name, model="n"))
+        with pytest.raises(ConflictError, match="another process writes it"):
+            site.capture.step()
+    assert (site.ids(), site.ids(model="n")) == (["0"], ["0", "1", "2"])
+    os.close(held)
+    site.capture.step()
+    assert (site.ids(), site.left()) == (["0", "1", "2"], 0)
+
+
+def test_an_outcome_retried_after_more_than_a_week_may_lie_there_twice_and_is_one_label(site: Site) -> None:
+    site.take(prediction("a"), outcome("a", label=True), prediction("b"), outcome("b", label=False))
+    later = NOW + 9 * DAY
+    on_clock(site, WrongClock(later))
+    site.take(prediction("c", later), outcome("c", later))
+    site.begin()
+    assert site.take(outcome("a", label=True)).late_outcomes == 1
+    assert sorted(site.ids("outcomes")) == ["a", "a", "b", "c"]
+    assert labels(site) == {"a": 1, "b": 0}
+    assert verdict_pairs(site) == [1, 0]
 
 
 class Specs(dict[str, ModelSpec]):

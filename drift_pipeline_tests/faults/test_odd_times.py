@@ -75,8 +75,8 @@ def test_odd_times_are_told_and_no_trace(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("maintenance", "m", "--to", "9999-12-31T23:59:59-12:00", "--reason", "x"),
-        ("maintenance", "m", "--to", "0001-01-01T00:00:00+14:00", "--reason", "x"),
+        ("maintenance", "begin", "m", "--to", "9999-12-31T23:59:59-12:00", "--reason", "x"),
+        ("maintenance", "begin", "m", "--to", "0001-01-01T00:00:00+14:00", "--reason", "x"),
         ("incident", "snooze", "m", "--for", "99999999d", "--reason", "x"),
         ("incident", "snooze", "m", "--for", "9" * 5000 + "d", "--reason", "x"),
     ],

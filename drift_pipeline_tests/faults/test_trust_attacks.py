@@ -5,8 +5,9 @@ import base64
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from drift_pipeline.clock import DAY, ManualClock
 from drift_pipeline.components.home import KeptFleet
 from drift_pipeline.control.canonical import canonical
 from drift_pipeline.control.signing import Signer
-from drift_pipeline.control.store import ControlStore, Entry
+from drift_pipeline.control.store import ControlStore, Entry, Put
 from drift_pipeline.control.trust import approvers
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.verification import verify_home
@@ -159,6 +160,67 @@ def test_a_producer_that_nobody_added_has_no_key(settings: Settings, at: Home) -
         (body,) = connection.execute("SELECT body FROM state WHERE kind = ?", (KIND,)).fetchone()
         connection.execute("INSERT INTO state VALUES (?, 'mallory', ?, 1, 2)", (KIND, body))
     assert [producer.name for producer in producers(at.store)] == [known.name]
+
+
+SPOILED = {
+    "its row is garbage": "UPDATE state SET body = 'garbage' WHERE kind = 'model' AND key = ?",
+    "its row is of another shape": "UPDATE state SET body = '{}' WHERE kind = 'model' AND key = ?",
+    "its rollout is garbage": "UPDATE state SET body = 'garbage' WHERE kind = 'rollout' AND key = ?",
+    "its rollout is of another shape": "UPDATE state SET body = '{}' WHERE kind = 'rollout' AND key = ?",
+    "its memory is garbage": "UPDATE memory SET body = 'garbage' WHERE key = ?",
+    "its memory is of another shape": "UPDATE memory SET body = '{}' WHERE key = ?",
+}
+
+
+@pytest.fixture
+def another(settings: Settings, at: Home) -> str:
+    """A second model, whose rows come after all of the first one's; nothing but its rows is there."""
+    name = MODEL.replace("recommendation", "abcd")
+    assert settings.models is not None
+    (settings.models / name).mkdir()
+    spec = (settings.models / MODEL / "defs.yaml").read_text().replace(MODEL, name)
+    (settings.models / name / "defs.yaml").write_text(spec)
+    rows = {kind: at.store.get(kind, MODEL) for kind in ("model", "rollout", "forms", "labels")}
+    puts = [Put(kind, name, {**row.body}) for kind, row in rows.items() if row is not None]
+    at.store.commit(Entry("test", "put", name), puts)
+    at.store.remember(Put("", name, {"at": NOW.isoformat()}))
+    return name
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_model_whose_rows_are_spoiled_stops_no_other(
+    settings: Settings, at: Home, clock: ManualClock, another: str, what: str
+) -> None:
+    change(settings.home, SPOILED[what], another)
+    fleet = Fleet(at, models_of(settings))
+    ticked = {one.model: one for one in fleet.tick(inline=True)}
+    assert isinstance(ticked[another], Failed)
+    assert not isinstance(ticked[MODEL], Failed), ticked[MODEL]
+    assert MODEL in {one.model for one in fleet.advance() if not isinstance(one, Failed)}
+    there = gateway(settings, at.store, clock)
+    assert run(there) == ""
+    assert there.trouble == ""
+    assert MODEL in there.models.served
+
+
+def test_a_rollback_that_cannot_be_written_keeps_no_other_from_being_written(
+    settings: Settings, at: Home, clock: ManualClock
+) -> None:
+    told = []
+
+    def rolled_back(model: str, rollout_id: str, reason: str) -> None:
+        if model == "spoiled":
+            raise IntegrityError("changed beside the audit")
+        told.append(model)
+
+    there = gateway(settings, at.store, clock)
+    there._rolled_back = rolled_back
+    there._to_tell = {(model, "r1"): "slow" for model in ("spoiled", "whole")}
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="beside the audit"):
+            asyncio.run(there.tell())
+    there.spool.close()
+    assert told == ["whole"]
 
 
 # trust
@@ -323,3 +385,75 @@ def test_an_own_key_that_is_gone_stops_no_record_but_every_checkpoint_and_says_s
     assert failed.model == "audit"
     assert "no checkpoint" in failed.reason
     assert records(settings.home)[-1].event == "observed"
+
+
+def promoted(at: Home, settings: Settings) -> None:
+    """v2 answers, and v1 did before."""
+    loop = at.resumed(spec_of(settings))
+    status = loop.rollouts.active
+    assert status is not None
+    v1, v2 = loop.monitor.champion, loop.rollouts.candidate
+    assert v2 is not None
+    for phase in (Phase.AWAITING_APPROVAL, Phase.CANARY):
+        loop.rollouts.move(replace(status, phase=phase), (), "loop")
+    champion = {**v2.to_json(), "previous": v1.to_json()}
+    loop.rollouts.move(replace(status, phase=Phase.FULL), (), "loop", champion=champion)
+
+
+def stopped(at: Home, settings: Settings) -> None:
+    operating.roll_back(at.loop(spec_of(settings)), "ada", "stop")
+
+
+TAMPERED = {
+    "another champion": lambda home: change(
+        home, "UPDATE state SET body = replace(body, 'sha256:', 'sha256:0') WHERE kind = 'model'"
+    ),
+    "no champion": lambda home: change(home, "DELETE FROM state WHERE kind = 'model'"),
+    "another generation": lambda home: change(home, "UPDATE state SET generation = 9 WHERE kind = 'model'"),
+    "another rollout": lambda home: change(
+        home, "UPDATE state SET body = replace(body, 'v2', 'v9') WHERE kind = 'rollout'"
+    ),
+    "no rollout": lambda home: change(home, "DELETE FROM state WHERE kind = 'rollout'"),
+    "neither": lambda home: change(home, "DELETE FROM state WHERE kind IN ('model', 'rollout')"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+@pytest.mark.parametrize("before", [None, promoted, stopped], ids=["in shadow", "promoted", "rolled back"])
+def test_a_rollback_puts_back_what_was_changed_beside_the_audit_and_goes_on_from_there(
+    settings: Settings, at: Home, what: str, before: Callable[[Home, Settings], None] | None
+) -> None:
+    if before is not None:
+        before(at, settings)
+    v1 = next(record for record in at.store.records() if record.event == "model.adopted").digests["bundle"]
+    TAMPERED[what](settings.home)
+    with opened(settings, ManualClock(NOW)) as other:
+        moved = operating.roll_back(other.loop(spec_of(settings)), "ada", "who is that?")
+        assert moved.champion == v1
+        route = routes(other.store, [spec_of(settings)])[MODEL]
+        assert (route.champion["version"], route.candidate, route.previous) == ("v1", None, None)
+        assert verify_home(settings).ok
+        told = next(record for record in other.store.records() if record.event == "model.put_back")
+        assert (told.actor, told.details["reason"]) == ("ada", "who is that?")
+        (page,) = [m for m in other.store.pending(topic="alerts") if m.body["what"] == "model.put_back"]
+        assert "changed beside the audit" in page.body["why"]
+        other.resumed(spec_of(settings)).look()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("UPDATE state SET generation = generation + 1 WHERE kind = 'reference'", "no intact record tells of it"),
+        ("UPDATE audit SET hash = 'x' WHERE seq = 3", "the audit does not hold from record"),
+    ],
+)
+def test_where_nothing_intact_tells_who_answers_a_rollback_is_refused_with_advice(
+    settings: Settings, at: Home, more: str, said: str
+) -> None:
+    make_v2_champion(settings)
+    change(settings.home, more)
+    before = len(records(settings.home))
+    with opened(settings, ManualClock(NOW)) as other, pytest.raises(IntegrityError, match=said) as told:
+        operating.roll_back(other.loop(spec_of(settings)), "ada", "who is that?")
+    assert "restore the control store from a copy that verifies" in str(told.value)
+    assert len(records(settings.home)) == before

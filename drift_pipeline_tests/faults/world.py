@@ -53,7 +53,12 @@ DELAY = HOUR / 6
 
 
 def spec_of(**retrain: object) -> ModelSpec:
-    document = {
+    return ModelSpec.model_validate(document_of(**retrain))
+
+
+def document_of(**retrain: object) -> dict[str, object]:
+    """The spec as its YAML has it."""
+    return {
         "name": NAME,
         "owner": "ml@example.com",
         "task": "binary_classification",
@@ -79,12 +84,14 @@ def spec_of(**retrain: object) -> ModelSpec:
         },
         "rollout": {"shadow": "5m", "canary": "5m"},
     }
-    return ModelSpec.model_validate(document)
 
 
-def history(days: int, hours: float, rows_per_hour: int, seed: int, drifts: list[Drift]) -> pl.DataFrame:
+def history(
+    days: int, hours: float, rows_per_hour: int, seed: int, drifts: list[Drift], starts: datetime = START
+) -> pl.DataFrame:
     """The reference and what comes after it, in the lake's words."""
-    told = synthetic_history(days + 1 + int((hours + 8) // 24), 24 * rows_per_hour, seed, drifts=drifts, score=False)
+    spans = days + 1 + int((hours + 8) // 24)
+    told = synthetic_history(spans, 24 * rows_per_hour, seed, drifts=drifts, score=False, start=starts)
     names = {"ts": "_time", "prediction_id": "_id", "clicked": "_label", "latency_ms": "_latency_ms"}
     numbers = pl.col("session_length_s", "items_viewed", "price_eur", "days_since_visit").cast(pl.Float64)
     return told.rename(names).drop("user_id").with_columns(numbers, _entity=pl.col("_id"))
@@ -132,7 +139,7 @@ class Process:
     def tick(self) -> Ticked | Failed | None:
         """None where it was killed meanwhile."""
         try:
-            (ticked,) = self.fleet.tick(inline=self.inline)
+            ticked, *_ = self.fleet.tick(inline=self.inline)  # what has no model of its own comes after it
         except KilledError:
             self.died += 1
             self.restart()
@@ -176,14 +183,16 @@ class Site:
         drifts: list[Drift] | None = None,
         spec: ModelSpec | None = None,
         like: "Site | None" = None,
+        starts: datetime = START,
     ) -> None:
-        """`drifts` have their days from the moment of adoption on; `like`: one to go on from, on a copy of its home."""
+        """`drifts` have their days from the moment of adoption on; `like`: one to go on from, on a copy of its home;
+        `starts`: the reference, which is `reference_days` and `BEGINS_AT` before that moment."""
         self.spec, self.settings = spec or spec_of(), Settings(home=root / "home")
         begins = reference_days * DAY + BEGINS_AT
         moved = [Drift(d.kind, d.day + begins / DAY, d.ramp_days, d.size) for d in drifts or []]
-        rows = like.history if like else history(reference_days, hours, rows_per_hour, seed, moved)
+        rows = like.history if like else history(reference_days, hours, rows_per_hour, seed, moved, starts)
         self.history = rows
-        self.began = START + begins
+        self.began = starts + begins
         self.clock = ManualClock(like.clock.now() if like else self.began)
         self.rows = rows.filter(pl.col("_time") >= self.began)
         self.pager, self.sent, self.captured = Pager(), Sent(), Captured()

@@ -61,7 +61,7 @@ class Drill:
         }
         start = (began - timedelta(days=42)).replace(hour=0, minute=0, second=0, microsecond=0)
         synthetic_history(42, 100, 0, score=False, start=start).write_parquet(folder / "history.parquet")
-        self.port, self.dagster_port = free_port(), free_port()
+        self.port, self.dagster_port, self.pages_port = free_port(), free_port(), free_port()
         self._running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Drill":
@@ -89,7 +89,7 @@ class Drill:
     def up(self) -> None:
         """Start everything and wait until it answers."""
         ports = ("--port", str(self.port), "--dagster-port", str(self.dagster_port))
-        self._start("up", *ports, "--drills")
+        self._start("up", *ports, "--pages-port", str(self.pages_port), "--drills")
         self.until(lambda: is_ready(f"http://127.0.0.1:{self.port}/v2/health/ready"), 120, "the gateway")
         self.until(lambda: is_ready(f"http://127.0.0.1:{self.dagster_port}/server_info"), 120, "Dagster")
 

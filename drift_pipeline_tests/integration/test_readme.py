@@ -46,7 +46,8 @@ class Terminal:
     """A folder in which the README's lines are typed; the ports are free ones instead of the defaults."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port, self.dagster_port = folder, free_port(), free_port()
+        self.folder, self.port = folder, free_port()
+        self.dagster_port, self.pages_port = free_port(), free_port()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "DRIFT_"))}
         paths = (str(Path(sys.executable).parent), kept.get("PATH", ""))
         self.environment = {**kept, "PATH": os.pathsep.join(paths), "no_proxy": "localhost,127.0.0.1"}
@@ -63,7 +64,8 @@ class Terminal:
 
     def start(self, line: str) -> None:
         with (self.folder / "up.log").open("wb") as log:
-            command = f"exec {line} --port {self.port} --dagster-port {self.dagster_port}"
+            ports = f"--port {self.port} --dagster-port {self.dagster_port} --pages-port {self.pages_port}"
+            command = f"exec {line} {ports}"
             self._running.append(
                 subprocess.Popen(["bash", "-c", command], cwd=self.folder, env=self.environment, stdout=log, stderr=log)
             )
@@ -117,6 +119,9 @@ def test_the_live_section_does_what_it_says(terminal: Terminal) -> None:
         verb = line.split()[1]
         ended = terminal.type(exports, line)
         said = NOTHING_TO.get(verb)
-        assert (ended.returncode, said is None or said in ended.stderr) == (2 if said else 0, True), (line, ended)
+        assert (ended.returncode, said is None or said in ended.stderr) == (4 if said else 0, True), (line, ended)
+    for line in commands("audit"):
+        ended = terminal.type(line)
+        assert (ended.returncode, ended.stdout != "") == (0, True), (line, ended)
     found = json.loads(terminal.type(exports, "drift status --json").stdout)
     assert [one["model"] for one in found] == ["recommendation_v3"]

@@ -13,6 +13,7 @@ from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.store import AuditRecord, ControlStore, Record
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.telemetry.lake import Table
+from drift_pipeline_tests.evidence.worlds import read_json
 from drift_pipeline_tests.replay.worlds import (
     BASELINE_AT,
     ROWS_PER_DAY,
@@ -98,7 +99,7 @@ def test_the_drift_is_noticed_and_a_candidate_trained_for_it_is_accepted() -> No
     ended, _ = replayed()
     summary = ended.summary
     assert ended.code == 0
-    assert ended.err == ""
+    assert ended.complaints == []
     by_drift = [r for r in summary["retrains"] if r["cause"] in ("drift", "hotfix") and r["accepted"]]
     assert by_drift
     assert datetime.fromisoformat(by_drift[0]["at"]) >= TURNED
@@ -124,6 +125,27 @@ def test_a_rollout_passes_every_phase_in_order_and_the_reference_is_made_again()
         "reference.frozen",
     ]
     assert events.count("reference.frozen") == 1 + events.count("model.promoted")
+
+
+def test_each_card_tells_its_rollout_to_its_end_and_the_rules_that_decided_its_training() -> None:
+    _, out = replayed()
+    told = records(out)
+    decided = {one.details["decision"]: one.policy_digest for one in told if one.event == "decision.made"}
+    trained = {one.details["version"]: one for one in told if one.event == "candidate.trained"}
+    assert trained
+    for version, training in trained.items():
+        card = read_json(out / "evidence" / "recommendation_v3" / version / "card.json")
+        fields = {field["id"]: field for section in card["sections"] for field in section["fields"]}
+        assert fields["lineage.policy_digest"]["value"] == decided[training.details["decision"]]
+        assert not [field for field in fields.values() if field["state"] == "NOT_RECORDED"]
+        steps = [
+            (one.details["rollout_id"], one.details["phase"], one.details["since"])
+            for one in told
+            if one.event.startswith("rollout.") and one.details["candidate"] == training.digests["bundle"]
+        ]
+        shown = fields["rollout.phases"]["value"] if "rollout.phases" in fields else []
+        assert [(step["rollout"], step["phase"], step["since"]) for step in shown] == steps
+        assert not steps or card["at"] >= steps[-1][2]
 
 
 def test_the_summary_has_what_was_asked_for() -> None:

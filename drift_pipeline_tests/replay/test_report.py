@@ -15,9 +15,11 @@ from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Put
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import story
-from drift_pipeline.replays.figures import Point, TimeScale, thin
+from drift_pipeline.replays.figures import TimeScale
+from drift_pipeline.replays.found import why
 from drift_pipeline.replays.page import look_up
-from drift_pipeline.replays.report import PAGE, why, write_report
+from drift_pipeline.replays.panels import points
+from drift_pipeline.replays.report import PAGE, write_report
 from drift_pipeline_tests.replay.pages import ReadPage, Shown, read_page
 from drift_pipeline_tests.replay.worlds import MODEL, replayed
 
@@ -191,7 +193,7 @@ def test_the_story_is_the_audit_chain_in_words() -> None:
 def test_the_page_needs_nothing_but_itself() -> None:
     html = (replayed()[1] / PAGE).read_text(encoding="utf-8")
     page = read_page(html)
-    assert page.addresses == []
+    assert all(address.startswith(("#incident-", "evidence/")) for address in page.addresses)
     assert "link" not in page.tags
     assert "img" not in page.tags
     assert "default-src 'none'" in html
@@ -245,6 +247,52 @@ def test_a_replay_in_which_nothing_happened_has_a_page(tmp_path: Path) -> None:
     assert "There was none." in page.texts
     assert any(text.startswith("interrupted") for text in page.texts)
     assert by_path(page)["summary.auroc.loop"].text == "unknown"
+
+
+def test_a_retrain_that_lost_is_red_and_says_why_it_was_shipped(tmp_path: Path) -> None:
+    """Against the first model on the rows it answered; and which incident opened meanwhile."""
+    folder = copied(tmp_path)
+    summary = json.loads((folder / "summary.json").read_text())
+    version = next(row["version"] for row in the_page().facts["retrains"] if row["reign"])
+    reigns = [
+        {**reign, "frozen": 0.8, "loop": 0.7} if reign["version"] == version else reign for reign in summary["reigns"]
+    ]
+    changed(folder, reigns=reigns)
+    html = write_report(folder).read_text(encoding="utf-8")
+    row = next(row for row in read_page(html).facts["retrains"] if row["version"] == version)
+    assert row["realised"] == pytest.approx(-0.1)
+    assert f"on {row['proven_on']:,} rows that neither had seen it was {row['gain']:+.3f} AUROC" in row["lost"]
+    assert f'<p data-lost="{version}"><b class="bad">{version} lost</b>' in html
+    assert re.search(r'<small class="bad">lost <data data-fact="retrains\.\d\.realised"', html)
+    assert "data-lost" not in (replayed()[1] / PAGE).read_text(encoding="utf-8")
+
+
+def test_a_replay_in_which_nothing_was_promoted_does_not_boast(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    auroc = json.loads((folder / "summary.json").read_text())["auroc"]
+    changed(folder, promotions=0, auroc={**auroc, "loop": auroc["frozen"]})
+    html = write_report(folder).read_text(encoding="utf-8")
+    verdict = html.partition('<p class="verdict">')[2].partition("</p>")[0]
+    assert "Nothing was promoted" in verdict
+    assert "good" not in verdict
+    assert 'data-fact="gain"' not in verdict
+
+
+def test_a_fall_that_an_earlier_incident_left_is_told_where_no_kpi_shows_it(tmp_path: Path) -> None:
+    """A decision that names an incident which is over compares with what was held out before it."""
+    folder = copied(tmp_path)
+    row = next(row for row in the_page().facts["retrains"] if row["incident"])
+    store = ControlStore(f"sqlite:///{folder / 'control.db'}", ManualClock(AT + timedelta(days=200)))
+    decision = next(r for r in store.records() if r.details.get("decision") == row["decision"])
+    late = {**decision.details, "decision": f"{MODEL}-99"}
+    store.commit(Entry("policy", "decision.made", MODEL, {}, late))
+    proof = next(r for r in store.records() if r.event == "candidate.proven")
+    again = {**proof.details, "decision": f"{MODEL}-99", "version": "v99"}
+    store.commit(Entry("loop", "candidate.proven", MODEL, dict(proof.digests), again))
+    store.close()
+    found = {one["version"]: one["not_made_good"] for one in written(folder).facts["retrains"]}
+    assert "counted from before incident 1, which v2 ended without making it good" in found["v99"]
+    assert found["v2"] == ""
 
 
 def test_a_rollback_and_a_training_that_was_refused_are_told(tmp_path: Path) -> None:
@@ -307,14 +355,18 @@ def test_twenty_thousand_ticks_are_drawn_as_what_can_be_seen(tmp_path: Path) -> 
 
 def test_thinning_keeps_ticks_extremes_and_the_worst_verdict() -> None:
     scale = TimeScale(AT, AT + timedelta(days=10), 0, 10)
-    points = [Point(AT + timedelta(hours=n), float(n), float(n), "OK", "", None) for n in range(240)]
-    points[30] = Point(points[30].at, None, None, "INCONCLUSIVE", "no rows")
-    points[31] = Point(points[31].at, -5.0, -5.0, "BREACH", "fell")
-    thinned = thin(points, scale)
+    rows = [
+        {"at": AT + timedelta(hours=n), "value": float(n), "verdict": "OK", "reason": "", "bound": None}
+        for n in range(240)
+    ]
+    rows[30] |= {"value": None, "verdict": "INCONCLUSIVE", "reason": "no rows"}
+    rows[31] |= {"value": -5.0, "verdict": "BREACH", "reason": "fell"}
+    ticks = pl.DataFrame(rows, schema_overrides={"bound": pl.Float64})
+    thinned = points(ticks, scale)
     assert len(thinned) == 10
     assert sum(point.ticks for point in thinned) == 240
     assert (thinned[1].low, thinned[1].high, thinned[1].verdict, thinned[1].reason) == (-5.0, 47.0, "BREACH", "fell")
-    assert thin(points[:10], scale) == points[:10]
+    assert [point.low for point in points(ticks[:10], scale)] == ticks["value"][:10].to_list()
 
 
 def finding(verdict: str, kpi: str, *drifts: bool | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import atexit
 import functools
 import json
+import re
 import shutil
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
@@ -33,6 +34,11 @@ class Ended:
     code: int
     out: str
     err: str
+
+    @property
+    def complaints(self) -> list[str]:
+        """Lines on stderr but those of progress, which a busy machine makes it tell."""
+        return [line for line in self.err.splitlines() if not re.match(r"[\d,]+( of [\d,]+)? (tick|row|window)s", line)]
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from drift_pipeline.rollout.route import in_canary
 from drift_pipeline.serving.app import make_app
 from drift_pipeline.serving.guard import SloCounts
 from drift_pipeline.serving.keys import revoke_producer
+from drift_pipeline.serving.recent import Recent
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline.training.trainers import score
@@ -278,7 +279,7 @@ def test_keys(home: Home) -> None:
         assert client.post(INFER, json=infer(ROW * 20), headers={"X-API-Key": key}).status_code == 200
         told = client.post(INFER, json=infer(ROW * 10), headers={"X-API-Key": key})
         assert (told.status_code, told.headers["Retry-After"]) == (429, "1")
-        revoke_producer(home.store, "app", "test")
+        revoke_producer(home.store, "app", "test", "it leaked")
         time.sleep(0.5)
         assert client.get("/v2", headers={"X-API-Key": key}).status_code == 401
         assert client.get("/v2/health/live").status_code == 200
@@ -301,6 +302,33 @@ def test_what_the_spool_does_not_take_is_not_answered(home: Home) -> None:
         assert 'spool_failures_total{model="fraud"} 1.0' in client.get("/metrics").text
 
 
+@pytest.mark.parametrize("how", ["answered", "told of"])
+def test_an_outcome_of_a_prediction_that_nobody_knows_waits(home: Home, how: str) -> None:
+    home.champion(home.version("v1", 0))
+    with gateway(home, home.producer()) as client:
+        if how == "answered":
+            assert client.post(INFER, json=infer(ROW, id="known")).status_code == 200
+        else:
+            features = {"amount": 1.0, "age": None, "device": "tv", "region": "north"}
+            event = {"id": "known", "time": "2026-03-01T00:00:00+00:00", "version": "theirs", "score": 0.5}
+            event |= {"entity": None, "features": features, "latency_ms": None}
+            assert client.post("/v2/models/fraud/events", json={"events": [event]}).json() == {"taken": 1}
+        told = [{"id": "known", "label": 1}, {"id": "unknown", "label": 1}]
+        for _ in range(2):  # a retry is answered alike
+            said = client.post("/v2/models/fraud/outcomes", json={"outcomes": told})
+            assert (said.status_code, said.json()) == (202, {"taken": 1, "waiting": 1})
+    landed = [one["id"] for one in events(home) if one["event"] == "outcome"]
+    assert landed == ["known", "unknown"] * 2  # what waits is written down, too
+
+
+def test_what_is_known_of_predictions_is_bounded() -> None:
+    recent = Recent(most=10)
+    for at in range(100):
+        recent.add("fraud", [str(at)])
+    known = [at for at in range(100) if recent.knows("fraud", str(at))]
+    assert (10 <= len(known) < 20, known[-1], recent.knows("churn", "99")) == (True, 99, False)
+
+
 def test_outcomes_and_events_of_others_are_taken_whole_or_not_at_all(home: Home) -> None:
     features = {"amount": 1.0, "age": None, "device": "tv", "region": "north"}
     event = {"id": "x", "time": "2026-03-01T00:00:00+00:00", "version": "theirs", "score": 0.5, "latency_ms": None}
@@ -309,7 +337,7 @@ def test_outcomes_and_events_of_others_are_taken_whole_or_not_at_all(home: Home)
         told = client.post(
             "/v2/models/fraud/outcomes", json={"outcomes": [{"id": "a", "label": 1}, {"id": "b", "label": 0}]}
         )
-        assert (told.status_code, told.json()) == (202, {"taken": 2})
+        assert (told.status_code, told.json()) == (202, {"taken": 0, "waiting": 2})
         told = client.post(
             "/v2/models/fraud/outcomes", json={"outcomes": [{"id": "c", "label": 1}, {"id": "", "label": 1}]}
         )

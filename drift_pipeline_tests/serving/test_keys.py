@@ -8,7 +8,7 @@ import pytest
 
 from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, NothingToDoError
 from drift_pipeline.serving.allowance import Bucket
 from drift_pipeline.serving.keys import add_producer, key_hash, producers, revoke_producer
 
@@ -41,8 +41,9 @@ def test_a_key_is_revoked_once_and_its_name_may_get_a_new_one(store: ControlStor
     first = add_producer(store, "app", ["fraud"], 100, "ada")
     with pytest.raises(InputError, match="app has a key already"):
         add_producer(store, "app", ["fraud"], 100, "ada")
-    for _ in range(2):
-        revoke_producer(store, "app", "bob")
+    revoke_producer(store, "app", "bob", "it leaked")
+    with pytest.raises(NothingToDoError, match="app: its key was revoked before"):
+        revoke_producer(store, "app", "bob", "it leaked")
     assert producers(store)[0].revoked
     assert add_producer(store, "app", ["fraud"], 100, "ada") != first
     assert not producers(store)[0].revoked
@@ -51,7 +52,7 @@ def test_a_key_is_revoked_once_and_its_name_may_get_a_new_one(store: ControlStor
 
 def test_an_unknown_producer_and_an_empty_one_are_refused(store: ControlStore) -> None:
     with pytest.raises(InputError, match="no producer 'app'; there are: none"):
-        revoke_producer(store, "app", "bob")
+        revoke_producer(store, "app", "bob", "it leaked")
     for name, models, rate in (("", ["fraud"], 1), ("app", [], 1), ("app", ["fraud"], 0)):
         with pytest.raises(InputError):
             add_producer(store, name, models, rate, "ada")

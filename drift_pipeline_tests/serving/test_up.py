@@ -41,9 +41,9 @@ import sys
 from pathlib import Path
 from drift_pipeline.serving import up as module
 from drift_pipeline.settings import Settings
-home, patience, ports = Path(sys.argv[1]), float(sys.argv[2]), [int(port) for port in sys.argv[3:5]]
+home, patience, ports = Path(sys.argv[1]), float(sys.argv[2]), [int(port) for port in sys.argv[3:6]]
 module.PATIENCE_S = patience
-commands = [[sys.executable, "-c", sys.argv[5], *words.split()] for words in sys.argv[6:]]
+commands = [[sys.executable, "-c", sys.argv[6], *words.split()] for words in sys.argv[7:]]
 started = [module.Service(command[3], command) for command in commands]
 sys.exit(module.up(Settings(home=home, database=""), "127.0.0.1", *ports, started=started))
 """
@@ -70,7 +70,7 @@ class Running:
 @contextmanager
 def running(settings: Settings, *children: str, patience: float = PATIENCE_S) -> Iterator[Running]:
     """`drift up` in a process of its own, with children that are up."""
-    ports = [str(port) for port in free_ports(2)]
+    ports = [str(port) for port in free_ports(3)]
     command = [sys.executable, "-c", PARENT, str(settings.home), str(patience), *ports, CHILD, *children]
     pids: list[int] = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -144,7 +144,7 @@ def test_when_a_child_dies_it_is_said_which_log_to_read_and_the_others_are_ended
 
 
 def test_an_address_is_told_once_it_answers(settings: Settings) -> None:
-    (port, other, served) = free_ports(3)
+    (port, other, pages, served) = free_ports(4)
     late = f"import time, http.server as h; time.sleep(1); h.test(h.SimpleHTTPRequestHandler, port={served})"
     told: list[tuple[float, str]] = []
     began = time.monotonic()
@@ -153,9 +153,8 @@ def test_an_address_is_told_once_it_answers(settings: Settings) -> None:
         Service("web", [sys.executable, "-c", late], f"{url}/", url),
         Service("end", [sys.executable, "-c", "import time; time.sleep(4)"]),
     ]
-    code = up(
-        settings, "127.0.0.1", port, other, started=children, tell=lambda line: told.append((time.monotonic(), line))
-    )
+    ports = (port, other, pages)
+    code = up(settings, "127.0.0.1", *ports, started=children, tell=lambda line: told.append((time.monotonic(), line)))
     assert code == 1
     assert [line for _, line in told][:2] == ["end was started", f"web on {url}"]
     assert told[1][0] - began > 1
@@ -163,11 +162,12 @@ def test_an_address_is_told_once_it_answers(settings: Settings) -> None:
 
 def test_a_port_in_use_is_told_before_anything_is_there(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port, (free,) = taken.getsockname()[1], free_ports(1)
+        port, (free, other) = taken.getsockname()[1], free_ports(2)
         for ports, option in (
-            ((port, free), "--port"),
-            ((free, port), "--dagster-port"),
-            ((free, free), "--dagster-port"),
+            ((port, free, other), "--port"),
+            ((free, port, other), "--dagster-port"),
+            ((free, free, other), "--dagster-port"),
+            ((free, other, port), "--pages-port"),
         ):
             with pytest.raises(InputError, match=f"cannot listen here.*give another {option}"):
                 up(settings, "127.0.0.1", *ports, started=[])
@@ -177,14 +177,14 @@ def test_a_port_in_use_is_told_before_anything_is_there(settings: Settings) -> N
 def test_a_child_that_cannot_be_started_leaves_none_behind(settings: Settings) -> None:
     sleeps = [sys.executable, "-c", "import time; time.sleep(600)", str(settings.home)]
     with pytest.raises(FileNotFoundError):
-        up(settings, "127.0.0.1", *free_ports(2), started=[Service("one", sleeps), Service("two", ["no/such/program"])])
+        up(settings, "127.0.0.1", *free_ports(3), started=[Service("one", sleeps), Service("two", ["no/such/program"])])
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(settings.home) not in running
 
 
 def test_the_signal_handlers_are_put_back(settings: Settings) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert up(settings, "127.0.0.1", *free_ports(2), started=[Service("ends", [sys.executable, "-c", ""])]) == 1
+    assert up(settings, "127.0.0.1", *free_ports(3), started=[Service("ends", [sys.executable, "-c", ""])]) == 1
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -235,7 +235,7 @@ def test_a_local_key_of_another_store_is_replaced_and_one_that_was_revoked_stays
     key = make_local_key(settings).read_text()
     assert key != "of another home\n"
     with store_of(settings) as store:
-        revoke_producer(store, "local", "ada")
+        revoke_producer(store, "local", "ada", "it leaked")
     assert make_local_key(settings).read_text() == key
     with store_of(settings) as store:
         assert producers(store)[0].revoked
@@ -243,38 +243,47 @@ def test_a_local_key_of_another_store_is_replaced_and_one_that_was_revoked_stays
 
 def test_dagsters_own_configuration_is_put_there_once(settings: Settings) -> None:
     ends = [Service("ends", [sys.executable, "-c", ""])]
-    up(settings, "127.0.0.1", *free_ports(2), started=ends)
+    up(settings, "127.0.0.1", *free_ports(3), started=ends)
     config = settings.home / "dagster" / "dagster.yaml"
     found = yaml.safe_load(config.read_text())
     assert found["telemetry"] == {"enabled": False}
     limits = {one.get("value"): one["limit"] for one in found["concurrency"]["runs"]["tag_concurrency_limits"][:2]}
     assert limits == {"normal": min(7, os.cpu_count() or 1), "submit": 1}
     config.write_text("mine: true\n")
-    up(settings, "127.0.0.1", *free_ports(2), started=ends)
+    up(settings, "127.0.0.1", *free_ports(3), started=ends)
     assert config.read_text() == "mine: true\n"
 
 
 # the real children
 
 
-def test_dagster_answers_this_machine_alone_wherever_the_gateway_listens() -> None:
-    gateway, capture, dagster = services("0.0.0.0", 1, 2)
+def test_the_first_thing_that_is_told_is_where_the_models_can_be_seen(settings: Settings) -> None:
+    ports, told = free_ports(3), list[str]()
+    first = Service("pages", [sys.executable, "-c", ""], address=services("::", *ports)[0].address)
+    assert up(settings, "127.0.0.1", *ports, started=[first], tell=told.append) == 1
+    assert told[0] == f"the models can be seen on http://127.0.0.1:{ports[2]}/ in a moment"
+
+
+def test_dagster_and_the_pages_answer_this_machine_alone_wherever_the_gateway_listens() -> None:
+    pages, gateway, capture, dagster = services("0.0.0.0", 1, 2, 3)
+    assert (pages.address, "--host" in pages.command) == ("http://127.0.0.1:3/", False)
+    assert pages.command[-2:] == ["--dagster", dagster.address]
     assert gateway.address == "http://127.0.0.1:1"
     assert "0.0.0.0" in gateway.command
     assert "0.0.0.0" not in dagster.command
     assert capture.health is None
-    assert services("::", 1, 2)[0].health == "http://[::1]:1/v2/health/live"
+    assert services("::", 1, 2)[1].health == "http://[::1]:1/v2/health/live"
 
 
 @pytest.mark.live
 def test_dagster_starts_answers_and_ends(settings: Settings) -> None:
     """The real `dagster dev`, with the packaged models; kill -9 of the parent ends its code server, too."""
-    port, dagster_port = free_ports(2)
+    port, dagster_port, pages_port = free_ports(3)
     script = (
         "import sys\nfrom pathlib import Path\nfrom drift_pipeline.serving.up import services, up\n"
         "from drift_pipeline.settings import Settings\n"
         f"up(Settings(home=Path({str(settings.home)!r}), database=''), '127.0.0.1', {port}, {dagster_port},"
-        f" started=services('127.0.0.1', {port}, {dagster_port})[2:])"
+        f" {pages_port}, started=services('127.0.0.1', {port}, {dagster_port})[3:])"
     )
     query = {"query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"}
     url = f"http://127.0.0.1:{dagster_port}/graphql"

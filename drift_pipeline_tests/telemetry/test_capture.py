@@ -392,6 +392,20 @@ def test_run_steps_until_it_is_stopped_and_survives_what_fails(site: Site) -> No
     assert {type(error) for error in site.failures} == {UnavailableError}
 
 
+def test_who_is_told_to_end_does_so_with_the_segment_under_way(site: Site) -> None:
+    for number in range(5):
+        site.send(prediction(f"{number}"))
+    stop = Stop()
+
+    def told(model: str, frame: pl.DataFrame) -> None:
+        stop.set()
+
+    Capture(site.root / "spool", site.lake_of, SPECS, site.clock, told).step(stop)
+    assert site.ids() == ["0"]
+    site.capture.step()
+    assert site.ids() == list("01234")
+
+
 def capture_for_ever(root: Path, ready: Any) -> None:
     site = Site(root, mirror=mirror)
     capture = Capture(root / "spool", site.lake_of, SPECS, SystemClock(), mirror)

@@ -193,12 +193,9 @@ def test_a_broken_table_is_said_so_by_name(tmp_path: Path, broken: Callable[[Pat
         doors[door](Lake(tmp_path))
 
 
-def test_a_turn_that_never_ends_is_a_conflict_and_the_batch_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake = Lake(tmp_path)
+def test_a_turn_that_never_ends_is_a_conflict_and_the_batch_waits(tmp_path: Path) -> None:
+    lake = Lake(tmp_path, patience_s=0.1)
     lake.append("predictions", numbered(0), 0)
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.1)
     held = os.open(tmp_path / "predictions.lock", os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
     with pytest.raises(ConflictError, match="another process writes it"):

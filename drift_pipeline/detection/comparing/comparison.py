@@ -12,6 +12,7 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.detection.comparing import scan
+from drift_pipeline.detection.comparing.headerless import told_headerless
 from drift_pipeline.detection.comparing.plan import EVERY_COLUMN, PERFORMANCE, Choice, Lacking, Plan, Sides, planned
 from drift_pipeline.detection.comparing.scan import profile_batches, sample_batches
 from drift_pipeline.detection.comparing.timeless import NOW, auroc_of, errors_of, parity, psi_window, window_kpis
@@ -51,17 +52,19 @@ class ComparedColumn:
     shape: Shape
 
     def to_json(self) -> dict[str, Any]:
+        """What every door shows, under these names; null where there was nothing to measure, or nothing is told."""
         found = self.finding
+        compared, told = found.n > 0, found.n > 0 or bool(found.direction)
         ks = {"statistic": found.ks_low, "low": found.ks_low, "high": found.ks_high, "p_value": found.p_value}
         return {
             "type": self.kind,
-            "psi": found.psi,
-            "psi_lower": found.psi_lower,
-            "hellinger": found.hellinger,
-            "ks": ks if self.kind == "numeric" else None,
-            "p_value": found.p_value,
-            "distance": found.distance,
-            "distance_lower": found.distance_lower,
+            "psi": found.psi if compared else None,
+            "psi_lower": found.psi_lower if compared else None,
+            "hellinger": found.hellinger if compared else None,
+            "ks": ks if self.kind == "numeric" and compared else None,
+            "p_value": found.p_value if told else None,
+            "distance": found.distance if told else None,
+            "distance_lower": found.distance_lower if told else None,
             "range_z": self.beyond,
             "missing": dict(zip(("reference", "current"), self.missing, strict=True)),
             "verdict": str(self.verdict),
@@ -147,7 +150,7 @@ def _compare(sides: Sides, spec: ModelSpec | None, progress: Progress, choice: C
     for table, profile in zip(sides, (before, after), strict=True):
         if not profile.rows:
             raise InputError(f"{table.name}: holds no rows")
-    notes = [note for table in sides for note in table.notes]
+    notes = [note for table in sides for note in (*table.notes, *told_headerless(table, sample))]
     notes += [
         f"{table.short}: {note}" for table, side in zip(sides, (was, now), strict=True) for note in told_off_form(side)
     ]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -82,6 +83,7 @@ class Slices:
         self._revisions: dict[timedelta, dict[datetime, int]] = {HOUR: {}, DAY: {}}
         self._new: dict[datetime, Part] = {}
         self._folded: set[datetime] = set()
+        self.newest: datetime | None = None  # row's time; of what was restored, when its hour or day ends
 
     def add(self, frame: pl.DataFrame, now: datetime | None = None) -> None:
         """Count rows (`_time`, watched columns, `_score`, `_latency_ms`) in the hour of their event time.
@@ -90,6 +92,7 @@ class Slices:
         """
         if frame.is_empty():
             return
+        self.see(frame)
         if self._minutes is not None:
             is_recent = _is_recent(frame, now)
             recent, frame = frame.filter(is_recent), frame.filter(~is_recent)
@@ -98,6 +101,14 @@ class Slices:
                 self._take(Part(self.zone.floor(start, HOUR), HOUR, profile, (0,)))
         for start, profile in self._profiles(frame, HOUR):
             self._take(Part(start, HOUR, profile, (0,)))
+
+    def see(self, frame: pl.DataFrame) -> None:
+        """Note that there is traffic, also of rows that are not counted."""
+        if not frame.is_empty():
+            self._seen(frame["_time"].max())
+
+    def _seen(self, moment: Any) -> None:
+        self.newest = moment if self.newest is None else max(self.newest, moment)
 
     def _profiles(self, frame: pl.DataFrame, unit: timedelta) -> Iterator[tuple[datetime, Profile]]:
         starts, slices = _starts(frame, unit, self.zone)
@@ -238,6 +249,8 @@ class Slices:
         """Count what was stored, as if its rows had just been added; by the hour, or where a day was folded by it."""
         for part in parts:
             self._count(part)
+            if part.profile.rows:
+                self._seen(part.start + part.length)
 
     def _take(self, part: Part) -> None:
         self._count(part)

@@ -118,7 +118,18 @@ def _waits(tick: Tick, pace: Pace, kpi: KpiResult) -> KpiResult:
         reason = _labels_wait(tick.slices.labelled(), window, at)
     elif kpi.name == "psi" and window is None:
         reason = f"{_begins(pace)} never: {_never(pace)}"
+    elif (last := _traffic_ended(tick, kpi.name in BY_LABELS)) is not None:
+        reason, at = f"no traffic since {last:%Y-%m-%d %H:%M} UTC", None
     return replace(kpi, reason=reason, judged_at=at if at and at > tick.now else None, overdue=tick.now > due)
+
+
+def _traffic_ended(tick: Tick, by_labels: bool) -> datetime | None:
+    """The last row's time, if at the reference's pace it is so long ago that a window would have filled since; of what
+    is judged by labels, if theirs would have come, too."""
+    last = tick.slices.newest or tick.slices.baseline_at
+    rows_an_hour = Pace.of_reference(tick.reference, tick.lengths).rows_an_hour
+    least = max(HOUR, LEAST_ROWS / rows_an_hour * HOUR) + (tick.spec.outcome.delay if by_labels else timedelta())
+    return last if tick.now - last >= least else None
 
 
 def _labels_wait(labelled: int, window: timedelta, at: datetime) -> str:

@@ -8,11 +8,15 @@ from drift_pipeline.detection.judging.performance import Performance, measured_b
 
 
 class State(StrEnum):
-    """AUTO: recorded by the loop. DECLARED: a person's words, not checked."""
+    """AUTO: recorded by the loop. DECLARED: a person's words, not checked. MISSING: what a person has yet to say.
+
+    NOT_RECORDED: what the loop did not write down when it could, as of a version that was made elsewhere.
+    """
 
     AUTO = "auto"
     DECLARED = "declared"
     MISSING = "MISSING"
+    NOT_RECORDED = "NOT_RECORDED"
     NOT_APPLICABLE = "NOT_APPLICABLE"
 
 
@@ -77,9 +81,10 @@ class ModelCard:
 
     @property
     def status(self) -> str:
-        """`DRAFT n/m`: n of the m fields that apply are filled; without DRAFT when all are."""
+        """`DRAFT n/m`: n of the m fields that apply are filled; without DRAFT when people have no more to say."""
         applicable = sum(field.state is not State.NOT_APPLICABLE for field in self.fields.values())
-        count = f"{applicable - len(self.missing)}/{applicable}"
+        filled = sum(field.state in (State.AUTO, State.DECLARED) for field in self.fields.values())
+        count = f"{filled}/{applicable}"
         return f"DRAFT {count}" if self.missing else count
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The facts that a card is made from, and what becomes of each: known, declared, missing, or not applicable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,9 +21,10 @@ NO_PROTECTED = "the spec declares no protected column"
 class CardFacts:
     """What is known of one version.
 
-    `record` is the body of the store's `candidate/<model>/<digest>`, None for the first model. `reference` is that of
-    `reference/<model>/<version>`, None for a version that has not been champion. `approvals` are what
-    `verify_approval` said at `at`. `policy_digest` names the rules that decided its training, unless the record does.
+    `record` is the body of the store's `candidate/<model>/<digest>`, None for the first model, of which `adopted` is
+    that of `adopted/<model>/<digest>`. `reference` is that of `reference/<model>/<version>`, None for a version that
+    has not been champion. `rollout` are the steps of its rollouts, oldest first: {rollout, phase, since, by, reason}.
+    `approvals` are what `verify_approval` said at `at`.
     """
 
     spec: ModelSpec
@@ -35,7 +36,8 @@ class CardFacts:
     approvals_wanted: int
     environment: str
     at: datetime
-    policy_digest: str | None = None
+    adopted: Mapping[str, Any] | None = None
+    rollout: Sequence[Mapping[str, Any]] = ()
 
 
 def require_one_version(facts: CardFacts) -> None:
@@ -46,7 +48,7 @@ def require_one_version(facts: CardFacts) -> None:
         raise IntegrityError(f"the manifest has the digest {found}, not {facts.digest}")
     if (model := facts.manifest.get("model", facts.spec.name)) != facts.spec.name:
         raise IntegrityError(f"the manifest is of the model {model}, the spec of {facts.spec.name}")
-    for name, body in (("candidate", facts.record), ("reference", facts.reference)):
+    for name, body in (("candidate", facts.record), ("reference", facts.reference), ("adopted", facts.adopted)):
         if body is not None and body.get("digest", facts.digest) != facts.digest:
             raise IntegrityError(f"the {name}'s record is of {body['digest']}, the manifest of {facts.digest}")
 
@@ -63,6 +65,7 @@ class Known:
             "manifest": (f"registry:{digest}/manifest.json", facts.manifest),
             "candidate": (f"control:candidate/{model}/{digest}", facts.record),
             "reference": (f"control:reference/{model}/{version}", facts.reference),
+            "adopted": (f"control:adopted/{model}/{digest}", facts.adopted),
         }
         self._digests = {
             kind: None if body is None else sha256(canonical(dict(body))) for kind, (_, body) in self._documents.items()
@@ -76,8 +79,8 @@ class Known:
         return self._documents[kind][1] is not None
 
     def auto(self, id: str, *places: str, unless: str | None = None) -> Field:
-        """The value at the first of the places `kind#key.key` that holds one; else missing, or, with `unless`, why
-        there can be none."""
+        """The value at the first of the places `kind#key.key` that holds one; else not recorded, or, with `unless`,
+        why there can be none."""
         for kind, _, path in (place.partition("#") for place in places):
             value = _at(self._documents[kind][1], path)
             if value is not None:
@@ -86,7 +89,7 @@ class Known:
         if unless:
             return Field(id, None, State.NOT_APPLICABLE, unless, self.source(kind, path), MACHINE)
         looked = " or ".join(f"the {place.replace('#', chr(39) + 's ')}" for place in places)
-        return self.lacking(id, f"nothing was recorded ({looked})", self.source(kind, path))
+        return Field(id, None, State.NOT_RECORDED, f"nothing was recorded ({looked})", self.source(kind, path), MACHINE)
 
     def counted(self, id: str, value: Any, source: Source) -> Field:
         return Field(id, value, State.AUTO, None, source, MACHINE)
@@ -94,11 +97,9 @@ class Known:
     def declared(self, id: str, path: str) -> Field:
         value, source = _at(self.declared_spec, path), self.source("spec", path)
         if value is None or value == "":
-            return self.lacking(id, f"not declared: write {path} into the spec", source)
+            why = f"not declared: write {path} into the spec; to be supplied by {self.spec.owner}"
+            return Field(id, None, State.MISSING, why, source, None)
         return Field(id, value, State.DECLARED, None, source, self.spec.owner)
-
-    def lacking(self, id: str, why: str, source: Source) -> Field:
-        return Field(id, None, State.MISSING, f"{why}; to be supplied by {self.spec.owner}", source, None)
 
     def threshold(self, field: Field) -> Field:
         """The field, unless the task decides nothing."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from drift_pipeline.control.canonical import sha256
 from drift_pipeline.evidence.card.document import ModelCard
+from drift_pipeline.evidence.card.drawing import pictures
 from drift_pipeline.evidence.pages import render
 from drift_pipeline.files import write_whole
 
@@ -41,7 +42,10 @@ def _page(template: str, card: ModelCard) -> str:
     ]
     names = ["columns", "levels", "rows", *(["positives"] if decides else []), *figures, "note"]
     columns = ["selection_rate" if name == "selection" else name for name in names]
-    drawn = {"axes": axes, "measure": measure, "decides": decides, "columns": columns}
+    curves = {id.removeprefix("curves."): field.value for id, field in card.fields.items() if id.startswith("curves.")}
+    lost = f"{measure.name} {'lost' if measure.higher_is_better else 'added'}"
+    drawn_curves = {f"curves.{name}": svg for name, svg in pictures(curves, lost).items()}
+    drawn = {"pictures": drawn_curves, "axes": axes, "measure": measure, "decides": decides, "columns": columns}
     return render(template, card=card, fields=card.fields, **drawn)
 
 

@@ -1,14 +1,15 @@
 """The sections of a card, made from the facts of one version."""
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.detection.judging.performance import performance_of
-from drift_pipeline.evidence.card.document import Field, ModelCard, Section, Source
-from drift_pipeline.evidence.card.facts import CardFacts, Known, require_one_version
+from drift_pipeline.evidence.card.document import Field, ModelCard, Section, Source, State
+from drift_pipeline.evidence.card.facts import MACHINE, CardFacts, Known, require_one_version
 from drift_pipeline.evidence.card.limits import limits
+from drift_pipeline.evidence.curves import CURVES
 from drift_pipeline.rollout.approval import Approval, Refusal, count_valid
 
 FIRST = "the first version: it was adopted, not proven against a champion"
@@ -46,12 +47,14 @@ def _sections(known: Known) -> Iterator[tuple[str, str, Sequence[Field]]]:
     yield "evaluation", "Evaluation data", _evaluation(known)
     yield "training", "Training data", _training(known)
     yield "quantitative", "Quantitative analyses", _quantitative(known)
+    yield "curves", "How well it tells them apart" if known.measure == "auroc" else "How far it is off", _curves(known)
     ethical = "ethical_considerations"
     yield "ethical", "Ethical considerations", [known.declared(f"ethical.{ethical}", f"card.{ethical}")]
     yield "caveats", "Caveats and recommendations", [known.declared("caveats.caveats", "card.caveats")]
     yield "comparison", "Against the champion", _comparison(known)
     yield "gates", "Gates", _gates(known)
     yield "approvals", "Approvals", _approvals(known)
+    yield "rollout", "Rollout", _rollout(known)
     yield "lineage", "Lineage", _lineage(known)
 
 
@@ -106,7 +109,7 @@ def _training(known: Known) -> list[Field]:
         known.auto(f"training.validation_{known.measure}", f"manifest#validation_{known.measure}"),
         known.declared("training.longest_window", "retrain.window"),
         known.declared("training.left_out", "retrain.exclude"),
-        known.auto("training.cost", "candidate#cost", "manifest#cost"),
+        known.auto("training.cost", "candidate#cost", "adopted#cost", unless=_elsewhere(known)),
     ]
 
 
@@ -114,8 +117,18 @@ def _quantitative(known: Known) -> list[Field]:
     first, name = None if known.has("candidate") else FIRST, known.measure
     return [
         known.auto(f"quantitative.{name}", f"candidate#{name}.after", f"reference#{name}", unless=first),
-        known.protected(known.auto("quantitative.groups", "candidate#groups", "reference#groups")),
+        known.protected(known.auto("quantitative.groups", "candidate#groups", "adopted#groups")),
     ]
+
+
+def _curves(known: Known) -> list[Field]:
+    names = CURVES[known.spec.task]
+    return [known.auto(f"curves.{name}", f"candidate#curves.{name}", f"adopted#curves.{name}") for name in names]
+
+
+def _elsewhere(known: Known) -> str | None:
+    """Why nobody here knows what its training cost."""
+    return "it was trained elsewhere" if known.facts.manifest.get("trainer") == "given" else None
 
 
 def _comparison(known: Known) -> list[Field]:
@@ -150,6 +163,25 @@ def _approvals(known: Known) -> list[Field]:
     ]
 
 
+def _rollout(known: Known) -> list[Field]:
+    facts, steps = known.facts, [dict(step) for step in known.facts.rollout]
+    source = Source("audit", f"control:audit/{known.spec.name}", sha256(canonical(steps)))
+    outcome = known.counted("rollout.outcome", _outcome(steps), source)
+    if not known.has("candidate"):
+        outcome = Field(outcome.id, None, State.NOT_APPLICABLE, FIRST, source, MACHINE)
+    return [outcome, known.counted("rollout.phases", steps, source)] if facts.rollout else [outcome]
+
+
+def _outcome(steps: Sequence[Mapping[str, Any]]) -> str:
+    """In words: where the last rollout stands or how it ended."""
+    if not steps:
+        return "no rollout has begun"
+    last = steps[-1]
+    where, since = str(last["phase"]).replace("_", " "), datetime.fromisoformat(last["since"]).astimezone(UTC)
+    ended = {"full": "became champion", "rolled_back": "rolled back"}.get(last["phase"], f"in {where} since")
+    return f"{last['rollout']}: {ended} {since:%Y-%m-%d %H:%M} UTC; {last['reason']}"
+
+
 def _approval(outcome: Approval | Refusal) -> dict[str, Any]:
     """What an invalid one says of its signer and its times is not repeated: it is not proven."""
     if isinstance(outcome, Refusal):
@@ -162,15 +194,12 @@ def _approval(outcome: Approval | Refusal) -> dict[str, Any]:
 
 def _lineage(known: Known) -> list[Field]:
     facts, first = known.facts, None if known.has("candidate") else FIRST
-    policy = known.auto("lineage.policy_digest", "candidate#policy_digest", unless=first)
-    if policy.value is None and facts.policy_digest is not None:
-        policy = known.counted(policy.id, facts.policy_digest, Source("audit", f"control:audit/{known.spec.name}"))
     unmonitored = "no reference is frozen on it: it has not been champion" if known.has("candidate") else None
     return [
         known.counted("lineage.bundle_digest", facts.digest, known.source("manifest")),
         known.auto("lineage.files", "manifest#files"),
         known.auto("lineage.data", "candidate#data", "manifest#data", "reference#delta"),
-        policy,
-        known.auto("lineage.trainer_key", "candidate#trainer", "manifest#trainer_key"),
+        known.auto("lineage.policy_digest", "candidate#policy_digest", unless=first),
+        known.auto("lineage.trainer_key", "candidate#trainer", "adopted#trainer"),
         known.auto("lineage.reference_binning", "reference#binning", unless=unmonitored),
     ]

@@ -21,6 +21,9 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 
 MOST_SHAPES = 8
+_SERVED = ("_id", "_producer", "_time", "_score", "_version", "_route")
+_TOLD = ("_id", "_producer", "_told_at", "_observed_at", "_label")
+_OUTCOME = ("_id", "_observed_at", "_label")
 
 
 class ChampionMonitor:
@@ -60,11 +63,15 @@ class ChampionMonitor:
         outcomes, self._landed["outcomes"] = self._lake.landed("outcomes", self._landed["outcomes"])
         served, self._landed["predictions"] = self._lake.landed("predictions", self._landed["predictions"])
         self._labels_landed = (self._labels_landed or 0) + outcomes.height if labels is None else labels
-        self._counting.add(outside(served, leave_out), outcomes, now)
-        hour = floor(now, HOUR)
+        self._slices.see(served)
+        counted = self._believed(now)
+        self._counting.add(outside(served, leave_out), outcomes, counted)
+        hour = floor(counted, HOUR)
         if keep and hour > self._counted_until:  # by now what is counted ends where the cursors stand
+            self._add_late(counted, leave_out)
             self._counted_until = hour
-            self._profiles.append(self._slices.new_parts(), hour, self._landed)
+            if self._profiles.append(self._slices.new_parts(), hour, self._landed):
+                self._counting.stored(counted, hour)
         return self._judged(now, {})
 
     def look_back(self, now: datetime, versions: Mapping[str, int]) -> Report:
@@ -86,9 +93,14 @@ class ChampionMonitor:
             return
         self._slices.restore(found.parts)
         self._counted_until, self._landed = found.counted_until, found.landed
-        window = Window(self._counting.still_open(found.counted_until), now + DAY)
+        until = min(found.counted_until, now)  # a clock that was ahead may have stored them
+        before = found.before or self.baseline_at
+        window = Window(self._counting.open_from(until, before), now + DAY)
         outcomes, rows = (self._before_cursor(table, window) for table in ("outcomes", "predictions"))
-        self._counting.take_up(rows, outcomes, found.counted_until, leave_out)
+        self._slices.see(rows)
+        since, _ = self._lake.landed("outcomes", found.outcomes_before or self.baseline.landed["outcomes"])
+        since = since.join(outcomes, on=list(_OUTCOME), how="semi", nulls_equal=True) if since.height else since
+        self._counting.take_up(rows, outcomes, since, (until, before), leave_out)
 
     def rows_counted(self) -> int:
         """Rows in the profiles that are at hand."""
@@ -130,6 +142,20 @@ class ChampionMonitor:
         chosen = sorted(found.values(), key=lambda f: -f.distance)[: MOST_SHAPES if report.drifting else 3]
         return [(finding, self._shape(finding, report.at)) for finding in chosen]
 
+    def _add_late(self, now: datetime, leave_out: Sequence[Window]) -> None:
+        """Labels that came later than rows wait in memory: each is looked up in the lake once."""
+        labels, window = self._counting.late(now)
+        if labels.is_empty() or window.start == window.end:
+            return
+        ids = pl.col("_id").is_in(labels["_id"].unique().to_list())
+        inside = ids & pl.col("_time").is_between(window.start, window.end, closed="left")
+        for table in ("predictions", "outcomes"):
+            self._lake.flush(table)
+        rows = outside(self._lake.find("predictions", inside, _SERVED, window), leave_out)
+        if rows.height:
+            outcomes = self._lake.find("outcomes", ids, _TOLD, Window(window.start, now + DAY))
+            self._counting.add_late(rows, outcomes, labels, now)
+
     def _shape(self, finding: FeatureFinding, at: datetime) -> Shape:
         window = sliding(at, finding.window, self._slices.zone)
         return shape_of(finding.name, self.reference.matched(window).profile, self._slices.merge(window))
@@ -140,6 +166,12 @@ class ChampionMonitor:
 
     def _judged(self, now: datetime, versions: Mapping[str, int]) -> Report:
         return self._judging.evaluate(now, self._samples.until(now, versions) if self._samples else ({}, {}))
+
+    def _believed(self, now: datetime) -> datetime:
+        """Until when hours and days are taken for over: not by a clock that is far ahead of all that was ever served,
+        since what was stored of them as a whole is not told apart again."""
+        newest = self._slices.newest or self.baseline_at
+        return min(now, max(newest, self._counted_until) + HOUR)
 
     def _before_cursor(self, table: Literal["predictions", "outcomes"], window: Window) -> pl.DataFrame:
         """Rows of the window that had landed when the profiles were stored."""

@@ -33,11 +33,16 @@ _STORED: dict[str, pl.DataType | type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class Restored:
-    """All that was counted until `counted_until`, when the tables stood at the cursors `landed`."""
+    """All that was counted until `counted_until`, when the tables stood at the cursors `landed`.
+
+    `before`, `outcomes_before`: the same of the time they were stored before that; None where this was the first.
+    """
 
     parts: list[Part]
     counted_until: datetime
     landed: dict[str, Cursor]
+    before: datetime | None
+    outcomes_before: Cursor | None
 
 
 class StoredProfiles:
@@ -49,21 +54,22 @@ class StoredProfiles:
         self._lake, self._model = lake, model
         self._last_batch = -1
 
-    def append(self, parts: Iterable[Part], hour: datetime, landed: Mapping[str, Cursor]) -> None:
-        """Keep the profiles of what was counted until the hour, and the cursors that they end at.
+    def append(self, parts: Iterable[Part], hour: datetime, landed: Mapping[str, Cursor]) -> bool:
+        """Keep the profiles of what was counted until the hour, and the cursors that they end at; False without any.
 
         Raises:
             ConflictError: another process stored profiles since `read`.
         """
         rows = [self._row(part, hour, landed) for part in parts]
         if not rows:
-            return
+            return False
         batch = (hour - _FIRST_HOUR) // HOUR
         if self._lake.last_batch("profiles") != self._last_batch or not self._lake.append(
             "profiles", pl.DataFrame(rows, schema=_STORED), batch
         ):
             raise ConflictError(f"{self._model}: another process stored this hour's profiles; take them up again")
         self._last_batch = batch
+        return True
 
     def read(self, now: datetime) -> Restored | None:
         """What was stored by whichever process; None where nothing was."""
@@ -75,9 +81,12 @@ class StoredProfiles:
         stored = stored.filter(ours & (pl.col("cursor") > self._since))
         if stored.is_empty():
             return None
-        newest = stored.sort("cursor").row(-1, named=True)
+        times = stored.unique("cursor").sort("cursor").tail(2).to_dicts()
+        newest, before = times[-1], times[0] if len(times) == 2 else None
         landed = {table: Cursor(**newest[table]) for table in ("predictions", "outcomes")}
-        return Restored(list(map(self._part, _without_replaced(stored, self._zone))), newest["cursor"], landed)
+        parts = list(map(self._part, _without_replaced(stored, self._zone)))
+        told = (before["cursor"], Cursor(**before["outcomes"])) if before else (None, None)
+        return Restored(parts, newest["cursor"], landed, *told)
 
     def _row(self, part: Part, hour: datetime, landed: Mapping[str, Cursor]) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.errors import IntegrityError, NothingToDoError, RefusedError
 from drift_pipeline.loop.releasing.approvals import filed
 from drift_pipeline.loop.releasing.rolling_back import roll_back
 from drift_pipeline.loop.releasing.rollouts import Rollouts
@@ -29,16 +29,17 @@ def hurry(rollouts: Rollouts, champion: Version, actor: str, reason: str) -> Sta
     """Take the next step forward without waiting for the phase's time: everything else is asked for as ever.
 
     Raises:
-        InputError: no rollout is under way, or the facts or the approvals do not allow it yet; says which.
+        NothingToDoError: no rollout is under way.
+        RefusedError: the facts or the approvals do not allow it yet; says which.
     """
     spec, status = rollouts.context.spec, rollouts.active
     if status is None:
-        raise InputError(f"{spec.name}: no rollout is under way; there is nothing to promote")
+        raise NothingToDoError(f"{spec.name}: no rollout is under way; there is nothing to promote")
     waited = rollouts.context.clock.now() - status.since
     moved = _advance(rollouts, replace(Plan.of(spec), shadow=waited, canary=waited), champion, False, actor, reason)
     if moved is None:
         lacking = why_it_waits(rollouts, champion)
-        raise InputError(f"{spec.name}: {status.rollout_id} holds in {status.phase}: {lacking}")
+        raise RefusedError(f"{spec.name}: {status.rollout_id} holds in {status.phase}: {lacking}")
     return moved
 
 

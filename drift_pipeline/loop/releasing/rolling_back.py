@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import NothingToDoError
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.state import Version
 from drift_pipeline.rollout.advance import Page
@@ -24,7 +24,7 @@ def roll_back(
         champion: go back from the champion also where the last rollout was rolled back, and so is not how it came.
 
     Raises:
-        InputError: there is nothing to go back to, or what was meant may be done already.
+        NothingToDoError: there is nothing to go back to, or what was meant may be done already.
         IntegrityError: the version to go back to is not what was registered; nothing is changed.
     """
     status = rollouts.status
@@ -39,7 +39,7 @@ def roll_back(
     model = rollouts.context.ledger.get("model")
     if over and not champion and model.get("previous") is not None:
         name = rollouts.context.spec.name
-        raise InputError(
+        raise NothingToDoError(
             f"{name}: {status.rollout_id if status else ''} is rolled back already, and "
             f"{model['version']} answers; to go back from that one too, say so (--champion)"
         )
@@ -52,7 +52,7 @@ def _to_previous(
     """From the champion to the version before it; `rollout_id` is how that one came, if it is known."""
     at, previous = rollouts.context, model.get("previous")
     if previous is None:
-        raise InputError(f"{at.spec.name}: {NOTHING_PREVIOUS}")
+        raise NothingToDoError(f"{at.spec.name}: {NOTHING_PREVIOUS}")
     target, now = Version.load(previous, at.registry), at.clock.now()
     told = f"after full: {reason}"
     back = Status(

@@ -86,6 +86,7 @@ def _record(trainings: Trainings, assignment: Assignment, trained: Trained, cost
         **made.to_json(),
         "passed": None,
         "trainer": at.trust.trainer_key_id,
+        "policy_digest": trainings.policy_digest(assignment.decision),
         "cost": {**cost, "rows": trained.rows, "trials": trained.trials},
     }
     told = {"version": assignment.version, "decision": assignment.decision, "rows": trained.rows}

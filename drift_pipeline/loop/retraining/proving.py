@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import polars as pl
 
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.evidence.curves import curves_of
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Training, Version
@@ -71,8 +73,12 @@ def _record(
     rejected = 0 if said.passed else retrains.rejected_in_a_row + 1
     results = {at.performance.kpi: {"before": before, "after": after}, **said.to_json()}
     told = {name: record[name] for name in ("version", "decision", "data", "proven_on")}
+    drawn = {
+        "groups": group_analysis(scored, at.spec),
+        "curves": curves_of(scored, at.spec, partial(candidate.scores, spec=at.spec)),
+    }
     puts = {
-        f"candidate/{candidate.digest}": {**record, **results, "groups": group_analysis(scored, at.spec)},
+        f"candidate/{candidate.digest}": {**record, **results, **drawn},
         "retrains": replace(retrains, rejected_in_a_row=rejected).to_json(),
         **trainings.ended(decision_id, "proven" if said.passed else "rejected", candidate.digest),
     }

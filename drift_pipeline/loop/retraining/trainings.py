@@ -59,6 +59,10 @@ class Trainings:
         """What the control store holds of a candidate: its data, cost, gates. Raises InputError for a stranger."""
         return self.context.ledger.get(f"candidate/{digest}")
 
+    def policy_digest(self, decision_id: str) -> str | None:
+        """Which rules decided it; None of a decision that was not noted."""
+        return (self.context.ledger.find(f"retrain/{decision_id}") or {}).get("policy_digest")
+
     def rows(self, assignment: Assignment) -> Dataset:
         """The assignment's rows, read again from the Delta versions it pinned unless they are at hand."""
         if self._read is None or self._read[0].version != assignment.version:

@@ -1,19 +1,36 @@
 """What the charts over time share: their measures, the axis, a lane's bands and marks, and lanes of incidents."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from drift_pipeline.replays.figures import Row, Svg, TimeScale, shortened
 from drift_pipeline.replays.folder import IncidentSpan
 
-WIDTH, LEFT, RIGHT = 1130.0, 128.0, 1048.0
 LANE = 26.0
+
+
+@dataclass(frozen=True)
+class Room:
+    """How wide a chart is, and from where to where its time runs, in px; a narrow one has no room for words beside."""
+
+    width: float
+    left: float
+    right: float
+    narrow: bool = False
+
+    def scale(self, start: datetime, end: datetime) -> TimeScale:
+        return TimeScale(start, end, self.left, self.right)
+
+
+WIDE, NARROW = Room(1130, 128, 1048), Room(360, 66, 356, narrow=True)
+WIDTH, LEFT, RIGHT = WIDE.width, WIDE.left, WIDE.right
 
 
 def axis(svg: Svg, scale: TimeScale, bottom: float, row: Row | None = None) -> None:
     """Ticks and their labels below `bottom`, those that fit beside what the row has taken."""
     row = row or Row(gap=10)
-    for moment, label in scale.ticks():
+    for moment, label in scale.ticks(max(int((scale.right - scale.left) / 70), 2)):
         x = scale.x(moment)
         svg.add("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="rule")
         half = len(label) * 3.2

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance
-from drift_pipeline.replays.charts.lanes import LEFT, RIGHT, WIDTH, axis, cross
+from drift_pipeline.replays.charts.lanes import WIDE, Room, axis, cross
 from drift_pipeline.replays.figures import Row, Scale, Svg, TimeScale, labels_apart, paths, shortened
 from drift_pipeline.replays.folder import Span
 
@@ -32,20 +32,23 @@ def by_month(
     measure: Performance = PERFORMANCE["binary_classification"],
     name: str = "months",
     period: str = "month",
+    room: Room = WIDE,
 ) -> str:
     """A line a side over the months' middles; promotions as upright lines with the version where there is room.
 
     Args:
         fill: shade between the first two lines: where the second is the better one, it gained.
         period: what the months are: quarters or years of a model with few rows.
+        room: how wide it is.
     """
     top, bottom = 30.0, 226.0
-    svg, scale = Svg(WIDTH, bottom + 26, f"{measure.name} by {period}", name), TimeScale(*span, LEFT, RIGHT - 60)
+    svg = Svg(room.width, bottom + 26, f"{measure.name} by {period}", name, class_="narrow" if room.narrow else "wide")
+    scale = TimeScale(*span, 40, room.right - 86) if room.narrow else TimeScale(*span, room.left, room.right - 60)
     known = [value for line in lines for value in line.values if value is not None]
     y = Scale.around(known, top, bottom)
     for tick in y.ticks(5) if known else ():
-        svg.add("line", x1=LEFT, x2=scale.right, y1=y.y(tick), y2=y.y(tick), class_="grid")
-        svg.text(LEFT - 8, y.y(tick) + 4, f"{tick:g}", "label", "end")
+        svg.add("line", x1=scale.left, x2=scale.right, y1=y.y(tick), y2=y.y(tick), class_="grid")
+        svg.text(scale.left - 8, y.y(tick) + 4, f"{tick:g}", "label", "end")
     _promotions(svg, scale, reigns, top, bottom)
     x = [scale.x(_middle(month, span)) for month in months]
     if fill and len(lines) > 1:
@@ -54,7 +57,13 @@ def by_month(
         _line(svg, x, y, line, months)
     _ends(svg, scale, x, y, lines)
     if not known:
-        svg.text((LEFT + RIGHT) / 2, 130, f"no {period} had 100 labelled rows with {measure.needs}", "label", "middle")
+        svg.text(
+            (scale.left + scale.right) / 2,
+            130,
+            f"no {period} had 100 labelled rows with {measure.needs}",
+            "label",
+            "middle",
+        )
     for place, month in zip(x, months, strict=True):
         if all(value is None for value in (line.values[months.index(month)] for line in lines)):
             svg.add("path", "", f"{month}: too few labels", d=cross(place, bottom - 7, 3.0), class_="mark unknown")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.files import write_whole
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader, sync_entries
 
@@ -44,9 +44,17 @@ class SetAside:
         return SpoolReader(self._folder / (model or _NOBODYS)).segments()
 
     def read(self, part: Segment) -> Part:
-        """Raises UnavailableError where the disk does not give it."""
-        first, *lines = part.lines()
-        return Part(datetime.fromisoformat(json.loads(first)["judged_at"]), lines)
+        """
+        Raises:
+            UnavailableError: the disk does not give it.
+            IntegrityError: it does not begin as `add` begins it.
+        """
+        lines = part.lines()
+        try:
+            return Part(datetime.fromisoformat(json.loads(lines[0])["judged_at"]), lines[1:])
+        except (IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+            told = 'its first line is to be {"judged_at": "<ISO 8601 with zone>"}; restore it, or take the file away'
+            raise IntegrityError(f"{part.path}: is no part that was set aside: {told}") from error
 
     def add(self, model: str, segment: Segment, judged_at: datetime, lines: Sequence[bytes]) -> None:
         """Durably, and as old as its segment; what an earlier try left of the same segment gives way.

@@ -281,3 +281,27 @@ def test_the_doubt_keeps_the_budget_of_false_incidents(reference_days: int, sd: 
     """A WARN opens an incident where it lasts 24 h: two days side by side. Budget: 1 in a model and month."""
     runs = 40
     assert warned_in_doubt(sd, reference_days, runs)[1] <= 0.1 * runs
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [(30 * MINUTE, "yet"), (9 * HOUR, "yet"), (10 * HOUR, "no traffic since"), (3 * DAY, "no traffic since")],
+    ids=["just begun", "200 rows take longer at this pace", "200 rows would have come by now", "days later"],
+)
+def test_where_traffic_has_stopped_nothing_is_awaited(frame: pl.DataFrame, after: timedelta, said: str) -> None:
+    idle = world(frame)
+    report = at(idle, later(4).head(0), after)
+    waits = report.kpis["psi"], report.kpis["range_z"], report.kpis["latency_p95_ms"]
+    assert [said in kpi.reason for kpi in waits] == [True] * 3, [kpi.reason for kpi in waits]
+    if said != "yet":
+        assert {kpi.reason for kpi in waits} == {f"no traffic since {idle.baseline_at:%Y-%m-%d %H:%M} UTC"}
+        assert [kpi.judged_at for kpi in waits] == [None] * 3
+        labels_wait = after < 2 * DAY  # their first whole window is not over
+        assert ("no traffic" in report.kpis["auroc"].reason) != labels_wait, report.kpis["auroc"].reason
+
+
+def test_the_end_of_traffic_is_told_by_its_last_row(frame: pl.DataFrame) -> None:
+    stopped = later(4).filter(pl.col("_time") < world(frame).baseline_at + 2 * HOUR)
+    last = stopped["_time"].to_list()[-1]
+    report = at(world(frame), stopped, DAY)
+    assert report.kpis["range_z"].reason == f"no traffic since {last:%Y-%m-%d %H:%M} UTC"

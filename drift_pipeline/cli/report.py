@@ -1,0 +1,44 @@
+"""Commands that show a model of a home on a page: written to a file, or served."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from drift_pipeline.cli.options import OK, Duration, example, home_option, model_argument, settings_of
+from drift_pipeline.clock import system_clock
+
+
+@click.command(epilog=example("drift report fraud --since 7d --html fraud.html"))
+@model_argument()
+@click.option("--since", type=Duration(), default="30d", show_default=True, help="How far back it looks.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Where to; else MODEL.html here.")
+@home_option
+def report(model: str, since: timedelta, html: Path | None, home: Path | None) -> int:
+    """Write MODEL's page: KPIs, incidents with their distributions, decisions, trainings and rollouts, as one file.
+
+    Nothing in the home is changed. drift up serves the same page, always as it is now.
+    """
+    from drift_pipeline.pages.live import write_live
+
+    click.echo(write_live(settings_of(home), system_clock(), model, since, html or Path(f"{model}.html")))
+    return OK
+
+
+@click.command(epilog=example("drift pages --port 8081"))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Another asks for a key: DRIFT_PAGES_KEY.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: any free one.")
+@click.option("--dagster", default="", help="The address of Dagster's UI, for links.")
+@home_option
+def pages(host: str, port: int, dagster: str, home: Path | None) -> int:
+    """Serve an index of the models and a page of each, which renew themselves, until Ctrl-C. Read only."""
+    from drift_pipeline.loop.home import reading
+    from drift_pipeline.pages.server import serve
+
+    settings = settings_of(home)
+    with reading(settings):  # where there is no home is told before anybody looks
+        serve(settings, system_clock(), host, port, dagster.rstrip("/"))
+    return OK
+
+
+COMMANDS = (report, pages)
