@@ -8,7 +8,7 @@ from types import ModuleType
 import dagster as dg
 
 import drift_pipeline.defs
-from drift_pipeline.components.jobs import OPERATING, retention, retrain
+from drift_pipeline.components.jobs import operating_jobs, retention, retrain
 from drift_pipeline.components.lanes import give_way_early
 from drift_pipeline.components.schedules import loop_schedules
 from drift_pipeline.components.sensors import loop_sensors
@@ -38,9 +38,10 @@ def defs() -> dg.Definitions:
     give_way_early()
     settings = Settings()
     models, specs = models_of(settings.models), home.models_of(settings)
+    operating = operating_jobs(specs)
     loops = dg.Definitions(
-        jobs=[retrain, retention, *OPERATING],
-        sensors=loop_sensors(specs),
+        jobs=[retrain, retention, *operating],
+        sensors=loop_sensors(specs, submit_rollout=operating[0]),
         schedules=loop_schedules(specs),
         executor=dg.in_process_executor,
     )

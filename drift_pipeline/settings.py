@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
+    pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
     checkpoint_records: int = Field(default=100, ge=1, description="audit records that wait at most for a checkpoint")
@@ -74,6 +75,11 @@ class Settings(BaseSettings):
     def evidently(self) -> Path:
         """An Evidently workspace: `evidently ui --workspace` shows its history."""
         return self.home / "evidently"
+
+    @property
+    def pages(self) -> str:
+        """The address of the live pages, without a slash at its end; empty where none is known."""
+        return self.pages_url.rstrip("/")
 
     @property
     def alerts(self) -> Path:

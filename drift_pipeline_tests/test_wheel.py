@@ -129,7 +129,7 @@ def packaged(*patterns: str) -> Iterator[str]:
 
 def test_the_wheel_has_the_templates_the_rules_and_the_packaged_model(installed: Installed) -> None:
     names = set(zipfile.ZipFile(installed.wheel).namelist())
-    wanted = set(packaged("*.j2", "*.rego", "defs.yaml", "defs.yaml.template", "py.typed"))
+    wanted = set(packaged("*.j2", "*.rego", "defs.yaml", "defs.yaml.template", "workspace.yaml", "py.typed"))
     assert {Path(name).suffix for name in wanted} >= {".j2", ".rego", ".yaml", ".template"}
     assert wanted - names == set()
 

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from drift_pipeline.clock import HOUR
-from drift_pipeline.components.home import actor_of, home
+from drift_pipeline.components.home import Specs, actor_of, home
 from drift_pipeline.components.lanes import FAST, LANE, NORMAL, SUBMIT
 from drift_pipeline.components.training import TRAINING_HALF
 from drift_pipeline.errors import DriftError, InputError
@@ -17,6 +17,7 @@ from drift_pipeline.loop.retention import past_retention, retain
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 
+SUBMIT_ROLLOUT = "submit_rollout"
 LONGEST = 6 * HOUR  # that a retrain may take
 
 retrain = dg.define_asset_job(
@@ -28,77 +29,107 @@ retrain = dg.define_asset_job(
 )
 
 
-class Submission(dg.Config):
-    """Which candidate is to be rolled out."""
-
-    model: str = Field(description="The model's name, as in its defs.yaml.")
-    digest: str = Field(description="The candidate's bundle, as evaluation and registered_model show it.")
-
-
-class Request(dg.Config):
-    """What somebody wants, and why."""
-
-    model: str = Field(description="The model's name, as in its defs.yaml.")
-    reason: str = Field(description="Why; it stands in the audit.")
+_DIGEST = dg.Field(str, description="The candidate's bundle, as evaluation and registered_model show it.")
+_REASON = dg.Field(str, description="Why; it stands in the audit.")
+_CHAMPION = dg.Field(bool, False, description="Also where the last rollout was rolled back already.")
+_HOTFIX = dg.Field(bool, False, description="In the fast lane, past the cooldown and beside a long retrain.")
 
 
-class Return(Request):
-    """Where to go back from, and why."""
+def operating_jobs(specs: Specs) -> list[dg.JobDefinition]:
+    """What people do to a rollout from the launchpad, each for one of the models of this code location."""
+    verbs = (submit_rollout, promote, rollback, retrain_now)
+    return [verb(_choice(specs)) for verb in verbs]
 
-    champion: bool = Field(default=False, description="Also where the last rollout was rolled back already.")
 
-
-class RetrainRequest(Request):
-    """A retrain that somebody wants, and why."""
-
-    hotfix: bool = Field(default=False, description="In the fast lane, past the cooldown and beside a long retrain.")
+def _choice(specs: Specs) -> dg.Field:
+    """The model, of those that are declared; given already where there is only one."""
+    models = dg.Enum("Model", [dg.EnumValue(name, description=spec.owner) for name, spec in specs.items()])
+    told = "The model's name, as in its defs.yaml."
+    return (
+        dg.Field(models, next(iter(specs)), description=told) if len(specs) == 1 else dg.Field(models, description=told)
+    )
 
 
 @contextmanager
-def _loop(model: str, context: dg.OpExecutionContext) -> Iterator[Loop]:
-    """The model's loop, not resumed: a rollback does not wait for that."""
+def _loop(context: dg.OpExecutionContext) -> Iterator[Loop]:
+    """The loop of the model that was chosen, not resumed: a rollback does not wait for that."""
     with home(context.run) as at:
-        spec = model_of(Settings(), model)
+        spec = model_of(Settings(), context.op_config["model"])
         yield at.loop(spec)
         with suppress(DriftError):  # what was done stands; the next tick writes the card, or tells why it cannot
             at.document(spec)
 
 
-@dg.op
-def begin_rollout(context: dg.OpExecutionContext, config: Submission) -> None:
-    """Begin the rollout of a candidate whose gates passed, in shadow."""
-    with _loop(config.model, context) as loop:
-        loop.catch_up()
-        if not loop.release(config.digest, actor_of(context)):
-            raise InputError(f"{config.model}: a rollout is under way already; end it first, or wait")
-    context.log.info(f"{config.model}: {config.digest} is in shadow")
+def submit_rollout(model: dg.Field) -> dg.JobDefinition:
+    @dg.op(config_schema={"model": model, "digest": _DIGEST})
+    def begin_rollout(context: dg.OpExecutionContext) -> None:
+        """Begin the rollout of a candidate whose gates passed, in shadow."""
+        digest = context.op_config["digest"]
+        with _loop(context) as loop:
+            loop.catch_up()
+            if not loop.release(digest, actor_of(context)):
+                raise InputError(f"{loop.spec.name}: a rollout is under way already; end it first, or wait")
+            context.log.info(f"{loop.spec.name}: {digest} is in shadow")
+
+    @dg.job(name=SUBMIT_ROLLOUT, tags=SUBMIT)
+    def submit() -> None:
+        """Begin the rollout of a candidate whose gates passed; loop_tick does this for what it retrained."""
+        begin_rollout()
+
+    return submit
 
 
-@dg.op
-def hurry_rollout(context: dg.OpExecutionContext, config: Request) -> None:
-    """The rollout's next step now; evidence and approvals count as ever."""
-    with _loop(config.model, context) as loop:
-        moved = operating.promote(loop, actor_of(context), config.reason)
-    context.log.info(f"{moved.rollout_id} is in {moved.phase}")
+def promote(model: dg.Field) -> dg.JobDefinition:
+    @dg.op(config_schema={"model": model, "reason": _REASON})
+    def hurry_rollout(context: dg.OpExecutionContext) -> None:
+        """The rollout's next step now; evidence and approvals count as ever."""
+        with _loop(context) as loop:
+            moved = operating.promote(loop, actor_of(context), context.op_config["reason"])
+        context.log.info(f"{moved.rollout_id} is in {moved.phase}")
+
+    @dg.job(name="promote", tags=FAST)
+    def job() -> None:
+        """Take a model's rollout its next step without waiting for the time of its phase."""
+        hurry_rollout()
+
+    return job
 
 
-@dg.op
-def roll_back(context: dg.OpExecutionContext, config: Return) -> None:
-    """Back at once: no policy is asked."""
-    with _loop(config.model, context) as loop:
-        moved = operating.roll_back(loop, actor_of(context), config.reason, champion=config.champion)
-    context.log.info(f"{moved.rollout_id} is rolled back; {moved.champion} answers")
+def rollback(model: dg.Field) -> dg.JobDefinition:
+    @dg.op(config_schema={"model": model, "reason": _REASON, "champion": _CHAMPION})
+    def roll_back(context: dg.OpExecutionContext) -> None:
+        """Back at once: no policy is asked."""
+        reason, champion = context.op_config["reason"], context.op_config["champion"]
+        with _loop(context) as loop:
+            moved = operating.roll_back(loop, actor_of(context), reason, champion=champion)
+        context.log.info(f"{moved.rollout_id} is rolled back; {moved.champion} answers")
+
+    @dg.job(name="rollback", tags=FAST)
+    def job() -> None:
+        """Stop a model's rollout or, where none is under way, go back to the version before."""
+        roll_back()
+
+    return job
 
 
-@dg.op
-def ask_for_retrain(context: dg.OpExecutionContext, config: RetrainRequest) -> None:
-    """Ask the policy; a run of the job `retrain` comes of it where it agrees."""
-    with _loop(config.model, context) as loop:
-        decision_id, decision = operating.retrain(loop, actor_of(context), config.reason, hotfix=config.hotfix)
-        told = "; ".join(decision.reasons)
-        if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
-            raise InputError(f"{config.model}: {decision_id} {decision.action}: {told}")
-    context.log.info(f"{config.model}: {decision_id} {decision.action}: {told}; loop_tick launches it")
+def retrain_now(model: dg.Field) -> dg.JobDefinition:
+    @dg.op(config_schema={"model": model, "reason": _REASON, "hotfix": _HOTFIX})
+    def ask_for_retrain(context: dg.OpExecutionContext) -> None:
+        """Ask the policy; a run of the job `retrain` comes of it where it agrees."""
+        reason, hotfix = context.op_config["reason"], context.op_config["hotfix"]
+        with _loop(context) as loop:
+            decision_id, decision = operating.retrain(loop, actor_of(context), reason, hotfix=hotfix)
+            told = "; ".join(decision.reasons)
+            if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
+                raise InputError(f"{loop.spec.name}: {decision_id} {decision.action}: {told}")
+        context.log.info(f"{loop.spec.name}: {decision_id} {decision.action}: {told}; loop_tick launches it")
+
+    @dg.job(name="retrain_now", tags=FAST)
+    def job() -> None:
+        """Ask for a retrain of a model, or for a hotfix."""
+        ask_for_retrain()
+
+    return job
 
 
 class Deletion(dg.Config):
@@ -130,30 +161,3 @@ def delete_old(context: dg.OpExecutionContext, config: Deletion) -> None:
 def retention() -> None:
     """Tell what telemetry is past its time or, with `apply`, delete it and merge small files."""
     delete_old()
-
-
-@dg.job(tags=SUBMIT)
-def submit_rollout() -> None:
-    """Begin the rollout of a candidate whose gates passed; loop_tick does this for what it retrained."""
-    begin_rollout()
-
-
-@dg.job(tags=FAST)
-def promote() -> None:
-    """Take a model's rollout its next step without waiting for the time of its phase."""
-    hurry_rollout()
-
-
-@dg.job(tags=FAST)
-def rollback() -> None:
-    """Stop a model's rollout or, where none is under way, go back to the version before."""
-    roll_back()
-
-
-@dg.job(tags=FAST)
-def retrain_now() -> None:
-    """Ask for a retrain of a model, or for a hotfix."""
-    ask_for_retrain()
-
-
-OPERATING = (submit_rollout, promote, rollback, retrain_now)

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from drift_pipeline.components.monitoring import monitoring_assets
+from drift_pipeline.components.partitions import first_day
 from drift_pipeline.components.training import training_assets
 from drift_pipeline.spec import ModelSpec
 
@@ -37,4 +38,5 @@ class MonitoredModel(dg.Component):
         return cls(attributes)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
-        return dg.Definitions(assets=[*monitoring_assets(self.spec), *training_assets(self.spec)])
+        first = first_day(self.spec)
+        return dg.Definitions(assets=[*monitoring_assets(self.spec, first), *training_assets(self.spec)])

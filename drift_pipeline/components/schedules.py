@@ -10,6 +10,7 @@ from drift_pipeline.components.home import FLEET, Specs
 from drift_pipeline.components.jobs import retention, retrain
 from drift_pipeline.components.lanes import ALL_ASSETS, LANE, MODEL, NORMAL
 from drift_pipeline.components.monitoring import MONITORING
+from drift_pipeline.components.partitions import watched_since
 from drift_pipeline.components.sensors import NONE_ADOPTED, TICK_S
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop
@@ -27,6 +28,8 @@ def _retrain_when_due(specs: Specs) -> dg.ScheduleDefinition:
         cron_schedule="*/10 * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Ask the policy for each model whose retrain.cron came due, once for each time; what it agrees to "
+        "is wanted, and loop_tick launches it.",
     )
     def retrain_when_due(context: dg.ScheduleEvaluationContext) -> dg.SkipReason:
         """Ask the policy for each model whose `retrain.cron` came due, once for each time.
@@ -58,22 +61,30 @@ def _report_yesterday(specs: Specs) -> dg.ScheduleDefinition:
         cron_schedule="10 0 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Materialises telemetry_snapshot and drift_report of the day that has ended, one run for each "
+        "adopted model. What a model looks like today, loop_tick observes.",
     )
     def report_yesterday(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        """Each adopted model's snapshot and drift report of the day that has ended, one run a model."""
         yesterday = context.scheduled_execution_time.date() - timedelta(days=1)
         try:
             with FLEET.of(specs) as (at, _):
-                adopted = [spec for name, spec in specs.items() if at.store.get("model", name) is not None]
+                begun = {name: watched_since(at.store, name) for name in specs}
         except DriftError as error:
             return dg.SkipReason(str(error))
-        requests = [_report(spec, yesterday.isoformat()) for spec in adopted if spec.since <= yesterday]
-        return requests or dg.SkipReason(NONE_ADOPTED)
+        adopted = [(specs[name], max(first, specs[name].since)) for name, first in begun.items() if first is not None]
+        requests = [_report(spec, yesterday.isoformat()) for spec, first in adopted if first <= yesterday]
+        return requests or dg.SkipReason("no model was watched yesterday" if adopted else NONE_ADOPTED)
 
     return report_yesterday
 
 
-@dg.schedule(job=retention, cron_schedule="20 2 * * *", execution_timezone="UTC")
+@dg.schedule(
+    job=retention,
+    cron_schedule="20 2 * * *",
+    execution_timezone="UTC",
+    description="Deletes telemetry that is past its retention, each night, once somebody has seen a dry run of the job "
+    "retention and started this schedule.",
+)
 def delete_past_retention() -> dg.RunRequest:
     """Each night, once somebody has seen a dry run of the job `retention` and started this schedule."""
     return dg.RunRequest(run_config={"ops": {"delete_old": {"config": {"apply": True}}}})

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
 from drift_pipeline.components.home import FLEET, Specs
-from drift_pipeline.components.jobs import retrain, submit_rollout
+from drift_pipeline.components.jobs import SUBMIT_ROLLOUT, retrain
 from drift_pipeline.components.lanes import (
     CANDIDATE,
     CLAIMED,
@@ -18,6 +19,8 @@ from drift_pipeline.components.lanes import (
     SUBMIT,
     retrain_tags,
 )
+from drift_pipeline.components.today import Today
+from drift_pipeline.components.told import MOST_MODELS, told_ticks
 from drift_pipeline.components.training import TRAINING
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
@@ -33,64 +36,78 @@ _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
 
-def loop_sensors(specs: Specs) -> list[dg.SensorDefinition]:
+def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.SensorDefinition]:
     """All of them, for the models of this code location."""
     seconds = Settings().tick_seconds
-    return [_loop_tick(specs, seconds), _rollout_tick(specs, max(seconds // 3, 1)), *_ended_badly(specs)]
+    tick = _loop_tick(specs, seconds, submit_rollout)
+    return [tick, _rollout_tick(specs, max(seconds // 3, 1)), *_ended_badly(specs)]
 
 
-def _loop_tick(specs: Specs, seconds: int) -> dg.SensorDefinition:
+def _loop_tick(specs: Specs, seconds: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:
+    today = Today()
+
     @dg.sensor(
         jobs=[retrain, submit_rollout],
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Every model's tick: profile what landed, judge it, ask the policy, then launch what was decided. "
+        "It observes drift_report each hour and when a verdict changes. The first ticks after a start, or on a machine "
+        "that is full, are of as many models as there is time for.",
     )
     def loop_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """Every model's tick: profile what landed, judge it, ask the policy; then launch what was decided.
-
-        The first ones after a start, or on a machine that is full, are of as many models as there is time for.
-        """
+        made, seen = _Made(), list[tuple[Ticked, Mapping[str, Any]]]()
         try:
-            with FLEET.of(specs) as (_, fleet):
+            with FLEET.of(specs) as (at, fleet):
                 ticked = fleet.tick(inline=False, seconds=TICK_S)
-                failed, requests = _failures(ticked), list[dg.RunRequest]()
+                made.failed, now = _failures(ticked), at.clock.now()
+                today.begin()
                 for one in ticked:
                     if isinstance(one, Ticked):
                         try:
-                            requests += requests_of(fleet.loop(specs[one.model]), context.instance)
+                            loop = fleet.loop(specs[one.model])
+                            seen.append((one, loop.session.memory.seen))
+                            made.requests += requests_of(loop, context.instance)
+                            made.observed += today.news(loop, at.settings)
                         except Exception as error:  # the edge between models, as in the fleet
-                            failed[one.model] = f"{type(error).__name__}: {error}"
-                wait = f", {fleet.waiting} wait for the next tick" if fleet.waiting else ""
+                            made.failed[one.model] = f"{type(error).__name__}: {error}"
+                wait = [f"{fleet.waiting} models wait for the next tick"] if fleet.waiting else []
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
         if not ticked:
             return dg.SensorResult(skip_reason=NONE_ADOPTED)
-        return _told(context, f"{len(ticked)} models ticked{wait}", failed, requests)
+        return _told(context, "; ".join([*([told_ticks(seen, now)] if seen else []), *wait]), made)
 
     return loop_tick
 
 
 def _rollout_tick(specs: Specs, seconds: int) -> dg.SensorDefinition:
-    @dg.sensor(job=retrain, minimum_interval_seconds=seconds, default_status=dg.DefaultSensorStatus.RUNNING)
+    @dg.sensor(
+        job=retrain,
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="What cannot wait for the next loop_tick: hotfixes are launched, and the rollouts under way take "
+        "one step forward or back, where evidence and approvals say so.",
+    )
     def rollout_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """What cannot wait for the next loop_tick: hotfixes are launched, and the rollouts under way take one step
-        forward or back, where evidence and approvals say so."""
         try:
             with FLEET.of(specs) as (at, fleet):
                 urgent = hotfixes_of(at, fleet, specs, context.instance)
                 ticked = fleet.advance(seconds=ROLLOUT_S)
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
-        moved = [f"{one.model} is in {one.moved}" for one in ticked if isinstance(one, Ticked) and one.moved]
-        return _told(context, "; ".join([f"{len(ticked)} rollouts", *moved]), _failures(ticked), urgent)
+        return _told(context, _rollouts_told(ticked), _Made(urgent, _failures(ticked)))
 
     return rollout_tick
 
 
 def _ended_badly(specs: Specs) -> list[dg.SensorDefinition]:
-    @dg.run_failure_sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+    @dg.run_failure_sensor(
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="A retrain failed and no retry is left: its decision is not wanted any more, and its owner is "
+        "paged. An empty result means that no run failed.",
+    )
     def retrain_failed(context: dg.RunFailureSensorContext) -> None:
-        """A retrain failed and no retry is left: its decision is not wanted any more, and its owner is paged."""
         if context.dagster_run.tags.get("dagster/will_retry") != "true":
             told = "; ".join(map(_why, context.get_step_failure_events()))
             give_up(specs, context.instance, context.dagster_run, told or context.failure_event.message or "it failed")
@@ -99,9 +116,10 @@ def _ended_badly(specs: Specs) -> list[dg.SensorDefinition]:
         run_status=dg.DagsterRunStatus.CANCELED,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
+        description="A retrain was cancelled in Dagster: its decision is not wanted any more. An empty result means "
+        "that no run was cancelled.",
     )
     def retrain_canceled(context: dg.RunStatusSensorContext) -> None:
-        """A retrain was cancelled in Dagster: its decision is not wanted any more."""
         give_up(specs, context.instance, context.dagster_run, "it was cancelled in Dagster")
 
     return [retrain_failed, retrain_canceled]
@@ -115,7 +133,7 @@ def requests_of(loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.RunRequ
         if all(record.dagster_run.status in _ENDED for record in tried):
             yield dg.RunRequest(
                 run_key=f"{loop.spec.name}|{digest}|{len(tried)}",
-                job_name=submit_rollout.name,
+                job_name=SUBMIT_ROLLOUT,
                 run_config={"ops": {"begin_rollout": {"config": {"model": loop.spec.name, "digest": digest}}}},
                 tags={MODEL: loop.spec.name, CANDIDATE: digest, **SUBMIT},
             )
@@ -168,17 +186,33 @@ def _failures(ticked: Iterable[Ticked | Failed]) -> dict[str, str]:
     return {one.model: one.reason for one in ticked if isinstance(one, Failed)}
 
 
-def _told(
-    context: dg.SensorEvaluationContext, done: str, failed: Mapping[str, str], requests: list[dg.RunRequest]
-) -> dg.SensorResult:
+@dataclass
+class _Made:
+    """What comes of an evaluation: runs, why a model's was not to its end, and what is observed of assets."""
+
+    requests: list[dg.RunRequest] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    observed: list[dg.AssetObservation] = field(default_factory=list)
+
+
+def _rollouts_told(ticked: Iterable[Ticked | Failed]) -> str:
+    moved = {one.model: one.moved for one in ticked if isinstance(one, Ticked)}
+    told = [f"{model} is in {phase}" if phase else f"{model} stays where it is" for model, phase in moved.items()]
+    more = len(told) - MOST_MODELS
+    return "; ".join([*told[:MOST_MODELS], *([f"and {more} more"] if more > 0 else [])]) or "no rollout is under way"
+
+
+def _told(context: dg.SensorEvaluationContext, done: str, made: _Made) -> dg.SensorResult:
     """What failed is logged, and stands in the cursor, which the UI shows beside the runs that were launched."""
-    for model, reason in failed.items():
+    for model, reason in made.failed.items():
         context.log.warning(f"{model}: {reason}")
-    cursor = json.dumps({model: reason[:MOST_TOLD] for model, reason in failed.items()})
-    if requests:
-        return dg.SensorResult(run_requests=requests, cursor=cursor)
-    not_done = [f"{model}: {reason[:MOST_TOLD]}" for model, reason in failed.items()]
-    return dg.SensorResult(skip_reason="; ".join([done, *not_done]), cursor=cursor)
+    cursor = json.dumps({model: reason[:MOST_TOLD] for model, reason in made.failed.items()})
+    if made.requests:
+        context.log.info(done)
+        return dg.SensorResult(run_requests=made.requests, asset_events=made.observed, cursor=cursor)
+    not_done = [f"{model}: {reason[:MOST_TOLD]}" for model, reason in made.failed.items()]
+    told = "; ".join(filter(None, [done, *not_done]))
+    return dg.SensorResult(skip_reason=told, asset_events=made.observed, cursor=cursor)
 
 
 def _why(event: dg.DagsterEvent) -> str:

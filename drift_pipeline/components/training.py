@@ -6,7 +6,7 @@ What one asset hands to the next is in the control store and the registry, so ea
 that carries out a decision has its id as a tag, and works for that decision and no other.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import dagster as dg
 
 from drift_pipeline.components.home import actor_of, home, loop_of, tags_of
 from drift_pipeline.components.lanes import CLAIMED, DECISION, MODEL
+from drift_pipeline.components.links import card, drift_reports, live_page
 from drift_pipeline.components.tables import gates_table
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError
@@ -66,7 +67,8 @@ def _training_dataset(spec: ModelSpec) -> dg.AssetsDefinition:
                 pinned = loop.pin(decision_id, loop.look())
             if pinned is None:
                 raise InputError("no training: the reason is in the audit record training.refused")
-        return dg.MaterializeResult(metadata=_dataset(pinned))
+            why = loop.ledger.find(f"retrain/{decision_id}") or {}
+        return dg.MaterializeResult(metadata={**_dataset(pinned), **_decided(spec, why)})
 
     return training_dataset
 
@@ -79,6 +81,17 @@ def _dataset(pinned: Assignment) -> dict[str, Any]:
         "rows_that_prove": pinned.block_rows,
         "proven_from": pinned.block_from.isoformat(),
         **{f"delta_version_{table}": version for table, version in pinned.versions.items()},
+    }
+
+
+def _decided(spec: ModelSpec, retrain: Mapping[str, Any]) -> dict[str, Any]:
+    """Why there is a training at all, and where that can be looked at."""
+    told = {name: str(retrain[name]) for name in ("trigger", "incident", "lane") if retrain.get(name)}
+    return {
+        "because": "; ".join(retrain.get("reasons", ())) or "the reason is in the audit record decision.made",
+        **told,
+        "seen_in": drift_reports(spec),
+        **live_page(Settings(), spec),
     }
 
 
@@ -102,7 +115,7 @@ def _candidate_model(spec: ModelSpec) -> dg.AssetsDefinition:
 def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
     key, kpi = dg.AssetKey([spec.name, "evaluation"]), performance_of(spec).kpi
     gates = [
-        dg.AssetCheckSpec(name, asset=key, blocking=True, description=f"The gate {name} passed.")
+        dg.AssetCheckSpec(name, asset=key, blocking=True, description=_asked_of(name, spec))
         for name in gate_names(spec)
     ]
 
@@ -148,7 +161,10 @@ def _registered_model(spec: ModelSpec) -> dg.AssetsDefinition:
 
 
 def _audit_artifacts(spec: ModelSpec) -> dg.AssetsDefinition:
-    key, said = dg.AssetKey([spec.name, "audit_artifacts"]), "The audit chain and every artefact it names verify."
+    key, said = (
+        dg.AssetKey([spec.name, "audit_artifacts"]),
+        "Whether the audit chain and every artefact it names verify.",
+    )
 
     checks = [dg.AssetCheckSpec(AUDIT, asset=key, description=said)]
 
@@ -156,13 +172,16 @@ def _audit_artifacts(spec: ModelSpec) -> dg.AssetsDefinition:
     def audit_artifacts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         """The model card from facts, with the approvals that were given, valid or not; and the audit verified."""
         with loop_of(spec, context) as loop, home(context.run) as at:
-            digest = register(loop.rollouts, loop.trainings.trained(tags_of(context).get(DECISION))).digest
+            registered = register(loop.rollouts, loop.trainings.trained(tags_of(context).get(DECISION)))
+            digest, version = registered.digest, registered.name
             made = write_documents(Settings(), at.store, at.registry, loop.spec, digest, loop.clock.now())
             audited = verify_home(Settings())
         return dg.MaterializeResult(
             metadata={
                 "card": dg.MetadataValue.md((made.folder / "card.md").read_text(encoding="utf-8")),
-                "page": dg.MetadataValue.path((made.folder / "card.html").absolute()),
+                "page": card(Settings(), spec, version),
+                "because_of": drift_reports(spec),
+                **live_page(Settings(), spec),
                 "status": made.card.status,
                 **{f"sha256_{name.replace('.', '_')}": digest for name, digest in made.files.items()},
             },
@@ -217,6 +236,16 @@ def gate_names(spec: ModelSpec) -> list[str]:
     """The checks of `evaluation`; a check's name has letters, digits and underscores only."""
     parity = [f"parity_{column}" for column in spec.protected] if spec.kpis.demographic_parity else []
     return [performance_of(spec).kpi, *map(check_name, parity), "latency", "poison_floor"]
+
+
+def _asked_of(gate: str, spec: ModelSpec) -> str:
+    """What a gate asks, whatever it answers."""
+    told = {
+        performance_of(spec).kpi: "Whether the candidate is at least as good as the champion on rows unseen by both.",
+        "latency": "Whether the candidate answers within the allowed time.",
+        "poison_floor": "Whether the candidate holds on the trusted holdout, which nobody can poison later.",
+    }
+    return told.get(gate, f"Whether the groups of {gate.removeprefix('parity_')} are treated no further apart.")
 
 
 def check_name(gate: str) -> str:

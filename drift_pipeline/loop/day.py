@@ -4,14 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.detection.judging.verdict import Report
-from drift_pipeline.detection.report import DRAWN_ROWS, DriftFiles, run_file, write_drift_report
+from drift_pipeline.detection.counting.shape import Shape
+from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
+from drift_pipeline.detection.report import (
+    DRAWN_ROWS,
+    DriftFiles,
+    numbers_of,
+    run_file,
+    without_limits,
+    write_drift_report,
+    write_point,
+)
+from drift_pipeline.detection.statistics.auroc import Auroc
+from drift_pipeline.detection.statistics.mae import Mae
 from drift_pipeline.loop.context import Backends
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline, in_force_before, read_baseline
@@ -33,11 +45,17 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class DayOfDrift:
-    """The report of the day's last moment against the reference that was in force, and its rendering."""
+    """The report of the day's last moment against the reference that was in force, and its rendering.
+
+    numbers: as of `numbers_of`; rows: of the day; shapes: of what drifts, the largest distance first.
+    """
 
     report: Report
     baseline: MonitoringBaseline
     files: DriftFiles
+    numbers: Mapping[str, float]
+    rows: int
+    shapes: Sequence[tuple[FeatureFinding, Shape]]
 
 
 def day_of(partition: str) -> Window:
@@ -71,12 +89,29 @@ def drift_of(
     bodies = [record.body for record in at.store.find("reference", f"{spec.name}/")]
     body = in_force_before(day.end, bodies, spec)
     baseline = read_baseline(body, lake=at.lake, registry=at.registry, spec=spec, step=DAY)
-    report = ChampionMonitor(baseline, lake=at.lake, spec=spec, step=DAY).look_back(day.end, versions or {})
+    monitor = ChampionMonitor(baseline, lake=at.lake, spec=spec, step=DAY)
+    report = monitor.look_back(day.end, versions or {})
     reference = _scored(at.lake.read("predictions", baseline.span, baseline.versions["predictions"]), baseline, spec)
     current = at.lake.read("predictions", day, versions["predictions"] if versions else None)
     html = settings.drift_reports / spec.name / f"{day.start:%Y-%m-%d}.html"
     files = write_drift_report(report, DAY, reference, current, spec, html, settings.evidently)
-    return DayOfDrift(report, baseline, files)
+    held_out = baseline.reference.baseline
+    numbers = numbers_of(report.kpis, len(report.drifting), spec, held_out.value if held_out else None)
+    write_point(settings.evidently, spec, day.end, numbers, str(report.verdict), baseline.champion.name)
+    return DayOfDrift(report, baseline, files, numbers, current.height, monitor.shapes(report))
+
+
+def write_hour(
+    workspace: Path, spec: ModelSpec, seen: Mapping[str, Any], held_out: Auroc | Mae | None, at: datetime
+) -> dict[str, float]:
+    """What a tick has `seen`, as its memory keeps it, as a point on the dashboard of the model's Evidently project.
+
+    Returns the numbers without their limits. A few milliseconds: Evidently is not imported.
+    """
+    drifting = seen.get("drifting_columns", len(seen["drifting"]))  # a tick before this version kept names only
+    numbers = numbers_of(seen["kpis"], drifting, spec, held_out.value if held_out else None)
+    write_point(workspace, spec, at, numbers, seen["verdict"], seen["champion"])
+    return without_limits(numbers)
 
 
 def _scored(rows: pl.DataFrame, baseline: MonitoringBaseline, spec: ModelSpec) -> pl.DataFrame:

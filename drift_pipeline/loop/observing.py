@@ -87,4 +87,5 @@ def _summary(report: Report, monitor: ChampionMonitor) -> dict[str, Any]:
         "champion": monitor.champion.name,
         "kpis": {name: {key: kpi[key] for key in shown} for name, kpi in kpis.items()},
         "drifting": list(report.drifting[:10]),
+        "drifting_columns": len(report.drifting),
     }

@@ -35,6 +35,7 @@ class Queue:
         """State to put with a decision to retrain; `policy_digest` names the rules that said so."""
         body = {
             "decision": decision_id,
+            "reasons": list(decision.reasons),
             "policy_digest": decision.policy_digest,
             "lane": HOTFIX if decision.action is Action.HOTFIX_RETRAIN else NORMAL,
             "incident": incident,

@@ -57,7 +57,8 @@ def services(host: str, port: int, dagster_port: int, pages_port: int = 8081, *,
     two would load the models' code for itself.
     """
     drift = [sys.executable, "-c", "from drift_pipeline.cli import main; main()"]
-    dagster = ["-m", "drift_pipeline.definitions", "--host", "127.0.0.1", "--port", str(dagster_port)]
+    workspace = Path(drift_pipeline.__file__).with_name("workspace.yaml")  # its name stands in addresses people keep
+    dagster = ["-w", str(workspace), "--host", "127.0.0.1", "--port", str(dagster_port)]
     gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
     pages = f"http://127.0.0.1:{pages_port}"
     return [

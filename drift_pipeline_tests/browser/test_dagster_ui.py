@@ -284,6 +284,29 @@ def test_the_report_says_in_the_ui_what_was_found_and_where_its_page_is(
     picture(shown, "drift_report")
 
 
+def test_the_columns_that_differ_most_are_drawn_in_the_ui(served: Served, launched: tuple[Page, Heard]) -> None:
+    shown, heard = launched
+    shown.goto(f"{served.url}/assets/{MODEL}/drift_report?view=partitions&partition={first_breach()}")
+    shown.get_by_text("[Show Markdown]").first.click()
+    drawn = shown.locator("img[src^='data:image/svg+xml;base64,']")
+    drawn.first.wait_for()
+    assert drawn.evaluate_all("all => all.map(one => one.naturalWidth)") == [460] * drawn.count()
+    picture(shown, "columns_that_differ_most")
+    assert [said for said in heard.errors if "data:" in said or "Content Security" in said] == []
+
+
+def test_the_numbers_of_a_report_are_plotted(served: Served, launched: tuple[Page, Heard]) -> None:
+    """By event: by partition Dagster shows the last 120 days, and these lie further back."""
+    shown, _ = launched
+    shown.goto(f"{served.url}/assets/{MODEL}/drift_report")
+    shown.get_by_text("Plots", exact=True).first.click()
+    shown.get_by_text("Events", exact=True).last.click()
+    shown.get_by_text("auroc_bound", exact=True).first.wait_for()
+    shown.get_by_text("drifting_share", exact=True).first.wait_for()
+    assert shown.locator("canvas").count() >= 10
+    picture(shown, "plots")
+
+
 @pytest.mark.slow  # three runs of ten days each
 def test_thirty_days_are_backfilled_from_the_graph_and_open_no_incident(
     served: Served, launched: tuple[Page, Heard]

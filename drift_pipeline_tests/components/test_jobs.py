@@ -7,10 +7,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from drift_pipeline.components.jobs import OPERATING, promote, retrain_now, rollback, submit_rollout
-from drift_pipeline_tests.components.worlds import MODEL, at_home, copied, pinned, records, refusal, write_model
+from drift_pipeline.components.jobs import operating_jobs
+from drift_pipeline_tests.components.worlds import MODEL, SPEC, at_home, copied, pinned, records, refusal, write_model
 from drift_pipeline_tests.evidence.worlds import read_json
 from drift_pipeline_tests.replay.worlds import drift
+
+OPERATING = operating_jobs({MODEL: SPEC, "churn": SPEC.model_copy(update={"name": "churn"})})
+submit_rollout, promote, rollback, retrain_now = OPERATING
 
 
 @pytest.fixture
@@ -101,6 +104,25 @@ def test_a_second_rollout_is_refused_while_one_is_under_way(home: Path) -> None:
     assert "under way already" in refusal(done(home, submit_rollout, digest=champion))
 
 
-def test_a_stranger_is_refused_with_the_models_that_there_are(home: Path) -> None:
-    result = done(home, rollback, reason="clicks fell", model="churn")
-    assert f"there is no model 'churn'; there are: {MODEL}" in refusal(result)
+def test_the_model_is_a_choice_of_those_that_are_declared_and_given_where_there_is_one(home: Path) -> None:
+    for job in OPERATING:
+        field = field_of(job)
+        assert field.is_required
+        assert [one.config_value for one in field.config_type.enum_values] == [MODEL, "churn"]
+    for job in operating_jobs({MODEL: SPEC}):
+        assert field_of(job).default_value == MODEL
+
+
+def field_of(job: dg.JobDefinition) -> Any:
+    """The field `model` of the launchpad."""
+    (op,) = job.nodes
+    return op.definition.config_schema.config_type.fields["model"]  # type: ignore[union-attr]
+
+
+def test_a_stranger_is_refused_before_anything_runs(home: Path) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type Model got somebody"):
+        done(home, rollback, reason="clicks fell", model="somebody")
+
+
+def test_a_model_whose_file_is_gone_is_refused_with_those_that_there_are(home: Path) -> None:
+    assert f"there is no model 'churn'; there are: {MODEL}" in refusal(done(home, rollback, reason="x", model="churn"))

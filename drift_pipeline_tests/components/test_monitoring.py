@@ -1,16 +1,23 @@
 """The monitoring half: what a day's partition shows is what the loop said when that day ended."""
 
+import base64
 import functools
+import json
+import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import dagster as dg
 import polars as pl
 import pytest
 
 from drift_pipeline.clock import DAY
+from drift_pipeline.components.checks import verdict_of_day
 from drift_pipeline.components.monitoring import monitoring_assets
+from drift_pipeline.components.pictures import MOST_DRAWN
+from drift_pipeline.components.training import training_assets
 from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.loop.day import day_of
 from drift_pipeline.telemetry.lake import Lake
@@ -123,6 +130,61 @@ def test_a_report_is_written_as_a_page_and_kept_in_the_evidently_workspace(home:
     assert [row.data["name"] for row in found["kpis"].records] == list(tick_after(HEALTHY))
 
 
+def test_a_reports_numbers_are_floats_that_dagster_plots_and_those_of_the_loop(home: Path) -> None:
+    (made,) = reported(home, first_breach()).asset_materializations_for_node(f"{MODEL}__drift_report")
+    said = tick_after(first_breach())
+    plotted = {name: one for name, one in made.metadata.items() if isinstance(one, dg.FloatMetadataValue)}
+    floats = {name: one.value for name, one in plotted.items() if one.value is not None}
+    for name in ("psi", "demographic_parity"):
+        assert (floats[name], floats.get(f"{name}_bound")) == (said[name]["value"], said[name]["bound"])
+        assert floats[f"{name}_rows"] == said[name]["n"]
+    assert floats["latency_slow_share"] == said["latency_p95_ms"]["value"]
+    assert f"AUROC {floats['auroc']:.3f} against " in said["auroc"]["reason"]
+    assert floats["auroc"] < floats["auroc_bound"] < 1
+    assert 0 <= floats["drifting_share"] <= 1
+    assert made.metadata["rows"].value == 200
+    assert not [name for name in floats if name.endswith("_limit")]
+
+
+def test_a_reports_picture_is_markdown_with_images_of_bounded_size(home: Path) -> None:
+    shown = str(metadata(reported(home, first_breach()), "drift_report")["columns_that_differ_most"])
+    images = re.findall(r"!\[[^\]]*\]\(data:image/svg\+xml;base64,([^)]+)\)", shown)
+    assert 1 <= len(images) <= MOST_DRAWN
+    for image in images:
+        drawing = base64.b64decode(image).decode()
+        assert "<rect" in drawing
+        ElementTree.fromstring(drawing)  # our own
+    assert len(shown) < 60_000
+
+
+def test_a_report_leads_to_pages_by_address_where_they_are_served(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = metadata(reported(home, HEALTHY), "drift_report")["card"]
+    assert path == str(home / "evidence" / MODEL / "v1" / "card.html")
+    monkeypatch.setenv("DRIFT_PAGES_URL", "http://127.0.0.1:8081/")
+    (made,) = materialised(home, "drift_report", partition=HEALTHY).asset_materializations_for_node(
+        f"{MODEL}__drift_report"
+    )
+    assert made.metadata["live_page"] == dg.MetadataValue.url(f"http://127.0.0.1:8081/{MODEL}")
+    assert made.metadata["card"] == dg.MetadataValue.url(f"http://127.0.0.1:8081/{MODEL}/v1/card.html")
+
+
+def test_a_report_is_a_point_of_the_evidently_dashboard_at_the_days_end(home: Path) -> None:
+    reported(home, HEALTHY)
+    kept = [
+        json.loads(one.read_text()) for one in (home / "evidently").rglob("*.json") if one.parent.name == "snapshots"
+    ]
+    ended = f"{date.fromisoformat(HEALTHY) + DAY:%Y-%m-%d}T00:00:00+00:00"
+    (point,) = (one for one in kept if one["timestamp"] == ended and "numbers" in one["tags"])
+    told = {one["display_name"]: one["value"] for one in point["metric_results"].values()}
+    assert told["psi"] == tick_after(HEALTHY)["psi"]["value"]
+
+
+def test_a_checks_description_claims_nothing_that_a_failure_would_deny(home: Path) -> None:
+    graph = dg.Definitions(assets=[*monitoring_assets(SPEC), *training_assets(SPEC)]).resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        assert (graph.get(key).description or "").startswith(("Whether ", "How ", "Before ")), key
+
+
 def test_the_score_is_drawn_beside_the_champions_own_on_rows_it_has_not_seen(home: Path) -> None:
     for partition in (HEALTHY, day(TWO_AFTER_PROMOTION)):
         reported(home, partition)
@@ -169,13 +231,15 @@ def test_a_backfilled_report_opens_no_incident_and_writes_no_audit_record(tmp_pa
     assert (home / "alerts.jsonl").read_bytes() == alerts
 
 
-def backfilled(home: Path, first: str, last: str) -> dg.ExecuteInProcessResult:
+def backfilled(
+    home: Path, first: str, last: str, instance: dg.DagsterInstance | None = None
+) -> dg.ExecuteInProcessResult:
     """One run of the days from the first to the last, as a backfill launches it."""
     days = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     made = dg.Definitions(assets=monitoring_assets(SPEC), executor=dg.in_process_executor)
     with at_home(home), dg.DagsterInstance.ephemeral() as own:
         return made.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=own, tags=days, raise_on_error=False
+            instance=instance or own, tags=days, raise_on_error=False
         )
 
 
@@ -197,21 +261,32 @@ def test_a_run_of_several_days_makes_each_days_own_report(home: Path) -> None:
         assert str(partition) in str(told["page"])
 
 
-def test_a_check_of_several_days_tells_of_the_first_on_which_it_fails(home: Path) -> None:
+def test_a_run_of_several_days_has_one_result_a_check_and_day(home: Path) -> None:
     breach = first_breach()
     before = f"{date.fromisoformat(breach) - DAY:%Y-%m-%d}"
-    auroc = checks(backfilled(home, before, breach))["auroc"]
-    assert not auroc.passed
-    assert auroc.description == f"{breach}: BREACH: {tick_after(breach)['auroc']['reason']}"
+    with dg.DagsterInstance.ephemeral() as own:
+        result = backfilled(home, before, breach, own)
+        told = {(one.partition, one.check_name): one for one in result.get_asset_check_evaluations()}
+        assert set(told) == {(day, name) for day in (before, breach) for name in {"fit_to_judge", *KPIS}}
+        for day in (before, breach):
+            said = tick_after(day)["auroc"]
+            assert told[day, "auroc"].passed is (said["verdict"] == "OK")
+            assert (told[day, "auroc"].description or "").startswith(f"{said['verdict']}: {said['reason']}")
+        kept = own.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey([MODEL, "drift_report"]), "auroc"), limit=10
+        )
+    assert [(one.partition, one.status.value) for one in kept] == [(breach, "FAILED"), (before, "SUCCEEDED")]
 
 
 def test_a_day_that_is_not_fit_has_no_report_and_its_runs_others_have_theirs(home: Path) -> None:
     last = day(DAYS - 1)
     result = backfilled(home, last, f"{date.fromisoformat(last) + DAY:%Y-%m-%d}")
     assert result.success
-    fit = checks(result)["fit_to_judge"]
-    assert (fit.passed, fit.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert (fit.description or "").startswith(f"{date.fromisoformat(last) + DAY}: snapshot has rows: 0 rows; ")
+    whole, fit = (one for one in result.get_asset_check_evaluations() if one.check_name == "fit_to_judge")
+    assert (whole.partition, whole.passed) == (last, True)
+    assert (fit.partition, fit.passed) == (f"{date.fromisoformat(last) + DAY:%Y-%m-%d}", False)
+    assert fit.severity is dg.AssetCheckSeverity.WARN
+    assert (fit.description or "").startswith("snapshot has rows: 0 rows; ")
     assert reported_days(result) == [last]
     assert set(checks(result)) == {"fit_to_judge", *KPIS}
 
@@ -270,7 +345,7 @@ def with_late_rows(home: Path, partition: str) -> None:
 
 
 def test_a_kpi_that_is_switched_off_or_has_no_column_has_no_check() -> None:
-    from drift_pipeline.components.monitoring import configured_kpis
+    from drift_pipeline.components.checks import configured_kpis
 
     off = SPEC.model_copy(update={"kpis": SPEC.kpis.model_copy(update={"psi": None}), "protected": {}})
     assert configured_kpis(off) == ["range_z", "auroc", "latency_p95_ms"]
@@ -290,6 +365,6 @@ def test_a_kpi_that_is_switched_off_or_has_no_column_has_no_check() -> None:
     ],
 )
 def test_a_hint_passes_unless_it_warns_and_a_kpi_only_when_it_is_ok(name: str, verdict: Verdict, passes: bool) -> None:
-    from drift_pipeline.components.monitoring import _checked
-
-    assert _checked({HEALTHY: KpiResult(name, verdict, None, None, None, None, 0, "")}).passed is passes
+    check = dg.AssetCheckSpec(name, asset=dg.AssetKey([MODEL, "drift_report"]))
+    told = verdict_of_day(check, HEALTHY, KpiResult(name, verdict, None, None, None, None, 0, ""))
+    assert (told.passed, told.partition) == (passes, HEALTHY)

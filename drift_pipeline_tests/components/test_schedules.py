@@ -1,7 +1,7 @@
 """The calendar: a retrain once for each time it is due, and each day's reports for every adopted model."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +12,7 @@ from drift_pipeline.components.home import FLEET
 from drift_pipeline.components.jobs import retention, retrain
 from drift_pipeline.components.lanes import ALL_ASSETS
 from drift_pipeline.components.monitoring import monitoring_assets
+from drift_pipeline.components.partitions import first_day
 from drift_pipeline.components.schedules import loop_schedules
 from drift_pipeline.components.sensors import requests_of
 from drift_pipeline.components.training import training_assets
@@ -49,11 +50,11 @@ def located(specs: Mapping[str, ModelSpec]) -> dg.RepositoryDefinition:
     ).get_repository_def()
 
 
-def evaluated(schedule: dg.ScheduleDefinition) -> tuple[list[dg.RunRequest], str]:
-    """The runs that the schedule launches at `AT`, and why none if there are none."""
+def evaluated(schedule: dg.ScheduleDefinition, at: datetime = AT) -> tuple[list[dg.RunRequest], str]:
+    """The runs that the schedule launches then, and why none if there are none."""
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_schedule_context(
-            instance=instance, scheduled_execution_time=AT, repository_def=located(SPECS)
+            instance=instance, scheduled_execution_time=at, repository_def=located(SPECS)
         )
         found = schedule.evaluate_tick(context)
     return list(found.run_requests or ()), found.skip_message or ""
@@ -96,6 +97,27 @@ def test_yesterdays_reports_are_made_for_each_adopted_model_in_the_normal_lane(h
     assert request.run_key == f"{MODEL}|2026-05-31"
     assert request.asset_selection == [dg.AssetKey([MODEL, name]) for name in ("telemetry_snapshot", "drift_report")]
     assert (request.tags["drift/lane"], request.tags["drift/model"]) == ("normal", MODEL)
+
+
+def test_the_night_after_the_adoption_is_the_first_with_a_report(home: Path) -> None:
+    began = date.fromisoformat(day(REFERENCE))
+    night = datetime(began.year, began.month, began.day, 0, 10, tzinfo=UTC)
+    assert evaluated(DAILY, night) == ([], "no model was watched yesterday")
+    (request,), _ = evaluated(DAILY, night + DAY)
+    assert request.partition_key == day(REFERENCE)
+
+
+def test_days_begin_with_the_first_that_can_have_a_report_and_not_before_since(home: Path) -> None:
+    assert first_day(SPEC) == date.fromisoformat(day(REFERENCE))
+    later = date(2026, 4, 1)
+    assert first_day(SPEC.model_copy(update={"since": later})) == later
+    assert first_day(SPECS["churn"]) == SPECS["churn"].since  # nobody adopted it
+
+
+def test_without_a_home_days_begin_as_the_spec_says(tmp_path: Path) -> None:
+    with at_home(tmp_path):
+        assert first_day(SPEC) == SPEC.since
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("schedule", [DUE, DAILY], ids=lambda schedule: schedule.name)

@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from drift_pipeline.clock import SystemClock
+from drift_pipeline.clock import ManualClock, SystemClock
+from drift_pipeline.components.today import Today
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import opened
 from drift_pipeline.loop.retraining.working import LEASE
@@ -70,7 +71,8 @@ def test_a_wanted_retrain_is_launched_once_with_its_lane_and_never_again(live: D
     assert len(run.asset_selection) == 5
     live.evaluate_sensors(after=MINUTE)
     assert [one.run_id for one in live.queued()] == [run.run_id]
-    assert live.told("loop_tick") == "1 models ticked"
+    assert live.told("loop_tick").startswith(f"{MODEL}: ")
+    assert " judged)" in live.told("loop_tick")
 
 
 def test_unattended_from_the_decision_to_the_shadow(live: Dagster) -> None:
@@ -85,7 +87,7 @@ def test_unattended_from_the_decision_to_the_shadow(live: Dagster) -> None:
     assert live.execute(submission) is dg.DagsterRunStatus.SUCCESS
     live.evaluate_sensors(after=2 * MINUTE)
     assert live.queued("submit_rollout") == []
-    assert live.told("rollout_tick") == "1 rollouts"
+    assert live.told("rollout_tick") == f"{MODEL} stays where it is"
     new = records(Settings().home)[len(records(replayed())) :]
     told = [(one.event, one.actor) for one in new if not one.event.startswith(("incident", "undecided"))]
     assert told[-8:] == [
@@ -218,7 +220,59 @@ def test_a_model_that_fails_is_told_of_and_nothing_is_raised(live: Dagster) -> N
     for bundle in (Settings().registry).rglob("*.skops"):
         bundle.write_bytes(b"no model")
     live.evaluate_sensors()
-    assert live.told("loop_tick").startswith(f"1 models ticked; {MODEL}: IntegrityError: ")
+    assert live.told("loop_tick").startswith(f"{MODEL}: IntegrityError: ")
+
+
+def test_todays_verdict_is_observed_once_an_hour_with_numbers_and_drawn_by_evidently(live: Dagster) -> None:
+    live.evaluate_sensors()
+    live.evaluate_sensors(after=MINUTE / 2)
+    (seen,) = observed(live)
+    assert seen.metadata["verdict"].value == live.told("loop_tick").removeprefix(f"{MODEL}: ").partition(",")[0]
+    assert isinstance(seen.metadata["now_drifting_share"], dg.FloatMetadataValue)
+    assert seen.partition is None
+    (point,) = Settings().evidently.glob("*/snapshots/*.json")
+    told = {one["display_name"]: one["value"] for one in json.loads(point.read_text())["metric_results"].values()}
+    assert {f"now_{name}" for name in told} >= {name for name in seen.metadata if name.startswith("now_")}
+
+
+def test_an_hours_news_is_told_once_and_of_many_models_not_in_one_tick(live: Dagster) -> None:
+    with opened(Settings(), SystemClock()) as at:
+        loop, today = at.resumed(SPEC), Today()
+        loop.tick(inline=False)
+        loop.clock = ManualClock(loop.clock.now())
+        assert [len(list(today.news(loop, at.settings))) for _ in range(2)] == [1, 0]
+        loop.clock.advance_to(loop.clock.now() + timedelta(hours=1))
+        assert len(list(today.news(loop, at.settings))) == 1
+        loop.session.memory.seen = {**loop.session.memory.seen, "verdict": "BREACH"}
+        assert len(list(today.news(loop, at.settings))) == 1
+        assert len(list(Settings().evidently.glob("*/snapshots/*.json"))) == 2
+        today._told.clear()
+        today._left = 0
+        assert list(today.news(loop, at.settings)) == []
+
+
+def observed(live: Dagster) -> list[dg.AssetObservation]:
+    """What was told of the model's drift report, newest first."""
+    found = live.instance.fetch_observations(dg.AssetKey([MODEL, "drift_report"]), limit=10).records
+    return [one.event_log_entry.asset_observation for one in found if one.event_log_entry.asset_observation]
+
+
+def test_a_workspace_that_cannot_be_written_is_told_and_the_tick_goes_on(live: Dagster) -> None:
+    Settings().evidently.write_text("in the way")
+    decision_id = ask()
+    live.evaluate_sensors()
+    assert [run.tags["drift/decision"] for run in live.queued()] == [decision_id]
+    live.evaluate_sensors(after=MINUTE)
+    assert "cannot be written" in live.told("loop_tick")
+
+
+def test_every_sensor_schedule_and_job_says_what_it_is_for(live: Dagster) -> None:
+    jobs = [job for job in live.repository.get_all_jobs() if not job.name.startswith("__")]
+    told = {one.name: one.description for one in live.repository.sensor_defs}
+    told |= {one.name: one.description for one in jobs}
+    told |= {one.name: one.description for one in live.repository.schedule_defs}
+    assert len(told) == 4 + 3 + 6
+    assert [name for name, said in told.items() if len(said or "") < 40] == []
 
 
 @pytest.mark.parametrize("adopted_before", [False, True], ids=["no home", "empty home"])

@@ -2,12 +2,6 @@
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,7 +16,9 @@ from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Report, Verdict, told_reason
 from drift_pipeline.detection.report import DRAWN_ROWS, DriftFiles, write_drift_report
 from drift_pipeline.detection.report.evidently_blocks import HELLINGER, KS, PSI
+from drift_pipeline.errors import InputError
 from drift_pipeline.telemetry.synthetic import START
+from drift_pipeline_tests.detection.evidently_ui import evidently_ui
 from drift_pipeline_tests.detection.worlds import SPEC, World, finding, rows, spec_of
 
 XK = spec_of("x", categorical=("kind",))
@@ -232,7 +228,7 @@ def test_a_report_that_cannot_be_stored_leaves_the_old_page(tmp_path: Path) -> N
     made = render(tmp_path, report_of(), few(), few())
     before = made.page
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(InputError, match="cannot be written"):
         write_drift_report(report_of(), DAY, few(), few(), XK, made.files.html, tmp_path / "file")
     assert made.page == before
 
@@ -290,37 +286,8 @@ def test_large_days_are_drawn_from_the_same_sample_each_time(tmp_path: Path) -> 
 
 @pytest.mark.live
 def test_evidentlys_own_ui_shows_the_run(rendered: Rendered) -> None:
-    """The README's command, on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        str(Path(sys.executable).with_name("evidently")),
-        "ui",
-        "--workspace",
-        str(rendered.workspace),
-        "--port",
-        str(port),
-    ]
-    environment = {**os.environ, "DO_NOT_TRACK": "1"}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as started:
-        try:
-            (project,) = answer(f"http://127.0.0.1:{port}/api/projects", started)
-            assert project["name"] == SPEC.name
-            (run,) = answer(f"http://127.0.0.1:{port}/api/projects/{project['id']}/snapshots", started)
-            assert run["id"] == rendered.files.run_id
-        finally:
-            os.killpg(started.pid, signal.SIGTERM)
-
-
-def answer(url: str, started: "subprocess.Popen[bytes]") -> Any:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and started.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as found:
-                return json.load(found)
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(f"{url} did not answer; the process ended with {started.poll()}")
+    with evidently_ui(rendered.workspace) as served:
+        (project,) = served.answer("projects")
+        assert project["name"] == SPEC.name
+        (run,) = served.answer(f"projects/{project['id']}/snapshots")
+        assert run["id"] == rendered.files.run_id

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+import drift_pipeline
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.telemetry.synthetic import synthetic_history
@@ -108,7 +109,8 @@ class Drill:
     def launch(self, job: str, op: str, config: Mapping[str, str]) -> None:
         """Put one of Dagster's jobs into its queue, as a person does in the launchpad."""
         asked = json.dumps({"ops": {op: {"config": dict(config)}}})
-        command = [sys.executable, "-m", "dagster", "job", "launch", "-m", "drift_pipeline.definitions", "-j", job]
+        workspace = Path(drift_pipeline.__file__).with_name("workspace.yaml")
+        command = [sys.executable, "-m", "dagster", "job", "launch", "-w", str(workspace), "-j", job]
         environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}
         subprocess.run([*command, "--config-json", asked], env=environment, check=True, capture_output=True)
 

@@ -309,3 +309,12 @@ def _of_home(settings: Settings) -> list[int]:
             if folder.name.isdigit() and wanted in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
     return alive(found)
+
+
+def test_the_code_location_has_one_name_however_dagster_is_started() -> None:
+    """`dagster dev` reads the checkout's workspace.yaml; it is the packaged one that `drift up` names."""
+    (dagster,) = (one for one in services("127.0.0.1", 1, 2) if one.name == "dagster")
+    named = Path(dagster.command[dagster.command.index("-w") + 1])
+    assert named.samefile(Path(__file__).parents[2] / "workspace.yaml")
+    (location,) = yaml.safe_load(named.read_text())["load_from"]
+    assert location["python_module"]["location_name"] == "drift_pipeline"

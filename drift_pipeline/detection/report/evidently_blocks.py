@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
 
 import polars as pl
 
@@ -24,7 +22,6 @@ from drift_pipeline.detection.thresholds import LEAST_DISTANCE
 from drift_pipeline.spec import ColumnType, ModelSpec
 
 PSI, HELLINGER, KS = "monitor_psi", "monitor_hellinger", "monitor_ks"
-_PROJECTS = uuid5(NAMESPACE_URL, "drift_pipeline/evidently")
 
 _findings: ContextVar[Mapping[str, FeatureFinding]] = ContextVar("findings of the report that is being rendered")
 
@@ -40,13 +37,8 @@ def block_of(finding: FeatureFinding, kind: ColumnType, spec: ModelSpec) -> dict
     if kind == "numeric" and finding.ks_low is not None:
         methods.append((KS, LEAST_DISTANCE))
         numbers.append((short(finding.ks_low, ".3f"), "KS, lower end"))
-    numbers.append((verdict_of(finding), finding.direction if finding.drift is not None else finding.reason))
+    numbers.append((verdict_of(finding), finding.direction if finding.drift else finding.reason))
     return {"name": finding.name, "numbers": numbers, "methods": methods, "claims": finding.drift is not None}
-
-
-def project_of(model: str) -> UUID:
-    """The id of a model's project in an Evidently workspace."""
-    return uuid5(_PROJECTS, model)
 
 
 @contextmanager
@@ -87,15 +79,6 @@ class _Evidently:
             categorical_columns=[name for name in frame.columns if columns.get(name) == "categorical"],
         )
         return Dataset.from_pandas(frame.to_pandas(), data_definition=definition)
-
-    def project(self, workspace: Path, model: str) -> None:
-        """Make the model's project on its first use."""
-        from evidently.sdk.models import ProjectModel
-        from evidently.ui.workspace import Workspace
-
-        opened, project = Workspace.create(str(workspace)), project_of(model)
-        if opened.get_project(project) is None:
-            opened.add_project(ProjectModel(id=project, name=model, description="Drift findings by drift_pipeline"))
 
 
 @cache

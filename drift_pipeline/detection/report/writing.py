@@ -1,16 +1,16 @@
 """Writing a drift report: the tick's findings of one window as a page, and as a run for `evidently ui`."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from uuid import uuid5
 
 import polars as pl
 
 from drift_pipeline.clock import format_duration
 from drift_pipeline.detection.judging.verdict import Report
 from drift_pipeline.detection.report.drawing import drawable, together, why_undrawn
-from drift_pipeline.detection.report.evidently_blocks import block_of, evidently, project_of, shown
+from drift_pipeline.detection.report.evidently_blocks import block_of, evidently, shown
+from drift_pipeline.detection.report.evidently_workspace import make_project, run_file, write_run
 from drift_pipeline.detection.report.tables import column_table, columns_of, kpi_table, metadata, notes_of
 from drift_pipeline.files import write_whole
 from drift_pipeline.spec import ModelSpec
@@ -74,17 +74,10 @@ def write_drift_report(
         for result in snapshot.metric_results.values():
             result.widget = None  # the blocks hold what is shown; three more copies would triple the run's file
         page, run = snapshot.get_html_str(as_iframe=False), snapshot.dumps()
-        made.project(workspace, spec.name)
-    file = write_whole(run_file(spec.name, window, report.at, workspace), run)
+    make_project(workspace, spec)
+    file = write_run(run_file(spec.name, window, report.at, workspace), run)
     write_whole(html, _finished(page, title))
     return DriftFiles(html, file.stem)
-
-
-def run_file(model: str, window: timedelta, at: datetime, workspace: Path) -> Path:
-    """Where the Evidently workspace keeps the run of what was found at a time in a window."""
-    project = project_of(model)
-    run_id = uuid5(project, f"{format_duration(window)} {at.isoformat()}")
-    return workspace / str(project) / "snapshots" / f"{run_id}.json"
 
 
 def _finished(page: str, title: str) -> str:
