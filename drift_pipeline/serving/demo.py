@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drift_pipeline.control.store import AuditRecord, ControlReader
+from drift_pipeline.clock import system_clock
+from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.errors import DriftError, UnavailableError
 from drift_pipeline.evidence.timeline import Story
 from drift_pipeline.serving.up import refuse_taken, services, up
@@ -109,7 +110,7 @@ class LiveDemo:
     def _direct(self) -> None:
         self._began = time.monotonic()
         try:
-            with closing(ControlReader(Settings().database_url)) as store:
+            with closing(ControlStore(Settings().database_url, system_clock())) as store:
                 self._told = max((record.seq for record in store.records()), default=0)
                 self._first_act(store)
                 self._second_act(store)
@@ -124,7 +125,7 @@ class LiveDemo:
         else:
             os.kill(os.getpid(), signal.SIGINT)
 
-    def _first_act(self, store: ControlReader) -> None:
+    def _first_act(self, store: ControlStore) -> None:
         self._until_it_answers()
         self._say(f"\nAct 1. Traffic; after {CHANGE_S} s people click for other reasons, and sessions grow.")
         self._send("--drift", f"concept@{CHANGE_S}s:1.25", "--drift", f"covariate@{CHANGE_S}s:0.6")
@@ -136,7 +137,7 @@ class LiveDemo:
         self._await(store, "rollout.full", 300)
         self._await(store, "reference.frozen", 300)
 
-    def _second_act(self, store: ControlReader) -> None:
+    def _second_act(self, store: ControlStore) -> None:
         self._say("\nAct 2. A rehearsal: back to v1, then out with the new version again, on a host that is slow.")
         self._drift("rollback", MODEL, "--reason", "a rehearsal", "--actor", "ada")
         self._await(store, "reference.restored", 300)
@@ -148,7 +149,7 @@ class LiveDemo:
         self._await(store, "rollout.canary", 300)
         self._await(store, "rollout.rolled_back", 300)
 
-    def _await(self, store: ControlReader, event: str, seconds: float) -> AuditRecord:
+    def _await(self, store: ControlStore, event: str, seconds: float) -> AuditRecord:
         """The next record of the event; what comes meanwhile is told. Raises UnavailableError where none comes."""
         end = time.monotonic() + seconds
         while not self._ending.wait(_LOOK_EVERY_S):

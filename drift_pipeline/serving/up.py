@@ -175,7 +175,7 @@ def _told_to_end() -> Iterator[threading.Event]:
 
 
 def _run(settings: Settings, started: Sequence[Service], ending: threading.Event, tell: Callable[[str], None]) -> int:
-    environment = os.environ | _environment(settings)
+    environment = os.environ | _environment(settings, started)
     children: dict[str, subprocess.Popen[bytes]] = {}
     with ExitStack() as logs, _group() as group:
         try:
@@ -194,10 +194,12 @@ def _run(settings: Settings, started: Sequence[Service], ending: threading.Event
             _end(group, children.values())
 
 
-def _environment(settings: Settings) -> Mapping[str, str]:
-    """Ours for a child: the same home, wherever it thinks it stands."""
+def _environment(settings: Settings, started: Sequence[Service]) -> Mapping[str, str]:
+    """Ours for a child: the same home, wherever it thinks it stands, and where the pages are that Dagster links to."""
     models = {"DRIFT_MODELS": str(settings.models.absolute())} if settings.models else {}
+    pages = next((service.address or "" for service in started if service.name == "pages"), "")
     return models | {
+        "DRIFT_PAGES_URL": settings.pages_url or pages,
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "DRIFT_HOME": str(settings.home),
         "DRIFT_DATABASE": settings.database,
