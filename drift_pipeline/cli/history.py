@@ -17,7 +17,7 @@ from drift_pipeline.errors import InputError
 
 @click.command(epilog=example("drift demo --overwrite", "drift demo --live"))
 @click.option("--home", type=click.Path(path_type=Path), help="A new or empty folder; else DRIFT_HOME, or drift_home.")
-@click.option("--live", is_flag=True, help="With gateway, capture and Dagster, on a clock that is 60 times as fast.")
+@click.option("--live", is_flag=True, help="With gateway, capture and Dagster, on a clock that is 120 times as fast.")
 @click.option("--end", is_flag=True, help="With --live: end with the last act, and do not wait for Ctrl-C.")
 @click.option("--port", default=8080, show_default=True, help="With --live: of the gateway.")
 @click.option("--dagster-port", default=3000, show_default=True, help="With --live: of Dagster's UI.")

@@ -1,6 +1,6 @@
 """`drift demo --live`: the real processes on a fast clock, a change that is made good, and a canary that is taken back.
 
-The clock runs 60 times as fast, so that an hour of shadow is a minute; what is measured in real time (how long an
+The clock runs 120 times as fast, so that an hour is half a minute; what is measured in real time (how long an
 answer or a run takes) is not faster by it.
 """
 
@@ -28,8 +28,9 @@ from drift_pipeline.telemetry.synthetic import synthetic_history
 if TYPE_CHECKING:
     import httpx
 
-MODEL, SPEED = "clicks", 60
-CHANGE_S = 45  # of traffic before the world changes
+MODEL, SPEED = "clicks", 120
+DAYS, ROWS_PER_DAY, RATE = 28, 5000, 100  # enough rows that windows of an hour can be judged
+CHANGE_S = 40  # of traffic before the world changes
 SPEC = f"""\
 type: drift_pipeline.components.MonitoredModel
 attributes:
@@ -47,8 +48,8 @@ attributes:
   outcome: {{column: clicked, delay: 5m}}
   protected: {{age_band: categorical}}
   kpis: {{latency_p95_ms: {{threshold: 500}}}}  # of a busy machine; the canary of the second act is slower
-  retrain: {{min_rows: 2000, trials: 2, cooldown: 1h}}
-  rollout: {{shadow: 10m, canary: 10m, deadline: 5d}}
+  retrain: {{min_rows: 3000, trials: 2, cooldown: 2h, trainer: logistic_regression}}
+  rollout: {{shadow: 20m, canary: 20m, deadline: 5d}}
 """
 _KEY = "ada.pem"
 _LOOK_EVERY_S = 0.5
@@ -97,9 +98,9 @@ class LiveDemo:
         folder.mkdir(parents=True)
         (folder / "defs.yaml").write_text(SPEC, encoding="utf-8")
         began = datetime.now(UTC)
-        start = (began - timedelta(days=42)).replace(hour=0, minute=0, second=0, microsecond=0)
+        start = (began - timedelta(days=DAYS)).replace(hour=0, minute=0, second=0, microsecond=0)
         history = self._home / "history.parquet"
-        synthetic_history(42, 100, 0, score=False, start=start).write_parquet(history)
+        synthetic_history(DAYS, ROWS_PER_DAY, 0, score=False, start=start).write_parquet(history)
         given = {"DRIFT_MODELS": folder.parent, "DRIFT_HOME": self._home, "DRIFT_TICK_SECONDS": 5}
         os.environ.update({name: str(value) for name, value in given.items()})
         os.environ["DRIFT_DRILL"] = f"{SPEED}@{began.isoformat()}"
@@ -177,7 +178,7 @@ class LiveDemo:
 
     def _send(self, *drifts: str) -> None:
         url = f"http://127.0.0.1:{self._ports[0]}"
-        arguments = ("simulate", MODEL, "--url", url, "--rate", "50", "--for", "30m", *drifts)
+        arguments = ("simulate", MODEL, "--url", url, "--rate", str(RATE), "--for", "30m", *drifts)
         self._show(arguments)
         log = (self._home / "logs" / f"simulate-{len(self._traffic)}.log").open("wb")
         with log:
