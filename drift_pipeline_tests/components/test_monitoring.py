@@ -18,6 +18,7 @@ from drift_pipeline.components.checks import verdict_of_day
 from drift_pipeline.components.monitoring import monitoring_assets
 from drift_pipeline.components.pictures import MOST_DRAWN
 from drift_pipeline.components.training import training_assets
+from drift_pipeline.control.trust import NO_STORE
 from drift_pipeline.detection.judging.verdict import KpiResult, Verdict
 from drift_pipeline.loop.day import day_of
 from drift_pipeline.telemetry.lake import Lake
@@ -216,8 +217,7 @@ def test_a_day_of_the_reference_span_is_refused_with_the_day_that_watching_began
 def test_a_home_without_a_control_store_fails_with_what_to_do(tmp_path: Path, name: str) -> None:
     result = materialised(tmp_path, name, partition=HEALTHY)
     assert not result.success
-    wanted = f"{tmp_path}: no model is adopted here, for there is no control store"
-    assert refusal(result) == f"{wanted}; run drift demo or drift adopt, or name a DRIFT_HOME"
+    assert refusal(result) == f"{tmp_path}: {NO_STORE}"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,6 +11,7 @@ from drift_pipeline.components.home import home as home_of_a_step
 from drift_pipeline.components.training import TRAINING as HALF
 from drift_pipeline.components.training import check_name, gate_names
 from drift_pipeline.control.store import Entry, Put
+from drift_pipeline.control.trust import NO_STORE
 from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training import gates
@@ -213,8 +214,7 @@ def test_too_few_rows_are_no_dataset_and_the_audit_says_why(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", HALF)
 def test_a_home_without_a_control_store_fails_with_what_to_do(tmp_path: Path, name: str) -> None:
     told = refusal(materialised(tmp_path, name))
-    wanted = f"{tmp_path}: no model is adopted here, for there is no control store"
-    assert told == f"{wanted}; run drift demo or drift adopt, or name a DRIFT_HOME"
+    assert told == f"{tmp_path}: {NO_STORE}"
 
 
 @pytest.mark.parametrize("error", [ConflictError, UnavailableError])

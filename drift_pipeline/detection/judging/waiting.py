@@ -119,7 +119,8 @@ def _waits(tick: Tick, pace: Pace, kpi: KpiResult) -> KpiResult:
     elif kpi.name == "psi" and window is None:
         reason = f"{_begins(pace)} never: {_never(pace)}"
     elif (last := _traffic_ended(tick, kpi.name in BY_LABELS)) is not None:
-        reason, at = f"no traffic since {last:%Y-%m-%d %H:%M} UTC", None
+        ended, at = f"no traffic since {last:%Y-%m-%d %H:%M} UTC", None
+        reason = ended if kpi.window is None else f"{reason}; {ended}"
     return replace(kpi, reason=reason, judged_at=at if at and at > tick.now else None, overdue=tick.now > due)
 
 
