@@ -208,7 +208,10 @@ def test_rows_whose_label_never_comes_wait_in_memory_for_the_delay_and_two_hours
     assert 20 * monitor.rows_waiting() < 2 * monitor.rows_counted()
 
 
-@pytest.mark.parametrize("made_again", [(), tuple(range(1, 40))], ids=["never", "each hour"])
+@pytest.mark.parametrize(
+    "made_again",
+    [pytest.param((), id="never", marks=pytest.mark.live), pytest.param(tuple(range(1, 40)), id="each hour")],
+)
 def test_labels_that_come_hours_or_days_later_count_once(lived: Lived, made_again: tuple[int, ...]) -> None:
     """Each fifth label comes 3 to 15 hours late, some are corrected or told again after that, some ids are nobody's."""
     monitor, other = lived.kept[HOUR], Lake(lived.lake.root, source="labels")

@@ -243,6 +243,7 @@ def backfilled(
         )
 
 
+@pytest.mark.live
 def test_a_run_of_several_days_makes_each_days_own_report(home: Path) -> None:
     days = [day(REFERENCE + number) for number in (7, 8, 9)]
     result = backfilled(home, days[0], days[-1])

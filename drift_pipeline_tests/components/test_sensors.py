@@ -119,6 +119,7 @@ def test_a_submission_that_failed_is_launched_again_while_its_candidate_waits(li
     assert live.execute(again) is dg.DagsterRunStatus.SUCCESS
 
 
+@pytest.mark.live
 def test_a_hotfix_does_not_wait_for_a_normal_retrain_of_the_same_model(live: Dagster) -> None:
     normal = ask()
     live.evaluate_sensors()
@@ -167,6 +168,7 @@ def test_a_retrain_that_nothing_is_heard_of_is_launched_again_and_paged(live: Da
     assert [page["what"] for page in pages if page["what"].startswith("training")] == ["training.lapsed"]
 
 
+@pytest.mark.live
 def test_a_retry_goes_on_with_what_its_run_had_claimed(live: Dagster) -> None:
     decision_id = ask()
     live.evaluate_sensors()

@@ -324,6 +324,7 @@ def test_nothing_before_a_moment_knows_what_comes_after_it(tmp_path: Path) -> No
     assert told(tmp_path / "out") != told(clean), "the poison was seen once its time had come"
 
 
+@pytest.mark.live
 def test_a_label_is_not_known_before_a_long_delay_is_over(tmp_path: Path) -> None:
     """The scheduled training of 2 March cannot tell that the labels of the ten days before it were turned round."""
     at = datetime.fromisoformat("2026-03-02T00:00:00+00:00")

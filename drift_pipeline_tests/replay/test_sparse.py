@@ -64,6 +64,7 @@ def test_a_history_with_fewer_labels_than_a_training_needs_says_so(tmp_path: Pat
     assert "the whole history has 365: set a smaller retrain.min_rows" in ended.err
 
 
+@pytest.mark.live
 def test_one_row_a_day_is_judged_by_the_last_rows_and_told_by_year(tmp_path: Path) -> None:
     ended = replayed(tmp_path, 7, "--reference", "1100d", "--step", "60d", "--triggers", "drift", told=True)
     assert ended.code == 0, ended.err

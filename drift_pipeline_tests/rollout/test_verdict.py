@@ -269,6 +269,7 @@ def ever_fails(sides: list[Floats], looks: range) -> bool:
     return False
 
 
+@pytest.mark.live
 def test_an_equal_auroc_fails_once_in_a_hundred_rollouts_at_most() -> None:
     assert sum(ever_fails(scored_by_two(seed, 4000, 1.0, 1.0), range(200, 4001, 200)) for seed in range(100)) <= 1
 
