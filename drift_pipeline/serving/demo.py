@@ -21,7 +21,7 @@ from drift_pipeline.clock import system_clock
 from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.errors import DriftError, UnavailableError
 from drift_pipeline.evidence.timeline import Story
-from drift_pipeline.serving.up import refuse_taken, services, up
+from drift_pipeline.serving.up import WORKSPACE, refuse_taken, services, up
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.synthetic import synthetic_history
 
@@ -190,7 +190,7 @@ class LiveDemo:
     def _submit(self) -> None:
         """As in Dagster's launchpad."""
         config = json.dumps({"ops": {"begin_rollout": {"config": {"model": MODEL, "digest": self._digest}}}})
-        job = ("-m", "drift_pipeline.definitions", "-j", "submit_rollout", "--config-json", config)
+        job = ("-w", str(WORKSPACE), "-j", "submit_rollout", "--config-json", config)
         environment = {**os.environ, "DAGSTER_HOME": str(self._home / "dagster")}
         command = [sys.executable, "-m", "dagster", "job", "launch", *job]
         self._tell(f"in Dagster's launchpad: submit_rollout, {self._version}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOCAL, LOCAL_KEY = "local", "gateway.key"
 LOCAL_ROWS_PER_SECOND = 10_000
+WORKSPACE = Path(drift_pipeline.__file__).with_name("workspace.yaml")  # the name in it stands in addresses people keep
 PATIENCE_S = 15.0  # for what ends by itself, before it is killed
 _LOOK_EVERY_S = 0.2
 
@@ -57,8 +58,7 @@ def services(host: str, port: int, dagster_port: int, pages_port: int = 8081, *,
     two would load the models' code for itself.
     """
     drift = [sys.executable, "-c", "from drift_pipeline.cli import main; main()"]
-    workspace = Path(drift_pipeline.__file__).with_name("workspace.yaml")  # its name stands in addresses people keep
-    dagster = ["-w", str(workspace), "--host", "127.0.0.1", "--port", str(dagster_port)]
+    dagster = ["-w", str(WORKSPACE), "--host", "127.0.0.1", "--port", str(dagster_port)]
     gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
     pages = f"http://127.0.0.1:{pages_port}"
     return [

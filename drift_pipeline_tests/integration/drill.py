@@ -1,4 +1,4 @@
-"""A drill: everything that `drift up` starts, on a clock that runs 60 times as fast, and the people around it."""
+"""A drill: a home whose gateway is a process, on a clock that runs many times as fast."""
 
 import json
 import os
@@ -7,16 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-import drift_pipeline
 from drift_pipeline.clock import SystemClock
-from drift_pipeline.control.store import AuditRecord, ControlStore
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.telemetry.synthetic import synthetic_history
 
 MODEL = "clicks"
@@ -86,38 +85,16 @@ class Drill:
         self.until(lambda: is_ready(f"{url}/v2/health/ready"), 60, "the gateway")
         return url
 
-    def up(self) -> None:
-        """Start everything and wait until it answers."""
-        ports = ("--port", str(self.port), "--dagster-port", str(self.dagster_port))
-        self._start("up", *ports, "--pages-port", str(self.pages_port), "--drills")
-        self.until(lambda: is_ready(f"http://127.0.0.1:{self.port}/v2/health/ready"), 120, "the gateway")
-        self.until(lambda: is_ready(f"http://127.0.0.1:{self.dagster_port}/server_info"), 120, "Dagster")
-
-    def traffic(self, *drifts: str, rate: float = 25, seconds: float, seed: int = 0) -> None:
-        """Begin to send; the labels come by themselves."""
-        url = f"http://127.0.0.1:{self.port}"
-        told = [part for drift in drifts for part in ("--drift", drift)]
-        options = ("--url", url, "--rate", str(rate), "--for", f"{seconds:.0f}s", "--seed", str(seed))
-        self._start("simulate", MODEL, *options, *told)
-
     def drift(self, *arguments: str, code: int = 0) -> str:
         """Run a command to its end."""
-        ended = subprocess.run(_command(arguments), env=self.environment, capture_output=True, text=True, check=False)
+        ended = subprocess.run(command(arguments), env=self.environment, capture_output=True, text=True, check=False)
         assert ended.returncode == code, (arguments, ended.returncode, ended.stdout, ended.stderr)
         return ended.stdout
-
-    def launch(self, job: str, op: str, config: Mapping[str, str]) -> None:
-        """Put one of Dagster's jobs into its queue, as a person does in the launchpad."""
-        asked = json.dumps({"ops": {op: {"config": dict(config)}}})
-        workspace = Path(drift_pipeline.__file__).with_name("workspace.yaml")
-        command = [sys.executable, "-m", "dagster", "job", "launch", "-w", str(workspace), "-j", job]
-        environment = {**self.environment, "DAGSTER_HOME": str(self.home / "dagster")}
-        subprocess.run([*command, "--config-json", asked], env=environment, check=True, capture_output=True)
 
     def _start(self, *arguments: str) -> None:
         log = (self.folder / f"{arguments[0]}-{len(self._running)}.log").open("wb")
         with log:
-            process = subprocess.Popen(_command(arguments), env=self.environment, stdout=log, stderr=log)
+            process = subprocess.Popen(command(arguments), env=self.environment, stdout=log, stderr=log)
         self._running.append(process)
 
     def until(self, holds: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -127,15 +104,6 @@ class Drill:
             assert time.monotonic() < end, f"no {what} within {seconds} s\n{self.story()}"
             time.sleep(0.5)
         return found
-
-    def event(self, name: str, seconds: float, after: int = 0) -> AuditRecord:
-        """Wait for an audit record of this event past the sequence number."""
-
-        def found() -> AuditRecord | None:
-            return next((record for record in self.store.records(after) if record.event == name), None)
-
-        record: AuditRecord = self.until(found, seconds, name)
-        return record
 
     def events(self) -> list[str]:
         return [record.event for record in self.store.records()]
@@ -150,7 +118,7 @@ class Drill:
         return "\n".join([*told, *(f"-- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)])
 
 
-def _command(arguments: Sequence[str]) -> list[str]:
+def command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", "from drift_pipeline.cli import main; main()", *arguments]
 
 

@@ -1,11 +1,16 @@
 """From a request at the gateway to a promoted model, touched by nobody but the approver; and back from a bad canary."""
 
 import json
+import os
+import subprocess
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from drift_pipeline_tests.integration.drill import MODEL, Drill
+from drift_pipeline.control.store import ControlReader
+from drift_pipeline_tests.integration.drill import MODEL, Drill, command, free_port
 from drift_pipeline_tests.replay.worlds import drift
 
 WAY = [
@@ -54,32 +59,32 @@ def test_requests_of_a_changed_world_become_an_incident_a_decision_and_a_candida
 
 
 @pytest.mark.live
-def test_a_change_of_the_world_becomes_a_promoted_model_and_a_slow_canary_is_taken_back(tmp_path: Path) -> None:
-    with Drill(tmp_path) as drill:
-        drill.up()
-        drill.traffic("concept@25s:1.25", rate=50, seconds=900)
-        drill.event("incident.opened", 150)
-        proven = drill.event("candidate.proven", 400)  # a first candidate may be rejected, as in life
-        waiting = drill.event("rollout.awaiting_approval", 150, proven.seq)
-        version = str(proven.details["version"])
-        drill.drift("approve", MODEL, version, "--key", str(tmp_path / "ada.pem"), "--reason", "read the card")
-        full = drill.event("rollout.full", 150, waiting.seq)
-        drill.event("reference.frozen", 30, full.seq)
-        events = iter(drill.events())
-        assert [event for event in WAY if event not in events] == []
-        (status,) = json.loads(drill.drift("status", "--json"))
-        assert status["champion"] == version
-        assert "incident.opened" in drill.paged()
+def test_the_live_demo_promotes_what_learnt_a_change_and_takes_a_slow_canary_back(tmp_path: Path) -> None:
+    """Everything that `drift up` starts, as a person starts it; the demo itself waits for each step and ends with 0."""
+    home = tmp_path / "demo"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "DRIFT_"))}
+    ports = [part for name in ("--port", "--dagster-port", "--pages-port") for part in (name, str(free_port()))]
+    ended = typed("demo", "--live", "--end", "--home", str(home), *ports, environment=kept)
+    logs = [log.read_text(errors="replace")[-2000:] for log in (home / "logs").glob("*.log")]
+    assert ended.returncode == 0, "\n".join([ended.stdout, ended.stderr, *logs])
+    with closing(ControlReader(f"sqlite:///{home / 'control.db'}")) as store:
+        records = list(store.records())
+    events = iter(record.event for record in records)
+    assert [event for event in WAY if event not in events] == [], ended.stdout
+    back = [record for record in records if record.event == "rollout.rolled_back"]
+    assert [(record.actor, "SLO breach" in record.details["reason"]) for record in back] == [
+        ("ada", False),
+        ("gateway", True),
+    ]
+    environment = {**kept, "DRIFT_HOME": str(home), "DRIFT_MODELS": str(home / "models")}
+    (status,) = json.loads(typed("status", "--json", environment=environment).stdout)
+    assert status["champion"] == "v1"
+    paged = [json.loads(line)["what"] for line in (home / "alerts.jsonl").read_text().splitlines()]
+    assert "incident.opened" in paged
+    assert "records verified" in typed("audit", "verify", environment=environment).stdout
 
-        drill.drift("rollback", MODEL, "--reason", "a rehearsal", "--actor", "Ada")
-        restored = drill.event("reference.restored", 60, full.seq)
-        drill.traffic("canary_latency@0s:2", seconds=400, rate=50, seed=1)
-        drill.drift("approve", MODEL, version, "--key", str(tmp_path / "ada.pem"), "--reason", "once more")
-        drill.launch("submit_rollout", "begin_rollout", {"model": MODEL, "digest": proven.digests["bundle"]})
-        canary = drill.event("rollout.canary", 150, restored.seq)
-        back = drill.event("rollout.rolled_back", 60, canary.seq)
-        assert (back.actor, "SLO breach" in back.details["reason"]) == ("gateway", True)
-        (status,) = json.loads(drill.drift("status", "--json"))
-        assert status["champion"] == "v1"
-        drill.until(lambda: drill.paged().count("rollout.rolled_back") == 2, 30, "second page")
-        assert "records verified" in drill.drift("audit", "verify")
+
+def typed(*arguments: str, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(arguments), env=environment, capture_output=True, text=True, check=False, timeout=1500
+    )
