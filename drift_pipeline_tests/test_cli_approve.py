@@ -58,13 +58,15 @@ def test_a_new_key_is_private_and_its_home_trusts_it(home: Home, tmp_path: Path)
         assert str(told) in ended.out
 
 
-def test_without_a_home_it_says_where_the_public_half_goes(tmp_path: Path) -> None:
+def test_without_a_home_it_says_where_the_public_half_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a demo may have left a home where the tests were started
     ended = drift("key", tmp_path / "ada.pem", "--label", "ada")
     assert f"a home that adds it: drift key {tmp_path / 'ada.pub.json'} --home" in ended.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ada.pem", "ada.pub.json"]
 
 
-def test_a_key_is_told_as_json(tmp_path: Path) -> None:
+def test_a_key_is_told_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     told = drift("key", tmp_path / "ada.pem", "--label", "ada", "--json").summary
     assert told["key_id"] == Signer.load(tmp_path / "ada.pem").key_id
     assert (told["label"], told["public"], told["trusted_by"]) == ("ada", str(tmp_path / "ada.pub.json"), None)
