@@ -171,7 +171,7 @@ class ChampionMonitor:
         """Until when hours and days are taken for over: not by a clock that is far ahead of all that was ever served,
         since what was stored of them as a whole is not told apart again."""
         newest = self._slices.newest or self.baseline_at
-        return min(now, max(newest, self._counted_until) + HOUR)
+        return min(now, max(newest + HOUR, self._counted_until))
 
     def _before_cursor(self, table: Literal["predictions", "outcomes"], window: Window) -> pl.DataFrame:
         """Rows of the window that had landed when the profiles were stored."""
