@@ -10,12 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from drift_pipeline.control.canonical import sha256
 from drift_pipeline.control.store import ControlReader, ControlStore, Entry, Record
 from drift_pipeline.control.trust import approvers
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.evidence.approve import rollout_to_approve, rollouts_of
-from drift_pipeline.evidence.card import CardFacts, ModelCard, make_card, write_card
-from drift_pipeline.evidence.verification import FILE, put_files
+from drift_pipeline.evidence.card import CardFacts, ModelCard, card_files, make_card
+from drift_pipeline.evidence.verification import FILE, put_digests, waiting_for
+from drift_pipeline.files import write_whole
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.approval import Approval, Refusal, count_valid, read_approvals, verify_approval
 from drift_pipeline.rollout.observe import RECORDED
@@ -48,7 +50,10 @@ def refresh_documents(
 
     Arguments and errors as of `write_documents`.
     """
-    behind = [digest for digest, version in _spoken_of(store, spec.name) if _behind(store, spec.name, version, digest)]
+    spoken_of = list(_spoken_of(store, spec.name))
+    for _, version in spoken_of:
+        _put_in_place(settings, store, spec.name, settings.evidence / spec.name / version)
+    behind = [digest for digest, version in spoken_of if _behind(store, spec.name, version, digest)]
     return [write_documents(settings, store, registry, spec, digest, at, environment) for digest in behind]
 
 
@@ -80,9 +85,13 @@ def write_documents(
         facts = _facts(settings, store, registry, spec, digest, at, environment or settings.environment)
         card = make_card(facts)
         folder = settings.evidence / spec.name / card.version
-        files = write_card(card, folder)
+        pages = card_files(card)
+        files = {name: sha256(page) for name, page in pages.items()}
+        for name, page in pages.items():
+            write_whole(waiting_for(folder / name, files[name]), page)
         try:
             _note(settings, store, card, folder, files)
+            _put_in_place(settings, store, spec.name, folder)
             break
         except ConflictError:  # what lies there now may be either's
             if not tries_left:
@@ -119,9 +128,23 @@ def _facts(
 
 def _note(settings: Settings, store: ControlStore, card: ModelCard, folder: Path, files: Mapping[str, str]) -> None:
     """Raises ConflictError where another process noted others since."""
-    if puts := put_files(store, settings.home, card.model, [folder / name for name in files]):
+    named = {folder / name: digest for name, digest in files.items()}
+    if puts := put_digests(store, settings.home, card.model, named):
         details = {"version": card.version, "files": dict(files)}
         store.commit(Entry("evidence", "documents.written", card.model, details=details), puts)
+
+
+def _put_in_place(settings: Settings, store: ControlStore, model: str, folder: Path) -> None:
+    """What the audit names by now takes its file's place: whoever wrote it, and wherever that was killed."""
+    waiting = list(folder.glob(".*.new"))
+    if not waiting:
+        return
+    with store.alone():
+        for name in ("card.json", "card.md", "card.html"):
+            path = folder / name
+            record = store.get(FILE, f"{model}/{path.relative_to(settings.home).as_posix()}")
+            if record is not None and (whole := waiting_for(path, record.body["digest"])).exists():
+                whole.replace(path)
 
 
 def _approvals(

@@ -1,7 +1,7 @@
 """Verify a home: its audit chain, its checkpoints, its state, and that every artefact the chain names is there."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,17 +32,27 @@ def keep_policy(settings: Settings, bundle: Bundle) -> None:
 
 
 def put_files(store: ControlReader, home: Path, model: str, files: Iterator[Path] | list[Path]) -> list[Put]:
-    """State that names what files of a model hold, of those that hold something else than it says by now.
+    """As `put_digests`, of what the files hold now."""
+    return put_digests(store, home, model, {path: sha256(path.read_bytes()) for path in files})
+
+
+def put_digests(store: ControlReader, home: Path, model: str, files: Mapping[Path, str]) -> list[Put]:
+    """State that names what files of a model hold, of those of which it says something else by now.
 
     It goes with the audit record of what wrote them; `verify_home` reads them again.
     """
     puts = []
-    for path in files:
-        key, digest = f"{model}/{path.relative_to(home).as_posix()}", sha256(path.read_bytes())
+    for path, digest in files.items():
+        key = f"{model}/{path.relative_to(home).as_posix()}"
         before = store.get(FILE, key)
         if before is None or before.body["digest"] != digest:
             puts.append(Put(FILE, key, {"digest": digest}, before.generation if before else 0))
     return puts
+
+
+def waiting_for(path: Path, digest: str) -> Path:
+    """Where the content of a file lies until the record that names it is written, and it is put in its place."""
+    return path.with_name(f".{path.name}.{digest.removeprefix('sha256:')[:16]}.new")
 
 
 def verify_home(settings: Settings) -> Verification:
@@ -110,6 +120,8 @@ def _file_faults(settings: Settings, store: ControlReader) -> Iterator[str]:
         named, why = record.body["digest"], f"record {record.seq} of the audit names"
         try:
             held = sha256(path.read_bytes()) if path.exists() else None
+            if held != named and named and (waits := waiting_for(path, named)).exists():  # its writer was killed
+                held = sha256(waits.read_bytes())
         except OSError as error:
             yield f"{path}: cannot be read: {error.strerror}"
             continue

@@ -58,7 +58,8 @@ class Real:
         assert self.left() == 0
 
     def holds(self) -> None:
-        assert broken(self.site, []) == []
+        found = broken(self.site, [])
+        assert not found, found
 
 
 def real_home(folder: Path, speed: int) -> Iterator[Real]:

@@ -15,22 +15,25 @@ from drift_pipeline.files import write_whole
 
 
 def write_card(card: ModelCard, folder: Path) -> dict[str, str]:
-    """Write `card.json`, `card.md` and `card.html`, each whole or not at all; returns each name's sha256.
-
-    The same card gives the same bytes.
+    """Write `card_files` into a folder, each whole or not at all; returns each name's sha256.
 
     Raises:
         InputError: the folder cannot be written.
     """
+    files = card_files(card)
+    for name, page in files.items():
+        write_whole(folder / name, page)
+    return {name: sha256(page) for name, page in files.items()}
+
+
+def card_files(card: ModelCard) -> dict[str, bytes]:
+    """`card.json`, `card.md` and `card.html`; the same card gives the same bytes."""
     texts = {
         "card.json": json.dumps(card.to_json(), indent=2, ensure_ascii=False) + "\n",
         "card.md": _page("card.md.j2", card),
         "card.html": _page("card.html.j2", card),
     }
-    pages = {name: text.encode() for name, text in texts.items()}
-    for name, page in pages.items():
-        write_whole(folder / name, page)
-    return {name: sha256(page) for name, page in pages.items()}
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def _page(template: str, card: ModelCard) -> str:
