@@ -13,7 +13,7 @@ from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
 from drift_pipeline.detection.counting.binning import Binning, Floats
 from drift_pipeline.detection.judging.hints import sample_day
 from drift_pipeline.detection.judging.verdict import Report, Verdict
-from drift_pipeline.errors import ConflictError
+from drift_pipeline.errors import ConflictError, UnavailableError
 from drift_pipeline.loop.monitoring.baselines import new_baseline
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.state import RECORDED, Version
@@ -239,6 +239,35 @@ def test_labels_that_come_hours_or_days_later_count_once(lived: Lived, made_agai
     assert monitor.labelled_since(lived.baseline_at) == frame.height
     since = lived.baseline_at + 10 * HOUR
     assert monitor.labelled_since(since) == frame.filter(pl.col("_time") >= since).height
+
+
+def test_a_disk_that_is_full_at_an_hour_s_end_counts_no_late_label_twice(
+    lived: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hour's profiles wait in memory then, and what they hold was looked up."""
+    frame = lived.frame.filter(pl.col("_time") < lived.baseline_at + 6 * HOUR)
+    known = frame.select("_id", "_label", _observed_at=pl.col("_time") + 4 * HOUR)
+    monitor, flush, full = lived.kept[HOUR], Lake.flush, False
+
+    def breakable(lake: Lake, table: Table) -> None:
+        if full and table == "profiles":
+            raise UnavailableError("the disk is full")
+        flush(lake, table)
+
+    monkeypatch.setattr(Lake, "flush", breakable)
+    for hours in range(1, 16):
+        now, full = lived.baseline_at + hours * HOUR, hours == 8
+        lived.lake.append("predictions", _served(_between(lived.frame, "_time", now)), hours)
+        lived.lake.append("outcomes", _between(known, "_observed_at", now), hours)
+        try:
+            monitor.observe(now)
+        except UnavailableError:  # as the loop does: it goes on with this monitor
+            assert full
+        except ConflictError:  # and here with one that is made again
+            monitor = ChampionMonitor(monitor.baseline, lake=lived.lake, spec=lived.spec, step=HOUR)
+            monitor.restore(now)
+            monitor.observe(now)
+    assert monitor.labelled_since(lived.baseline_at) == frame.height
 
 
 def _between(frame: pl.DataFrame, time: str, now: datetime) -> pl.DataFrame:

@@ -11,10 +11,10 @@ from drift_pipeline.clock import DAY, SystemClock
 from drift_pipeline.control.signing import PublicKey, Signer
 from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.control.trust import appoint, dismiss
-from drift_pipeline.evidence.card import write_card
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.registry.bundle import Bundle
 from drift_pipeline.rollout.approval import sign_approval, write_approval
+from drift_pipeline_tests.evidence.cards import write_card
 from drift_pipeline_tests.evidence.worlds import MODEL, Home, audited, read_json
 from drift_pipeline_tests.replay.worlds import Ended, drift
 

@@ -322,3 +322,20 @@ def test_a_home_that_nobody_may_write_is_one_line_for_who_would(locked: Path, tm
     for words, ended in as_somebody(locked, [*DOING[:-1], *changing]).items():
         assert (ended.code, str(locked / "home") in one_line(ended)) == (3, True), (words, ended)
     assert [*tmp_path.iterdir()] == []  # no key is left that counts nowhere
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--live", "--json"), "--json: is of the demo without --live"),
+        (("--live", "--seed", "3"), "--seed: is of the demo without --live"),
+        (("--end",), "--end: is of the live demo"),
+        (("--live",), "is not empty; name a new folder"),
+        (("--live", "--overwrite"), "is not empty; name a new folder"),
+    ],
+)
+def test_a_live_demo_refuses_what_it_would_not_do(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    (tmp_path / "mine").write_text("mine")
+    ended = drift("demo", "--home", str(tmp_path), *arguments)
+    assert (ended.code, said in ended.err) == (2, True), ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

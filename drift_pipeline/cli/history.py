@@ -43,6 +43,10 @@ def demo(
     Ends with 0 only if each act ended as it should. It leaves a home to look at, to verify and to open in Dagster.
     With --live the real processes do it in about five minutes, to be watched on their page.
     """
+    if live and (as_json or seed):
+        raise InputError(f"{'--json' if as_json else '--seed'}: is of the demo without --live; leave it out")
+    if end and not live:
+        raise InputError("--end: is of the live demo; give --live, too")
     if live:
         return _live(home, (port, dagster_port, pages_port), overwrite, stay=not end)
     from drift_pipeline.evidence.approve import PACKAGED_MODELS

@@ -10,7 +10,7 @@ from typing import Any
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.signing import PublicKey, Signer, public_path
 from drift_pipeline.control.store import ControlReader, Entry, Record
-from drift_pipeline.control.trust import NO_STORE, appoint, approvers, dismiss, open_store, rotate
+from drift_pipeline.control.trust import appoint, approvers, dismiss, open_store, require_store, rotate
 from drift_pipeline.errors import DriftError, InputError, IntegrityError, SpecError
 from drift_pipeline.evidence.verification import put_files
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -62,7 +62,7 @@ def approve(
         InputError: no control store, an unknown model or version, or a field that is no approval's.
         IntegrityError: the candidate is not what its audit record says.
     """
-    _has_store(settings)
+    require_store(settings)
     store, now = open_store(settings, clock), clock.now()
     try:
         keys, body = approvers(settings, store), store.attest(_candidate(store, model, version)).body
@@ -126,7 +126,7 @@ def make_key(
     if not label.strip():
         raise InputError("a key's label says whose it is, and is not empty: such as --label ada")
     if settings is not None:
-        _has_store(settings)
+        require_store(settings)
     signer = Signer.generate(label, (identity or label).strip())
     signer.save(path)
     if settings is None:
@@ -141,28 +141,23 @@ def make_key(
 
 def trust_key(key: PublicKey, stem: str, settings: Settings, actor: str, clock: Clock) -> Path:
     """Appoint a key of a person's own making; the file in `keys/`. Raises InputError where there is no such home."""
-    _has_store(settings)
+    require_store(settings)
     with closing(open_store(settings, clock)) as store:
         return appoint(settings, store, key, actor, stem)
 
 
 def revoke_key(key: PublicKey, settings: Settings, actor: str, clock: Clock) -> None:
     """Let a key's approvals count no more. Raises InputError where it is no approver's key there."""
-    _has_store(settings)
+    require_store(settings)
     with closing(open_store(settings, clock)) as store:
         dismiss(settings, store, key.key_id, actor)
 
 
 def rotate_home_key(settings: Settings, actor: str, clock: Clock) -> PublicKey:
     """Give a home a new key of its own; errors as of `control.trust.rotate`."""
-    _has_store(settings)
+    require_store(settings)
     with closing(open_store(settings, clock)) as store:
         return rotate(settings, store, actor)
-
-
-def _has_store(settings: Settings) -> None:
-    if not settings.database and not (settings.home / "control.db").is_file():
-        raise InputError(f"{settings.home}: {NO_STORE}")
 
 
 def approvals_wanted(settings: Settings, model: str) -> int | None:

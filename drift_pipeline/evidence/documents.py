@@ -4,6 +4,7 @@ They are written again whenever what they tell has moved: an approval, a step of
 What a crash kept from being written is written at the next look: a card is older than its facts, or it is not.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from drift_pipeline.control.trust import approvers
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.evidence.approve import rollout_to_approve, rollouts_of
 from drift_pipeline.evidence.card import CardFacts, ModelCard, card_files, make_card
-from drift_pipeline.evidence.verification import FILE, put_digests, waiting_for
+from drift_pipeline.evidence.verification import FILE, WAITS, put_digests, waiting_for
 from drift_pipeline.files import write_whole
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.approval import Approval, Refusal, count_valid, read_approvals, verify_approval
@@ -26,6 +27,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
 _TRIES = 3  # at documents that another process writes at the same time
+_ABANDONED_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -135,16 +137,20 @@ def _note(settings: Settings, store: ControlStore, card: ModelCard, folder: Path
 
 
 def _put_in_place(settings: Settings, store: ControlStore, model: str, folder: Path) -> None:
-    """What the audit names by now takes its file's place: whoever wrote it, and wherever that was killed."""
-    waiting = list(folder.glob(".*.new"))
-    if not waiting:
+    """What the audit names by now takes its file's place: whoever wrote it, and wherever that was killed.
+
+    What it does not name after an hour was written by nobody who still works.
+    """
+    if not any(folder.glob(f".*{WAITS}")):
         return
     with store.alone():
-        for name in ("card.json", "card.md", "card.html"):
-            path = folder / name
-            record = store.get(FILE, f"{model}/{path.relative_to(settings.home).as_posix()}")
-            if record is not None and (whole := waiting_for(path, record.body["digest"])).exists():
+        for record in store.find(FILE, f"{model}/{folder.relative_to(settings.home).as_posix()}/"):
+            path = settings.home / record.key.partition("/")[2]
+            if (whole := waiting_for(path, record.body["digest"])).exists():
                 whole.replace(path)
+        for left in folder.glob(f".*{WAITS}"):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
 
 
 def _approvals(

@@ -10,6 +10,7 @@ from typing import Any
 from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.performance import measured_by
 from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
+from drift_pipeline.rollout.plan import version_of
 
 LONGEST = 240
 
@@ -189,7 +190,7 @@ def _refused(record: AuditRecord, _: _Versions) -> _Said:
 def _rollout(words: str, tone: Tone) -> Callable[[AuditRecord, _Versions], _Said]:
     def tell(record: AuditRecord, _: _Versions) -> _Said:
         said = record.details
-        version = str(said["rollout_id"]).removeprefix(f"{record.subject}-")
+        version = version_of(record.subject, str(said["rollout_id"]))
         weight = next((found[1] for effect in said["effects"] if (found := _WEIGHT.match(effect))), "part")
         told = words.format(version=version, weight=weight, reason=said["reason"])
         return Kind.ROLLOUT, tone, told, version

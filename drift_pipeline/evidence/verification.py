@@ -19,6 +19,7 @@ from drift_pipeline.settings import Settings
 
 _LOOKS = 6  # at a home that is written to meanwhile: what is found is believed once two in a row say it
 _PAUSE_S = 0.2
+WAITS = ".new"  # how the name of a file ends that is to take another one's place
 FILE = "file"  # the kind of state: what a file of a model, by its path below the home, has to hold
 
 
@@ -52,7 +53,7 @@ def put_digests(store: ControlReader, home: Path, model: str, files: Mapping[Pat
 
 def waiting_for(path: Path, digest: str) -> Path:
     """Where the content of a file lies until the record that names it is written, and it is put in its place."""
-    return path.with_name(f".{path.name}.{digest.removeprefix('sha256:')[:16]}.new")
+    return path.with_name(f".{path.name}.{digest.removeprefix('sha256:')[:16]}{WAITS}")
 
 
 def verify_home(settings: Settings) -> Verification:
@@ -71,7 +72,7 @@ def verify_home(settings: Settings) -> Verification:
         if found.ok or (said == found.reason and before == _touched(settings)):  # else a writer came while it was read
             break
         said = found.reason
-        time.sleep(_PAUSE_S)  # a document lies there a moment before the record that names it
+        time.sleep(_PAUSE_S)  # an approval lies there a moment before the record that names it
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.loop.concerns import lasting
+from drift_pipeline.rollout.plan import version_of
 from drift_pipeline.spec import ModelSpec
 
 NOT_ADOPTED = "not adopted"
@@ -72,7 +73,7 @@ def standing(store: ControlReader, name: str, spec: ModelSpec | None, now: datet
     key = incident.get("key", "") if incident.get("open") else ""
     rollout, pause = state("rollout"), state("pause")
     span = _maintained(state("maintenance"), now)
-    phase, candidate = rollout.get("phase", ""), rollout.get("rollout_id", "").removeprefix(f"{name}-")
+    phase, candidate = rollout.get("phase", ""), version_of(name, rollout.get("rollout_id", ""))
     weight = None if spec is None else spec.rollout.canary_weight
     runs = [record.body for record in store.find("retrain", f"{name}/")]
     return Standing(

@@ -12,6 +12,7 @@ from drift_pipeline.control.store import AuditRecord, ControlReader
 from drift_pipeline.detection.judging.performance import PERFORMANCE, Performance, measured_by
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.timeline import plain
+from drift_pipeline.rollout.plan import version_of
 
 SUMMARY, STORE, KPIS = "summary.json", "control.db", "kpis.parquet"
 _FORM = (
@@ -168,7 +169,7 @@ def phases(records: Iterable[AuditRecord]) -> list[Span]:
         if not record.event.startswith("rollout."):
             continue
         phase, rollout = str(record.details["phase"]), str(record.details["rollout_id"])
-        version, now = plain(rollout.removeprefix(f"{record.subject}-")), at(record)
+        version, now = plain(version_of(record.subject, rollout)), at(record)
         if found and found[-1].note == version and found[-1].end is None:
             found[-1] = replace(found[-1], end=now)
         found.append(Span(phase, now, now if phase in ("full", "rolled_back") else None, version))

@@ -10,6 +10,7 @@ from drift_pipeline.evidence.timeline import plain
 from drift_pipeline.replays import charts
 from drift_pipeline.replays.folder import at
 from drift_pipeline.replays.told import Told
+from drift_pipeline.rollout.plan import version_of
 
 _WEIGHT = re.compile(r"SetWeight (\d+)")
 _STEPS = {"awaiting_approval": "shadow", "canary": "approval", "full": "canary"}  # what the evidence of a step is of
@@ -27,7 +28,7 @@ def rollout_facts(told: Told) -> list[dict[str, Any]]:
 
 def name_of(record: AuditRecord) -> str:
     """The candidate's version."""
-    return plain(str(record.details["rollout_id"]).removeprefix(f"{record.subject}-").partition(".")[0])
+    return plain(version_of(record.subject, str(record.details["rollout_id"])))
 
 
 def _active(record: AuditRecord) -> bool:

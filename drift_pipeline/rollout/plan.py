@@ -114,3 +114,12 @@ class Status:
 def rollout_id(model: str, version: str, number: int) -> str:
     """The name of a version's rollout, numbered from 1: each is another one, with approvals of its own."""
     return f"{model}-{version}" + (f".{number}" if number > 1 else "")
+
+
+def version_of(model: str, rollout: str) -> str:
+    """The version that a rollout is of, by its name.
+
+    >>> version_of("fraud", rollout_id("fraud", "v2", 3))
+    'v2'
+    """
+    return rollout.removeprefix(f"{model}-").partition(".")[0]

@@ -15,18 +15,15 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from drift_pipeline.clock import system_clock
 from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.errors import DriftError, UnavailableError
 from drift_pipeline.evidence.timeline import Story
-from drift_pipeline.serving.up import WORKSPACE, refuse_taken, services, up
+from drift_pipeline.files import write_whole
+from drift_pipeline.serving.up import DRIFT, WORKSPACE, answers, refuse_taken, services, up
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.synthetic import synthetic_history
-
-if TYPE_CHECKING:
-    import httpx
 
 MODEL, SPEED = "clicks", 120
 DAYS, ROWS_PER_DAY, RATE = 28, 5000, 100  # enough rows that windows of an hour can be judged
@@ -69,7 +66,7 @@ class LiveDemo:
         self._traffic: list[subprocess.Popen[bytes]] = []
         self._ending, self._story, self._told = threading.Event(), Story(), 0
         self._began = 0.0
-        self.fault = ""
+        self.fault = "it was ended before its last act"
 
     def run(self) -> int:
         """0 where each act ended as it should, 1 where not, or where a process died.
@@ -95,8 +92,7 @@ class LiveDemo:
 
     def _prepare(self) -> None:
         folder = self._home / "models" / MODEL
-        folder.mkdir(parents=True)
-        (folder / "defs.yaml").write_text(SPEC, encoding="utf-8")
+        write_whole(folder / "defs.yaml", SPEC)
         began = datetime.now(UTC)
         start = (began - timedelta(days=DAYS)).replace(hour=0, minute=0, second=0, microsecond=0)
         history = self._home / "history.parquet"
@@ -113,40 +109,42 @@ class LiveDemo:
         try:
             with closing(ControlStore(Settings().database_url, system_clock())) as store:
                 self._told = max((record.seq for record in store.records()), default=0)
-                self._first_act(store)
-                self._second_act(store)
+                self._second_act(store, *self._first_act(store))
+            self.fault = ""
             self._tell("=> as it should be")
         except (DriftError, OSError, subprocess.SubprocessError) as error:
-            if self._ending.is_set():
-                return
-            self.fault = str(error)
-            self._tell(f"=> NOT as it should be: {self.fault}")
-        if self._stay:
+            if not self._ending.is_set():
+                self.fault = str(error)
+                self._tell(f"=> NOT as it should be: {self.fault}")
+        finally:
+            if not self._stay and not self._ending.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+        if self._stay and not self._ending.is_set():
             self._tell(f"look around: http://127.0.0.1:{self._ports[2]}/{MODEL}; Ctrl-C ends all")
-        else:
-            os.kill(os.getpid(), signal.SIGINT)
 
-    def _first_act(self, store: ControlStore) -> None:
+    def _first_act(self, store: ControlStore) -> tuple[str, str]:
+        """The version that was promoted, and its digest."""
         self._until_it_answers()
         self._say(f"\nAct 1. Traffic; after {CHANGE_S} s people click for other reasons, and sessions grow.")
         self._send("--drift", f"concept@{CHANGE_S}s:1.25", "--drift", f"covariate@{CHANGE_S}s:0.6")
         self._await(store, "incident.opened", 420)
         proven = self._await(store, "candidate.proven", 600)
         self._await(store, "rollout.awaiting_approval", 300)
-        self._version, self._digest = str(proven.details["version"]), proven.digests["bundle"]
-        self._approve("its card shows what it gained")
+        version = str(proven.details["version"])
+        self._approve(version, "its card shows what it gained")
         self._await(store, "rollout.full", 300)
         self._await(store, "reference.frozen", 300)
+        return version, proven.digests["bundle"]
 
-    def _second_act(self, store: ControlStore) -> None:
+    def _second_act(self, store: ControlStore, version: str, digest: str) -> None:
         self._say("\nAct 2. A rehearsal: back to v1, then out with the new version again, on a host that is slow.")
         self._drift("rollback", MODEL, "--reason", "a rehearsal", "--actor", "ada")
         self._await(store, "reference.restored", 300)
         for process in self._traffic:
             process.terminate()
         self._send("--drift", "concept@0s:1.25", "--drift", "canary_latency@0s:2", "--seed", "1")
-        self._approve("once more")
-        self._submit()
+        self._approve(version, "once more")
+        self._submit(version, digest)
         self._await(store, "rollout.canary", 300)
         self._await(store, "rollout.rolled_back", 300)
 
@@ -172,7 +170,7 @@ class LiveDemo:
             f"http://127.0.0.1:{self._ports[1]}/server_info",
         ]
         with httpx.Client(timeout=5, trust_env=False) as client:
-            while not all(_is_up(client, address) for address in addresses):
+            while not all(answers(client, address) for address in addresses):
                 if self._ending.wait(_LOOK_EVERY_S):
                     raise UnavailableError("ended")
 
@@ -182,23 +180,23 @@ class LiveDemo:
         self._show(arguments)
         log = (self._home / "logs" / f"simulate-{len(self._traffic)}.log").open("wb")
         with log:
-            self._traffic.append(subprocess.Popen(_command(arguments), stdout=log, stderr=log))
+            self._traffic.append(subprocess.Popen([*DRIFT, *arguments], stdout=log, stderr=log))
 
-    def _approve(self, reason: str) -> None:
-        self._drift("approve", MODEL, self._version, "--key", str(self._home / _KEY), "--reason", reason)
+    def _approve(self, version: str, reason: str) -> None:
+        self._drift("approve", MODEL, version, "--key", str(self._home / _KEY), "--reason", reason)
 
-    def _submit(self) -> None:
+    def _submit(self, version: str, digest: str) -> None:
         """As in Dagster's launchpad."""
-        config = json.dumps({"ops": {"begin_rollout": {"config": {"model": MODEL, "digest": self._digest}}}})
+        config = json.dumps({"ops": {"begin_rollout": {"config": {"model": MODEL, "digest": digest}}}})
         job = ("-w", str(WORKSPACE), "-j", "submit_rollout", "--config-json", config)
         environment = {**os.environ, "DAGSTER_HOME": str(self._home / "dagster")}
         command = [sys.executable, "-m", "dagster", "job", "launch", *job]
-        self._tell(f"in Dagster's launchpad: submit_rollout, {self._version}")
+        self._tell(f"in Dagster's launchpad: submit_rollout, {version}")
         subprocess.run(command, env=environment, check=True, capture_output=True)
 
     def _drift(self, *arguments: str) -> None:
         self._show(arguments)
-        ended = subprocess.run(_command(arguments), capture_output=True, text=True, check=False)
+        ended = subprocess.run([*DRIFT, *arguments], capture_output=True, text=True, check=False)
         if ended.returncode:
             raise UnavailableError(f"drift {arguments[0]} ended with {ended.returncode}: {ended.stderr.strip()}")
 
@@ -209,16 +207,3 @@ class LiveDemo:
     def _tell(self, words: str) -> None:
         since = int(time.monotonic() - self._began) if self._began else 0
         self._say(f"  {since // 60}:{since % 60:02d}  {words}")
-
-
-def _command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-c", "from drift_pipeline.cli import main; main()", *arguments]
-
-
-def _is_up(client: "httpx.Client", address: str) -> bool:
-    import httpx
-
-    try:
-        return client.get(address).status_code == 200
-    except httpx.HTTPError:
-        return False

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LOCAL, LOCAL_KEY = "local", "gateway.key"
 LOCAL_ROWS_PER_SECOND = 10_000
 WORKSPACE = Path(drift_pipeline.__file__).with_name("workspace.yaml")  # the name in it stands in addresses people keep
+DRIFT = (sys.executable, "-c", "from drift_pipeline.cli import main; main()")  # the command, whatever the PATH
 PATIENCE_S = 15.0  # for what ends by itself, before it is killed
 _LOOK_EVERY_S = 0.2
 
@@ -57,19 +58,18 @@ def services(host: str, port: int, dagster_port: int, pages_port: int = 8081, *,
     `dagster dev` is one parent for webserver, daemon and the one code server that both use; started apart, each of the
     two would load the models' code for itself.
     """
-    drift = [sys.executable, "-c", "from drift_pipeline.cli import main; main()"]
     dagster = ["-w", str(WORKSPACE), "--host", "127.0.0.1", "--port", str(dagster_port)]
     gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
     pages = f"http://127.0.0.1:{pages_port}"
     return [
-        Service("pages", [*drift, "pages", "--port", str(pages_port), "--dagster", ui], f"{pages}/health", f"{pages}/"),
+        Service("pages", [*DRIFT, "pages", "--port", str(pages_port), "--dagster", ui], f"{pages}/health", f"{pages}/"),
         Service(
             "gateway",
-            [*drift, "serve", "--host", host, "--port", str(port), *(["--drills"] if drills else [])],
+            [*DRIFT, "serve", "--host", host, "--port", str(port), *(["--drills"] if drills else [])],
             f"{gateway}/v2/health/live",
             gateway,
         ),
-        Service("capture", [*drift, "capture"]),
+        Service("capture", [*DRIFT, "capture"]),
         Service("dagster", [sys.executable, "-m", "dagster", "dev", *dagster], f"{ui}/server_info", ui),
     ]
 
@@ -235,20 +235,19 @@ def _watch(
                     log = settings.home / "logs" / f"{name}.log"
                     tell(f"{name} ended with code {child.returncode}; read {log}")
                     return 1
-            for service in [service for service in silent if _answers(client, service)]:
+            for service in [one for one in silent if one.health is None or answers(client, one.health)]:
                 silent.remove(service)
                 tell(f"{service.name} on {service.address}" if service.address else f"{service.name} was started")
     tell("ending all")
     return 0
 
 
-def _answers(client: "httpx.Client", service: Service) -> bool:
+def answers(client: "httpx.Client", address: str) -> bool:
+    """Whether it says 200."""
     import httpx
 
-    if service.health is None:
-        return True
     try:
-        return client.get(service.health).status_code == 200
+        return client.get(address).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -18,12 +18,13 @@ import pytest
 from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.evidence.card import CardFacts, State, make_card, write_card
+from drift_pipeline.evidence.card import CardFacts, State, make_card
 from drift_pipeline.evidence.groups import auroc_interval, group_analysis, share_interval
 from drift_pipeline.evidence.pages import number
 from drift_pipeline.registry.bundle import make_bundle
 from drift_pipeline.rollout.approval import Accepted, Refusal
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline_tests.evidence.cards import write_card
 from drift_pipeline_tests.evidence.worlds import AT, DAY, DECLARED, MODEL, SAID, block, curves, read_json, record, spec
 
 HOSTILE = "<script>alert('1')</script> \"quoted\" | [link](javascript:x) `code` & {{ 7 * 7 }}"

@@ -13,11 +13,12 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from drift_pipeline.control.canonical import canonical
-from drift_pipeline.evidence.card import make_card, write_card
+from drift_pipeline.evidence.card import make_card
 from drift_pipeline.evidence.card.drawing import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, pictures
 from drift_pipeline.evidence.curves import CURVES, curves_of, importance
 from drift_pipeline.evidence.pages import number
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline_tests.evidence.cards import write_card
 from drift_pipeline_tests.evidence.test_card import facts, fields_of
 from drift_pipeline_tests.evidence.worlds import block, curves, read_json, spec
 

@@ -1,5 +1,6 @@
 """A card is written again at each approval and each step of a rollout, and what a crash left out at the next look."""
 
+import os
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy import event
 from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import ConflictError, InputError
+from drift_pipeline.evidence import documents
 from drift_pipeline.evidence.approve import approve
 from drift_pipeline.evidence.documents import refresh_documents, write_documents
 from drift_pipeline.evidence.verification import verify_home
@@ -170,6 +172,32 @@ def test_a_crash_between_step_and_card_is_made_good_at_the_next_look(home: Home,
     assert refreshed(home) == ["v2"]
     assert value(home, "rollout.outcome").startswith(f"{MODEL}-v2: rolled back")
     assert "evidence" not in verify_home(home.settings).reason
+
+
+@pytest.mark.parametrize(("killed_in", "written_again"), [("_note", ["v2"]), ("_put_in_place", [])])
+def test_a_home_whose_writer_was_killed_verifies_at_every_moment(
+    home: Home, monkeypatch: pytest.MonkeyPatch, killed_in: str, written_again: list[str]
+) -> None:
+    """Before its record the card is the one before it; after it, the new one waits beside its place."""
+    bundle = home.candidate()
+    step(home, bundle, Phase.SHADOW)
+    refreshed(home)
+    step(home, bundle, Phase.ROLLED_BACK, "slow")
+    folder = home.settings.evidence / MODEL / "v2"
+    with monkeypatch.context() as patched:
+        patched.setattr(documents, killed_in, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_documents(home.settings, home.store, home.registry, spec(), bundle.digest, home.clock.now())
+    assert value(home, "rollout.outcome").startswith(f"{MODEL}-v2: in shadow")
+    assert "evidence" not in verify_home(home.settings).reason
+    home.clock.advance_to(home.clock.now() + DAY)
+    assert refreshed(home) == written_again
+    assert value(home, "rollout.outcome").startswith(f"{MODEL}-v2: rolled back")
+    assert "evidence" not in verify_home(home.settings).reason
+    for left in folder.glob(".*"):
+        os.utime(left, (0, 0))
+    refreshed(home)
+    assert sorted(path.name for path in folder.iterdir()) == ["card.html", "card.json", "card.md"]
 
 
 def test_processes_that_write_one_card_at_once_leave_what_the_audit_names(home: Home) -> None:

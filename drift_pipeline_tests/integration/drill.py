@@ -2,10 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,40 +16,18 @@ import httpx
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.serving.demo import MODEL, SPEC
+from drift_pipeline.serving.up import DRIFT
 from drift_pipeline.telemetry.synthetic import synthetic_history
-
-MODEL = "clicks"
-SPEC = f"""\
-type: drift_pipeline.components.MonitoredModel
-attributes:
-  name: {MODEL}
-  owner: ml@example.com
-  task: binary_classification
-  columns: {{timestamp: ts, prediction_id: prediction_id, entity: user_id, latency_ms: latency_ms}}
-  features:
-    session_length_s: numeric
-    items_viewed: numeric
-    price_eur: numeric
-    days_since_visit: numeric
-    device: categorical
-    country: categorical
-  outcome: {{column: clicked, delay: 5m}}
-  protected: {{age_band: categorical}}
-  kpis: {{latency_p95_ms: {{threshold: 500}}}}  # a busy machine is no slow model
-  retrain: RETRAIN
-  rollout: {{shadow: 10m, canary: 10m, deadline: 5d}}
-"""
 
 
 class Drill:
     """One home under `folder`. Use as a context manager: what it started ends with it."""
 
-    def __init__(
-        self, folder: Path, speed: int = 60, retrain: str = "{min_rows: 2000, trials: 2, cooldown: 1h}"
-    ) -> None:
+    def __init__(self, folder: Path, speed: int, retrain: str) -> None:
         self.folder, self.home = folder, folder / "home"
         (folder / "models" / MODEL).mkdir(parents=True)
-        (folder / "models" / MODEL / "defs.yaml").write_text(SPEC.replace("RETRAIN", retrain))
+        (folder / "models" / MODEL / "defs.yaml").write_text(re.sub("retrain: .*", f"retrain: {retrain}", SPEC))
         began = datetime.now(UTC)
         self.environment = {
             **os.environ,
@@ -119,7 +97,7 @@ class Drill:
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-c", "from drift_pipeline.cli import main; main()", *arguments]
+    return [*DRIFT, *arguments]
 
 
 def end_all(running: Sequence["subprocess.Popen[bytes]"]) -> list[int]:

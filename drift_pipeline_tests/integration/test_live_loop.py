@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from drift_pipeline.control.store import ControlReader
-from drift_pipeline_tests.integration.drill import MODEL, Drill, command, free_port
+from drift_pipeline.serving.demo import MODEL
+from drift_pipeline_tests.integration.drill import Drill, command, free_port
 from drift_pipeline_tests.replay.worlds import drift
 
 WAY = [

@@ -4,26 +4,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from drift_pipeline.control.canonical import sha256
 from drift_pipeline.evidence.card.document import ModelCard
 from drift_pipeline.evidence.card.drawing import pictures
 from drift_pipeline.evidence.pages import render
-from drift_pipeline.files import write_whole
-
-
-def write_card(card: ModelCard, folder: Path) -> dict[str, str]:
-    """Write `card_files` into a folder, each whole or not at all; returns each name's sha256.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    files = card_files(card)
-    for name, page in files.items():
-        write_whole(folder / name, page)
-    return {name: sha256(page) for name, page in files.items()}
 
 
 def card_files(card: ModelCard) -> dict[str, bytes]:

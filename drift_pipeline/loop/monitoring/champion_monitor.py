@@ -41,7 +41,7 @@ class ChampionMonitor:
         self.champion, self.reference, self.baseline_at = baseline.champion, baseline.reference, baseline.since
         self._lake, self._spec = lake, spec
         self._landed, self._counted_until = dict(baseline.landed), baseline.since
-        self._stored_at = baseline.since
+        self._over_at = baseline.since  # by whose clock the last hour was taken for over
         self._labels_landed: int | None = None  # not counted yet
         self._judging = Monitor(baseline.reference, spec, baseline.since, step)
         self._slices = self._judging.slices
@@ -70,9 +70,10 @@ class ChampionMonitor:
         hour = floor(counted, HOUR)
         if keep and hour > self._counted_until:  # by now what is counted ends where the cursors stand
             self._add_late(counted, leave_out)
-            self._counted_until, self._stored_at = hour, now
-            if self._profiles.append(self._slices.new_parts(), hour, self._landed):
-                self._counting.stored(counted, hour)
+            self._counted_until, self._over_at = hour, now
+            if parts := self._slices.new_parts():
+                self._counting.stored(counted, hour)  # first: what the disk does not take yet is stored with the next
+                self._profiles.append(parts, hour, self._landed)
         return self._judged(now, {})
 
     def look_back(self, now: datetime, versions: Mapping[str, int]) -> Report:
@@ -94,7 +95,7 @@ class ChampionMonitor:
             return
         self._slices.restore(found.parts)
         self._counted_until, self._landed = found.counted_until, found.landed
-        until = self._stored_at = min(found.counted_until, now)  # a clock that was ahead may have stored them
+        until = self._over_at = min(found.counted_until, now)  # a clock that was ahead may have stored them
         before = found.before or self.baseline_at
         window = Window(self._counting.open_from(until, before), now + DAY)
         outcomes, rows = (self._before_cursor(table, window) for table in ("outcomes", "predictions"))
@@ -172,7 +173,7 @@ class ChampionMonitor:
         """Until when hours and days are taken for over: not by a clock that is far ahead of all that was ever served,
         since what was stored of them as a whole is not told apart again."""
         newest = self._slices.newest or self.baseline_at
-        patience = HOUR if now - self._stored_at >= HOUR else timedelta()  # one hour more for each that passes
+        patience = HOUR if now - self._over_at >= HOUR else timedelta()  # one hour more for each that passes
         return min(now, max(newest + HOUR, self._counted_until + patience))
 
     def _before_cursor(self, table: Literal["predictions", "outcomes"], window: Window) -> pl.DataFrame:

@@ -54,22 +54,21 @@ class StoredProfiles:
         self._lake, self._model = lake, model
         self._last_batch = -1
 
-    def append(self, parts: Iterable[Part], hour: datetime, landed: Mapping[str, Cursor]) -> bool:
-        """Keep the profiles of what was counted until the hour, and the cursors that they end at; False without any.
+    def append(self, parts: Iterable[Part], hour: datetime, landed: Mapping[str, Cursor]) -> None:
+        """Keep the profiles of what was counted until the hour, and the cursors that they end at.
 
         Raises:
             ConflictError: another process stored profiles since `read`.
         """
         rows = [self._row(part, hour, landed) for part in parts]
         if not rows:
-            return False
+            return
         batch = (hour - _FIRST_HOUR) // HOUR
         if self._lake.last_batch("profiles") != self._last_batch or not self._lake.append(
             "profiles", pl.DataFrame(rows, schema=_STORED), batch
         ):
             raise ConflictError(f"{self._model}: another process stored this hour's profiles; take them up again")
         self._last_batch = batch
-        return True
 
     def read(self, now: datetime) -> Restored | None:
         """What was stored by whichever process; None where nothing was."""
