@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from types import NoneType
 from typing import Any
 
@@ -56,13 +57,14 @@ class AuditRecord:
     wrote: Wrote = Wrote()
     hash: str = ""
 
+    @cached_property
     def body(self) -> bytes:
         """The hashed bytes, which are also the stored ones."""
         fields = {name: getattr(self, name) for name in _SHAPE}
         return canonical({**fields, "wrote": {"state": self.wrote.state, "outbox": self.wrote.outbox}})
 
     def computed_hash(self) -> str:
-        return hashlib.sha256(self.body()).hexdigest()
+        return hashlib.sha256(self.body).hexdigest()
 
 
 _SHAPE: dict[str, Any] = {
@@ -129,7 +131,9 @@ def read_record(body: str | bytes, hash: str) -> AuditRecord:
             raise IntegrityError(f"field {name} of a record cannot be {fields[name]!r}")
     if bad := _malformed(fields["digests"], fields["policy_digest"]):
         raise IntegrityError(bad)
-    return AuditRecord(**{**fields, "wrote": _read_wrote(fields["wrote"])}, hash=hash)
+    record = AuditRecord(**{**fields, "wrote": _read_wrote(fields["wrote"])}, hash=hash)
+    vars(record)["body"] = body.encode() if isinstance(body, str) else body  # it was canonical: its only spelling
+    return record
 
 
 def _read_wrote(found: Mapping[str, Any]) -> Wrote:

@@ -1,7 +1,12 @@
-"""Canonical JSON (RFC 8785): one spelling a value, so that equal values have equal digests."""
+"""Canonical JSON (RFC 8785): one spelling a value, so that equal values have equal digests.
+
+`rfc8785` defines it and writes whatever is unusual. Most values the C encoder of `json` spells just so, ten times as
+fast, which is what a chain of a million records is verified with.
+"""
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import Any
 
 import rfc8785
@@ -20,6 +25,9 @@ def canonical(value: object) -> bytes:
     Raises:
         InputError: NaN, an infinity, an int of 2**53 or more, a key that is no string, a type JSON lacks; says where.
     """
+    if _usual(value):
+        with suppress(ValueError):  # a lone surrogate
+            return _USUAL.encode(value).encode()
     try:
         return rfc8785.dumps(value)  # type: ignore[arg-type]  # what it refuses is told below
     except (ValueError, RecursionError) as error:
@@ -45,6 +53,29 @@ def read_canonical(data: bytes | str) -> Any:
 def sha256(data: bytes) -> str:
     """Digest in the form that records and attestations carry: `sha256:<64 hex>`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+_USUAL = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), sort_keys=True)
+_DEEPEST = 50
+_SIMPLE = (str, bool, type(None))  # a StrEnum is for rfc8785 to judge
+
+
+def _usual(value: object, depth: int = 0) -> bool:
+    """Whether `json` spells it as RFC 8785 does: its keys are ASCII, where the order of code points is that of UTF-16,
+    and its numbers have the same digits in Python and in JavaScript, without an exponent in either."""
+    kind = type(value)
+    if kind is dict:
+        usual = depth < _DEEPEST
+        for key, part in value.items():  # type: ignore[attr-defined]
+            usual = usual and type(key) is str and key.isascii() and (type(part) is str or _usual(part, depth + 1))
+        return usual
+    if kind is list or kind is tuple:
+        return depth < _DEEPEST and all(_usual(part, depth + 1) for part in value)  # type: ignore[attr-defined]
+    if kind is int:
+        return -(2**53) < value < 2**53  # type: ignore[operator]
+    if kind is float:
+        return 1e-4 <= abs(value) < 1e15 and not value.is_integer()  # type: ignore[arg-type,attr-defined]
+    return kind in _SIMPLE
 
 
 def _number(digits: str) -> int | float:

@@ -28,6 +28,7 @@ HOME, KEY = "home", "key"  # kinds of state: the key of the home itself, and eve
 KEY_EVENTS = ("home.made", "key.rotated")  # whose details tell the home's key from there on
 _ALWAYS = (*KEY_EVENTS, "key.added", "key.revoked", "model.adopted", "approval.given", "rollout.")
 _LAST = "_checkpoint"  # in memory; no model's name begins with an underscore
+_LAST_ONE = sa.select(memory.c.body).where(memory.c.key == _LAST)
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,13 @@ class Checkpoints:
         self._records, self._every = records, every
         self._signers: dict[str, Signer] = {}
 
-    def due(self, connection: sa.Connection, event: str = "") -> bool:
-        """Whether the records that no checkpoint covers are too many or too old. Two look-ups, whatever the chain."""
-        head, last = _head(connection), _last(connection)
+    def due(self, connection: sa.Connection, head: int | None = None, event: str = "") -> bool:
+        """Whether the records that no checkpoint covers are too many or too old. A look-up or two, whatever the chain.
+
+        Args:
+            head: how many there are, where it is known; `event` is then the last one's.
+        """
+        head, last = _head(connection) if head is None else head, _last(connection)
         if head <= last["size"]:
             return False
         old = self._now() - datetime.fromisoformat(last["at"]) >= self._every if last["size"] else True
@@ -180,7 +185,7 @@ def _head(connection: sa.Connection) -> int:
 
 
 def _last(connection: sa.Connection) -> dict[str, Any]:
-    row = connection.execute(sa.select(memory.c.body).where(memory.c.key == _LAST)).one_or_none()
+    row = connection.execute(_LAST_ONE).one_or_none()
     return read_canonical(row.body) if row else {"size": 0}
 
 

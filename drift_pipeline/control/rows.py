@@ -55,9 +55,20 @@ class Snapshot:
     outbox: Mapping[str, tuple[int, str]]
 
 
+# Made once: a writer holds the lock of all writers while it executes them.
+_HEAD = sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
+_HERE = (state.c.kind == sa.bindparam("of_kind")) & (state.c.key == sa.bindparam("of_key"))
+_GENERATION = sa.select(state.c.generation).where(_HERE)
+_CHANGE = sa.update(state).where(_HERE, state.c.generation == sa.bindparam("expected"))
+_CHANGE = _CHANGE.values({name: sa.bindparam(name) for name in ("body", "generation", "seq")})
+_ADD = sa.insert(state)
+_KNOWN = sa.select(outbox.c.id).where(outbox.c.id == sa.bindparam("of_id"))
+_ENQUEUE = sa.insert(outbox)
+
+
 def following(connection: sa.Connection) -> tuple[int, str]:
     """Number and `prev` of the record to come; a damaged head is verify's business and must not stop a rollback."""
-    row = connection.execute(sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).one_or_none()
+    row = connection.execute(_HEAD).one_or_none()
     return (row.seq + 1, row.hash) if row else (1, GENESIS)
 
 
@@ -87,16 +98,14 @@ def was_written_by(record: Record, rows: Sequence[Any]) -> bool:
 
 def put_row(connection: sa.Connection, put: Put, body: str, seq: int) -> str:
     """The digest of what is stored."""
-    here = (state.c.kind == put.kind) & (state.c.key == put.key)
-    found = connection.execute(sa.select(state.c.generation).where(here)).scalar_one_or_none() or 0
+    here, values = {"of_kind": put.kind, "of_key": put.key}, {"body": body, "generation": put.expected + 1, "seq": seq}
+    if put.expected and connection.execute(_CHANGE, {**here, "expected": put.expected, **values}).rowcount:
+        return state_digest(put.expected + 1, body)
+    found = connection.execute(_GENERATION, here).scalar_one_or_none() or 0
     if found != put.expected:
         raise ConflictError(f"{put.kind} {put.key} is at generation {found}, not {put.expected}: read it again")
-    values = {"body": body, "generation": found + 1, "seq": seq}
-    if found:
-        connection.execute(sa.update(state).where(here).values(values))
-    else:
-        connection.execute(sa.insert(state).values(kind=put.kind, key=put.key, **values))
-    return state_digest(found + 1, body)
+    connection.execute(_ADD, {"kind": put.kind, "key": put.key, **values})
+    return state_digest(1, body)
 
 
 def remember_row(connection: sa.Connection, put: Put) -> None:
@@ -121,9 +130,9 @@ def forget_rows(connection: sa.Connection, keys: Sequence[str]) -> None:
 
 def enqueue_row(connection: sa.Connection, message: Message, body: str, seq: int) -> bool:
     """Whether it is new."""
-    if connection.execute(sa.select(outbox.c.id).where(outbox.c.id == message.id)).first() is not None:
+    if connection.execute(_KNOWN, {"of_id": message.id}).first() is not None:
         return False
-    connection.execute(sa.insert(outbox).values(id=message.id, topic=message.topic, body=body, seq=seq))
+    connection.execute(_ENQUEUE, {"id": message.id, "topic": message.topic, "body": body, "seq": seq})
     return True
 
 

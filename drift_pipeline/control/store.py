@@ -30,6 +30,7 @@ from drift_pipeline.errors import DriftError, InputError
 __all__ = ["AuditRecord", "ControlReader", "ControlStore", "Entry", "Message", "Put", "Record", "Snapshot"]
 
 log = logging.getLogger(__name__)
+_APPEND = sa.insert(audit)
 
 
 class ControlStore(ControlReader):
@@ -86,10 +87,9 @@ class ControlStore(ControlReader):
             record = seal(entry, self._clock.now(), seq, prev, Wrote(kept, told))
             for put in memory:
                 remember_row(connection, put)
-            values = {"seq": record.seq, "body": record.body().decode(), "hash": record.hash}
-            connection.execute(sa.insert(audit).values(values))
+            connection.execute(_APPEND, {"seq": record.seq, "body": record.body.decode(), "hash": record.hash})
             self._uncovered = True
-            due = self._checkpoints is not None and self._checkpoints.due(connection, entry.event)
+            due = self._checkpoints is not None and self._checkpoints.due(connection, record.seq, entry.event)
         if due:
             self._cover()
         return record

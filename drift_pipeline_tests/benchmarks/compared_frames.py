@@ -53,13 +53,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--columns", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args(arguments)
-    sides = [frame(asked.rows, asked.columns, seed) for seed in (0, 1)]
+    reference, current = sides = [frame(asked.rows, asked.columns, seed) for seed in (0, 1)]
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / f"{number}.parquet") for number in (0, 1)]
         for side, file in zip(sides, files, strict=True):
             side.to_parquet(file)
         took = [
-            (seconds(lambda: str(dp.compare(*sides))), seconds(lambda: by_command(files)))
+            (seconds(lambda: str(dp.compare(reference, current))), seconds(lambda: by_command(files)))
             for _ in range(asked.rounds + 1)
         ][1:]
     frames, parquet = (statistics.median(side) for side in zip(*took, strict=True))

@@ -120,7 +120,7 @@ def test_a_record_hashes_its_canonical_json_and_starts_from_64_zeros() -> None:
         f'"event":"observed","policy_digest":null,"prev":"{"0" * 64}","seq":1,"subject":"fraud",'
         '"wrote":{"outbox":{},"state":{}}}'
     )
-    assert record.body().decode() == body
+    assert record.body.decode() == body
     assert record.hash == hashlib.sha256(body.encode()).hexdigest()
     assert read_record(body, record.hash) == record
 
@@ -316,4 +316,4 @@ def test_a_record_built_with_what_json_cannot_hold_is_a_bad_record() -> None:
 def test_bodies_are_canonical_bytes() -> None:
     record = plain(1)[0]
     assert canonical({"seq": 1}) == b'{"seq":1}'
-    assert read_record(record.body(), record.hash) == record
+    assert read_record(record.body, record.hash) == record
