@@ -57,13 +57,16 @@ def kill() -> None:
 class Fuses:
     """What is to happen once at which point of which process, before or after the effect.
 
-    `only`: at a point, the one effect that is meant; `of`: the effects that were struck.
+    `only`: at a point, the one effect that is meant; `of`: the effects that were struck. `after`: the process dies
+    once so many effects were begun or done, whatever they are; `passed` counts them.
     """
 
     set: dict[tuple[Point, Side], Callable[[], None]] = field(default_factory=dict)
     only: dict[Point, str] = field(default_factory=dict)
     hit: list[str] = field(default_factory=list)
     of: list[str] = field(default_factory=list)
+    after: int | None = None
+    passed: int = 0
 
     @contextmanager
     def around(self, point: Point, name: str = "") -> Iterator[None]:
@@ -73,6 +76,10 @@ class Fuses:
         self._strike(point, "after", name)
 
     def _strike(self, point: Point, side: Side, name: str) -> None:
+        self.passed += 1
+        if self.passed == self.after:
+            self.hit.append(f"killed {side} {point} {name}")
+            kill()
         if (point, side) in self.set and self.only.get(point, name) == name:
             action = self.set.pop((point, side))
             told = f"killed {side} {point}" if action is kill else getattr(action, "__doc__", "") or ""

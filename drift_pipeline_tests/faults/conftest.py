@@ -18,7 +18,7 @@ def just_adopted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made.close()
 
 
-def _lived(folder: Path, like: Site, *, inline: bool) -> Iterator[Live]:
+def lived(folder: Path, like: Site, *, inline: bool) -> Iterator[Live]:
     """What goes on from a copy of a home."""
     site = Site(folder, hours=2, reference_days=2, like=like)
     kept = Process(site, inline=inline)
@@ -29,7 +29,7 @@ def _lived(folder: Path, like: Site, *, inline: bool) -> Iterator[Live]:
 
 @pytest.fixture
 def live(tmp_path: Path, just_adopted: Site) -> Iterator[Live]:
-    yield from _lived(tmp_path, just_adopted, inline=False)
+    yield from lived(tmp_path, just_adopted, inline=False)
 
 
 @pytest.fixture(scope="session")
@@ -49,4 +49,4 @@ def just_proven(tmp_path_factory: pytest.TempPathFactory, just_adopted: Site) ->
 
 @pytest.fixture
 def proven(tmp_path: Path, just_proven: Site) -> Iterator[Live]:
-    yield from _lived(tmp_path, just_proven, inline=True)
+    yield from lived(tmp_path, just_proven, inline=True)
