@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from drift_pipeline.cli.options import NEGATIVE, OK, example, home_option, json_option, settings_of
-from drift_pipeline.cli.telling import at_work, say, wrapped
+from drift_pipeline.cli.telling import at_work, say
 
 if TYPE_CHECKING:
     from drift_pipeline.evidence.offline import Verified
@@ -35,11 +35,10 @@ def verify(path: Path, keys: Path | None, registry: Path | None, home: Path | No
     that wrote the evidence say only that the home agrees with itself: who audits it has them from its people, by
     another way than the evidence, and names them with --keys. Ends with 3 where no key is trusted.
     """
-    from drift_pipeline.evidence.offline import trusted_keys, verify_evidence
+    from drift_pipeline.evidence.offline import verify_evidence
 
-    trusted = trusted_keys(keys or settings_of(home).trust, path)
     with at_work(f"{path}: verifying"):
-        found = verify_evidence(path, trusted, registry)
+        found = verify_evidence(path, keys or settings_of(home).trust, registry)
     if as_json:
         click.echo(json.dumps({"ok": not found.faults, "path": str(path), **asdict(found)}, indent=2))
     else:
@@ -49,7 +48,7 @@ def verify(path: Path, keys: Path | None, registry: Path | None, home: Path | No
 
 def _tell(path: Path, found: "Verified") -> None:
     for fault in found.faults:
-        say(wrapped(_printable(f"{path / fault.file}: NOT VERIFIED: {fault.reason}"), then="  "))
+        say(_printable(f"{path / fault.file}: NOT VERIFIED: {fault.reason}"))
     if found.faults:
         return
     by = f", signed by {found.signer} as of {found.at}" if found.at else ""

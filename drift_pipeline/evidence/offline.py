@@ -59,13 +59,36 @@ class Verified:
     faults: list[Fault] = field(default_factory=list)
 
 
-def trusted_keys(folder: Path, verified: Path) -> dict[str, PublicKey]:
-    """The keys to verify with: the public files of a folder, as `drift key` writes them, or one such file.
+def verify_evidence(path: Path, keys: Path, registry: Path | None = None) -> Verified:
+    """Hold every file of the folder against what a trusted key signed. Nothing is changed.
+
+    Args:
+        path: an `evidence` folder, or one of a version.
+        keys: a folder of public files as `drift key` writes them, or one of them.
+        registry: also the models' bytes, as they lie in this registry.
 
     Raises:
-        InputError: it lies in what is verified, whose word for itself is none, or a file is no key's.
-        UnavailableError: there is none.
+        InputError: there is no such folder, or it is another one of a home; the keys lie in what is to be verified,
+            whose word for itself is none; a file is no key's.
+        UnavailableError: there is no trusted key.
     """
+    _require_evidence(path)
+    trusted = _trusted(keys, path)
+    if registry is not None and not registry.is_dir():
+        raise InputError(f"{registry}: is no folder of a registry")
+    found = _looked(path, trusted, registry)
+    for _ in range(_LOOKS):
+        if not found.faults:
+            break
+        before = found.faults
+        time.sleep(_PAUSE_S)  # a home puts the files of a version in their places one after the other
+        found = _looked(path, trusted, registry)
+        if found.faults == before:
+            break
+    return found
+
+
+def _trusted(folder: Path, verified: Path) -> dict[str, PublicKey]:
     files = [folder] if folder.is_file() else sorted(folder.glob("*.pub.json"))
     if any(one.resolve().is_relative_to(verified.resolve()) for one in (folder, *files)):
         raise InputError(f"{folder}: lies in what is to be verified; trusted keys come from elsewhere: --keys DIR")
@@ -76,31 +99,6 @@ def trusted_keys(folder: Path, verified: Path) -> dict[str, PublicKey]:
             "home that wrote the evidence sent by another way than the evidence, and name it: --keys DIR"
         )
     return keys
-
-
-def verify_evidence(path: Path, keys: Mapping[str, PublicKey], registry: Path | None = None) -> Verified:
-    """Hold every file of the folder against what a trusted key signed. Nothing is changed.
-
-    Args:
-        path: an `evidence` folder, or one of a version.
-        registry: also the models' bytes, as they lie in this registry.
-
-    Raises:
-        InputError: there is no such folder, or it is another one of a home.
-    """
-    _require_evidence(path)
-    if registry is not None and not registry.is_dir():
-        raise InputError(f"{registry}: is no folder of a registry")
-    found = _looked(path, keys, registry)
-    for _ in range(_LOOKS):
-        if not found.faults:
-            break
-        before = found.faults
-        time.sleep(_PAUSE_S)  # a home puts the files of a version in their places one after the other
-        found = _looked(path, keys, registry)
-        if found.faults == before:
-            break
-    return found
 
 
 def _require_evidence(path: Path) -> None:

@@ -72,6 +72,7 @@ def put_in_place(home: Path, store: ControlStore) -> None:
             beside = _beside(store, home, path)
             digest = beside.get(path)
             if digest is not None and waiting_for(home, path, digest) == waits:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 waits.replace(path)
                 for gone in (other for other, named in beside.items() if named is None):
                     gone.unlink(missing_ok=True)

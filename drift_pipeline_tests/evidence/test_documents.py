@@ -16,7 +16,7 @@ from drift_pipeline.evidence import sealing
 from drift_pipeline.evidence.approve import approve
 from drift_pipeline.evidence.attestation import ATTESTATION
 from drift_pipeline.evidence.documents import refresh_documents, write_documents
-from drift_pipeline.evidence.offline import Fault, trusted_keys, verify_evidence
+from drift_pipeline.evidence.offline import Fault, verify_evidence
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.registry.bundle import Bundle
 from drift_pipeline.rollout.plan import Phase, Status
@@ -43,7 +43,7 @@ def card(home: Home, version: str = "v2") -> dict[str, Any]:
 
 def faults(home: Home) -> list[Fault]:
     """Of the evidence, verified from its files alone."""
-    return verify_evidence(home.settings.evidence, trusted_keys(home.settings.trust, home.settings.evidence)).faults
+    return verify_evidence(home.settings.evidence, home.settings.trust).faults
 
 
 def value(home: Home, field: str, version: str = "v2") -> Any:
