@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from drift_pipeline.clock import MINUTE
 from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import ConflictError, InputError
-from drift_pipeline.evidence import sealing
+from drift_pipeline.evidence import offline, sealing
 from drift_pipeline.evidence.approve import approve
 from drift_pipeline.evidence.attestation import ATTESTATION
 from drift_pipeline.evidence.documents import refresh_documents, write_documents
@@ -208,6 +210,41 @@ def test_a_home_whose_writer_was_killed_verifies_at_every_moment(
     refreshed(home)
     assert sorted(path.name for path in folder.iterdir()) == [ATTESTATION, "card.html", "card.json", "card.md"]
     assert [*waiting.iterdir()] == []
+
+
+class Killed(BaseException):
+    """What nothing catches, as nothing outlives a kill."""
+
+
+def test_a_writer_that_is_killed_before_any_of_its_renames_leaves_what_verifies(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit holds at each; the evidence by itself too, but between the first file put in its place and the last,
+    which the next look makes good."""
+    monkeypatch.setattr(offline, "_PAUSE_S", 0.0)  # nobody writes meanwhile
+    bundle, replace = home.candidate(), Path.replace
+    step(home, bundle, Phase.SHADOW)
+    refreshed(home)
+    broken = []
+    for last in range(10):
+        renames = iter(range(last))
+
+        def killed(path: Path, target: Path, left: Iterator[int] = renames) -> Path:
+            if next(left, None) is None:
+                raise Killed
+            return replace(path, target)
+
+        at = home.clock.now() + (1 + last) * MINUTE
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", killed)
+            with pytest.raises(Killed):
+                write_documents(home.settings, home.store, home.registry, spec(), bundle.digest, at)
+        assert "evidence" not in verify_home(home.settings).reason, last
+        broken += [last] if faults(home) else []
+        refreshed(home)
+        assert faults(home) == [], last
+        assert "evidence" not in verify_home(home.settings).reason, last
+    assert broken == [6, 7, 8, 9]
 
 
 def test_processes_that_write_one_card_at_once_leave_what_the_audit_names(home: Home) -> None:
