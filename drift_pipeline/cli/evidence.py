@@ -9,21 +9,22 @@ import click
 
 from drift_pipeline.cli.options import NEGATIVE, OK, example, home_option, json_option, settings_of
 from drift_pipeline.cli.telling import at_work, say
+from drift_pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from drift_pipeline.evidence.offline import Verified
 
 
 @click.command(epilog=example("drift verify evidence --keys trusted", "drift verify evidence/fraud/v3 --home live"))
-@click.argument("path", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--keys",
-    type=click.Path(path_type=Path, exists=True),
+    type=click.Path(path_type=Path),
     help="Folder of the public keys (*.pub.json) that you trust, or one of them; else trust/ of the home.",
 )
 @click.option(
     "--registry",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path),
     help="Also the models' bytes, as they lie in this registry.",
 )
 @home_option
@@ -37,6 +38,8 @@ def verify(path: Path, keys: Path | None, registry: Path | None, home: Path | No
     """
     from drift_pipeline.evidence.offline import verify_evidence
 
+    if keys is not None and not keys.exists():
+        raise InputError(f"--keys {keys}: there is no such folder or file")
     with at_work(f"{path}: verifying"):
         found = verify_evidence(path, keys or settings_of(home).trust, registry)
     if as_json:

@@ -440,8 +440,8 @@ def test_keys_that_lie_in_what_is_verified_are_refused(made: Home, copy: Path, t
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("nothing", "does not exist"),
-        ("home/evidence/manifest.dsse.json", "is a file"),
+        ("nothing", "is no folder"),
+        ("home/evidence/manifest.dsse.json", "is no folder"),
         ("home", "is no evidence folder but holds one"),
         ("home/evidence/fraud", "holds versions of one model"),
     ],
@@ -450,6 +450,12 @@ def test_a_path_that_is_no_folder_of_evidence_ends_with_2(made: Home, copy: Path
     ended = typed(made.settings.home.parent / path, "--keys", made.settings.trust)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
+
+
+def test_keys_that_are_not_there_are_bad_input(copy: Path, tmp_path: Path) -> None:
+    ended = typed(copy, "--keys", tmp_path / "nowhere")
+    assert (ended.code, ended.out) == (2, "")
+    assert "there is no such folder" in ended.err
 
 
 @pytest.mark.parametrize("held", ["no JSON", '{"keyid": "x", "public": "00"}'])
