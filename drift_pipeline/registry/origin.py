@@ -9,7 +9,6 @@ from pathlib import Path
 
 _PACKAGE = "drift-pipeline"
 _PATIENCE_S = 5.0
-_READ_ONLY = {"GIT_OPTIONAL_LOCKS": "0"}
 
 
 @cache
@@ -29,10 +28,9 @@ def _checked_out() -> str | None:
         return None
     asked = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook
+    env["GIT_OPTIONAL_LOCKS"] = "0"  # nothing is written
     try:
-        told = subprocess.run(
-            asked, capture_output=True, text=True, check=True, timeout=_PATIENCE_S, env={**env, **_READ_ONLY}
-        )
+        told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=_PATIENCE_S, env=env)
     except (OSError, subprocess.SubprocessError):  # no git here, or a checkout that is not ours to read
         return None
     return told.stdout.strip() or None
