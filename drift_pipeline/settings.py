@@ -62,8 +62,13 @@ class Settings(BaseSettings):
         return self.home / "keys"
 
     @property
+    def trust(self) -> Path:
+        """Public keys whose attestations count by themselves for `drift verify`: those of the home itself."""
+        return self.home / "trust"
+
+    @property
     def evidence(self) -> Path:
-        """`<model>/<version>/`: documents about a model version, such as its card."""
+        """`<model>/<version>/`: documents about a model version, such as its card, signed; `manifest.dsse.json`."""
         return self.home / "evidence"
 
     @property

@@ -1,6 +1,7 @@
 """The loop's promises when something is wrong: a bad candidate, a silent policy, an alert that does not go out."""
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -230,12 +231,64 @@ def test_a_second_release_during_a_rollout_changes_nothing(world: World) -> None
     assert (world.loop.rollouts.status, world.events()) == before
 
 
-def test_bytes_that_were_swapped_after_the_gates_are_not_released(world: World) -> None:
-    training = world.proven()
-    (model,) = world.registry.rglob(f"{training.digest.removeprefix('sha256:')}/model.skops")
+def another_model(world: World, digest: str) -> None:
+    """Other bytes in the place of those that were registered."""
+    (model,) = world.registry.rglob(f"{digest.removeprefix('sha256:')}/model.skops")
     model.write_bytes(b"another model")
-    with pytest.raises(IntegrityError, match=r"model\.skops is not the file that was registered"):
-        world.loop.release(training.digest)
+
+
+def another_bundle(world: World, digest: str) -> None:
+    """A bundle that is whole by itself, in the place of the one that was approved."""
+    other = LocalRegistry(world.registry).put({"model": "fraud", "version": "v9"}, {"model.skops": b"another model"})
+    (theirs,), (ours,) = (world.registry.rglob(one.removeprefix("sha256:")) for one in (other.digest, digest))
+    shutil.rmtree(ours)
+    shutil.copytree(theirs, ours)
+
+
+def no_bundle(world: World, digest: str) -> None:
+    (folder,) = world.registry.rglob(digest.removeprefix("sha256:"))
+    (folder / "manifest.json").unlink()
+
+
+REFUSED = r"is not the file that was registered|has other bytes|is missing"
+
+
+@pytest.mark.parametrize(
+    ("steps", "harm"),
+    [(0, another_bundle), (1, another_model), (1, another_bundle), (2, another_bundle), (2, no_bundle)],
+)
+def test_no_step_is_taken_with_other_bytes_than_were_approved(
+    world: World, steps: int, harm: Callable[[World, str], None]
+) -> None:
+    """Neither by a process that loaded the old ones, nor by one that begins anew."""
+    training, champion = world.proven(), world.loop.champion
+    world.approve(training.digest)
+    world.loop.release(training.digest)
+    for _ in range(steps):
+        world.day()
+        world.loop.advance()
+    held = phase(world)
+    world.day()
+    harm(world, training.digest)
+    with pytest.raises(IntegrityError, match=REFUSED):
+        twin(world).step_rollout()
+    assert phase(world) is held
+    world.loop.advance()
+    status = world.loop.rollouts.status
+    assert status is not None
+    assert status.phase is Phase.ROLLED_BACK
+    assert "not taken to" in status.reason
+    assert world.loop.champion is champion
+    assert not {"model.promoted", "rollout.full"} & set(world.events())
+
+
+@pytest.mark.parametrize("harm", [another_model, another_bundle])
+def test_other_bytes_than_passed_the_gates_are_not_released(world: World, harm: Callable[[World, str], None]) -> None:
+    training = world.proven()
+    harm(world, training.digest)
+    for loop in (world.loop, twin(world)):
+        with pytest.raises(IntegrityError, match=REFUSED):
+            loop.release(training.digest)
     assert world.loop.rollouts.status is None
     assert world.loop.rollouts.candidate is None
 

@@ -96,7 +96,8 @@ def _where(summary: dict[str, Any], home: Path) -> str:
         f"{summary['audit']['records']} audit records; {summary['wall_seconds']} s",
         f"  the history at a glance  {Path(shown, 'report.html')}",
         f"  the champion's card      {card}",
-        f"  the evidence, verified   drift audit verify --home {shown}",
+        f"  the history, verified    drift audit verify --home {shown}",
+        f"  the evidence, verified   drift verify {Path(shown, 'evidence')} --keys {Path(shown, 'trust')}",
         f"  the assets in Dagster    DRIFT_HOME={shown} dagster dev",
     ]
     return "\n".join(lines)

@@ -90,13 +90,14 @@ class ControlReader:
             rows = connection.execute(sa.select(outbox)).all()
             return Snapshot(head, kept, {row.id: (row.seq, message_digest(row.topic, row.body)) for row in rows})
 
-    def find(self, kind: str, prefix: str = "") -> list[Record]:
-        """All of a kind whose key starts with the prefix (case counts), by key."""
+    def find(self, kind: str, prefix: str = "", ending: str = "") -> list[Record]:
+        """All of a kind whose key starts with the prefix and ends so (case counts), by key."""
         starts = sa.func.substr(state.c.key, 1, len(prefix)) == prefix
-        query = sa.select(state).where(state.c.kind == kind, starts)
+        query = sa.select(state).where(state.c.kind == kind, starts, state.c.key.endswith(ending, autoescape=True))
         with self._transaction() as connection:
             rows = connection.execute(query).all()
-        return sorted(map(record_of, rows), key=lambda record: record.key)
+        found = map(record_of, (row for row in rows if row.key.endswith(ending)))
+        return sorted(found, key=lambda record: record.key)
 
     def keys(self, kind: str) -> list[str]:
         """Of all of a kind, whatever their bodies hold."""

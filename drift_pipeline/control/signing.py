@@ -45,11 +45,14 @@ class PublicKey:
     def __str__(self) -> str:
         return f"{self.label or 'unlabelled'} ({self.key_id[:16]})"
 
-    def save(self, path: Path) -> None:
-        """Write the public file `{keyid, label, identity, public}`; InputError when the path is taken."""
+    def to_bytes(self) -> bytes:
+        """The public file: `{keyid, label, identity, public}`."""
         told = {"label": self.label, "identity": self.identity}
-        fields = {"keyid": self.key_id, **told, "public": self.raw.hex()}
-        _write_new(path, canonical(fields) + b"\n", mode=0o644)
+        return canonical({"keyid": self.key_id, **told, "public": self.raw.hex()}) + b"\n"
+
+    def save(self, path: Path) -> None:
+        """Write the public file; InputError when the path is taken."""
+        _write_new(path, self.to_bytes(), mode=0o644)
 
     @classmethod
     def load(cls, path: Path) -> "PublicKey":

@@ -1,7 +1,8 @@
 """Whose signatures count in a home: a key is appointed and dismissed by audited acts, and its file alone is nothing.
 
 State `key/<key id>` has every key that was ever trusted: `role` is `approver` or `home` (the home's own, which attests
-trainings and signs checkpoints), `file` is where its public half, or the home's private one, lies in `keys/`.
+trainings, signs checkpoints and evidence), `file` is where its public half, or the home's private one, lies in `keys/`.
+`trust/` has the public halves of the home's own keys, to be copied to whoever verifies the evidence elsewhere.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from drift_pipeline.control.rows import Put, Record
 from drift_pipeline.control.signing import PublicKey, Signer, public_path
 from drift_pipeline.control.store import ControlStore, Entry
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError, NothingToDoError
+from drift_pipeline.files import write_whole
 from drift_pipeline.settings import Settings
 
 APPROVER, TRAINER = "approver", "trainer"
@@ -40,6 +42,7 @@ def open_store(settings: Settings, clock: Clock, own: Signer | None = None) -> C
                 signer = _begun(settings, own)
             with suppress(ConflictError):  # another process began it meanwhile, with the same file
                 _commit_home(store, signer.public, "home.made", "drift", _first(settings).name, None)
+        _publish(settings, store)
     except BaseException:
         store.close()
         raise
@@ -70,6 +73,15 @@ def home_key(settings: Settings, store: ControlReader) -> PublicKey:
     if found is None:
         raise InputError(f"{settings.home}: no record says which key is the home's own; adopt a model first")
     return PublicKey(bytes.fromhex(store.attest(found).body["public"]), TRAINER)
+
+
+def home_signer(settings: Settings, store: ControlReader) -> Signer:
+    """The home's own key, to sign with. Raises as `home_key`, and IntegrityError where its file holds another one."""
+    key, found = home_key(settings, store), store.get(HOME, HOME)
+    signer = Signer.load(settings.keys / (found.body["file"] if found else ""))
+    if signer.key_id != key.key_id:
+        raise IntegrityError(f"{settings.keys}: holds {signer.public}, and the home's own key is {key}")
+    return signer
 
 
 def approvers(settings: Settings, store: ControlReader) -> dict[str, PublicKey]:
@@ -138,6 +150,7 @@ def rotate(settings: Settings, store: ControlStore, actor: str) -> PublicKey:
     path = settings.keys / f"trainer-{signer.key_id[-12:]}.pem"
     signer.save(path)
     _commit_home(store, signer.public, "key.rotated", actor, path.name, before)
+    _publish(settings, store)
     return signer.public
 
 
@@ -160,7 +173,29 @@ def key_faults(settings: Settings, store: ControlReader) -> list[str]:
             faults.append(f"{path}: this key was revoked, and its file lies here again")
         elif (key.label, key.identity) != (body["label"], body["identity"]):
             faults.append(f"{path}: it says another label or identity than the key was added with")
-    return faults
+    return faults + _trust_faults(settings, rows)
+
+
+def _trust_faults(settings: Settings, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What lies in `trust/` and is no key of the home itself: what it signs would pass for the home's evidence."""
+    try:
+        keys = [PublicKey.load(path) for path in sorted(settings.trust.glob("*.pub.json"))]
+    except (InputError, IntegrityError) as error:
+        return [str(error)]
+    strange = [key for key in keys if key.key_id not in rows or rows[key.key_id]["role"] != HOME]
+    return [f"{settings.trust}: holds {key}, which is no key of this home itself; remove it" for key in strange]
+
+
+def _publish(settings: Settings, store: ControlReader) -> None:
+    """The key that the home signs with lies in `trust/`; in a new folder also those that it had before. One of those
+    that somebody took out of there stays out."""
+    found, new = store.get(HOME, HOME), not settings.trust.is_dir()
+    if found is None or (settings.trust / _public(found.body)).is_file():
+        return
+    for body in (record.body for record in store.find(KEY) if _attested(store, record)):
+        if body["role"] == HOME and (new or body["public"] == found.body["public"]):
+            key = PublicKey(bytes.fromhex(body["public"]), body["label"], body["identity"])
+            write_whole(settings.trust / _public(body), key.to_bytes())
 
 
 def _in_force(settings: Settings, body: Mapping[str, Any]) -> PublicKey | None:

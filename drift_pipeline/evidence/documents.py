@@ -1,24 +1,24 @@
 """The documents of one model version, from what the control store, the registry and the GitOps folder hold of it.
 
 They are written again whenever what they tell has moved: an approval, a step of the rollout, a reference, the spec.
-What a crash kept from being written is written at the next look: a card is older than its facts, or it is not.
+What a crash kept from being written is written at the next look: a card is older than its facts, or it is not. Whatever
+is written is signed by the home's own key (`sealing.py`).
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from drift_pipeline.control.canonical import sha256
-from drift_pipeline.control.store import ControlReader, ControlStore, Entry, Record
+from drift_pipeline.control.store import ControlReader, ControlStore, Record
 from drift_pipeline.control.trust import approvers
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.evidence.approve import rollout_to_approve, rollouts_of
+from drift_pipeline.evidence.attestation import ATTESTATION, attest_version
 from drift_pipeline.evidence.card import CardFacts, ModelCard, card_files, make_card
-from drift_pipeline.evidence.verification import FILE, WAITS, put_digests, waiting_for
-from drift_pipeline.files import write_whole
+from drift_pipeline.evidence.placing import FILE, put_in_place
+from drift_pipeline.evidence.sealing import seal
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.approval import Approval, Refusal, count_valid, read_approvals, verify_approval
 from drift_pipeline.rollout.observe import RECORDED
@@ -27,7 +27,6 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
 _TRIES = 3  # at documents that another process writes at the same time
-_ABANDONED_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,8 @@ def refresh_documents(
 
     Arguments and errors as of `write_documents`.
     """
-    spoken_of = list(_spoken_of(store, spec.name))
-    for _, version in spoken_of:
-        _put_in_place(settings, store, spec.name, settings.evidence / spec.name / version)
-    behind = [digest for digest, version in spoken_of if _behind(store, spec.name, version, digest)]
+    put_in_place(settings.home, store)
+    behind = [digest for digest, version in _spoken_of(store, spec.name) if _behind(store, spec.name, version, digest)]
     return [write_documents(settings, store, registry, spec, digest, at, environment) for digest in behind]
 
 
@@ -86,19 +83,15 @@ def write_documents(
     for tries_left in reversed(range(_TRIES)):
         facts = _facts(settings, store, registry, spec, digest, at, environment or settings.environment)
         card = make_card(facts)
-        folder = settings.evidence / spec.name / card.version
         pages = card_files(card)
-        files = {name: sha256(page) for name, page in pages.items()}
-        for name, page in pages.items():
-            write_whole(waiting_for(folder / name, files[name]), page)
         try:
-            _note(settings, store, card, folder, files)
-            _put_in_place(settings, store, spec.name, folder)
+            said = attest_version(facts, card, pages, _body(store, "holdout", spec.name))
+            files = seal(settings, store, pages, said)
             break
         except ConflictError:  # what lies there now may be either's
             if not tries_left:
                 raise
-    return Documents(card, folder, files)
+    return Documents(card, settings.evidence / spec.name / card.version, files)
 
 
 def _facts(
@@ -126,31 +119,6 @@ def _facts(
         environment=environment,
         at=at,
     )
-
-
-def _note(settings: Settings, store: ControlStore, card: ModelCard, folder: Path, files: Mapping[str, str]) -> None:
-    """Raises ConflictError where another process noted others since."""
-    named = {folder / name: digest for name, digest in files.items()}
-    if puts := put_digests(store, settings.home, card.model, named):
-        details = {"version": card.version, "files": dict(files)}
-        store.commit(Entry("evidence", "documents.written", card.model, details=details), puts)
-
-
-def _put_in_place(settings: Settings, store: ControlStore, model: str, folder: Path) -> None:
-    """What the audit names by now takes its file's place: whoever wrote it, and wherever that was killed.
-
-    What it does not name after an hour was written by nobody who still works.
-    """
-    if not any(folder.glob(f".*{WAITS}")):
-        return
-    with store.alone():
-        for record in store.find(FILE, f"{model}/{folder.relative_to(settings.home).as_posix()}/"):
-            path = settings.home / record.key.partition("/")[2]
-            if (whole := waiting_for(path, record.body["digest"])).exists():
-                whole.replace(path)
-        for left in folder.glob(f".*{WAITS}"):
-            if time.time() - left.stat().st_mtime > _ABANDONED_S:
-                left.unlink()
 
 
 def _approvals(
@@ -215,8 +183,10 @@ def _spoken_of(store: ControlReader, model: str) -> Iterator[tuple[str, str]]:
 
 def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool:
     """Whether any fact is of a later audit record than the card."""
-    card = store.get(FILE, f"{model}/evidence/{model}/{version}/card.json")
-    if card is None:
+    card, signed = (
+        store.get(FILE, f"{model}/evidence/{model}/{version}/{name}") for name in ("card.json", ATTESTATION)
+    )
+    if card is None or signed is None:
         return True
     rollout = store.get("rollout", model)
     facts = [

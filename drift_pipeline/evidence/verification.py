@@ -1,7 +1,7 @@
 """Verify a home: its audit chain, its checkpoints, its state, and that every artefact the chain names is there."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from drift_pipeline.control.rows import Put
 from drift_pipeline.control.trust import key_faults, read_store
 from drift_pipeline.control.verifying import Cover, Verification, verify
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.evidence.placing import FILE, put_digests, waiting_for
 from drift_pipeline.files import write_whole
 from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -19,8 +20,6 @@ from drift_pipeline.settings import Settings
 
 _LOOKS = 6  # at a home that is written to meanwhile: what is found is believed once two in a row say it
 _PAUSE_S = 0.2
-WAITS = ".new"  # how the name of a file ends that is to take another one's place
-FILE = "file"  # the kind of state: what a file of a model, by its path below the home, has to hold
 
 
 def keep_policy(settings: Settings, bundle: Bundle) -> None:
@@ -35,25 +34,6 @@ def keep_policy(settings: Settings, bundle: Bundle) -> None:
 def put_files(store: ControlReader, home: Path, model: str, files: Iterator[Path] | list[Path]) -> list[Put]:
     """As `put_digests`, of what the files hold now."""
     return put_digests(store, home, model, {path: sha256(path.read_bytes()) for path in files})
-
-
-def put_digests(store: ControlReader, home: Path, model: str, files: Mapping[Path, str]) -> list[Put]:
-    """State that names what files of a model hold, of those of which it says something else by now.
-
-    It goes with the audit record of what wrote them; `verify_home` reads them again.
-    """
-    puts = []
-    for path, digest in files.items():
-        key = f"{model}/{path.relative_to(home).as_posix()}"
-        before = store.get(FILE, key)
-        if before is None or before.body["digest"] != digest:
-            puts.append(Put(FILE, key, {"digest": digest}, before.generation if before else 0))
-    return puts
-
-
-def waiting_for(path: Path, digest: str) -> Path:
-    """Where the content of a file lies until the record that names it is written, and it is put in its place."""
-    return path.with_name(f".{path.name}.{digest.removeprefix('sha256:')[:16]}{WAITS}")
 
 
 def verify_home(settings: Settings) -> Verification:
@@ -121,8 +101,9 @@ def _file_faults(settings: Settings, store: ControlReader) -> Iterator[str]:
         named, why = record.body["digest"], f"record {record.seq} of the audit names"
         try:
             held = sha256(path.read_bytes()) if path.exists() else None
-            if held != named and named and (waits := waiting_for(path, named)).exists():  # its writer was killed
-                held = sha256(waits.read_bytes())
+            if held != named and named:  # its writer may have been killed
+                waits = waiting_for(settings.home, path, named)
+                held = sha256(waits.read_bytes()) if waits.exists() else held
         except OSError as error:
             yield f"{path}: cannot be read: {error.strerror}"
             continue

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from drift_pipeline.clock import MINUTE
 from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import ConflictError, InputError
-from drift_pipeline.evidence import documents
+from drift_pipeline.evidence import offline, sealing
 from drift_pipeline.evidence.approve import approve
+from drift_pipeline.evidence.attestation import ATTESTATION
 from drift_pipeline.evidence.documents import refresh_documents, write_documents
+from drift_pipeline.evidence.offline import Fault, verify_evidence
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.registry.bundle import Bundle
 from drift_pipeline.rollout.plan import Phase, Status
@@ -37,6 +41,11 @@ def refreshed(home: Home) -> list[str]:
 
 def card(home: Home, version: str = "v2") -> dict[str, Any]:
     return read_json(home.settings.evidence / MODEL / version / "card.json")
+
+
+def faults(home: Home) -> list[Fault]:
+    """Of the evidence, verified from its files alone."""
+    return verify_evidence(home.settings.evidence, home.settings.trust).faults
 
 
 def value(home: Home, field: str, version: str = "v2") -> Any:
@@ -174,7 +183,7 @@ def test_a_crash_between_step_and_card_is_made_good_at_the_next_look(home: Home,
     assert "evidence" not in verify_home(home.settings).reason
 
 
-@pytest.mark.parametrize(("killed_in", "written_again"), [("_note", ["v2"]), ("_put_in_place", [])])
+@pytest.mark.parametrize(("killed_in", "written_again"), [("_note", ["v2"]), ("put_in_place", [])])
 def test_a_home_whose_writer_was_killed_verifies_at_every_moment(
     home: Home, monkeypatch: pytest.MonkeyPatch, killed_in: str, written_again: list[str]
 ) -> None:
@@ -183,21 +192,59 @@ def test_a_home_whose_writer_was_killed_verifies_at_every_moment(
     step(home, bundle, Phase.SHADOW)
     refreshed(home)
     step(home, bundle, Phase.ROLLED_BACK, "slow")
-    folder = home.settings.evidence / MODEL / "v2"
+    folder, waiting = home.settings.evidence / MODEL / "v2", home.settings.home / "waiting"
     with monkeypatch.context() as patched:
-        patched.setattr(documents, killed_in, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(sealing, killed_in, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             write_documents(home.settings, home.store, home.registry, spec(), bundle.digest, home.clock.now())
     assert value(home, "rollout.outcome").startswith(f"{MODEL}-v2: in shadow")
     assert "evidence" not in verify_home(home.settings).reason
+    assert faults(home) == []
     home.clock.advance_to(home.clock.now() + DAY)
     assert refreshed(home) == written_again
     assert value(home, "rollout.outcome").startswith(f"{MODEL}-v2: rolled back")
     assert "evidence" not in verify_home(home.settings).reason
-    for left in folder.glob(".*"):
+    assert faults(home) == []
+    for left in waiting.iterdir():
         os.utime(left, (0, 0))
     refreshed(home)
-    assert sorted(path.name for path in folder.iterdir()) == ["card.html", "card.json", "card.md"]
+    assert sorted(path.name for path in folder.iterdir()) == [ATTESTATION, "card.html", "card.json", "card.md"]
+    assert [*waiting.iterdir()] == []
+
+
+class Killed(BaseException):
+    """What nothing catches, as nothing outlives a kill."""
+
+
+def test_a_writer_that_is_killed_before_any_of_its_renames_leaves_what_verifies(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit holds at each; the evidence by itself too, but between the first file put in its place and the last,
+    which the next look makes good."""
+    monkeypatch.setattr(offline, "_PAUSE_S", 0.0)  # nobody writes meanwhile
+    bundle, replace = home.candidate(), Path.replace
+    step(home, bundle, Phase.SHADOW)
+    refreshed(home)
+    broken = []
+    for last in range(10):
+        renames = iter(range(last))
+
+        def killed(path: Path, target: Path, left: Iterator[int] = renames) -> Path:
+            if next(left, None) is None:
+                raise Killed
+            return replace(path, target)
+
+        at = home.clock.now() + (1 + last) * MINUTE
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", killed)
+            with pytest.raises(Killed):
+                write_documents(home.settings, home.store, home.registry, spec(), bundle.digest, at)
+        assert "evidence" not in verify_home(home.settings).reason, last
+        broken += [last] if faults(home) else []
+        refreshed(home)
+        assert faults(home) == [], last
+        assert "evidence" not in verify_home(home.settings).reason, last
+    assert broken == [6, 7, 8, 9]
 
 
 def test_processes_that_write_one_card_at_once_leave_what_the_audit_names(home: Home) -> None:

@@ -89,3 +89,12 @@ def test_other_seeds_end_as_they_should_as_well(tmp_path: Path, seed: int) -> No
     assert ended.code == 0, ended.err
     assert ended.summary["passed"] is True
     assert drift("audit", "verify", "--home", tmp_path / "home").code == 0
+    evidence, keys, registry = (tmp_path / "home" / name for name in ("evidence", "trust", "registry"))
+    assert drift("verify", evidence, "--home", tmp_path / "home", "--registry", registry).code == 0
+    for path in (one for one in sorted(evidence.rglob("*")) if one.is_file()):
+        sound = path.read_bytes()
+        path.write_bytes(sound[:-9] + bytes([sound[-9] ^ 1]) + sound[-8:])
+        ended = drift("verify", evidence, "--keys", keys)
+        assert (ended.code, f"{path}: NOT VERIFIED" in ended.out) == (1, True), path
+        path.write_bytes(sound)
+    assert drift("verify", evidence, "--keys", keys).code == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 import time
 from collections import Counter
@@ -145,12 +146,17 @@ def test_a_candidate_in_the_shadow_is_not_loaded(home: Home) -> None:
         assert client.get("/v2/health/ready").json() == {"ready": True}
 
 
+@pytest.mark.parametrize("swapped", ["bytes", "bundle"])
 @pytest.mark.parametrize("role", ["champion", "candidate"])
-def test_swapped_bytes_are_refused_told_and_the_old_version_goes_on(home: Home, role: str) -> None:
-    first, second = home.version("v1", 0), home.version("v2", 1)
+def test_swapped_bytes_are_refused_told_and_the_old_version_goes_on(home: Home, role: str, swapped: str) -> None:
+    first, second, third = (home.version(f"v{number + 1}", number) for number in range(3))
     home.champion(first)
     (folder,) = home.settings.registry.glob(f"*/{second['digest'].removeprefix('sha256:')}")
     (folder / "model.skops").write_bytes(model(2))
+    if swapped == "bundle":  # one that is whole by itself
+        (other,) = home.settings.registry.glob(f"*/{third['digest'].removeprefix('sha256:')}")
+        shutil.rmtree(folder)
+        shutil.copytree(other, folder)
     with gateway(home, home.producer()) as client:
         if role == "champion":
             home.champion(second, previous=first)

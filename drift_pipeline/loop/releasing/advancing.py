@@ -62,12 +62,13 @@ def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, ac
     moved, effects = moved_by(plan, status, seen, approvals, rollouts.context.clock.now())
     if moved == status or (paused and moved.phase is not Phase.ROLLED_BACK):
         return None
-    promoted = None
-    if any(isinstance(effect, Promote) for effect in effects):
+    if moved.phase is not Phase.ROLLED_BACK:
         try:  # what was loaded when the rollout began may lie there as something else by now
             rollouts.load(status.candidate)
         except IntegrityError as error:
-            return roll_back(rollouts, actor, f"not promoted: {error}", only=status.rollout_id)
+            return roll_back(rollouts, actor, f"not taken to {moved.phase}: {error}", only=status.rollout_id)
+    promoted = None
+    if any(isinstance(effect, Promote) for effect in effects):
         promoted = {**candidate.to_json(), "previous": champion.to_json()}
     if reason:
         moved = replace(moved, reason=f"{reason}; {moved.reason}")

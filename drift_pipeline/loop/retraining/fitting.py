@@ -13,6 +13,7 @@ from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.retraining.trainings import Trainings
 from drift_pipeline.loop.state import Assignment, Version
 from drift_pipeline.registry.bundle import dump_pipeline
+from drift_pipeline.registry.origin import code_of
 from drift_pipeline.training.search import Trained, train
 
 
@@ -55,6 +56,7 @@ def register(context: Context, trained: Trained, name: str, facts: Mapping[str, 
         f"validation_{context.performance.kpi}": trained.validation,
         "features": dict(context.spec.features),
         "libraries": {library: version(library) for library in ("scikit-learn", "skops", "drift-pipeline")},
+        "code": code_of(),
         **(facts or {}),
     }
     return context.registry.put(fields, {"model.skops": dump_pipeline(trained.pipeline)}).digest
