@@ -7,9 +7,12 @@ from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.statement import Statement, sign_statement
 from drift_pipeline.control.store import ControlStore, Entry, Put
 from drift_pipeline.control.trust import home_signer
+from drift_pipeline.errors import ConflictError
 from drift_pipeline.evidence.attestation import ATTESTATION, MANIFEST, attest_evidence
 from drift_pipeline.evidence.placing import ALL, FILE, file_key, let_wait, put_digests, put_in_place
 from drift_pipeline.settings import Settings
+
+_TRIES = 10  # at a manifest that other versions' documents are put into at the same time
 
 
 def seal(
@@ -39,18 +42,29 @@ def _note(
     settings: Settings, store: ControlStore, signer: Signer, folder: Path, files: Mapping[Path, str], at: str
 ) -> None:
     """One record of the audit names all of it."""
-    home, model = settings.home, folder.parent.name
-    key = file_key(home, ALL, settings.evidence / MANIFEST)
-    before = store.get(FILE, key)  # before what it lists is read
-    puts = put_digests(store, home, model, files)
+    model, puts = folder.parent.name, put_digests(store, settings.home, folder.parent.name, files)
     if not puts:
         return
-    attested = {folder.relative_to(settings.evidence).as_posix(): files[folder / ATTESTATION]}
-    page = sign_statement(attest_evidence({**_attested(store), **attested}, at, store.head()), signer)
-    (whole,) = let_wait(home, settings.evidence, {MANIFEST: page}).values()
-    puts += [Put(FILE, key, {"digest": whole}, before.generation if before else 0), *_gone(store, home, folder, files)]
+    gone = [*_gone(store, settings.home, folder, files)]
     told = {path.name: digest for path, digest in files.items()}
-    store.commit(Entry("evidence", "documents.written", model, details={"version": folder.name, "files": told}), puts)
+    entry = Entry("evidence", "documents.written", model, details={"version": folder.name, "files": told})
+    for tries_left in reversed(range(_TRIES)):
+        attested = {f"{model}/{folder.name}": files[folder / ATTESTATION]}
+        try:
+            store.commit(entry, [*puts, *gone, _manifest(settings, store, signer, attested, at)])
+            return
+        except ConflictError:  # of another version's documents, which the manifest is signed anew with, or of these
+            if not tries_left or put_digests(store, settings.home, model, files) != puts:
+                raise
+
+
+def _manifest(settings: Settings, store: ControlStore, signer: Signer, attested: Mapping[str, str], at: str) -> Put:
+    """The manifest waits for its record; returns the state that is to name it."""
+    key = file_key(settings.home, ALL, settings.evidence / MANIFEST)
+    before = store.get(FILE, key)  # before what it lists is read
+    page = sign_statement(attest_evidence({**_attested(store), **attested}, at, store.head()), signer)
+    (digest,) = let_wait(settings.home, settings.evidence, {MANIFEST: page}).values()
+    return Put(FILE, key, {"digest": digest}, before.generation if before else 0)
 
 
 def _attested(store: ControlStore) -> dict[str, str]:

@@ -274,6 +274,30 @@ def test_processes_that_write_one_card_at_once_leave_what_the_audit_names(home: 
     assert "evidence" not in verify_home(home.settings).reason
 
 
+def test_processes_that_write_of_several_models_at_once_do_not_hinder_each_other(home: Home) -> None:
+    """The manifest is about all of them."""
+    models = ("churn", "fraud", "spam")
+    bundles = [home.candidate("v2", model) for model in models]
+    begin = threading.Barrier(3)
+
+    def write(model: str, digest: str) -> None:
+        store = open_store(home.settings, home.clock, home.trainer)
+        begin.wait()
+        for day in range(3):
+            write_documents(home.settings, store, home.registry, spec(name=model), digest, home.clock.now() + day * DAY)
+        store.close()
+
+    pairs = zip(models, bundles, strict=True)
+    threads = [threading.Thread(target=write, args=(model, bundle.digest)) for model, bundle in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(audited(home, "documents.written")) == 9
+    assert faults(home) == []
+    assert "evidence" not in verify_home(home.settings).reason
+
+
 def test_who_verifies_while_a_card_is_written_raises_no_alarm(home: Home) -> None:
     bundle = home.candidate()
     step(home, bundle, Phase.SHADOW)
