@@ -48,6 +48,8 @@ def verify(home: Path | None, as_json: bool) -> int:
     back to the last checkpoint that was copied out of their reach, nor records that were cut or rewritten after that
     checkpoint.
     """
+    from drift_pipeline.control.trust import read_store
+    from drift_pipeline.evidence.gitops.progress import uncommitted
     from drift_pipeline.evidence.verification import verify_home
 
     settings = settings_of(home)
@@ -55,7 +57,9 @@ def verify(home: Path | None, as_json: bool) -> int:
         found = verify_home(settings)
     document = {"ok": found.ok, "records": found.records, "head": found.head, "covered_by_checkpoint": found.covered}
     document |= {"checkpoints": found.checkpoints, "signed_at": found.signed_at and found.signed_at.isoformat()}
-    document |= {"first_bad": found.first_bad, "reason": found.reason}
+    with closing(read_store(settings)) as store:
+        published = uncommitted(settings, store, system_clock().now())
+    document |= {"first_bad": found.first_bad, "reason": found.reason, "published": published or None}
     if as_json:
         click.echo(json.dumps(document, indent=2))
     elif found.ok:
@@ -67,6 +71,8 @@ def verify(home: Path | None, as_json: bool) -> int:
         age = max(system_clock().now() - found.signed_at, timedelta())
         many = f"{found.checkpoints} checkpoints, the last one" if found.checkpoints > 1 else "1 checkpoint,"
         click.echo(f"{many} of {found.signed_at:%Y-%m-%d %H:%M} UTC, {format_duration(age)} ago")
+    if not as_json and published:
+        click.echo(published)
     return OK if found.ok else NEGATIVE
 
 

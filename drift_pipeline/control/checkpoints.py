@@ -27,7 +27,7 @@ CHECKPOINT_TYPE = "application/vnd.drift-pipeline.checkpoint+json"
 HOME, KEY = "home", "key"  # kinds of state: the key of the home itself, and every key by its id
 KEY_EVENTS = ("home.made", "key.rotated")  # whose details tell the home's key from there on
 _ALWAYS = (*KEY_EVENTS, "key.added", "key.revoked", "model.adopted", "approval.given", "rollout.")
-_LAST = "_checkpoint"  # in memory; no model's name begins with an underscore
+LAST = "_checkpoint"  # in memory: size and time of the last one; no model's name begins with an underscore
 
 
 @dataclass(frozen=True)
@@ -180,13 +180,13 @@ def _head(connection: sa.Connection) -> int:
 
 
 def _last(connection: sa.Connection) -> dict[str, Any]:
-    row = connection.execute(sa.select(memory.c.body).where(memory.c.key == _LAST)).one_or_none()
+    row = connection.execute(sa.select(memory.c.body).where(memory.c.key == LAST)).one_or_none()
     return read_canonical(row.body) if row else {"size": 0}
 
 
 def _note(connection: sa.Connection, last: Mapping[str, Any]) -> None:
-    connection.execute(sa.delete(memory).where(memory.c.key == _LAST))
-    connection.execute(sa.insert(memory).values(key=_LAST, body=canonical(dict(last)).decode(), generation=1))
+    connection.execute(sa.delete(memory).where(memory.c.key == LAST))
+    connection.execute(sa.insert(memory).values(key=LAST, body=canonical(dict(last)).decode(), generation=1))
 
 
 def _since(connection: sa.Connection, size: int) -> Iterable[AuditRecord]:

@@ -21,7 +21,8 @@ class Verification:
     """`records` counts the good ones from the start, `head` is the last one's hash, `covered` how many are signed, by
     `checkpoints` that can be believed, the last of them signed at `signed_at`.
 
-    `first_bad` is None for a chain without fault, and for a checkpoint that itself cannot be believed.
+    `first_bad` is None for a chain without fault, and for a checkpoint that itself cannot be believed. `signers` are
+    the key ids of who signed those that can be.
     """
 
     ok: bool
@@ -32,6 +33,7 @@ class Verification:
     covered: int = 0
     checkpoints: int = 0
     signed_at: datetime | None = None
+    signers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from drift_pipeline.control.rows import Put
 from drift_pipeline.control.trust import key_faults, read_store
 from drift_pipeline.control.verifying import Cover, Verification, verify
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.evidence.champions import derived_faults
+from drift_pipeline.evidence.gitops.progress import read
 from drift_pipeline.files import write_whole
 from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -91,6 +93,7 @@ def _verified(settings: Settings) -> Verification:
     try:
         snapshot = store.snapshot()
         faults += [*_file_faults(settings, store), *key_faults(settings, store)]
+        faults += derived_faults(store, settings.gitops, read(store)[0].written)
         found = verify(
             store.records(),
             checkpoints=read_checkpoints(settings.checkpoints),
