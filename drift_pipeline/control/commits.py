@@ -31,8 +31,13 @@ def commit(
     """
     who = f"{_name(shown)} <{principal(shown)}> {int(at.timestamp())} +0000"
     head, before, tree = _tree(git, files, who, words)
-    if tree == before:
-        return head
+    made = head if tree == before else _signed(git, tree, head, who, signer, words)
+    with suppress(UnavailableError):  # what people see who look there: status says what is not committed
+        git.run("read-tree", made)
+    return made
+
+
+def _signed(git: Git, tree: str, head: str, who: str, signer: Signer, words: str) -> str:
     lines = [f"tree {tree}", *([f"parent {head}"] if head else []), f"author {who}", f"committer {who}"]
     unsigned = "\n".join([*lines, "", words, ""]).encode(errors="replace")
     signed = ssh_signature(signer, unsigned, "git").replace("\n", "\n ")
@@ -40,8 +45,6 @@ def commit(
     made = git.run("hash-object", "-t", "commit", "-w", "--stdin", given=content).decode().strip()
     moved = f"update {BRANCH} {made} {head or _NONE}\ndelete {_NEXT}\n"
     git.run("update-ref", "-m", "drift", "--stdin", given=moved.encode())
-    with suppress(UnavailableError):  # what people see who look there: status says what is not committed
-        git.run("read-tree", made)
     return made
 
 
