@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from drift_pipeline.control.canonical import sha256
 from drift_pipeline.control.checkpoints import read_checkpoints
@@ -58,11 +59,14 @@ def waiting_for(path: Path, digest: str) -> Path:
     return path.with_name(f".{path.name}.{digest.removeprefix('sha256:')[:16]}{WAITS}")
 
 
-def verify_home(settings: Settings) -> Verification:
+def verify_home(settings: Settings, kept: tuple[str, Mapping[str, Any]] | None = None) -> Verification:
     """Check everything below `settings.home`, and change nothing; see `control.verifying.verify` for what that cannot
     detect.
 
     What cannot be read (a checkpoint, a key, an artefact) is a finding like any other: `reason` names it.
+
+    Args:
+        kept: a checkpoint that somebody kept elsewhere, by name: the chain has to go on from it.
 
     Raises:
         InputError: there is no control store.
@@ -70,7 +74,7 @@ def verify_home(settings: Settings) -> Verification:
     said = None
     for _ in range(_LOOKS):
         before = _touched(settings)
-        found = _verified(settings)
+        found = _verified(settings, kept)
         if found.ok or (said == found.reason and before == _touched(settings)):  # else a writer came while it was read
             break
         said = found.reason
@@ -78,7 +82,7 @@ def verify_home(settings: Settings) -> Verification:
     return found
 
 
-def _verified(settings: Settings) -> Verification:
+def _verified(settings: Settings, kept: tuple[str, Mapping[str, Any]] | None) -> Verification:
     store = read_store(settings)
     registry = LocalRegistry(settings.registry)
     faults: list[str] = []
@@ -100,6 +104,7 @@ def _verified(settings: Settings) -> Verification:
             exists=exists,
             snapshot=snapshot,
             wanted=Cover(settings.checkpoint_records, settings.checkpoint_age),
+            kept=kept,
         )
     finally:
         store.close()
