@@ -114,6 +114,11 @@ def _read(path: Path) -> Mapping[str, Any] | DriftError:
     return envelope if isinstance(envelope, dict) else IntegrityError("is no JSON object")
 
 
+def checkpoint_file(folder: Path, size: int) -> Path:
+    """Where the one that counts so many records lies."""
+    return folder / f"{size:012d}.dsse.json"
+
+
 class Checkpoints:
     """Those of one home, written as its chain grows: at once after what matters most, else after `records` of them, or
     when the last one is older than `every`. Private keys lie in the folder `keys`."""
@@ -151,11 +156,11 @@ class Checkpoints:
         signer, now = self._signer(before.next if before else ours, keys), self._now()
         envelope = sign(_since(connection, size), signer, now, before, ours)
         data = json.dumps(envelope, indent=1, sort_keys=True) + "\n"
-        write_whole(self._folder / f"{head:012d}.dsse.json", data)
+        write_whole(checkpoint_file(self._folder, head), data)
         _note(connection, {"size": head, "at": timestamp(now)})
 
     def _claim(self, size: int, keys: Mapping[str, PublicKey]) -> Claim:
-        path = self._folder / f"{size:012d}.dsse.json"
+        path = checkpoint_file(self._folder, size)
         envelope = _read(path)
         if isinstance(envelope, DriftError):
             raise IntegrityError(f"{path}: {envelope}")

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from drift_pipeline.control.canonical import sha256
-from drift_pipeline.control.checkpoints import read_checkpoints
+from drift_pipeline.control.checkpoints import checkpoint_file, read_checkpoints
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.rows import Put
 from drift_pipeline.control.trust import key_faults, read_store
 from drift_pipeline.control.verifying import Cover, Verification, verify
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.champions import derived_faults
-from drift_pipeline.evidence.gitops.progress import read
+from drift_pipeline.evidence.gitops.progress import last_checkpoint, read
 from drift_pipeline.files import write_whole
 from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -97,7 +97,7 @@ def _verified(settings: Settings, kept: tuple[str, Mapping[str, Any]] | None) ->
     try:
         snapshot = store.snapshot()
         faults += [*_file_faults(settings, store), *key_faults(settings, store)]
-        faults += derived_faults(store, settings.gitops, read(store)[0].written)
+        faults += [*derived_faults(store, settings.gitops, read(store)[0].written), *_unsigned(settings, store)]
         found = verify(
             store.records(),
             checkpoints=read_checkpoints(settings.checkpoints),
@@ -137,6 +137,13 @@ def _file_faults(settings: Settings, store: ControlReader) -> Iterator[str]:
         if held != named and (named is not None or held is not None):
             what = "is gone" if held is None else "was changed" if named else "lies here again, and was withdrawn"
             yield f"{path}: {what}; {why} {'another one' if held and named else 'it'}"
+
+
+def _unsigned(settings: Settings, store: ControlReader) -> Iterator[str]:
+    """The last checkpoint, where it is gone: an earlier one would cover less than was signed."""
+    size, _ = last_checkpoint(store)
+    if size and not (path := checkpoint_file(settings.checkpoints, size)).is_file():
+        yield f"{path}: is gone, and was the last checkpoint"
 
 
 def _holds(registry: LocalRegistry, digest: str) -> bool:

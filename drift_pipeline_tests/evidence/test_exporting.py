@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from drift_pipeline.control.canonical import canonical
+from drift_pipeline.control.checkpoints import sign
 from drift_pipeline.control.signing import PublicKey, Signer
 from drift_pipeline.control.store import Entry
-from drift_pipeline.control.trust import rotate
+from drift_pipeline.control.trust import read_store, rotate
 from drift_pipeline_tests.evidence.worlds import Home
 from drift_pipeline_tests.faults.test_audit_attacks import rehash
 from drift_pipeline_tests.replay.worlds import Ended, drift
@@ -204,21 +205,16 @@ def kept(home: Home, tmp_path: Path) -> Path:
 
 
 def test_a_chain_that_goes_on_from_a_kept_checkpoint_holds(home: Home, exported: Path, kept: Path) -> None:
-    shutil.rmtree(home.settings.keys / "none", ignore_errors=True)
     assert verified("--home", home.settings.home, "--from", kept)["ok"]
     assert verified(exported, "--pinned", "--from", kept)["ok"]
 
 
 def resigned(home: Home, edit: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
     """What somebody does who holds the storage and the signing key: the chain is rewritten and signed anew."""
-    from drift_pipeline.control.checkpoints import sign
-
     home.store.close()
     rehash(home.settings.home, edit)
     shutil.rmtree(home.settings.checkpoints)
     home.settings.checkpoints.mkdir()
-    from drift_pipeline.control.trust import read_store
-
     store = read_store(home.settings)
     records = list(store.records())
     envelope = sign(records, home.trainer, home.clock.now())
@@ -234,7 +230,7 @@ def resigned(home: Home, edit: Callable[[dict[str, Any]], dict[str, Any] | None]
             1,
             "records 1 to 8 are not those",
         ),
-        (lambda record: record if record["seq"] < 6 else None, 6, "counts 8 records, 5 hold"),
+        (lambda one: one if one["seq"] < 6 else None, 6, "counts 8 records, 5 hold"),
     ],
 )
 def test_a_chain_that_was_rewritten_and_signed_anew_is_found_by_a_kept_checkpoint(

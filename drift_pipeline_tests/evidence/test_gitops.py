@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,23 @@ from typing import Any
 import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, ManualClock
+from drift_pipeline.control.commits import commit
 from drift_pipeline.control.git import BRANCH, Git
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import GITOPS, Entry, Put
 from drift_pipeline.control.trust import dismiss, open_store, rotate
 from drift_pipeline.errors import UnavailableError
 from drift_pipeline.evidence.approve import Given, approve
+from drift_pipeline.evidence.gitops import repository
 from drift_pipeline.evidence.gitops.progress import behind, read
 from drift_pipeline.evidence.gitops.publishing import publish
 from drift_pipeline.evidence.verification import FILE, verify_home
+from drift_pipeline.loop.fleet import Fleet
+from drift_pipeline.loop.home import opened
+from drift_pipeline.loop.status import standing
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.evidence.worlds import AT, MODEL, Home
+from drift_pipeline_tests.replay.worlds import drift
 
 
 @pytest.fixture
@@ -129,7 +136,6 @@ def test_a_tick_where_nothing_changed_starts_no_process(home: Home) -> None:
 
 
 OLD = "#!/bin/sh\necho git version 2.33.8\n"
-SLOW = "#!/bin/sh\nexec sleep 60\n"
 
 
 @pytest.mark.parametrize(
@@ -383,11 +389,8 @@ def test_commits_of_a_key_that_was_revoked_or_handed_over_stay_good_and_later_on
     tick(home)
     assert {good for good, _, _ in history(home)} == {"G"}
     assert len({by for _, by, _ in history(home)}) == 3
-    from drift_pipeline.control.commits import commit
-
-    repository = Git("git", home.settings.gitops / ".git")
-    ada = Signer.load(home.private("ada"))
-    commit(repository, {"x": b"x"}, ada, ada.public, "too late", home.clock.now())
+    ada, place = Signer.load(home.private("ada")), Git("git", home.settings.gitops / ".git")
+    commit(place, {"x": b"x"}, ada, ada.public, "too late", home.clock.now())
     assert history(home)[-1][0] != "G"
 
 
@@ -470,6 +473,61 @@ def test_a_champion_that_no_tick_wrote_yet_is_no_fault_and_the_next_tick_writes_
     assert document(home)["version"] == "v2"
 
 
+def test_a_tick_of_the_fleet_publishes_what_anybody_did(home: Home) -> None:
+    adopted(home)
+    with opened(home.settings, home.clock) as at:
+        Fleet(at, {}).tick(inline=False)
+    assert (home.settings.gitops / "champions" / "fraud.json").is_file()
+    assert whole(home)
+
+
+def test_status_and_verify_tell_how_far_it_is_behind(home: Home) -> None:
+    adopted(home)
+    place = ("--home", home.settings.home)
+    assert "nothing is committed" in drift("audit", "verify", *place).out
+    tick(home, git="/nowhere/git")
+    told = standing(home.store, MODEL, None, home.clock.now()).concerns["gitops"]
+    assert (
+        told
+        == "2 events not committed since 2026-03-02 12:00 UTC: /nowhere/git cannot be run: No such file or directory"
+    )
+    home.clock.advance_to(AT + HOUR)
+    tick(home)
+    assert "gitops" not in standing(home.store, MODEL, None, home.clock.now()).concerns
+    adopted(home, "v2", "rollout.full")
+    later = home.clock.now() + HOUR
+    assert "1 events not committed since 2026-03-02 13:00 UTC: no tick came by since" in behind(home.store, later)
+
+
+def test_a_slow_git_holds_a_tick_no_longer_than_its_deadline_and_a_rollback_not_at_all(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "git"
+    program.write_text('#!/bin/sh\n[ "$1" = push ] && sleep 60\nexec git "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(repository, "PUSH_S", 0.5)
+    began = time.monotonic()
+    tick(home, git=str(program))
+    assert time.monotonic() - began < 10
+    assert "git push did not end within" in behind(home.store, home.clock.now())
+    with repository.alone(home.settings, 0) as held:
+        assert held is not None
+        adopted(home, "v1", "rollout.rolled_back")
+        tick(home)  # somebody else is at it
+        assert len(history(home)) == 1
+    home.clock.advance_to(AT + HOUR)
+    tick(home)
+    assert whole(home)
+    assert head(home.settings.gitops_bare) == head(home.settings.gitops)
+
+
+def test_what_a_killed_writer_left_beside_a_champions_file_is_no_fault(home: Home) -> None:
+    adopted(home)
+    tick(home)
+    (home.settings.gitops / "champions" / ".fraud.json.0123.partial").write_text("{")
+    assert verify_home(home.settings).ok
+
+
 KILLING = """#!/bin/sh
 count=$(cat {count} 2>/dev/null || echo 0); count=$((count + 1)); echo $count > {count}
 if [ $count -eq {at} ] && [ {when} = before ]; then kill -9 $PPID; exit 1; fi
@@ -533,16 +591,45 @@ def test_killed_between_the_commit_and_its_note_it_commits_nothing_twice(home: H
     assert read(home.store)[0].pushed == before
 
 
-def test_several_processes_at_once_make_one_history(home: Home) -> None:
-    command = [sys.executable, "-c", CHILD, str(home.settings.home), "git"]
-    for turn in range(2):
+def test_several_at_once_make_one_history(home: Home) -> None:
+    def at_it(_: int) -> None:
+        with closing(open_store(home.settings, ManualClock(home.clock.now()))) as store:
+            publish(home.settings, store, home.clock)
+
+    for turn in range(3):
         adopted(home, f"v{turn}", "rollout.full")
         home.clock.advance_to(home.clock.now() + HOUR)
-        children = [subprocess.Popen([*command, home.clock.now().isoformat()]) for _ in range(3)]
-        assert [child.wait() for child in children] == [0, 0, 0]
-    tick(home)
-    assert len(history(home)) == 2
+        with ThreadPoolExecutor(4) as pool:
+            assert [*pool.map(at_it, range(8))] == [None] * 8
+    assert len(history(home)) == 3
     assert whole(home)
+
+
+@pytest.mark.slow
+def test_several_processes_at_once_make_one_history(home: Home) -> None:
+    command = [sys.executable, "-c", CHILD, str(home.settings.home), "git"]
+    adopted(home)
+    children = [subprocess.Popen([*command, home.clock.now().isoformat()]) for _ in range(3)]
+    assert [child.wait() for child in children] == [0, 0, 0]
+    assert len(history(home)) == 1
+    assert whole(home)
+
+
+def test_more_events_than_one_commit_takes_are_several_commits(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "MOST", 2)
+    for turn in range(4):
+        adopted(home, f"v{turn}", "rollout.full")
+    tick(home)
+    assert whole(home)
+    assert document(home)["version"] == "v3"
+
+
+def test_a_pipe_in_the_folder_holds_nothing_up(home: Home) -> None:
+    (home.settings.gitops / "specs").mkdir(parents=True)
+    os.mkfifo(home.settings.gitops / "specs" / f"{'0' * 64}.json")
+    os.mkfifo(home.settings.gitops / "checkpoints" / "000000000000.dsse.json")
+    tick(home)
+    assert behind(home.store, AT + HOUR) == ""
 
 
 def test_another_store_takes_up_where_the_last_process_was(home: Home) -> None:

@@ -49,6 +49,7 @@ def _fits(store: ControlReader, row: Record) -> bool:
 
 
 def _bytes(path: Path) -> bytes | None:
+    """None also of what is no plain file: a pipe would never end."""
     with suppress(OSError):
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else None
     return None

@@ -53,8 +53,10 @@ class Repository:
         waiting = self._store.pending(MOST, GITOPS)
         if self._unwritten(last, waiting):
             last = self._write(last)
-        if self._uncommitted(last, waiting) and (at_once or last.committing.due(now)):
+        tried = at_once or last.committing.due(now)
+        while tried and self._uncommitted(last, waiting):
             last = self._commit(last, held, waiting)
+            waiting, tried = self._store.pending(MOST, GITOPS), not last.committing.why
         if self._settings.git and (at_once or (self._unpushed(last) and last.pushing.due(now))):
             last = self._push(last, held)
         self._remember(last)
