@@ -1,6 +1,7 @@
 """Files: written whole or not at all, and folders that are nobody else's business."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -9,6 +10,11 @@ from drift_pipeline.errors import InputError
 
 
 def write_whole(path: Path, data: bytes | str) -> Path:
+    """As `write_parts`, of what is at hand."""
+    return write_parts(path, [data.encode() if isinstance(data, str) else data])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> Path:
     """Write beside the path, sync and rename: a reader sees the old file or the new one. Folders are made.
 
     Raises:
@@ -18,13 +24,15 @@ def write_whole(path: Path, data: bytes | str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             partial.unlink()
+        if not isinstance(error, OSError):  # of who makes the parts
+            raise
         raise InputError(f"{path}: cannot be written: {error}") from error
     return path
 

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
     checkpoint_records: int = Field(default=100, ge=1, description="audit records that wait at most for a checkpoint")
     checkpoint_seconds: int = Field(default=600, ge=1, description="for so long they wait at most, while others come")
+    git: str = Field(
+        default="git", description="the program that commits to the GitOps repository; empty = nobody does"
+    )
+    gitops_remote: SecretStr = Field(
+        default=SecretStr(""), description="where it is pushed to, a URL or a path; empty = gitops.git below home"
+    )
 
     @property
     def database_url(self) -> str:
@@ -56,6 +62,11 @@ class Settings(BaseSettings):
     @property
     def gitops(self) -> Path:
         return self.home / "gitops"
+
+    @property
+    def gitops_bare(self) -> Path:
+        """The repository that `gitops` is pushed to where no other one is set."""
+        return self.home / "gitops.git"
 
     @property
     def keys(self) -> Path:

@@ -18,6 +18,7 @@ settings.load_profile("untimed")
 
 # Inherited by all that is started below this process, also where its parent is gone by then.
 RUN = "PYTEST_STARTED_BY"
+os.environ.setdefault("DRIFT_GIT", "")  # tests of the repository ask for it: a commit takes some 50 ms
 os.environ[RUN] = str(os.getpid())
 PATIENCE_S = 10.0  # for what ends by itself
 MULTIPROCESSINGS_OWN = b"multiprocessing.resource_tracker"  # lives as long as the process that spawned first

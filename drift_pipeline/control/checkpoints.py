@@ -27,8 +27,8 @@ CHECKPOINT_TYPE = "application/vnd.drift-pipeline.checkpoint+json"
 HOME, KEY = "home", "key"  # kinds of state: the key of the home itself, and every key by its id
 KEY_EVENTS = ("home.made", "key.rotated")  # whose details tell the home's key from there on
 _ALWAYS = (*KEY_EVENTS, "key.added", "key.revoked", "model.adopted", "approval.given", "rollout.")
-_LAST = "_checkpoint"  # in memory; no model's name begins with an underscore
-_LAST_ONE = sa.select(memory.c.body).where(memory.c.key == _LAST)
+LAST = "_checkpoint"  # in memory: size and time of the last one; no model's name begins with an underscore
+_LAST_ONE = sa.select(memory.c.body).where(memory.c.key == LAST)
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,11 @@ def _read(path: Path) -> Mapping[str, Any] | DriftError:
     return envelope if isinstance(envelope, dict) else IntegrityError("is no JSON object")
 
 
+def checkpoint_file(folder: Path, size: int) -> Path:
+    """Where the one that counts so many records lies."""
+    return folder / f"{size:012d}.dsse.json"
+
+
 class Checkpoints:
     """Those of one home, written as its chain grows: at once after what matters most, else after `records` of them, or
     when the last one is older than `every`. Private keys lie in the folder `keys`."""
@@ -156,11 +161,11 @@ class Checkpoints:
         signer, now = self._signer(before.next if before else ours, keys), self._now()
         envelope = sign(_since(connection, size), signer, now, before, ours)
         data = json.dumps(envelope, indent=1, sort_keys=True) + "\n"
-        write_whole(self._folder / f"{head:012d}.dsse.json", data)
+        write_whole(checkpoint_file(self._folder, head), data)
         _note(connection, {"size": head, "at": timestamp(now)})
 
     def _claim(self, size: int, keys: Mapping[str, PublicKey]) -> Claim:
-        path = self._folder / f"{size:012d}.dsse.json"
+        path = checkpoint_file(self._folder, size)
         envelope = _read(path)
         if isinstance(envelope, DriftError):
             raise IntegrityError(f"{path}: {envelope}")
@@ -190,8 +195,8 @@ def _last(connection: sa.Connection) -> dict[str, Any]:
 
 
 def _note(connection: sa.Connection, last: Mapping[str, Any]) -> None:
-    connection.execute(sa.delete(memory).where(memory.c.key == _LAST))
-    connection.execute(sa.insert(memory).values(key=_LAST, body=canonical(dict(last)).decode(), generation=1))
+    connection.execute(sa.delete(memory).where(memory.c.key == LAST))
+    connection.execute(sa.insert(memory).values(key=LAST, body=canonical(dict(last)).decode(), generation=1))
 
 
 def _since(connection: sa.Connection, size: int) -> Iterable[AuditRecord]:

@@ -14,8 +14,7 @@ class Tree:
         """Args:
         size, peaks: of a tree that was grown before, as `peaks` gave them; a peak stands for each bit of its size.
         """
-        levels = [level for level in reversed(range(size.bit_length())) if size >> level & 1]
-        self._peaks = list(zip(levels, peaks, strict=True))
+        self._peaks = list(zip(levels(size), peaks, strict=True))
 
     @property
     def peaks(self) -> list[bytes]:
@@ -35,6 +34,15 @@ class Tree:
         for _, left in reversed(self._peaks[:-1]):
             node = _node(left, node)
         return node
+
+
+def levels(size: int) -> list[int]:
+    """Of the perfect subtrees of a tree, largest first: one of `level` stands for 2**level leaves.
+
+    >>> levels(11)
+    [3, 1, 0]
+    """
+    return [level for level in reversed(range(size.bit_length())) if size >> level & 1]
 
 
 def _node(left: bytes, right: bytes) -> bytes:

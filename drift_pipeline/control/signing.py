@@ -84,6 +84,10 @@ class Signer:
     def key_id(self) -> str:
         return self.public.key_id
 
+    def raw_signature(self, data: bytes) -> bytes:
+        """64 bytes over exactly these; for formats that are no envelope."""
+        return self._private.sign(data)
+
     @classmethod
     def generate(cls, label: str | None = None, identity: str | None = None) -> "Signer":
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

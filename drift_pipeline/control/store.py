@@ -32,6 +32,12 @@ __all__ = ["AuditRecord", "ControlReader", "ControlStore", "Entry", "Message", "
 log = logging.getLogger(__name__)
 _APPEND = sa.insert(audit)
 
+GITOPS = "gitops"  # the topic of what changes files in the GitOps repository
+_PUBLISHED = (
+    *("home.made", "key.", "model.adopted", "model.put_back", "approval.", "waiver."),
+    *("rollout.", "spec.", "policy."),
+)
+
 
 class ControlStore(ControlReader):
     """State, audit chain and outbox in one database; `url` is SQLAlchemy's, for SQLite or PostgreSQL.
@@ -46,7 +52,7 @@ class ControlStore(ControlReader):
         """Creates the tables that are absent.
 
         Args:
-            checkpoints: are written as the chain grows; without them nobody signs it.
+            checkpoints: are written as the chain grows; without them nobody signs it, and nothing is published.
 
         Raises:
             InputError: a url that no installed driver serves, or a store that an earlier version made.
@@ -65,7 +71,7 @@ class ControlStore(ControlReader):
         """Change state; there is no other way, so there is no transition without its audit record.
 
         Durable when it returns; whatever happens before that, all of it is written or nothing. A checkpoint that is due
-        is written after it.
+        is written after it; what changes files in the GitOps repository is enqueued for it.
 
         Args:
             memory: what `remember` would write, in the same transaction.
@@ -78,6 +84,9 @@ class ControlStore(ControlReader):
         enqueued = [(message, json_of(message.body)) for message in messages]
         with self._transaction(write=True) as connection:
             seq, prev = following(connection)
+            if self._checkpoints is not None and entry.event.startswith(_PUBLISHED):
+                published = self._published(entry, seq)
+                enqueued.append((published, json_of(published.body)))
             kept: dict[str, dict[str, str]] = {}
             for put, body in written:
                 kept.setdefault(put.kind, {})[put.key] = put_row(connection, put, body, seq)
@@ -132,14 +141,14 @@ class ControlStore(ControlReader):
         with self._transaction(write=True) as connection:
             forget_rows(connection, keys)
 
-    def delivered(self, message_id: str) -> None:
-        """Take a message off `pending`; again is no error. Delivery is at least once: the receiver knows the id."""
+    def delivered(self, *message_ids: str) -> None:
+        """Take messages off `pending`; again is no error. Delivery is at least once: the receiver knows the id."""
         at = timestamp(self._clock.now())
-        self._attempted(message_id, delivered_at=sa.func.coalesce(outbox.c.delivered_at, at), error=None)
+        self._attempted(message_ids, delivered_at=sa.func.coalesce(outbox.c.delivered_at, at), error=None)
 
     def failed(self, message_id: str, reason: str) -> None:
         """Count an attempt that did not deliver, with its reason; the message stays pending."""
-        self._attempted(message_id, error=reason)
+        self._attempted([message_id], error=reason)
 
     def close(self) -> None:
         """What this process wrote is covered by a checkpoint first."""
@@ -154,8 +163,13 @@ class ControlStore(ControlReader):
         except (DriftError, OSError) as error:
             log.error("no checkpoint of the audit could be written: %s", error)
 
-    def _attempted(self, message_id: str, **values: Any) -> None:
-        change = sa.update(outbox).where(outbox.c.id == message_id).values(attempts=outbox.c.attempts + 1, **values)
+    def _published(self, entry: Entry, seq: int) -> Message:
+        told = {"event": entry.event, "subject": entry.subject, "actor": entry.actor, "seq": seq}
+        return Message(f"{GITOPS}:{seq}", GITOPS, {**told, "at": timestamp(self._clock.now())})
+
+    def _attempted(self, message_ids: Sequence[str], **values: Any) -> None:
+        change = sa.update(outbox).values(attempts=outbox.c.attempts + 1, **values)
         with self._transaction(write=True) as connection:
-            if connection.execute(change).rowcount == 0:
-                raise InputError(f"the outbox has no message {message_id!r}")
+            for message_id in message_ids:
+                if connection.execute(change.where(outbox.c.id == message_id)).rowcount == 0:
+                    raise InputError(f"the outbox has no message {message_id!r}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from drift_pipeline.control.audit import ERASED, GENESIS, AuditRecord, Wrote
 from drift_pipeline.control.checkpoints import KEY_EVENTS, Claim, claimed_size, read_claim
-from drift_pipeline.control.merkle import Tree
+from drift_pipeline.control.merkle import Tree, levels
 from drift_pipeline.control.rows import Snapshot
 from drift_pipeline.control.signing import PublicKey
 from drift_pipeline.errors import DriftError, InputError, IntegrityError
@@ -21,7 +21,8 @@ class Verification:
     """`records` counts the good ones from the start, `head` is the last one's hash, `covered` how many are signed, by
     `checkpoints` that can be believed, the last of them signed at `signed_at`.
 
-    `first_bad` is None for a chain without fault, and for a checkpoint that itself cannot be believed.
+    `first_bad` is None for a chain without fault, and for a checkpoint that itself cannot be believed. `signers` are
+    the key ids of who signed those that can be.
     """
 
     ok: bool
@@ -32,6 +33,7 @@ class Verification:
     covered: int = 0
     checkpoints: int = 0
     signed_at: datetime | None = None
+    signers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def verify(
     exists: Callable[[str], bool] | None = None,
     snapshot: Snapshot | None = None,
     wanted: Cover | None = None,
+    kept: tuple[str, Mapping[str, Any]] | None = None,
 ) -> Verification:
     """Check the chain from record 1: numbers without gap, links, hashes, spelling, checkpoints, named digests, state.
 
@@ -63,6 +66,7 @@ def verify(
         checkpoints: by name, or why one cannot be read.
         snapshot: state and outbox, each row of which has to be what the last record that names it wrote.
         wanted: what has to be covered by checkpoints; None = whatever is.
+        kept: a checkpoint that somebody kept elsewhere, by name: the chain has to go on from it.
 
     What this cannot detect:
       - records cut from the tail, or rewritten, after the last checkpoint that is passed in;
@@ -75,17 +79,19 @@ def verify(
     Errors of `exists`, such as UnavailableError, pass through: the question is then undecided.
     """
     named = sorted(checkpoints, key=lambda named: _size(named[1]))
-    walk = _walk(records, _sizes(named), snapshot)
+    walk = _walk(records, _sizes([*named, *([kept] if kept else [])]), snapshot)
     claims, forged = _believed(named, walk)
     covered, contradicted = _compare(walk, claims)
-    told = [fault for fault in (walk.fault, contradicted, _missing(walk, exists)) if fault] or walk.beside
+    faults = (walk.fault, contradicted, _extends(walk, *kept) if kept else None, _missing(walk, exists))
+    told = [fault for fault in faults if fault] or walk.beside
     if not told and not forged and (uncovered := _uncovered(walk, covered, wanted)):
         forged = [uncovered]
     first_bad, why = min(told, default=(None, ""))
     more = [f"and {len(forged) - MOST_TOLD} more checkpoints"] if len(forged) > MOST_TOLD else []
     reason = "; ".join(filter(None, [why, *forged[:MOST_TOLD], *more]))
     at = datetime.fromisoformat(claims[-1].at) if claims else None
-    return Verification(not reason, walk.count, walk.head, first_bad, reason, covered, len(claims), at)
+    signers = frozenset(claim.signer for claim in claims)
+    return Verification(not reason, walk.count, walk.head, first_bad, reason, covered, len(claims), at, signers)
 
 
 class _Walk:
@@ -96,6 +102,7 @@ class _Walk:
         self.head = GENESIS
         self.tree = Tree()
         self.roots: dict[int, str] = {0: self.tree.head().hex()}
+        self.peaks: dict[int, tuple[str, ...]] = {0: ()}
         self.times: dict[int, str] = {}  # of the first record past each size
         self.last_two: tuple[str, ...] = ()
         self.named: dict[str, int] = {}
@@ -119,6 +126,7 @@ class _Walk:
         self._remember(record)
         if due in self._sizes:
             self.roots[due] = self.tree.head().hex()
+            self.peaks[due] = tuple(peak.hex() for peak in self.tree.peaks)
         if self._snapshot is not None and due == self._snapshot.head:
             self.hold()
 
@@ -249,6 +257,25 @@ def _compare(walk: _Walk, claims: Iterable[Claim]) -> tuple[int, Fault | None]:
             return covered, (covered + 1, f"records {covered + 1} to {claim.size} are not those of {signed}")
         covered = claim.size
     return covered, None
+
+
+def _extends(walk: _Walk, name: str, envelope: Mapping[str, Any]) -> Fault | None:
+    """Where the chain first differs from the one that the checkpoint was signed of: at a peak of its tree."""
+    try:
+        claim = read_claim(envelope, {key.key_id: key for _, key in walk.keys})
+        claim.tree()
+    except IntegrityError as error:
+        return 1, f"{name}: {error}"
+    if claim.size > walk.count:
+        return walk.count + 1, f"{name} counts {claim.size} records, {walk.count} hold"
+    start = 0
+    for level, (ours, theirs) in zip(
+        levels(claim.size), zip(walk.peaks[claim.size], claim.peaks, strict=True), strict=True
+    ):
+        if ours != theirs:
+            return start + 1, f"records {start + 1} to {start + 2**level} are not those of {name}"
+        start += 2**level
+    return None
 
 
 def _uncovered(walk: _Walk, covered: int, wanted: Cover | None) -> str:

@@ -12,6 +12,7 @@ from drift_pipeline.control.signing import PublicKey, Signer, public_path
 from drift_pipeline.control.store import ControlReader, Entry, Record
 from drift_pipeline.control.trust import appoint, approvers, dismiss, open_store, require_store, rotate
 from drift_pipeline.errors import DriftError, InputError, IntegrityError, SpecError
+from drift_pipeline.evidence.gitops.publishing import filing
 from drift_pipeline.evidence.verification import put_files
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.rollout.approval import (
@@ -60,6 +61,7 @@ def approve(
 
     Raises:
         InputError: no control store, an unknown model or version, or a field that is no approval's.
+        UnavailableError: as of `gitops.filing`; nothing is filed.
         IntegrityError: the candidate is not what its audit record says.
     """
     require_store(settings)
@@ -78,11 +80,13 @@ def approve(
         outcome = verify_approval(envelope, **judged)
         if isinstance(outcome, Refusal):
             return Refusal(outcome.reason + _advice(settings, signer, keys))
-        path = write_approval(settings.gitops, envelope)
         details = {"approver": signer.key_id, "environment": settings.environment, "version": body["version"]}
         details |= {"rollout": asked["rollout"], "reason": reason, "expires": outcome.expires.isoformat()}
         entry = Entry(outcome.label or signer.key_id, "approval.given", model, {"bundle": digest}, details)
-        store.commit(entry, put_files(store, settings.home, model, [path]))
+        with filing(settings, store, clock) as commit:
+            path = write_approval(settings.gitops, envelope)
+            record = store.commit(entry, put_files(store, settings.home, model, [path]))
+            commit(path, signer, keys[signer.key_id], record)
     finally:
         store.close()
     outcomes = [verify_approval(filed, **judged) for filed in read_approvals(settings.gitops, model, digest)]

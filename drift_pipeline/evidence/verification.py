@@ -1,17 +1,20 @@
 """Verify a home: its audit chain, its checkpoints, its state, and that every artefact the chain names is there."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from drift_pipeline.control.canonical import sha256
-from drift_pipeline.control.checkpoints import read_checkpoints
+from drift_pipeline.control.checkpoints import checkpoint_file, read_checkpoints
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.rows import Put
 from drift_pipeline.control.trust import key_faults, read_store
 from drift_pipeline.control.verifying import Cover, Verification, verify
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.evidence.champions import derived_faults
+from drift_pipeline.evidence.gitops.progress import last_checkpoint, read
 from drift_pipeline.evidence.placing import FILE, put_digests, waiting_for
 from drift_pipeline.files import write_whole
 from drift_pipeline.policy.engines import Bundle, read_bundle
@@ -36,11 +39,14 @@ def put_files(store: ControlReader, home: Path, model: str, files: Iterator[Path
     return put_digests(store, home, model, {path: sha256(path.read_bytes()) for path in files})
 
 
-def verify_home(settings: Settings) -> Verification:
+def verify_home(settings: Settings, kept: tuple[str, Mapping[str, Any]] | None = None) -> Verification:
     """Check everything below `settings.home`, and change nothing; see `control.verifying.verify` for what that cannot
     detect.
 
     What cannot be read (a checkpoint, a key, an artefact) is a finding like any other: `reason` names it.
+
+    Args:
+        kept: a checkpoint that somebody kept elsewhere, by name: the chain has to go on from it.
 
     Raises:
         InputError: there is no control store.
@@ -48,7 +54,7 @@ def verify_home(settings: Settings) -> Verification:
     said = None
     for _ in range(_LOOKS):
         before = _touched(settings)
-        found = _verified(settings)
+        found = _verified(settings, kept)
         if found.ok or (said == found.reason and before == _touched(settings)):  # else a writer came while it was read
             break
         said = found.reason
@@ -56,7 +62,7 @@ def verify_home(settings: Settings) -> Verification:
     return found
 
 
-def _verified(settings: Settings) -> Verification:
+def _verified(settings: Settings, kept: tuple[str, Mapping[str, Any]] | None) -> Verification:
     store = read_store(settings)
     registry = LocalRegistry(settings.registry)
     faults: list[str] = []
@@ -71,12 +77,14 @@ def _verified(settings: Settings) -> Verification:
     try:
         snapshot = store.snapshot()
         faults += [*_file_faults(settings, store), *key_faults(settings, store)]
+        faults += [*derived_faults(store, settings.gitops, read(store)[0].written), *_unsigned(settings, store)]
         found = verify(
             store.records(),
             checkpoints=read_checkpoints(settings.checkpoints),
             exists=exists,
             snapshot=snapshot,
             wanted=Cover(settings.checkpoint_records, settings.checkpoint_age),
+            kept=kept,
         )
     finally:
         store.close()
@@ -110,6 +118,13 @@ def _file_faults(settings: Settings, store: ControlReader) -> Iterator[str]:
         if held != named and (named is not None or held is not None):
             what = "is gone" if held is None else "was changed" if named else "lies here again, and was withdrawn"
             yield f"{path}: {what}; {why} {'another one' if held and named else 'it'}"
+
+
+def _unsigned(settings: Settings, store: ControlReader) -> Iterator[str]:
+    """The last checkpoint, where it is gone: an earlier one would cover less than was signed."""
+    size, _ = last_checkpoint(store)
+    if size and not (path := checkpoint_file(settings.checkpoints, size)).is_file():
+        yield f"{path}: is gone, and was the last checkpoint"
 
 
 def _holds(registry: LocalRegistry, digest: str) -> bool:

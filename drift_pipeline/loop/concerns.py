@@ -1,6 +1,5 @@
 """Concerns: what goes wrong beside the loop, told once an hour for as long as it lasts, with an alert and its audit."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -36,7 +35,7 @@ def tell(
     )
 
 
-def lasting(store: ControlReader, model: str, now: datetime) -> Mapping[str, str]:
+def lasting(store: ControlReader, model: str, now: datetime) -> dict[str, str]:
     """What was told of a model of late: why, by event."""
     found = [record.body for record in store.find(_KIND, f"{model}/")]
     return {body["event"]: body["why"] for body in found if now - datetime.fromisoformat(body["at"]) < _LASTS}

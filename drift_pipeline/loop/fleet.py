@@ -11,6 +11,7 @@ from typing import Any
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
+from drift_pipeline.evidence.gitops.publishing import publish
 from drift_pipeline.loop import concerns
 from drift_pipeline.loop.erasure import carry_on
 from drift_pipeline.loop.home import Home
@@ -94,7 +95,10 @@ class Fleet:
             done.append(self._try(spec, step))
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
-        return done + self._documented(specs, {one.model for one in done if isinstance(one, Ticked)}) + self._covered()
+        done += self._documented(specs, {one.model for one in done if isinstance(one, Ticked)}) + self._covered()
+        with suppress(DriftError):  # of the store, of which the models' own steps tell
+            publish(self._home.settings, self._home.store, self._home.clock)
+        return done
 
     def _forget_the_future(self) -> None:
         """Where the clock went back, loops hold what they took for past: they are opened anew, from what is stored."""

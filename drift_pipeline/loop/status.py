@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from drift_pipeline.control.reader import ControlReader
+from drift_pipeline.evidence.gitops.progress import behind
 from drift_pipeline.loop.concerns import lasting
 from drift_pipeline.rollout.plan import version_of
 from drift_pipeline.spec import ModelSpec
@@ -101,7 +102,7 @@ def standing(store: ControlReader, name: str, spec: ModelSpec | None, now: datet
         maintenance=f"{span['from']} to {span['to']} by {span['actor']}" if span else "",
         maintenance_from=datetime.fromisoformat(span["from"]) if span else None,
         maintenance_to=datetime.fromisoformat(span["to"]) if span else None,
-        concerns=lasting(store, name, now),
+        concerns=lasting(store, name, now) | ({"gitops": told} if (told := behind(store, now)) else {}),
     )
 
 

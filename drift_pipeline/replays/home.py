@@ -9,6 +9,7 @@ from drift_pipeline.clock import Clock
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.trust import appoint, approvers, open_store
 from drift_pipeline.evidence.documents import write_documents
+from drift_pipeline.evidence.gitops.publishing import publish
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop import RECORDED, Backends, Loop, Trust
 from drift_pipeline.loop.declared import declared, rules_in_force
@@ -86,8 +87,9 @@ class ReplayHome:
             write_documents(self._settings, self.store, self._registry, self._spec, digest, now, REPLAY)
 
     def sign_checkpoint(self) -> None:
-        """Sign the head of the audit chain."""
+        """Sign the head of the audit chain, and commit it with what it names."""
         self.store.checkpoint()
+        publish(self._settings, self.store, self._clock)
 
     def close(self) -> None:
         """End the policy engine and the store; the lake is flushed by whoever played to its end."""

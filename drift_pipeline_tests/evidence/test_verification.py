@@ -163,3 +163,15 @@ def test_a_home_that_a_url_cannot_spell_is_refused(tmp_path: Path) -> None:
     assert ended.code == 2
     assert "cannot hold ?" in ended.err
     assert [p.name for p in tmp_path.iterdir()] == ["what?"]
+
+
+def test_a_promoted_champions_file_names_who_approved_it() -> None:
+    told = json.loads((replayed()[1] / "gitops" / "champions" / "recommendation_v3.json").read_bytes())
+    assert told["event"] == "rollout.full"
+    assert [one["person"] for one in told["approvals"]] == ["the replay's approver 1"]
+
+
+def test_a_checkpoint_that_was_the_last_is_missed(home: Path) -> None:
+    last = max((home / "gitops" / "checkpoints").iterdir())
+    last.unlink()
+    assert f"{last}: is gone, and was the last checkpoint" in refused(home)[1]

@@ -179,7 +179,7 @@ def insert_state_of_no_record(home: Path) -> None:
 
 
 def edit_outbox(home: Path) -> None:
-    change(home, "UPDATE outbox SET body = replace(body, 'why', 'whi') WHERE position = 1")
+    change(home, "UPDATE outbox SET body = replace(body, 'why', 'whi') WHERE topic = 'alerts'")
 
 
 def delete_outbox(home: Path) -> None:

@@ -57,9 +57,9 @@ def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, ac
     status, candidate = rollouts.active, rollouts.candidate
     if status is None or candidate is None:
         return None
-    approvals = count_valid(filed(rollouts.context, status.candidate, status.rollout_id))
+    approvals = filed(rollouts.context, status.candidate, status.rollout_id)
     seen = _seen(rollouts, status, candidate, champion)
-    moved, effects = moved_by(plan, status, seen, approvals, rollouts.context.clock.now())
+    moved, effects = moved_by(plan, status, seen, count_valid(approvals), rollouts.context.clock.now())
     if moved == status or (paused and moved.phase is not Phase.ROLLED_BACK):
         return None
     if moved.phase is not Phase.ROLLED_BACK:
@@ -72,7 +72,7 @@ def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, ac
         promoted = {**candidate.to_json(), "previous": champion.to_json()}
     if reason:
         moved = replace(moved, reason=f"{reason}; {moved.reason}")
-    rollouts.move(moved, effects, actor, champion=promoted)
+    rollouts.move(moved, effects, actor, champion=promoted, approvals=approvals)
     return moved
 
 

@@ -1,12 +1,13 @@
 """Rollouts: where the last one stands, read anew at each step: what was read is what the step is based on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.state import RECORDED, Version
 from drift_pipeline.rollout.advance import Effect, Page
+from drift_pipeline.rollout.approval import Accepted, Approval, Refusal
 from drift_pipeline.rollout.plan import Status
 
 
@@ -49,17 +50,19 @@ class Rollouts:
         effects: Sequence[Effect],
         actor: str,
         champion: Mapping[str, Any] | None = None,
+        approvals: Iterable[Approval | Refusal] = (),
         also: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """The rollout's new status and, where it changes who answers, the champion: never one without the other.
 
         Args:
+            approvals: what the step rests on, where it makes the candidate the champion.
             also: state to put with it.
         """
         ledger, event = self.context.ledger, f"rollout.{status.phase}"
         pages = [effect for effect in effects if isinstance(effect, Page)]
         alerts = [ledger.alert(status.rollout_id, event, page.reason) for page in pages]
-        told = {
+        told: dict[str, Any] = {
             **status.to_json(),
             "effects": [f"{type(e).__name__} {' '.join(map(str, asdict(e).values()))}" for e in effects],
         }
@@ -69,4 +72,6 @@ class Rollouts:
         if champion is not None:
             ledger.get("model")
             puts["model"] = champion
+            given = sorted((one.approver, one.person) for one in approvals if isinstance(one, Accepted))
+            told["approved_by"] = [{"key_id": key_id, "person": person} for key_id, person in given]
         ledger.commit(event, told, digests, puts=puts, messages=alerts, actor=actor)
