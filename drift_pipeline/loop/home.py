@@ -13,8 +13,8 @@ from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import approvers, home_key, open_store, read_store, require_store
 from drift_pipeline.errors import InputError
-from drift_pipeline.evidence.approve import PACKAGED_MODELS
 from drift_pipeline.evidence.documents import refresh_documents
+from drift_pipeline.evidence.statements import PACKAGED_MODELS
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop.context import Backends, Trust
 from drift_pipeline.loop.declared import LiveSpecs, declared, rules_in_force

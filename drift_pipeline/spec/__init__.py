@@ -25,9 +25,11 @@ from drift_pipeline.spec.parts import (
     Span,
 )
 from drift_pipeline.spec.reading import parse_spec, read_spec, spec_of
-from drift_pipeline.spec.values import TRAINERS, ColumnType, Duration, Form, Task
+from drift_pipeline.spec.values import APPROVER, ROLE, TRAINERS, ColumnType, Duration, Form, Task
 
 __all__ = [
+    "APPROVER",
+    "ROLE",
     "TRAINERS",
     "Card",
     "Ceiling",

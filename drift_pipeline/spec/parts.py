@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from drift_pipeline.clock import DAY, HOUR
-from drift_pipeline.spec.values import Duration
+from drift_pipeline.spec.values import APPROVER, Approvals, Duration
 
 
 class Part(BaseModel):
@@ -149,14 +149,20 @@ class Rollout(Part):
     """How a new version is shipped; durations are the shortest time in a phase, `deadline` the longest.
 
     A phase also wants `min_samples` served by the new version; without them at the deadline it is rolled back.
+    `approvals` is how many distinct people have to approve, or how many of each role: {approver: 1, risk: 1}.
     """
 
     shadow: Duration = HOUR
     canary_weight: int = Field(default=10, ge=1, le=50)
     canary: Duration = HOUR
-    approvals: int = Field(default=1, ge=1)
+    approvals: Approvals = 1
     min_samples: int = Field(default=20, ge=1)
     deadline: Duration = 14 * DAY
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How many people have to approve, by role; a plain number is of approvers."""
+        return self.approvals if isinstance(self.approvals, dict) else {APPROVER: self.approvals}
 
 
 class Retention(Part):
