@@ -142,8 +142,8 @@ def test_a_span_may_stand_without_quotes(tmp_path: Path, quoted: str) -> None:
             "F:9: retrain.cron: '0 0 3 1 * *' is not a cron line of five fields, such as '0 3 1 * *'",
         ),
         (
-            "retrain: {trainer: ./train.py}",
-            "F:9: retrain.trainer: there is no trainer './train.py'; there are: gradient_boosting, logistic_regression",
+            "retrain: {trainer: ./a/train.py}",
+            "F:9: retrain.trainer: there is no trainer './a/train.py'; there are: gradient_boosting, logistic_",
         ),
         (
             "retrain: {cooldown: a week}",

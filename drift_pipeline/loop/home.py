@@ -27,6 +27,7 @@ from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.training.vulnerabilities import Scan
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Home:
     def backends(self, spec: ModelSpec) -> Backends:
         """What one model's loop works on."""
         lake = Lake(self.settings.lake / spec.name, source="loop")
-        return Backends(lake, self.store, self.registry, self.policy, self.alerts)
+        wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
+        scan = Scan(self.settings.scan_url, stale) if wanted else None
+        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan)
 
     def document(self, spec: ModelSpec) -> None:
         """Write again the cards of a model's versions that are older than what they tell; errors as of there."""

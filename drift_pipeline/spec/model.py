@@ -17,7 +17,19 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from drift_pipeline.clock import Zone
-from drift_pipeline.spec.parts import Card, Columns, Kpis, Outcome, Part, Prediction, Retention, Retrain, Risk, Rollout
+from drift_pipeline.spec.parts import (
+    Card,
+    Columns,
+    Gates,
+    Kpis,
+    Outcome,
+    Part,
+    Prediction,
+    Retention,
+    Retrain,
+    Risk,
+    Rollout,
+)
 from drift_pipeline.spec.values import OWN_TRAINER, TRAINERS, ColumnType, Form, Task, Text, TimeZone
 
 # The keys that only one task has
@@ -58,6 +70,7 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
     timezone: TimeZone = "UTC"
     kpis: Kpis = Kpis()
     retrain: Retrain = Retrain()
+    gates: Gates = Gates()
     rollout: Rollout = Rollout()
     retention: Retention = Retention()
     risk: Risk = Risk()
@@ -100,6 +113,8 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
         document: dict[str, Any] = write(self)
         for _, part, key in self._foreign():
             document.get(part, {}).pop(key, None)
+        if self.gates == Gates():  # a spec without any stays the document that it was before there were any
+            document.pop("gates", None)
         return document
 
     @model_validator(mode="after")
@@ -111,9 +126,21 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
             raise ValueError(f"the outcome {self.outcome.column!r} cannot be a feature: the model would see its label")
         if clash := [n for n in self.protected if self.features.get(n, "categorical") != "categorical"]:
             raise ValueError(f"a protected column is categorical, also as a feature: {', '.join(clash)}")
+        if problem := self._misplaced_gate():
+            raise ValueError(problem)
         if odd := [name for name in self.forms if watched.get(name) != "categorical"]:
             raise ValueError(f"forms are of categorical columns, which {', '.join(odd)} is not")
         return self
+
+    def _misplaced_gate(self) -> str:
+        watched, columns = {**self.features, **self.protected}, [test.column for test in self.gates.invariance]
+        if odd := [name for name in columns if name not in watched or columns.count(name) > 1]:
+            return f"gates.invariance names each column once, and {odd[0]} is no feature, not protected, or there twice"
+        if odd := [name for name in self.gates.direction if self.features.get(name) != "numeric"]:
+            return f"gates.direction is of numeric features, which {odd[0]} is not"
+        if odd := [name for name in self.gates.minimum_slice if watched.get(name) != "categorical"]:
+            return f"gates.minimum_slice is of categorical columns, features or protected, which {odd[0]} is not"
+        return ""
 
     @property
     def folder(self) -> Path | None:

@@ -1,7 +1,7 @@
 """The parts of a spec: each a mapping of the YAML, with the defaults of what is left out."""
 
 from datetime import date, datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -143,6 +143,33 @@ class Retrain(Part):
         if not croniter.is_valid(cron) or len(cron.split()) != 5:
             raise ValueError(f"{cron!r} is not a cron line of five fields, such as '0 3 1 * *'")
         return cron
+
+
+class Invariance(Part):
+    """Another value of the column changes at most this share of the decisions; a regression's values by this many
+    standard deviations, on average."""
+
+    column: str
+    at_most: float = Field(default=0, ge=0)
+
+
+class Gates(Part):
+    """Behavioural tests that a candidate has to pass beside the gates that every one has.
+
+    `direction`: raising a numeric feature never lowers (up), or raises (down), the mean score. `minimum_slice`: the
+    least AUROC, or the largest MAE, of each level of a categorical column.
+    """
+
+    invariance: tuple[Invariance, ...] = ()
+    direction: dict[str, Literal["up", "down"]] = Field(default_factory=dict)
+    minimum_slice: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    @field_validator("invariance", mode="before")
+    @classmethod
+    def _by_name(cls, tests: object) -> object:
+        """A column's name alone is an invariance that allows no change."""
+        tests = tests if isinstance(tests, list | tuple) else [tests]
+        return [{"column": test} if isinstance(test, str) else test for test in tests]
 
 
 class Rollout(Part):

@@ -191,3 +191,21 @@ training_assets(read_spec(pathlib.Path({str(tmp_path / "defs.yaml")!r})))
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (0, ""), ended
+
+
+def test_its_tests_are_a_gate_and_what_was_asked_of_a_version_is_in_its_record(world: World) -> None:
+    folder = world.registry.parent.parent
+    (folder / "tests").mkdir()
+    (folder / "tests" / "test_train.py").write_text("import train\ndef test_it(): assert train.build is None")
+    world.day()
+    training = world.loop.retrain("fraud-1", world.day())
+    assert training is not None
+    assert not training.accepted
+    record = world.loop.trainings.candidate(training.digest)
+    said = {gate["name"]: gate for gate in record["results"]}
+    assert [gate["outcome"] for gate in said.values()].count("pass") == len(said) - 1
+    assert said["trainer_tests"]["outcome"] == "fail"
+    assert said["trainer_tests"]["facts"]["tool"].startswith("pytest ")
+    assert said["secrets"]["facts"]["files"] == ["model.skops", "train.py"]
+    assert said["allowed_types"]["facts"]["tool"].startswith("skops ")
+    assert record["not_asked"] == {"vulnerabilities": "the vulnerability scan of the environment is off (DRIFT_SCAN)"}

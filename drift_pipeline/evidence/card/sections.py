@@ -152,6 +152,8 @@ def _gates(known: Known) -> list[Field]:
     told = [known.auto(f"gates.{name}", f"candidate#{name}", unless=first) for name in ("passed", "results")]
     waived = [{"gate": getattr(outcome, "gate", None), **_approval(outcome)} for outcome in known.facts.waivers]
     folder = f"gitops:waivers/{known.spec.name}/{known.facts.digest.removeprefix('sha256:')}"
+    unasked = "every gate that there is was asked" if known.has("candidate") else FIRST
+    told.append(known.auto("gates.not_asked", "candidate#not_asked", unless=unasked))
     return [*told, known.counted("gates.waivers", waived, Source("waivers", folder, sha256(canonical(waived))))]
 
 
