@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
+    scan: Literal["off", "osv"] = Field(
+        default="off", description="whether vulnerabilities of the environment are a gate"
+    )
+    scan_url: str = Field(default="", description="an OSV mirror's query address; empty = the public database")
+    scan_stale_days: int = Field(default=7, ge=1, description="a mirror's copy that is older is no answer")
     checkpoint_records: int = Field(default=100, ge=1, description="audit records that wait at most for a checkpoint")
     checkpoint_seconds: int = Field(default=600, ge=1, description="for so long they wait at most, while others come")
     git: str = Field(

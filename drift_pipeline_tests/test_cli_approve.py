@@ -152,6 +152,58 @@ def test_the_environment_is_the_installation_s(home: Home, monkeypatch: pytest.M
     assert "approved for staging" in drift(*command).out
 
 
+# roles
+
+
+def with_roles(home: Home, who: str, *roles: str) -> None:
+    options = [part for role in roles for part in ("--role", role)]
+    made = drift("key", home.private(who), "--label", who, "--home", home.settings.home, *options)
+    assert made.code == 0, made
+
+
+def test_an_approval_is_signed_in_a_role_that_the_key_was_appointed_with(home: Home) -> None:
+    home.candidate()
+    with_roles(home, "rita", "risk")
+    with_roles(home, "ruth", "risk", "approver")
+    assert "it is signed as approver, and rita" in approve(home, "--role", "approver", key="rita").out
+    assert approve(home, key="rita").code == 0
+    asked = approve(home, key="ruth")
+    assert (asked.code, "say as which it signs" in asked.err) == (2, True)
+    assert approve(home, "--role", "risk", key="ruth").code == 0
+    assert [record.details["role"] for record in audited(home, "approval.given")] == ["risk", "risk"]
+    (refused,) = audited(home, "approval.refused")
+    assert (refused.actor, refused.details["version"]) == ("rita", "v2")
+
+
+def test_what_the_spec_wants_of_each_role_is_counted(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / MODEL).mkdir(parents=True)
+    spec = f"name: {MODEL}\nowner: o\ntask: binary_classification\nfeatures: {{a: numeric}}\noutcome: {{column: y}}\n"
+    (tmp_path / "models" / MODEL / "defs.yaml").write_text(spec + "rollout: {approvals: {approver: 1, risk: 1}}\n")
+    monkeypatch.setenv("DRIFT_MODELS", str(tmp_path / "models"))
+    home.candidate()
+    for who, role in (("ada", "approver"), ("bob", "approver"), ("rita", "risk")):
+        with_roles(home, who, role)
+    counts = [approve(home, "--json", key=who).summary for who in ("ada", "bob", "rita")]
+    assert [(told["valid"], told["wanted"]) for told in counts] == [(1, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("role", ["home", "trainer", "Risk", "", "risk officer"])
+def test_what_is_no_role_is_refused_and_leaves_no_key(home: Home, role: str) -> None:
+    made = drift("key", home.private("ada"), "--label", "ada", "--home", home.settings.home, "--role", role)
+    assert (made.code, "is no role" in made.err, home.private("ada").exists()) == (2, True, False)
+
+
+def test_a_key_that_was_appointed_before_there_were_roles_approves(home: Home) -> None:
+    home.candidate()
+    home.signer("ada")
+    (row,) = [row for row in home.store.find("key") if row.body["label"] == "ada"]
+    body = {name: value for name, value in row.body.items() if name != "roles"}
+    home.store.commit(Entry("test", "key.added", "ada"), [Put("key", row.key, body, row.generation)])
+    assert approve(home).code == 0
+
+
 # what is bad input
 
 
@@ -348,7 +400,7 @@ def test_the_card_shows_whether_an_approval_counts_and_why_not(
     if reason is None:
         assert (filed["label"], filed["reason"]) == ("ada", "it holds")
         assert filed["key_id"] == Signer.load(home.private("ada")).key_id
-        assert f"| yes | it holds | ada | {filed['key_id']} | {filed['at']} | {filed['expires']} |" in text
+        assert f"| yes | it holds | ada | approver | {filed['key_id']} | {filed['at']} | {filed['expires']} |" in text
         assert filed["expires"] in page
     else:
         assert reason in filed["reason"]

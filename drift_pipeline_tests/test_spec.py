@@ -142,8 +142,8 @@ def test_a_span_may_stand_without_quotes(tmp_path: Path, quoted: str) -> None:
             "F:9: retrain.cron: '0 0 3 1 * *' is not a cron line of five fields, such as '0 3 1 * *'",
         ),
         (
-            "retrain: {trainer: ./train.py}",
-            "F:9: retrain.trainer: there is no trainer './train.py'; there are: gradient_boosting, logistic_regression",
+            "retrain: {trainer: ./a/train.py}",
+            "F:9: retrain.trainer: there is no trainer './a/train.py'; there are: gradient_boosting, logistic_",
         ),
         (
             "retrain: {cooldown: a week}",
@@ -176,6 +176,20 @@ def test_a_span_may_stand_without_quotes(tmp_path: Path, quoted: str) -> None:
 )
 def test_a_bad_value_is_told_with_line_and_key(tmp_path: Path, line: str, message: str) -> None:
     assert refusal(tmp_path, MINIMAL + line + "\n").startswith(message)
+
+
+@pytest.mark.parametrize("value", ["0", "true", "{}", "{approver: 0}", "{Risk!: 1}", "{a: yes}", "two", "[1]"])
+def test_what_is_no_number_of_approvals_is_told_with_what_is_one(tmp_path: Path, value: str) -> None:
+    told = refusal(tmp_path, f"{MINIMAL}rollout: {{approvals: {value}}}\n")
+    assert told.startswith("F:9: rollout.approvals: ")
+    assert "is no number of people from 1 on, such as 2, and not how many of each role" in told
+
+
+def test_a_plain_number_of_approvals_is_of_approvers(tmp_path: Path) -> None:
+    assert spec(tmp_path, MINIMAL).rollout.wanted == {"approver": 1}
+    found = spec(tmp_path, f"{MINIMAL}rollout: {{approvals: {{approver: 2, risk: 1}}}}\n")
+    assert found.rollout.wanted == {"approver": 2, "risk": 1}
+    assert ModelSpec.model_validate(found.model_dump(mode="json")) == found
 
 
 def test_the_line_is_right_in_nested_blocks_and_in_a_defs_yaml(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def _short(value: Any) -> str:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--label", metavar="NAME", help="Whose key it is, as approvals will show it. Makes a new key.")
 @click.option("--identity", metavar="ID", help="Whose it is, where one person has several keys; else the label.")
+@click.option("--role", "roles", multiple=True, help="As which it signs, such as risk; may be repeated; else approver.")
 @home_option
 @click.option("--revoke", is_flag=True, help="Approvals of this key count no more in the home.")
 @click.option("--rotate", is_flag=True, help="Give the home a new key of its own, which the old one hands over to.")
@@ -170,6 +171,7 @@ def key(
     file: Path | None,
     label: str | None,
     identity: str | None,
+    roles: tuple[str, ...],
     home: Path | None,
     revoke: bool,
     rotate: bool,
@@ -191,12 +193,12 @@ def key(
     if file is None:
         raise InputError("FILE: is missing; name a new key's file, or somebody's .pub.json")
     if label is not None and not revoke:
-        return _made(file, label, identity, given, who, as_json)
+        return _made(file, label, identity, roles, given, who, as_json)
     if given is None or label is not None or identity is not None:
         raise InputError(
             f"{file}: give --label to make a key, or name a home (--home or DRIFT_HOME) for a .pub.json that exists"
         )
-    return _revoked(file, given, who, as_json) if revoke else _trusted(file, given, who, as_json)
+    return _revoked(file, given, who, as_json) if revoke else _trusted(file, roles, given, who, as_json)
 
 
 def _home_of(home: Path | None) -> Any:
@@ -206,11 +208,15 @@ def _home_of(home: Path | None) -> Any:
     return settings if named or (settings.home / "control.db").is_file() else None
 
 
-def _made(file: Path, label: str, identity: str | None, home: Any, actor: str, as_json: bool) -> int:
+def _made(
+    file: Path, label: str, identity: str | None, roles: tuple[str, ...], home: Any, actor: str, as_json: bool
+) -> int:
     from drift_pipeline.control.signing import public_path
     from drift_pipeline.evidence.approve import make_key
 
-    signer, copy = make_key(file, label, identity, home, actor, system_clock())
+    if roles and home is None:
+        raise InputError("--role: is what a home appoints a key as; name the home (--home or DRIFT_HOME)")
+    signer, copy = make_key(file, label, identity, home, actor, system_clock(), roles or ("approver",))
     public = public_path(file)
     if as_json:
         files = {"private": str(file), "public": str(public), "trusted_by": copy and str(copy)}
@@ -219,16 +225,17 @@ def _made(file: Path, label: str, identity: str | None, home: Any, actor: str, a
         return OK
     click.echo(f"key id      {signer.key_id} ({label})\nprivate     {file} (keep it to yourself)\npublic      {public}")
     adds = f"its approvals count in a home that adds it: drift key {public} --home HOME"
-    click.echo(f"trusted by  {copy}" if copy else adds)
+    click.echo(f"trusted by  {copy} as {', '.join(roles or ('approver',))}" if copy else adds)
     return OK
 
 
-def _trusted(file: Path, home: Any, actor: str, as_json: bool) -> int:
+def _trusted(file: Path, roles: tuple[str, ...], home: Any, actor: str, as_json: bool) -> int:
     from drift_pipeline.control.signing import PublicKey
     from drift_pipeline.evidence.approve import trust_key
 
     public = PublicKey.load(file)
-    copy = trust_key(public, file.name.removesuffix(".pub.json"), home, actor, system_clock())
+    stem = file.name.removesuffix(".pub.json")
+    copy = trust_key(public, stem, home, actor, system_clock(), roles or ("approver",))
     told = {"key_id": public.key_id, "label": public.label, "identity": public.identity, "trusted_by": str(copy)}
     words = f"key id      {public.key_id} ({public.label})\ntrusted by  {copy}"
     click.echo(json.dumps(told, indent=2) if as_json else words)
@@ -255,7 +262,19 @@ def _rotated(home: Any, actor: str, as_json: bool) -> int:
     return OK
 
 
-def _write_cards(settings: "Settings", model: str) -> None:
+def settings_for(home: Path | None, environment: str | None) -> "Settings":
+    """The settings of a home and where the version may run."""
+    from drift_pipeline.settings import Settings
+
+    if environment == "":
+        raise InputError("--environment: is empty; name where the version may run, such as production")
+    given: dict[str, Any] = ({} if home is None else {"home": home, "database": ""}) | (
+        {} if environment is None else {"environment": environment}
+    )
+    return Settings(**given)
+
+
+def write_cards(settings: "Settings", model: str) -> None:
     """With what was approved; what cannot be written now the next tick writes, or tells why it cannot."""
     from drift_pipeline.control.trust import open_store
     from drift_pipeline.evidence.documents import refresh_documents
@@ -273,6 +292,7 @@ def _write_cards(settings: "Settings", model: str) -> None:
 @model_argument()
 @click.argument("version")
 @click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Your private key (drift key).")
+@click.option("--role", help="As which you sign, where your key was appointed with several roles.")
 @click.option("--reason", required=True, help="Why; it stands on the model's card.")
 @click.option("--expires", type=Duration(), default="14d", show_default=True, help="How long the approval holds.")
 @click.option("--environment", help="Where the version may run; else DRIFT_ENVIRONMENT, or production.")
@@ -282,6 +302,7 @@ def approve(
     model: str,
     version: str,
     key_file: Path,
+    role: str | None,
     reason: str,
     expires: timedelta,
     environment: str | None,
@@ -292,22 +313,16 @@ def approve(
 
     It is for one rollout: the one under way, or else the next.
 
-    Refused, with nothing filed, when a gate did not pass, when the stored bytes changed, or when the approval would
-    not count: an unknown key, the trainer's own, a replay's outside of a replay.
+    Refused, with nothing filed, when a gate did not pass and is not waived, when the stored bytes changed, or when the
+    approval would not count: an unknown key, another role, the trainer's own, a replay's outside of a replay.
     """
     from drift_pipeline.control.signing import Signer
     from drift_pipeline.evidence.approve import approve as give
     from drift_pipeline.rollout.approval import Refusal
-    from drift_pipeline.settings import Settings
 
-    if environment == "":
-        raise InputError("--environment: is empty; name where the version may run, such as production")
-    given: dict[str, Any] = ({} if home is None else {"home": home, "database": ""}) | (
-        {} if environment is None else {"environment": environment}
-    )
-    settings = Settings(**given)
+    settings = settings_for(home, environment)
     with at_work(f"{model} {version}: its bytes and gates are looked at"):
-        found = give(settings, Signer.load(key_file), model, version, reason, expires, system_clock())
+        found = give(settings, Signer.load(key_file), model, version, reason, expires, system_clock(), role)
     if isinstance(found, Refusal):
         told = f"{model} {version}: NOT APPROVED for {settings.environment}: {found.reason}"
         if as_json:
@@ -315,7 +330,7 @@ def approve(
         else:
             say(told)
         return NEGATIVE
-    _write_cards(settings, model)
+    write_cards(settings, model)
     card = settings.evidence / model / found.version / "card.html"
     if as_json:
         document = {"approved": True, "model": model, "environment": settings.environment, **asdict(found)}

@@ -49,7 +49,7 @@ def demo(
         raise InputError("--end: is of the live demo; give --live, too")
     if live:
         return _live(home, (port, dagster_port, pages_port), overwrite, stay=not end)
-    from drift_pipeline.evidence.approve import PACKAGED_MODELS
+    from drift_pipeline.evidence.statements import PACKAGED_MODELS
     from drift_pipeline.replays.demo import run_demo, start_of
     from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
     from drift_pipeline.settings import Settings

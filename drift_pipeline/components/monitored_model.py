@@ -34,8 +34,8 @@ class MonitoredModel(dg.Component):
         return ModelSpec
 
     @classmethod
-    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> "MonitoredModel":  # noqa: ARG003
-        return cls(attributes)
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> "MonitoredModel":
+        return cls(attributes.placed(context.path))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
         first = first_day(self.spec)

@@ -26,6 +26,10 @@ from drift_pipeline.loop.retraining.working import working
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.scan import ALLOWED, SECRETS
+from drift_pipeline.training.trainer_tests import NAME as TRAINER_TESTS
+from drift_pipeline.training.trainer_tests import folder_of_tests
+from drift_pipeline.training.vulnerabilities import NAME as VULNERABILITIES
 
 TRAINING = ("training_dataset", "candidate_model", "evaluation", "registered_model", "audit_artifacts")
 TRAINING_HALF = "drift/half", "training"  # the tag of its assets, by which the job `retrain` finds them
@@ -135,7 +139,7 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
                 f"{kpi}_candidate": training.after or "unknown",
                 "gates": gates_table(record["results"]),
             },
-            check_results=[_checked(result) for result in record["results"]],
+            check_results=_checks(record, gate_names(spec)),
         )
 
     return evaluation
@@ -235,7 +239,22 @@ def _is_over(context: dg.AssetExecutionContext, holder: str) -> bool:
 def gate_names(spec: ModelSpec) -> list[str]:
     """The checks of `evaluation`; a check's name has letters, digits and underscores only."""
     parity = [f"parity_{column}" for column in spec.protected] if spec.kpis.demographic_parity else []
-    return [performance_of(spec).kpi, *map(check_name, parity), "latency", "poison_floor"]
+    asked = {
+        "invariance": [test.column for test in spec.gates.invariance],
+        "direction": spec.gates.direction,
+        "minimum_slice": spec.gates.minimum_slice,
+    }
+    declared = [f"{test}_{column}" for test, columns in asked.items() for column in columns]
+    scans = [ALLOWED, SECRETS, *([TRAINER_TESTS] if folder_of_tests(spec) else [])]
+    scans += [] if Settings().scan == "off" else [VULNERABILITIES]
+    return [
+        performance_of(spec).kpi,
+        *map(check_name, parity),
+        "latency",
+        "poison_floor",
+        *map(check_name, declared),
+        *scans,
+    ]
 
 
 def _asked_of(gate: str, spec: ModelSpec) -> str:
@@ -244,15 +263,38 @@ def _asked_of(gate: str, spec: ModelSpec) -> str:
         performance_of(spec).kpi: "Whether the candidate is at least as good as the champion on rows unseen by both.",
         "latency": "Whether the candidate answers within the allowed time.",
         "poison_floor": "Whether the candidate holds on the trusted holdout, which nobody can poison later.",
+        ALLOWED: "Whether the stored model makes types of the registry's list alone.",
+        SECRETS: "Whether no file of the bundle holds a secret.",
+        TRAINER_TESTS: "Whether the tests of the model's own trainer pass.",
+        VULNERABILITIES: "Whether no vulnerability of the environment that trained is known.",
     }
+    for test, question in _DECLARED.items():
+        if gate.startswith(f"{test}_"):
+            return question.format(gate.removeprefix(f"{test}_"))
     return told.get(gate, f"Whether the groups of {gate.removeprefix('parity_')} are treated no further apart.")
+
+
+_DECLARED = {
+    "invariance": "Whether another value of {} changes no more decisions than the spec allows.",
+    "direction": "Whether raising {} moves the mean score as the spec says.",
+    "minimum_slice": "Whether each level of {} is served as well as the spec asks.",
+}
 
 
 def check_name(gate: str) -> str:
     return "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in gate)
 
 
-def _checked(result: dict[str, Any]) -> dg.AssetCheckResult:
+def _checks(record: Mapping[str, Any], declared: Sequence[str]) -> list[dg.AssetCheckResult]:
+    """One for each gate that the code location declared: those of another time have others, and pass or not as a whole,
+    as the record says that `registered_model` reads."""
+    said = {check_name(result["name"]): result for result in record["results"]}
+    other = {"outcome": "pass" if record["passed"] else "fail", "reason": "not asked of this candidate"}
+    empty = dict.fromkeys(("value", "bound", "limit"))
+    return [_checked(said.get(name) or {"name": name, **other, **empty}) for name in declared]
+
+
+def _checked(result: Mapping[str, Any]) -> dg.AssetCheckResult:
     """UNKNOWN blocks like FAIL."""
     numbers = {name: result[name] for name in ("value", "bound", "limit") if result[name] is not None}
     return dg.AssetCheckResult(

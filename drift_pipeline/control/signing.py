@@ -8,7 +8,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,13 @@ class PublicKey:
     """32 raw bytes of an ed25519 public key; `str` is how a signer is shown to people, label included.
 
     Label (`replay-only`) and identity are no part of the key id. They are as trustworthy as the file they were read
-    from, which is why no envelope carries them.
+    from, which is why no envelope carries them. `roles` are what a home appointed the key as; no file has them.
     """
 
     raw: bytes
     label: str | None = None
     identity: str | None = None
+    roles: tuple[str, ...] = field(default=("approver",), compare=False)
 
     @property
     def person(self) -> str:

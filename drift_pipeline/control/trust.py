@@ -1,11 +1,13 @@
 """Whose signatures count in a home: a key is appointed and dismissed by audited acts, and its file alone is nothing.
 
 State `key/<key id>` has every key that was ever trusted: `role` is `approver` or `home` (the home's own, which attests
-trainings, signs checkpoints and evidence), `file` is where its public half, or the home's private one, lies in `keys/`.
-`trust/` has the public halves of the home's own keys, to be copied to whoever verifies the evidence elsewhere.
+trainings, signs checkpoints and evidence), `roles` are those in which an approver signs (none named: `approver`),
+`file` is where its public half, or the home's private one, lies in `keys/`. `trust/` has the public halves of the
+home's own keys, to be copied to whoever verifies the evidence elsewhere.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from drift_pipeline.control.store import ControlStore, Entry
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError, NothingToDoError
 from drift_pipeline.files import write_whole
 from drift_pipeline.settings import Settings
+from drift_pipeline.spec import APPROVER, ROLE
 
-APPROVER, TRAINER = "approver", "trainer"
+TRAINER = "trainer"
 NO_STORE = (
     "no model is adopted here, for there is no control store (control.db); run drift demo or drift adopt, or name "
     "another DRIFT_HOME; a replay's --out folder is one as well"
@@ -93,25 +96,42 @@ def approvers(settings: Settings, store: ControlReader) -> dict[str, PublicKey]:
     return {key.key_id: key for key in found if key is not None}
 
 
-def appoint(settings: Settings, store: ControlStore, key: PublicKey, actor: str, stem: str) -> Path:
+def appoint(
+    settings: Settings,
+    store: ControlStore,
+    key: PublicKey,
+    actor: str,
+    stem: str,
+    roles: Sequence[str] = (APPROVER,),
+) -> Path:
     """Let a key approve from now on; returns its public file in `keys/`, whose name begins with the stem.
+
+    Args:
+        roles: in which it signs; other ones are given by revoking it and adding it again.
 
     Raises:
         NothingToDoError: it is trusted already.
-        InputError: it has no label, or the file cannot be written.
+        InputError: it has no label, a role is no role's name, or the file cannot be written.
         ConflictError: somebody else appointed or dismissed it meanwhile.
     """
     before = store.get(KEY, key.key_id)
     if before is not None and (before.body["role"] == HOME or not before.body["revoked"]):
-        raise NothingToDoError(f"{settings.home}: {key} is trusted already, as {before.body['role']}")
+        held = ", ".join(before.body.get("roles") or [before.body["role"]])
+        raise NothingToDoError(
+            f"{settings.home}: {key} is trusted already, as {held}; other roles are given by revoking and adding it"
+        )
+    if odd := [role for role in roles or [""] if not re.fullmatch(ROLE, role) or role in (HOME, TRAINER)]:
+        raise InputError(f"--role {odd[0]}: is no role; small letters, digits, - and _, and not {HOME} or {TRAINER}")
     if not (key.label or "").strip():
         raise InputError(f"{key}: its file has no label, so nobody knows whose it is; make a key by drift key --label")
     path = settings.keys / f"{stem}-{key.key_id[-12:]}.pub.json"
-    body = {"public": key.raw.hex(), "label": key.label, "identity": key.identity, "role": APPROVER}
+    body: dict[str, Any] = {"public": key.raw.hex(), "label": key.label, "identity": key.identity, "role": APPROVER}
+    body |= {"roles": sorted(set(roles))}
     settings.keys.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # whatever lies there, nobody appointed it
     key.save(path)
     told = {"key_id": key.key_id, "label": key.label, "identity": key.identity, "person": key.person}
+    told |= {"roles": body["roles"]}
     put = Put(KEY, key.key_id, {**body, "file": path.name, "revoked": False}, before.generation if before else 0)
     store.commit(Entry(actor, "key.added", key.person, details=told), [put])
     return path
@@ -201,7 +221,8 @@ def _publish(settings: Settings, store: ControlReader) -> None:
 def _in_force(settings: Settings, body: Mapping[str, Any]) -> PublicKey | None:
     if body["role"] != APPROVER or body["revoked"]:
         return None
-    key = PublicKey(bytes.fromhex(body["public"]), body["label"], body["identity"])
+    roles = tuple(body.get("roles", (APPROVER,)))  # of keys that were appointed when there was one role
+    key = PublicKey(bytes.fromhex(body["public"]), body["label"], body["identity"], roles)
     with suppress(InputError, IntegrityError):
         if PublicKey.load(settings.keys / body["file"]) == key:
             return key

@@ -19,10 +19,12 @@ from drift_pipeline.evidence.attestation import ATTESTATION, attest_version
 from drift_pipeline.evidence.card import CardFacts, ModelCard, card_files, make_card
 from drift_pipeline.evidence.placing import FILE, put_in_place
 from drift_pipeline.evidence.sealing import seal
+from drift_pipeline.evidence.statements import asked_of, waivers_filed
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.approval import Approval, Refusal, count_valid, read_approvals, verify_approval
 from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.rollout.plan import rollout_id
+from drift_pipeline.rollout.waiver import Waiver
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
@@ -115,9 +117,10 @@ def _facts(
         adopted=_body(store, "adopted", f"{spec.name}/{digest}"),
         rollout=_steps(store, record, digest),
         approvals=_approvals(settings, store, spec.name, version, record, at, environment) if record else (),
-        approvals_wanted=spec.rollout.approvals,
+        approvals_wanted=sum(spec.rollout.wanted.values()),
         environment=environment,
         at=at,
+        waivers=_waivers(settings, store, spec.name, record, at, environment) if record else (),
     )
 
 
@@ -152,6 +155,13 @@ def _approvals(
 
     to_come = judged(rollout_to_approve(store, model, version, digest))
     return to_come if count_valid(to_come) else judged(rollout_id(model, version, rollouts_of(store, model, version)))
+
+
+def _waivers(
+    settings: Settings, store: ControlReader, model: str, record: Record, at: datetime, environment: str
+) -> tuple[Waiver | Refusal, ...]:
+    here = settings.model_copy(update={"environment": environment})
+    return tuple(waivers_filed(here, asked_of(here, store, record.body, model, at), record.body))
 
 
 def _steps(store: ControlReader, record: Record | None, digest: str) -> list[dict[str, Any]]:
@@ -194,9 +204,14 @@ def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool
         store.get("adopted", f"{model}/{digest}"),
         store.get("reference", f"{model}/{version}"),
         store.get("approvals", f"{model}/{digest}"),
+        store.get("waivers", f"{model}/{digest}"),
         store.get("spec", model),
         rollout if rollout is not None and rollout.body["candidate"] == digest else None,
-        *store.find(FILE, f"{model}/gitops/approvals/{model}/{digest.removeprefix('sha256:')}"),
+        *(
+            filed
+            for kind in ("approvals", "waivers")
+            for filed in store.find(FILE, f"{model}/gitops/{kind}/{model}/{digest.removeprefix('sha256:')}")
+        ),
     ]
     return any(fact.seq > card.seq for fact in facts if fact is not None)
 

@@ -59,7 +59,7 @@ def _lines(settings: Settings, store: ControlReader, head: AuditRecord) -> Itera
             yield {"checkpoint": envelope, "name": name}
     for record in store.records():
         if record.seq <= head.seq:
-            yield {"hash": record.hash, "record": json.loads(record.body())}
+            yield {"hash": record.hash, "record": json.loads(record.body)}
 
 
 def verify_export(path: Path, wanted: Cover, kept: Kept | None = None) -> Verification:

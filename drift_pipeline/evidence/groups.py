@@ -19,7 +19,7 @@ import polars as pl
 from drift_pipeline.detection.statistics.auroc import paired_auroc_difference
 from drift_pipeline.detection.statistics.mae import mae_of_sums
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.training.gates import LEAST_OF_A_CLASS
+from drift_pipeline.training.behaviour import LEAST_OF_A_CLASS
 
 LEAST_ROWS = 30
 Z_95 = 1.959963984540054

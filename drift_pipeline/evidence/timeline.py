@@ -207,6 +207,21 @@ def _approval(record: AuditRecord, versions: _Versions) -> _Said:
     return Kind.APPROVAL, Tone.GOOD, f"{name} approved by {who}", name
 
 
+def _waiver(record: AuditRecord, versions: _Versions) -> _Said:
+    said, digest = record.details, record.digests.get("bundle", "")
+    name = str(said.get("version") or versions.get(digest) or f"bundle {digest.removeprefix('sha256:')[:12]}")
+    if record.event == "waiver.refused":
+        return Kind.APPROVAL, Tone.BAD, f"a waiver for {name} does not count: {said['reason']}", name
+    who = f"{said.get('label') or record.actor} key {str(said['approver'])[:6]}"
+    return Kind.APPROVAL, Tone.NEUTRAL, f"gate {said['gate']} of {name} waived by {who}: {said['reason']}", name
+
+
+def _withdrawn(record: AuditRecord, versions: _Versions) -> _Said:
+    digest, what = record.digests.get("bundle", ""), record.event.partition(".")[0]
+    name = versions.get(digest) or f"bundle {digest.removeprefix('sha256:')[:12]}"
+    return Kind.APPROVAL, Tone.BAD, f"{'an' if what == 'approval' else 'a'} {what} of {name} was withdrawn", name
+
+
 _TELLERS: Mapping[str, Callable[[AuditRecord, _Versions], _Said]] = {
     "model.adopted": _adopted,
     "reference.frozen": _frozen,
@@ -231,4 +246,9 @@ _TELLERS: Mapping[str, Callable[[AuditRecord, _Versions], _Said]] = {
     "approval.accepted": _approval,
     "approval.refused": _approval,
     "approval.given": _approval,
+    "approval.withdrawn": _withdrawn,
+    "waiver.accepted": _waiver,
+    "waiver.refused": _waiver,
+    "waiver.given": _waiver,
+    "waiver.withdrawn": _withdrawn,
 }

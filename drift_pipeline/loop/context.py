@@ -15,17 +15,22 @@ from drift_pipeline.policy.engines import PolicyEngine
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.training.vulnerabilities import Scan
 
 
 @dataclass(frozen=True)
 class Backends:
-    """What the loop works on; which implementation stands behind each is not its business."""
+    """What the loop works on; which implementation stands behind each is not its business.
+
+    `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not.
+    """
 
     lake: Lake
     store: ControlStore
     registry: Registry
     policy: PolicyEngine
     alerts: Channel
+    scan: Scan | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Context:
     step: timedelta = MINUTE
     seed: int = 0
     progress: Callable[[str], None] = lambda _: None
+    scan: Scan | None = None
 
     @property
     def performance(self) -> Performance:

@@ -13,8 +13,8 @@ from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import approvers, home_key, open_store, read_store, require_store
 from drift_pipeline.errors import InputError
-from drift_pipeline.evidence.approve import PACKAGED_MODELS
 from drift_pipeline.evidence.documents import refresh_documents
+from drift_pipeline.evidence.statements import PACKAGED_MODELS
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop.context import Backends, Trust
 from drift_pipeline.loop.declared import LiveSpecs, declared, rules_in_force
@@ -27,6 +27,7 @@ from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.training.vulnerabilities import Scan
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Home:
     def backends(self, spec: ModelSpec) -> Backends:
         """What one model's loop works on."""
         lake = Lake(self.settings.lake / spec.name, source="loop")
-        return Backends(lake, self.store, self.registry, self.policy, self.alerts)
+        wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
+        scan = Scan(self.settings.scan_url, stale) if wanted else None
+        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan)
 
     def document(self, spec: ModelSpec) -> None:
         """Write again the cards of a model's versions that are older than what they tell; errors as of there."""

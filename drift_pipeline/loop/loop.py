@@ -21,6 +21,7 @@ from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.queue import Queue
 from drift_pipeline.loop.recovery import Recoveries
 from drift_pipeline.loop.releasing.advancing import advance
+from drift_pipeline.loop.releasing.approvals import kept_back, with_waivers
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.releasing.starting import begin
 from drift_pipeline.loop.retraining.fitting import fit
@@ -73,7 +74,8 @@ class Loop:
         self.spec, self.clock, self._backends = spec, clock, backends
         self.holder = f"process {os.getpid()} {token_hex(4)}"
         self.ledger = Ledger(spec, backends.store, clock)
-        at = Context(spec, self.ledger, backends.lake, backends.registry, clock, trust, step, seed, progress)
+        lake, registry, scan = backends.lake, backends.registry, backends.scan
+        at = Context(spec, self.ledger, lake, registry, clock, trust, step, seed, progress, scan)
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
         self.session = Session(at)
         self.recoveries = Recoveries(at, self.trainings, self.session.memory)
@@ -216,11 +218,11 @@ class Loop:
         return prove(self.trainings, assignment, self.monitor.champion)
 
     def release(self, digest: str, actor: str = "loop") -> bool:
-        """Begin the rollout of a candidate whose gates passed; False where one is under way already.
+        """Begin the rollout of a candidate whose gates passed or are waived; False where one is under way already.
 
         Raises:
-            IntegrityError: no record says that its gates passed, the bundle's bytes do not fit, or it was proven
-                against another champion than today's.
+            IntegrityError: no record says that its gates passed or were waived, the bundle's bytes do not fit, or it
+                was proven against another champion than today's.
         """
         of, champion = self.queue.of(digest), self.monitor.champion.digest
         if any(self.queue.is_outdated(body, champion) for _, body in of):
@@ -229,10 +231,16 @@ class Loop:
         return begin(self.rollouts, digest, champion, actor=actor, also=also)
 
     def releasable(self) -> str | None:
-        """The digest of the newest proven candidate that may be rolled out now; None where none may."""
+        """The digest of the newest proven candidate that may be rolled out now, else of the newest one whose gates are
+        waived now; None where none may. Where no waiver is filed that costs one look at a folder."""
         if self.pauses.paused() or self.pauses.in_maintenance() or self.rollouts.active is not None:
             return None
-        return self.queue.newest_proven(self.monitor.champion.digest)
+        champion, at = self.monitor.champion.digest, self.rollouts.context
+        if (proven := self.queue.newest_proven(champion)) is not None:
+            return proven
+        waived = with_waivers(at)
+        known = [digest for digest in (self.queue.rejected(champion) if waived else ()) if digest in waived]
+        return next((digest for digest in known if not kept_back(at, digest)), None)
 
     def release_proven(self) -> str | None:
         """Begin the rollout of what is releasable; its digest, None where there is nothing."""

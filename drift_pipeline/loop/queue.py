@@ -20,7 +20,7 @@ from drift_pipeline.policy.decide import Action, Decision, Trigger
 
 MOST_TRIES = 3  # processes that may come to nothing before a retrain is given up
 NORMAL, HOTFIX = "normal", "hotfix"  # lanes
-WANTED, RUNNING, PROVEN = "wanted", "running", "proven"
+WANTED, RUNNING, PROVEN, REJECTED = "wanted", "running", "proven", "rejected"
 
 
 class Queue:
@@ -133,6 +133,12 @@ class Queue:
             put = {name: {**body, "status": "outdated"}}
             self._ledger.commit("candidate.outdated", told, {"bundle": str(body["digest"])}, puts=put)
         return None
+
+    def rejected(self, champion: str) -> list[str]:
+        """The digests of the candidates that a gate kept back and that were proven against this champion, newest first:
+        what people waived of them is to be looked at."""
+        found = [body for _, body in reversed(self._ledger.all("retrain")) if body["status"] == REJECTED]
+        return [str(body["digest"]) for body in found if not self.is_outdated(body, champion)]
 
     def of(self, digest: str) -> list[tuple[str, Mapping[str, Any]]]:
         """The entries that this candidate came of."""

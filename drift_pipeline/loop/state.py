@@ -164,6 +164,7 @@ class Assignment:
     The rows are those of `from_` to `known_at` in the Delta `versions`; those from `block_from` on prove, the
     older ones train. `fresh`: how many of the training rows are of a world that changed. `recovery`: the drift this
     training is to make good, None where no performance fell. `digest` is the candidate's bundle, once it is trained.
+    `trainer_source` is the digest of the model's own trainer, None of a packaged one.
     """
 
     version: str
@@ -178,6 +179,7 @@ class Assignment:
     fresh: int
     recovery: Recovery | None
     digest: str | None = None
+    trainer_source: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         times = {name: getattr(self, name).isoformat() for name in ("known_at", "from_", "block_from")}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from drift_pipeline.errors import DriftError
-from drift_pipeline.evidence.approve import PACKAGED_MODELS
+from drift_pipeline.evidence.statements import PACKAGED_MODELS
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 

@@ -103,9 +103,34 @@ def dump_pipeline(pipeline: "Pipeline") -> bytes:
     import skops.io
 
     data: bytes = skops.io.dumps(pipeline)
-    if refused := sorted(set(skops.io.get_untrusted_types(data=data)) - ALLOWED_TYPES):
+    if refused := sorted(untrusted_types(data) - ALLOWED_TYPES):
         raise InputError(f"the pipeline holds what a registry does not load: {', '.join(refused)}")
     return data
+
+
+_TYPES: dict[str, frozenset[str]] = {}
+
+
+def untrusted_types(data: bytes) -> frozenset[str]:
+    """The types that a model's bytes make and skops does not trust by itself.
+
+    Raises:
+        IntegrityError: what `check_archive` finds wrong.
+        Exception: what zipfile, json and skops raise on a stranger's bytes.
+
+    Kept by digest: a retrain asks when it stores, proves and audits the same bytes, and each look is 0.1 s.
+    """
+    import skops.io
+
+    from drift_pipeline.registry.archive import check_archive
+
+    digest = sha256(data)
+    if digest not in _TYPES:
+        check_archive(data)
+        if len(_TYPES) >= 16:
+            _TYPES.clear()
+        _TYPES[digest] = frozenset(skops.io.get_untrusted_types(data=data))
+    return _TYPES[digest]
 
 
 def load_pipeline(data: bytes) -> "Pipeline":
@@ -117,11 +142,8 @@ def load_pipeline(data: bytes) -> "Pipeline":
     import skops.io
     from sklearn.pipeline import Pipeline
 
-    from drift_pipeline.registry.archive import check_archive
-
     try:
-        check_archive(data)
-        untrusted = set(skops.io.get_untrusted_types(data=data))
+        untrusted = untrusted_types(data)
         if refused := sorted(untrusted - ALLOWED_TYPES):
             raise IntegrityError(f"the model holds types that are not allowed: {', '.join(refused)}")
         loaded = skops.io.loads(data, trusted=sorted(untrusted))

@@ -34,15 +34,16 @@ class ReplayHome:
         for folder in (settings.keys, settings.gitops):
             folder.mkdir(parents=True, exist_ok=True)
         self._trainer = Signer.generate(REPLAY_ONLY, "the replay's trainer")
-        people = [f"the replay's approver {number}" for number in range(1, spec.rollout.approvals + 1)]
-        self._approvers = [Signer.generate(REPLAY_ONLY, person) for person in people]
+        wanted = [role for role, count in spec.rollout.wanted.items() for _ in range(count)]
+        people = [(f"the replay's approver {number}", role) for number, role in enumerate(wanted, 1)]
+        self._approvers = [(Signer.generate(REPLAY_ONLY, person), role) for person, role in people]
         rules = read_bundle(options.policy) if options.policy else read_bundle()
         keep_policy(settings, rules)
         self.lake = Lake(settings.lake / spec.name, source="replay", flush_rows=FLUSH_ROWS)
         self.store = open_store(settings.model_copy(update=SIGNED_AT_THE_END), clock, self._trainer)
         rules_in_force(self.store, rules.digest)
-        for signer in self._approvers:
-            appoint(settings, self.store, signer.public, "replay", REPLAY_ONLY)
+        for signer, role in self._approvers:
+            appoint(settings, self.store, signer.public, "replay", REPLAY_ONLY, [role])
         self._registry = LocalRegistry(settings.registry)
         self._engine = EmbeddedEngine(options.policy)  # last: nobody would end it where something after it fails
 
@@ -66,7 +67,7 @@ class ReplayHome:
     def approve(self, digest: str, rollout: str, patience: timedelta) -> None:
         """What people do in production, here by keys that say of themselves that they are the replay's own."""
         now = self._clock.now()
-        for signer in self._approvers:
+        for signer, role in self._approvers:
             envelope = sign_approval(
                 signer,
                 model=self._spec.name,
@@ -77,6 +78,7 @@ class ReplayHome:
                 reason="approved by the replay itself: every candidate that passed its gates and its shadow",
                 at=now,
                 expires=now + patience,
+                role=role,
             )
             write_approval(self._settings.gitops, envelope)
 

@@ -71,7 +71,7 @@ def start(
 
 
 def advance(
-    plan: Plan, status: Status, observations: Observations | None, approvals: int, now: datetime
+    plan: Plan, status: Status, observations: Observations | None, approvals: int, now: datetime, kept_back: str = ""
 ) -> tuple[Status, tuple[Effect, ...]]:
     """One transition at most; a rollout that holds, or has ended, comes back unchanged and without effects.
 
@@ -85,29 +85,35 @@ def advance(
         observations: the facts since `status.evidence_since`; None when they cannot be had.
         approvals: distinct approvers whose approval of the candidate is valid at `now`.
         now: aware.
+        kept_back: which gates did not pass and are not waived at `now`; "" where none is. As without an approval,
+            the canary ends at once, and what is before it waits.
     """
     if not status.active:
         return status, ()
     judged = judge(observations, plan.min_samples) if observations is not None else _UNREACHABLE
     elapsed = now - status.since
-    if lost := _lost(plan, status.phase, judged, approvals, elapsed):
+    if lost := _lost(plan, status.phase, judged, approvals, elapsed, kept_back):
         return _roll_back(status, lost, now)
-    if judged.verdict is Verdict.PASS and _may_leave(plan, status.phase, approvals, elapsed):
+    if judged.verdict is Verdict.PASS and not kept_back and _may_leave(plan, status.phase, approvals, elapsed):
         return _forward(plan, status, "; ".join(judged.reasons), now)
     return status, ()
 
 
-def _lost(plan: Plan, phase: Phase, judged: Judgement, approvals: int, elapsed: timedelta) -> str | None:
+def _lost(
+    plan: Plan, phase: Phase, judged: Judgement, approvals: int, elapsed: timedelta, kept_back: str
+) -> str | None:
     """Why it cannot go on, if it cannot."""
     if judged.verdict is Verdict.FAIL:
         return "; ".join(judged.reasons)
-    if phase is Phase.CANARY and approvals < plan.approvals and elapsed >= timedelta():
-        return f"approval no longer valid: {approvals} of {plan.approvals}"
+    if phase is Phase.CANARY and elapsed >= timedelta() and (kept_back or approvals < plan.approvals):
+        return kept_back or f"approval no longer valid: {approvals} of {plan.approvals}"
     if elapsed < plan.deadline:
         return None
     deadline = f"at the deadline of {format_duration(plan.deadline)}"
     if judged.verdict is Verdict.INCONCLUSIVE:
         return f"{'; '.join(judged.reasons)} {deadline}"
+    if kept_back:
+        return f"{kept_back} {deadline}"
     return (
         None if _may_leave(plan, phase, approvals, elapsed) else f"{approvals} of {plan.approvals} approvals {deadline}"
     )

@@ -51,7 +51,7 @@ class Plan:
             canary=declared.canary,
             deadline=declared.deadline,
             canary_weight=declared.canary_weight,
-            approvals=declared.approvals,
+            approvals=sum(declared.wanted.values()),
             min_samples=declared.min_samples,
         )
 

@@ -10,6 +10,8 @@ from drift_pipeline.spec.parts import (
     Ceiling,
     Columns,
     Drop,
+    Gates,
+    Invariance,
     Kpis,
     Level,
     Outcome,
@@ -25,9 +27,11 @@ from drift_pipeline.spec.parts import (
     Span,
 )
 from drift_pipeline.spec.reading import parse_spec, read_spec, spec_of
-from drift_pipeline.spec.values import TRAINERS, ColumnType, Duration, Form, Task
+from drift_pipeline.spec.values import APPROVER, ROLE, TRAINERS, ColumnType, Duration, Form, Task
 
 __all__ = [
+    "APPROVER",
+    "ROLE",
     "TRAINERS",
     "Card",
     "Ceiling",
@@ -36,6 +40,8 @@ __all__ = [
     "Drop",
     "Duration",
     "Form",
+    "Gates",
+    "Invariance",
     "Kpis",
     "Level",
     "ModelSpec",

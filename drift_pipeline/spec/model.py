@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import (
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
@@ -15,8 +17,20 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from drift_pipeline.clock import Zone
-from drift_pipeline.spec.parts import Card, Columns, Kpis, Outcome, Part, Prediction, Retention, Retrain, Risk, Rollout
-from drift_pipeline.spec.values import TRAINERS, ColumnType, Form, Task, Text, TimeZone
+from drift_pipeline.spec.parts import (
+    Card,
+    Columns,
+    Gates,
+    Kpis,
+    Outcome,
+    Part,
+    Prediction,
+    Retention,
+    Retrain,
+    Risk,
+    Rollout,
+)
+from drift_pipeline.spec.values import OWN_TRAINER, TRAINERS, ColumnType, Form, Task, Text, TimeZone
 
 # The keys that only one task has
 _OWN: dict[Task, tuple[tuple[str, str], ...]] = {
@@ -32,7 +46,7 @@ _OWN: dict[Task, tuple[tuple[str, str], ...]] = {
 }
 
 
-class ModelSpec(Part):
+class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
     """One monitored model.
 
     `since` is the first day that has a partition in Dagster. `forms`: of categorical columns; where it names none, the
@@ -56,11 +70,13 @@ class ModelSpec(Part):
     timezone: TimeZone = "UTC"
     kpis: Kpis = Kpis()
     retrain: Retrain = Retrain()
+    gates: Gates = Gates()
     rollout: Rollout = Rollout()
     retention: Retention = Retention()
     risk: Risk = Risk()
     card: Card = Card()
     since: date = date(2026, 1, 1)
+    _folder: Path | None = PrivateAttr(default=None)
 
     @field_validator("task", mode="before")
     @classmethod
@@ -78,8 +94,9 @@ class ModelSpec(Part):
             for task, part, key in self._foreign()
             if key in (of := getattr(self, part)).model_fields_set and getattr(of, key) is not None
         ]
-        if (trainer := self.retrain.trainer) not in (known := TRAINERS[self.task]):
-            message = f"there is no trainer {trainer!r}; there are: {', '.join(known)}"
+        trainer, known = self.retrain.trainer, TRAINERS[self.task]
+        if trainer not in known and not OWN_TRAINER.fullmatch(trainer):
+            message = f"there is no trainer {trainer!r}; there are: {', '.join(known)}, or ./train.py beside this file"
             problems.append(_problem(("retrain", "trainer"), message))
         if problems:
             raise ValidationError.from_exception_data("ModelSpec", problems)
@@ -96,6 +113,8 @@ class ModelSpec(Part):
         document: dict[str, Any] = write(self)
         for _, part, key in self._foreign():
             document.get(part, {}).pop(key, None)
+        if self.gates == Gates():  # a spec without any stays the document that it was before there were any
+            document.pop("gates", None)
         return document
 
     @model_validator(mode="after")
@@ -107,9 +126,36 @@ class ModelSpec(Part):
             raise ValueError(f"the outcome {self.outcome.column!r} cannot be a feature: the model would see its label")
         if clash := [n for n in self.protected if self.features.get(n, "categorical") != "categorical"]:
             raise ValueError(f"a protected column is categorical, also as a feature: {', '.join(clash)}")
+        if problem := self._misplaced_gate():
+            raise ValueError(problem)
         if odd := [name for name in self.forms if watched.get(name) != "categorical"]:
             raise ValueError(f"forms are of categorical columns, which {', '.join(odd)} is not")
         return self
+
+    def _misplaced_gate(self) -> str:
+        watched, columns = {**self.features, **self.protected}, [test.column for test in self.gates.invariance]
+        if odd := [name for name in columns if name not in watched or columns.count(name) > 1]:
+            return f"gates.invariance names each column once, and {odd[0]} is no feature, not protected, or there twice"
+        if odd := [name for name in self.gates.direction if self.features.get(name) != "numeric"]:
+            return f"gates.direction is of numeric features, which {odd[0]} is not"
+        if odd := [name for name in self.gates.minimum_slice if watched.get(name) != "categorical"]:
+            return f"gates.minimum_slice is of categorical columns, features or protected, which {odd[0]} is not"
+        return ""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the spec's file lies, and beside it what it names; None of a spec that is of no file. It is where the
+        spec is from, no part of it, and is not written out."""
+        return self._folder
+
+    def placed(self, folder: Path) -> "ModelSpec":
+        """The same, of a file in this folder."""
+        placed = self.model_copy()
+        placed._folder = folder
+        return placed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelSpec) and self.__dict__ == other.__dict__
 
     def with_forms(self, found: Mapping[str, Form]) -> "ModelSpec":
         """With a form for each categorical column: the declared one, else the one that was found, else text."""

@@ -1,12 +1,12 @@
 """The parts of a spec: each a mapping of the YAML, with the defaults of what is left out."""
 
 from datetime import date, datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from drift_pipeline.clock import DAY, HOUR
-from drift_pipeline.spec.values import Duration
+from drift_pipeline.spec.values import APPROVER, Approvals, Duration
 
 
 class Part(BaseModel):
@@ -145,18 +145,51 @@ class Retrain(Part):
         return cron
 
 
+class Invariance(Part):
+    """Another value of the column changes at most this share of the decisions; a regression's values by this many
+    standard deviations, on average."""
+
+    column: str
+    at_most: float = Field(default=0, ge=0)
+
+
+class Gates(Part):
+    """Behavioural tests that a candidate has to pass beside the gates that every one has.
+
+    `direction`: raising a numeric feature never lowers (up), or raises (down), the mean score. `minimum_slice`: the
+    least AUROC, or the largest MAE, of each level of a categorical column.
+    """
+
+    invariance: tuple[Invariance, ...] = ()
+    direction: dict[str, Literal["up", "down"]] = Field(default_factory=dict)
+    minimum_slice: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    @field_validator("invariance", mode="before")
+    @classmethod
+    def _by_name(cls, tests: object) -> object:
+        """A column's name alone is an invariance that allows no change."""
+        tests = tests if isinstance(tests, list | tuple) else [tests]
+        return [{"column": test} if isinstance(test, str) else test for test in tests]
+
+
 class Rollout(Part):
     """How a new version is shipped; durations are the shortest time in a phase, `deadline` the longest.
 
     A phase also wants `min_samples` served by the new version; without them at the deadline it is rolled back.
+    `approvals` is how many distinct people have to approve, or how many of each role: {approver: 1, risk: 1}.
     """
 
     shadow: Duration = HOUR
     canary_weight: int = Field(default=10, ge=1, le=50)
     canary: Duration = HOUR
-    approvals: int = Field(default=1, ge=1)
+    approvals: Approvals = 1
     min_samples: int = Field(default=20, ge=1)
     deadline: Duration = 14 * DAY
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How many people have to approve, by role; a plain number is of approvers."""
+        return self.approvals if isinstance(self.approvals, dict) else {APPROVER: self.approvals}
 
 
 class Retention(Part):

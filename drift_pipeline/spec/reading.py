@@ -55,7 +55,7 @@ def parse_spec(text: str, path: Path, overrides: Sequence[str] = ()) -> ModelSpe
         given = any(keys[: len(some)] == some for some in set_keys)
         return "--set" if given else f"{path}:{_line_of(root, prefix + keys)}"
 
-    return _validated(document, where)
+    return _validated(document, where).placed(path.parent)
 
 
 def spec_of(document: Mapping[str, Any]) -> ModelSpec:

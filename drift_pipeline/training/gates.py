@@ -5,8 +5,6 @@ Each returns PASS, FAIL or UNKNOWN; UNKNOWN means that the question could not be
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,48 +21,29 @@ from drift_pipeline.detection.statistics.parity import (
     usable_groups,
 )
 from drift_pipeline.spec import ColumnType, ModelSpec
+from drift_pipeline.training.behaviour import LEAST_OF_A_CLASS, behavioural_gates
+from drift_pipeline.training.results import GateResult, Gates, Outcome, judged
 from drift_pipeline.training.trainers import score
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-LEAST_OF_A_CLASS = 50
+__all__ = [
+    "LEAST_OF_A_CLASS",
+    "GateResult",
+    "Gates",
+    "Outcome",
+    "latency_gate",
+    "parity_gate",
+    "performance_gate",
+    "poison_floor",
+    "prove",
+]
+
 INFERIOR_BY = 0.02
 Z_NOT_INFERIOR, Z_BETTER = 1.64, 1.0
 POISON_FLOOR = 0.6
 TIMED_PREDICTIONS, WARM_UP = 60, 5
-
-
-class Outcome(StrEnum):
-    PASS = "pass"
-    FAIL = "fail"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """What was measured (`value`), its cautious bound where the gate has one, and the `limit` it was held against."""
-
-    name: str
-    outcome: Outcome
-    value: float | None
-    bound: float | None
-    limit: float | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Gates:
-    results: tuple[GateResult, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Every gate passed, and there was one: no result is no proof."""
-        return bool(self.results) and all(result.outcome is Outcome.PASS for result in self.results)
-
-    def to_json(self) -> dict[str, object]:
-        results = [{**asdict(result), "outcome": result.outcome.value} for result in self.results]
-        return {"passed": self.passed, "results": results}
 
 
 def prove(
@@ -102,6 +81,7 @@ def prove(
     limit_ms = spec.kpis.latency_p95_ms.threshold if spec.kpis.latency_p95_ms else 150.0
     results.append(latency_gate(pipeline, block, spec.features, limit_ms=limit_ms))
     results.append(poison_floor(holdout["_label"], score(pipeline, holdout, spec.features)))
+    results += behavioural_gates(pipeline, block, spec)
     return Gates(tuple(results))
 
 
@@ -129,15 +109,15 @@ def performance_gate(
     gain, bound = found.gain, found.gain - Z_NOT_INFERIOR * found.standard_error
     if champion is None:
         reason = f"first model: {performance.told(found.candidate)}, to be better than a constant"
-        return _judged(name, bound > 0, gain, bound, 0.0, reason)
+        return judged(name, bound > 0, gain, bound, 0.0, reason)
     told = f"{performance.name} {found.candidate:.4f} against the champion's {found.champion:.4f}"
     if bound <= -INFERIOR_BY:
-        return _judged(name, False, gain, bound, -INFERIOR_BY, f"{told}: may be worse by more than {INFERIOR_BY:g}")
+        return judged(name, False, gain, bound, -INFERIOR_BY, f"{told}: may be worse by more than {INFERIOR_BY:g}")
     if cause_is_performance:
         better = gain - Z_BETTER * found.standard_error
         reason = f"{told}: performance fell, so it has to be better by {Z_BETTER:g} standard error"
-        return _judged(name, better > 0, gain, better, 0.0, reason)
-    return _judged(name, True, gain, bound, -INFERIOR_BY, f"{told}: not inferior")
+        return judged(name, better > 0, gain, better, 0.0, reason)
+    return judged(name, True, gain, bound, -INFERIOR_BY, f"{told}: not inferior")
 
 
 def parity_gate(
@@ -189,10 +169,10 @@ def parity_gate(
         beside = f"; {denied}{beside}"
     if champion is None:
         reason = f"first model: a gap of {now:.4f}, the reference of later ones{beside}"
-        return _judged(name, True, now, None, None, reason)
+        return judged(name, True, now, None, None, reason)
     before = demographic_parity_difference(positives(champion)[used], totals[used])
     reason = f"a gap of {now:.4f} against the champion's {before:.4f} over {np.count_nonzero(used)} groups{beside}"
-    return _judged(name, now - before <= allowed_drop, now - before, None, allowed_drop, reason)
+    return judged(name, now - before <= allowed_drop, now - before, None, allowed_drop, reason)
 
 
 def latency_gate(
@@ -216,7 +196,7 @@ def latency_gate(
         score(pipeline, row, features)
         seconds.append(clock() - start)
     p95 = float(np.quantile(seconds[WARM_UP:], 0.95)) * 1000
-    return _judged("latency", p95 <= limit_ms, p95, None, limit_ms, f"p95 of one row at a time is {p95:.1f} ms of CPU")
+    return judged("latency", p95 <= limit_ms, p95, None, limit_ms, f"p95 of one row at a time is {p95:.1f} ms of CPU")
 
 
 def poison_floor(labels: npt.ArrayLike | None, scores: npt.ArrayLike | None) -> GateResult:
@@ -238,11 +218,7 @@ def poison_floor(labels: npt.ArrayLike | None, scores: npt.ArrayLike | None) -> 
     reason = f"{word} {found:.4f} on the trusted holdout"
     if found < POISON_FLOOR:
         reason += ": poisoned labels or an inverted concept; a person has to decide"
-    return _judged("poison_floor", found >= POISON_FLOOR, found, None, POISON_FLOOR, reason)
-
-
-def _judged(name: str, passed: bool, value: float, bound: float | None, limit: float | None, reason: str) -> GateResult:
-    return GateResult(name, Outcome.PASS if passed else Outcome.FAIL, value, bound, limit, reason)
+    return judged("poison_floor", found >= POISON_FLOOR, found, None, POISON_FLOOR, reason)
 
 
 def _unanswerable(performance: Performance, labels: npt.NDArray[np.float64], *scores: npt.ArrayLike) -> str | None:

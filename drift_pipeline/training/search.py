@@ -17,6 +17,7 @@ import polars as pl
 from drift_pipeline.detection.judging.performance import Performance, performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.own import Source, source_of, told
 from drift_pipeline.training.trainers import Params, Trainer, fit, one_thread, predicted, score, table, trainer_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Trained:
-    """A pipeline fitted on `rows` rows, the oldest of them at `start`."""
+    """A pipeline fitted on `rows` rows, the oldest of them at `start`; `source` is the model's own trainer, if any."""
 
     pipeline: "Pipeline"
     params: Params
@@ -58,6 +59,7 @@ class Trained:
     rows: int
     trials: int
     start: datetime
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -70,23 +72,45 @@ class _Fold:
     newer_labels: npt.NDArray[Any]
 
 
-def train(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, progress: Progress | None = None) -> Trained:
+def train(
+    frame: pl.DataFrame,
+    spec: ModelSpec,
+    seed: int,
+    fresh: int = 0,
+    progress: Progress | None = None,
+    source: Source | None = None,
+) -> Trained:
     """Search, then fit on every row from the start row on. Deterministic for a seed.
 
     Args:
         fresh: how many of the newest rows are of a world that changed; 0 = none that is known of.
         progress: is called with (trials done, trials in all).
+        source: the file of the model's own trainer, as it was pinned; None = as it lies there, if it has one.
 
     Raises:
-        InputError: see `search`.
+        InputError: see `search`; SpecError: the model's own trainer failed.
     """
-    found = search(frame, spec, seed, fresh, progress)
-    rows = frame[found.start_row :]
-    pipeline = _fitted(rows, found.params, spec, seed)
-    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, rows["_time"][0])
+    source = source or source_of(spec)
+    try:
+        trainer = trainer_of(spec, source)
+        found = search(frame, spec, seed, fresh, progress, trainer)
+        rows = frame[found.start_row :]
+        pipeline = _fitted(rows, found.params, spec, seed, trainer)
+    except Exception as error:
+        if source is None:
+            raise
+        raise told(source, "what it builds cannot be trained", error) from error
+    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, rows["_time"][0], source)
 
 
-def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, progress: Progress | None = None) -> Found:
+def search(
+    frame: pl.DataFrame,
+    spec: ModelSpec,
+    seed: int,
+    fresh: int = 0,
+    progress: Progress | None = None,
+    trainer: Trainer | None = None,
+) -> Found:
     """Find params and start row for rows (in order of time) with features and `_label`.
 
     `spec.retrain.trials` trials maximise the mean AUROC, or minimise the mean MAE, over three expanding forward folds
@@ -100,7 +124,7 @@ def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, prog
     Raises:
         InputError: every fold lacks a class, or has one label only.
     """
-    trainer, performance = trainer_of(spec), performance_of(spec)
+    trainer, performance = trainer or trainer_of(spec), performance_of(spec)
     with one_thread():
         folds = list(_folds(frame.tail(MOST_SEARCH_ROWS), trainer, spec, seed))
         if not folds:
@@ -111,16 +135,19 @@ def search(frame: pl.DataFrame, spec: ModelSpec, seed: int, fresh: int = 0, prog
         study = _study(seed, maximize=performance.higher_is_better)
         for done in range(spec.retrain.trials):
             trial = study.ask()
-            model = trainer.build(trainer.suggest(trial), spec, seed)[-1]
+            whole = trainer.build(trainer.suggest(trial), spec, seed)
+            model = whole[-1] if trainer.shares_columns else whole
             study.tell(trial, float(np.mean([_validated(model, fold, performance) for fold in folds])))
             if progress is not None:
                 progress(done + 1, spec.retrain.trials)
     best = study.best_trial
-    start = start_row(frame, best.params, spec, seed, fresh)
+    start = start_row(frame, best.params, spec, seed, fresh, trainer)
     return Found(dict(best.params), float(study.best_value), len(study.trials), start)
 
 
-def start_row(frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int, fresh: int = 0) -> int:
+def start_row(
+    frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int, fresh: int = 0, trainer: Trainer | None = None
+) -> int:
     """First row to train on: 0, unless a shorter window is decisively better on the newest rows.
 
     Shorter windows are the newest 1/4, 1/16 and 1/64, and what is fresh. Decisively: fitted without the newest rows
@@ -140,7 +167,9 @@ def start_row(frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int, f
 
     def scores(rows: pl.DataFrame) -> npt.NDArray[np.float64] | None:
         rows = rows.gather_every(-(-rows.height // MOST_SEARCH_ROWS))
-        return score(_fitted(rows, params, spec, seed), judged, spec.features) if _both(rows["_label"]) else None
+        if not _both(rows["_label"]):
+            return None
+        return score(_fitted(rows, params, spec, seed, trainer or trainer_of(spec)), judged, spec.features)
 
     whole = scores(frame[:cut])
     if whole is None:
@@ -158,14 +187,17 @@ def start_row(frame: pl.DataFrame, params: Params, spec: ModelSpec, seed: int, f
 
 
 def _folds(frame: pl.DataFrame, trainer: Trainer, spec: ModelSpec, seed: int) -> Iterator[_Fold]:
-    """Each fold's columns are prepared once, on its older rows only, for all trials."""
+    """Each fold's columns are prepared once, on its older rows only, for all trials; those of a model's own trainer as
+    each trial has them."""
+    from sklearn.preprocessing import FunctionTransformer
+
     X, labels = table(frame, spec.features), frame["_label"]
     y = labels.to_numpy()
     edges = np.linspace(frame.height * (1 - FOLDS_SHARE), frame.height, FOLDS + 1).astype(int)
     for cut, end in pairwise(edges):
         older, newer = slice(0, cut, -(-cut // MOST_FOLD_ROWS) or 1), slice(cut, end)
         if _both(labels[older]) and _both(labels[newer]):
-            columns = trainer.build({}, spec, seed)[:-1]
+            columns = trainer.build({}, spec, seed)[:-1] if trainer.shares_columns else FunctionTransformer()
             yield _Fold(columns.fit_transform(X[older]), y[older], columns.transform(X[newer]), y[newer])
 
 
@@ -174,8 +206,8 @@ def _validated(model: Any, fold: _Fold, performance: Performance) -> float:
     return performance.compare(fold.newer_labels, told, told).candidate
 
 
-def _fitted(rows: pl.DataFrame, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":
-    return fit(trainer_of(spec).build(params, spec, seed), rows, spec.features)
+def _fitted(rows: pl.DataFrame, params: Params, spec: ModelSpec, seed: int, trainer: Trainer) -> "Pipeline":
+    return fit(trainer.build(params, spec, seed), rows, spec.features)
 
 
 def _both(labels: pl.Series) -> bool:

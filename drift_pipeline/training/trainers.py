@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import polars as pl
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ColumnType, ModelSpec
+from drift_pipeline.training.own import OwnTrainer, Source, source_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,24 +24,31 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # ships no types
 
-Params = dict[str, int | float]
+Params = dict[str, Any]
 Bounds = tuple[float, float]
 _MOST_LEVELS = 200  # of a categorical feature; rarer ones count as one level. HistGradientBoosting takes 255
 
 
 class Trainer(Protocol):
     """Obligations: `suggest` draws only from `trial`; `build` takes any part of what was suggested, the rest being
-    scikit-learn's defaults, and all steps but the last are the same for all params: a fold is prepared once. The same
-    seed and rows give the same scores. Nulls and unseen levels are scored, not refused.
+    scikit-learn's defaults, and where `shares_columns` all steps but the last are the same for all params: a fold is
+    prepared once. The same seed and rows give the same scores. Nulls and unseen levels are scored, not refused.
     """
+
+    @property
+    def shares_columns(self) -> bool: ...
 
     def suggest(self, trial: "Trial") -> Params: ...
 
     def build(self, params: Params, spec: ModelSpec, seed: int) -> "Pipeline": ...
 
 
+class _Packaged:
+    shares_columns: ClassVar[bool] = True
+
+
 @dataclass(frozen=True)
-class GradientBoosting:
+class GradientBoosting(_Packaged):
     """Histogram gradient boosting of small trees. Small on purpose: on drifting data larger ones learnt the past.
 
     A regression minimises the absolute error, which is what it is judged by.
@@ -82,7 +90,7 @@ class GradientBoosting:
 
 
 @dataclass(frozen=True)
-class LogisticRegression:
+class LogisticRegression(_Packaged):
     """Linear in scaled numbers and in levels; levels with fewer than `least_level_rows` rows count as one."""
 
     C: Bounds = (0.001, 10)
@@ -99,7 +107,7 @@ class LogisticRegression:
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(_Packaged):
     """The regression's counterpart of `LogisticRegression`: least squares with the same columns."""
 
     alpha: Bounds = (0.01, 1000)
@@ -121,8 +129,14 @@ TRAINERS: Mapping[str, Trainer] = {
 }
 
 
-def trainer_of(spec: ModelSpec) -> Trainer:
-    """Raises InputError where no trainer has the name."""
+def trainer_of(spec: ModelSpec, source: Source | None = None) -> Trainer:
+    """The packaged trainer of the spec's name, or its own, of which `source` is the file as it was read.
+
+    Raises:
+        InputError: no trainer has the name; SpecError, where its own cannot be run.
+    """
+    if (own := source or source_of(spec)) is not None:
+        return OwnTrainer(own, spec)
     if spec.retrain.trainer not in TRAINERS:
         raise InputError(f"there is no trainer {spec.retrain.trainer!r}; there are: {', '.join(TRAINERS)}")
     return TRAINERS[spec.retrain.trainer]

@@ -11,7 +11,8 @@ from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.trust import approvers
 from drift_pipeline.control.verifying import verify
 from drift_pipeline.errors import InputError
-from drift_pipeline.evidence.approve import Given, approvals_wanted, approve, make_key
+from drift_pipeline.evidence.approve import Given, approve, make_key
+from drift_pipeline.evidence.statements import approvals_wanted
 from drift_pipeline.rollout.approval import Refusal
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.evidence.worlds import AT, MODEL, Home, audited
@@ -116,7 +117,7 @@ def test_how_many_are_wanted_is_what_the_model_s_spec_says(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         (tmp_path / name / "defs.yaml").write_text(text)
     settings = Settings(home=tmp_path, database="", models=tmp_path)
-    assert approvals_wanted(settings, "fraud") == 3
+    assert approvals_wanted(settings, "fraud") == {"approver": 3}
     assert approvals_wanted(settings, "churn") is None
 
 

@@ -369,12 +369,13 @@ def test_valid_and_invalid_approvals_stand_side_by_side(tmp_path: Path) -> None:
         "valid": True,
         "reason": "the gates hold",
         "label": "ada",
+        "role": "approver",
         "key_id": "cd" * 32,
         "at": (AT - DAY).isoformat(),
         "expires": (AT + DAY).isoformat(),
     }
     assert invalid == {"valid": False, "reason": "it expired at noon"} | dict.fromkeys(
-        ("label", "key_id", "at", "expires")
+        ("label", "role", "key_id", "at", "expires")
     )
     assert "| no | it expired at noon | none |" in text
     shown = Page(page).text("approvals.filed")

@@ -1,8 +1,10 @@
 """A small home made by the product's own doors: adopted, with a producer, an alert, an approved rollout and a card."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from drift_pipeline.clock import DAY, ManualClock
 from drift_pipeline.control.signing import Signer
@@ -47,14 +49,25 @@ def adopted(folder: Path) -> Settings:
     return settings
 
 
-def candidate(at: Home, loop: Loop, name: str) -> str:
-    """A version that its gates passed, as is only said: to prove it would take a retrain. Returns its digest."""
+def candidate(at: Home, loop: Loop, name: str, blocked: Sequence[str] = ()) -> str:
+    """A version that its gates passed, as is only said: to prove it would take a retrain. Returns its digest.
+
+    Args:
+        blocked: gates that it did not pass; then it is rejected, as its decision's queue tells.
+    """
     champion = at.registry.get(str(loop.ledger.get("model")["digest"]))
     digest = at.registry.put({"model": MODEL, "version": name}, {"model.skops": champion.files["model.skops"]}).digest
-    body = {**loop.ledger.get("model"), "digest": digest, "version": name, "passed": True, "decision": f"{MODEL}-1"}
-    body |= {"trainer": home_key(at.settings, at.store).key_id}
+    body = {**loop.ledger.get("model"), "digest": digest, "version": name, "decision": f"{MODEL}-1"}
+    gates: list[dict[str, Any]] = [{"name": "auroc", "outcome": "pass", "reason": "better"}]
+    gates += [{"name": gate, "outcome": "fail", "reason": "below its floor"} for gate in blocked]
+    gates = [{**gate, "value": 0.5, "bound": None, "limit": 0.6} for gate in gates]
+    body |= {"trainer": home_key(at.settings, at.store).key_id, "passed": not blocked, "results": gates}
     told = {"version": name, "auroc": {"before": 0.7, "after": 0.8}, "proven_on": {"rows": 500}, "results": []}
-    loop.ledger.commit("candidate.proven", told, {"bundle": digest}, puts={f"candidate/{digest}": body})
+    puts: dict[str, dict[str, Any]] = {f"candidate/{digest}": body}
+    if blocked:
+        puts["retrain/1"] = {"decision": "1", "status": "rejected", "digest": digest, "lane": "normal"}
+        puts["training/1"] = {"champion": loop.ledger.get("model")["digest"]}
+    loop.ledger.commit("candidate.proven", told, {"bundle": digest}, puts=puts)
     return digest
 
 

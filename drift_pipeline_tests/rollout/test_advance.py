@@ -219,3 +219,26 @@ def test_the_plan_is_the_spec_s() -> None:
 def test_a_deadline_that_no_version_can_meet_is_refused(phase: str, longer: timedelta) -> None:
     with pytest.raises(SpecError, match=rf"rollout\.deadline 10h is not longer than rollout\.{phase} 10h"):
         Plan(**{**vars(PLAN), phase: PLAN.deadline + longer})
+
+
+@pytest.mark.parametrize(
+    ("phase", "facts", "hours", "then"),
+    [
+        (S, "pass", 5, S),
+        (S, "pass", 10, R),
+        (A, "pass", 5, A),
+        (A, "pass", 10, R),
+        (A, "fail", 5, R),
+        (C, "pass", 0, R),
+        (C, "unreachable", 5, R),
+        (C, "pass", -1, C),
+        (F, "pass", 5, F),
+    ],
+)
+def test_a_gate_that_is_waived_no_more_holds_it_before_the_canary_and_ends_the_canary(
+    phase: Phase, facts: Facts, hours: float, then: Phase
+) -> None:
+    why = "gate poison_floor did not pass and has 0 of 1 waivers"
+    moved, _ = advance(PLAN, at(phase), FACTS[facts], 2, NOW + hours * HOUR, why)
+    assert moved.phase is then
+    assert (why in moved.reason) == (then is R and facts != "fail")

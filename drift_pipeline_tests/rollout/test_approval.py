@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from drift_pipeline.rollout.approval import (
     Approval,
     Refusal,
     count_valid,
+    filled,
     read_approvals,
     sign_approval,
     verify_approval,
@@ -29,7 +31,12 @@ DIGEST, OTHER = sha256(b"model"), sha256(b"another model")
 ADA, BOB, EVE = Signer.generate("ada"), Signer.generate("bob"), Signer.generate("eve")
 ADA_TOO = Signer.generate("Ada Lovelace's laptop", " ADA ")  # of the same person
 TRAINER, REPLAYER = Signer.generate("trainer"), Signer.generate("replay-only")
-KEYS = {signer.key_id: signer.public for signer in (ADA, ADA_TOO, BOB, TRAINER, REPLAYER)}
+RISK, BOTH = Signer.generate("rita"), Signer.generate("ruth")
+ROLES = {RISK: ("risk",), BOTH: ("approver", "risk"), ADA_TOO: ("approver", "risk")}
+KEYS = {
+    signer.key_id: replace(signer.public, roles=ROLES.get(signer, ("approver",)))
+    for signer in (ADA, ADA_TOO, BOB, TRAINER, REPLAYER, RISK, BOTH)
+}
 
 
 def approval(signer: Signer = ADA, **changes: Any) -> dict[str, Any]:
@@ -78,7 +85,9 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (said_by(ADA, "application/vnd.in-toto+json"), {}, "the payload type is"),
     (said_by(ADA, predicateType="https://drift-pipeline.dev/gate/v1"), {}, "predicateType: Input should be"),
     (said_by(ADA, predicateType=None), {}, "predicateType: Field required"),
-    (said_by(ADA, role="trainer"), {}, "role: Input should be 'approver'"),
+    (said_by(ADA, role="Risk!"), {}, "role: String should match"),
+    (approval(role="risk"), {}, "it is signed as risk, and ada "),
+    (approval(RISK), {}, "it is signed as approver, and rita "),
     (said_by(ADA, at="2026-03-01T12:00:00"), {}, "at: Input should have timezone info"),
     (said_by(ADA, expires="2026-03-01T12:00:00+00:00"), {}, "it: Value error, it expires at"),
     (said_by(ADA, scope="everything"), {}, "scope: Extra inputs are not permitted"),
@@ -170,7 +179,8 @@ def test_what_could_never_count_is_not_signed(change: dict[str, Any], message: s
 def test_two_approvers_are_two_files_and_two_approvals(tmp_path: Path) -> None:
     paths = [write_approval(tmp_path, approval(signer)) for signer in (ADA, BOB)]
     name = DIGEST.removeprefix("sha256:")
-    assert paths == [tmp_path / "approvals" / "fraud" / f"{name}.{who.key_id}.dsse.json" for who in (ADA, BOB)]
+    folder = tmp_path / "approvals" / "fraud"
+    assert paths == [folder / f"{name}.production.{who.key_id}.dsse.json" for who in (ADA, BOB)]
     found = read_approvals(tmp_path, "fraud", DIGEST)
     assert sorted(map(str, found)) == sorted(map(str, (approval(ADA), approval(BOB))))
     assert count_valid(map(check, found)) == 2
@@ -199,10 +209,46 @@ def test_a_newer_approval_of_the_same_signer_replaces_the_older(tmp_path: Path) 
     assert read_approvals(tmp_path, "fraud", DIGEST) == [approval()]
 
 
-def test_a_file_named_by_the_digest_alone_is_read_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rest", ["", f"{ADA.key_id}."], ids=["the digest alone", "as before: without environment"])
+def test_a_file_of_an_older_name_is_read_too(tmp_path: Path, rest: str) -> None:
     path = write_approval(tmp_path, approval())
-    path.rename(path.with_name(f"{DIGEST.removeprefix('sha256:')}.dsse.json"))
+    path.rename(path.with_name(f"{DIGEST.removeprefix('sha256:')}.{rest}dsse.json"))
     assert read_approvals(tmp_path, "fraud", DIGEST) == [approval()]
+
+
+ENVIRONMENTS = ["production", "Production", "eu.west", "eu/west", "../..", "eu west", "ü", "a" * 300, "a" * 301]
+
+
+def test_no_environment_overwrites_what_was_said_of_another(tmp_path: Path) -> None:
+    paths = [write_approval(tmp_path, approval(environment=name)) for name in ENVIRONMENTS]
+    assert len({path.name.casefold() for path in paths}) == len(ENVIRONMENTS)
+    assert {path.parent for path in paths} == {tmp_path / "approvals" / "fraud"}
+    found = [check(envelope) for envelope in read_approvals(tmp_path, "fraud", DIGEST)]
+    assert count_valid(found) == 1
+    assert len(found) == len(ENVIRONMENTS)
+
+
+WANTED: list[tuple[dict[str, int], list[tuple[Signer, str]], int]] = [
+    ({"approver": 2}, [(ADA, "approver"), (ADA_TOO, "approver")], 1),
+    ({"approver": 2}, [(ADA, "approver"), (BOB, "approver")], 2),
+    ({"approver": 1}, [(ADA, "approver"), (BOB, "approver")], 1),
+    ({"approver": 1}, [(RISK, "risk")], 0),
+    ({"approver": 1, "risk": 1}, [(ADA, "approver"), (BOB, "approver")], 1),
+    ({"approver": 1, "risk": 1}, [(ADA, "approver"), (RISK, "risk")], 2),
+    ({"approver": 1, "risk": 1}, [(BOTH, "approver"), (BOTH, "risk")], 1),
+    ({"approver": 1, "risk": 1}, [(ADA, "approver"), (ADA_TOO, "risk")], 1),
+    ({"approver": 1, "risk": 1}, [(BOTH, "approver"), (BOTH, "risk"), (RISK, "risk")], 2),
+    ({"approver": 2, "risk": 1}, [(BOTH, "approver"), (BOTH, "risk"), (RISK, "risk"), (EVE, "approver")], 2),
+    ({"approver": 1, "risk": 1, "legal": 1}, [(ADA, "approver"), (RISK, "risk")], 2),
+]
+
+
+@pytest.mark.parametrize(("wanted", "signed", "count"), WANTED)
+def test_each_person_fills_one_place_of_those_that_are_wanted(
+    wanted: dict[str, int], signed: list[tuple[Signer, str]], count: int
+) -> None:
+    outcomes = [check(approval(signer, role=role)) for signer, role in signed]
+    assert filled(outcomes, wanted) == filled(outcomes[::-1], wanted) == count
 
 
 def test_only_this_model_and_this_digest_are_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.card.document import Field, Source, State
 from drift_pipeline.rollout.approval import Approval, Refusal
+from drift_pipeline.rollout.waiver import Waiver
 from drift_pipeline.spec import ModelSpec
 
 MACHINE = "drift-pipeline"
@@ -24,7 +25,7 @@ class CardFacts:
     `record` is the body of the store's `candidate/<model>/<digest>`, None for the first model, of which `adopted` is
     that of `adopted/<model>/<digest>`. `reference` is that of `reference/<model>/<version>`, None for a version that
     has not been champion. `rollout` are the steps of its rollouts, oldest first: {rollout, phase, since, by, reason}.
-    `approvals` are what `verify_approval` said at `at`.
+    `approvals` and `waivers` are what `verify_approval` and `verify_waiver` said at `at`.
     """
 
     spec: ModelSpec
@@ -38,6 +39,7 @@ class CardFacts:
     at: datetime
     adopted: Mapping[str, Any] | None = None
     rollout: Sequence[Mapping[str, Any]] = ()
+    waivers: tuple[Waiver | Refusal, ...] = ()
 
 
 def require_one_version(facts: CardFacts) -> None:

@@ -10,7 +10,8 @@ from drift_pipeline.evidence.card.document import Field, ModelCard, Section, Sou
 from drift_pipeline.evidence.card.facts import MACHINE, CardFacts, Known, require_one_version
 from drift_pipeline.evidence.card.limits import limits
 from drift_pipeline.evidence.curves import CURVES
-from drift_pipeline.rollout.approval import Approval, Refusal, count_valid
+from drift_pipeline.rollout.approval import Approval, Refusal, filled
+from drift_pipeline.rollout.waiver import Waiver
 
 FIRST = "the first version: it was adopted, not proven against a champion"
 
@@ -148,7 +149,12 @@ def _comparison(known: Known) -> list[Field]:
 
 def _gates(known: Known) -> list[Field]:
     first = None if known.has("candidate") else FIRST
-    return [known.auto(f"gates.{name}", f"candidate#{name}", unless=first) for name in ("passed", "results")]
+    told = [known.auto(f"gates.{name}", f"candidate#{name}", unless=first) for name in ("passed", "results")]
+    waived = [{"gate": getattr(outcome, "gate", None), **_approval(outcome)} for outcome in known.facts.waivers]
+    folder = f"gitops:waivers/{known.spec.name}/{known.facts.digest.removeprefix('sha256:')}"
+    unasked = "every gate that there is was asked" if known.has("candidate") else FIRST
+    told.append(known.auto("gates.not_asked", "candidate#not_asked", unless=unasked))
+    return [*told, known.counted("gates.waivers", waived, Source("waivers", folder, sha256(canonical(waived))))]
 
 
 def _approvals(known: Known) -> list[Field]:
@@ -158,7 +164,7 @@ def _approvals(known: Known) -> list[Field]:
     source = Source("approvals", folder, sha256(canonical(filed)))
     return [
         known.counted("approvals.wanted", facts.approvals_wanted, known.source("spec", "rollout.approvals")),
-        known.counted("approvals.valid", count_valid(facts.approvals), source),
+        known.counted("approvals.valid", filled(facts.approvals, facts.spec.rollout.wanted), source),
         known.counted("approvals.filed", filed, source),
     ]
 
@@ -182,14 +188,14 @@ def _outcome(steps: Sequence[Mapping[str, Any]]) -> str:
     return f"{last['rollout']}: {ended} {since:%Y-%m-%d %H:%M} UTC; {last['reason']}"
 
 
-def _approval(outcome: Approval | Refusal) -> dict[str, Any]:
+def _approval(outcome: Approval | Waiver | Refusal) -> dict[str, Any]:
     """What an invalid one says of its signer and its times is not repeated: it is not proven."""
     if isinstance(outcome, Refusal):
-        unknown = dict.fromkeys(("label", "key_id", "at", "expires"))
+        unknown = dict.fromkeys(("label", "role", "key_id", "at", "expires"))
         return {"valid": False, "reason": outcome.reason, **unknown}
     at, expires = (moment.astimezone(UTC).isoformat() for moment in (outcome.at, outcome.expires))
-    said = {"valid": True, "reason": outcome.reason, "label": outcome.label, "key_id": outcome.approver}
-    return {**said, "at": at, "expires": expires}
+    said = {"valid": True, "reason": outcome.reason, "label": outcome.label, "role": outcome.role}
+    return {**said, "key_id": outcome.approver, "at": at, "expires": expires}
 
 
 def _lineage(known: Known) -> list[Field]:

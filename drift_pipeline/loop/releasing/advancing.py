@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from drift_pipeline.errors import IntegrityError, NothingToDoError, RefusedError
-from drift_pipeline.loop.releasing.approvals import filed
+from drift_pipeline.loop.releasing.approvals import approved, filed, kept_back
 from drift_pipeline.loop.releasing.rolling_back import roll_back
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.state import Version
 from drift_pipeline.rollout.advance import Promote
 from drift_pipeline.rollout.advance import advance as moved_by
-from drift_pipeline.rollout.approval import count_valid
+from drift_pipeline.rollout.approval import filled
 from drift_pipeline.rollout.observe import observe
 from drift_pipeline.rollout.plan import Phase, Plan, Status
 from drift_pipeline.rollout.verdict import Observations, judge
@@ -49,17 +49,28 @@ def why_it_waits(rollouts: Rollouts, champion: Version) -> str:
     if status is None or candidate is None:
         return "no rollout is under way"
     judged = "; ".join(judge(_seen(rollouts, status, candidate, champion), plan.min_samples).reasons)
-    approvals = count_valid(filed(rollouts.context, status.candidate, status.rollout_id))
-    return f"{judged}; {approvals} of {plan.approvals} approvals"
+    approvals = approved(rollouts.context, status.candidate, status.rollout_id)
+    lacking = [judged, kept_back(rollouts.context, status.candidate), f"{approvals} of {_people(rollouts)}"]
+    return "; ".join(filter(None, lacking))
+
+
+def _people(rollouts: Rollouts) -> str:
+    """How many approvals are wanted, and of which roles where that is said."""
+    declared = rollouts.context.spec.rollout
+    told = ", ".join(f"{count} {role}" for role, count in declared.wanted.items())
+    of = f" ({told})" if isinstance(declared.approvals, dict) else ""
+    return f"{sum(declared.wanted.values())} approvals{of}"
 
 
 def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, actor: str, reason: str) -> Status | None:
     status, candidate = rollouts.active, rollouts.candidate
     if status is None or candidate is None:
         return None
-    approvals = filed(rollouts.context, status.candidate, status.rollout_id)
+    at, digest = rollouts.context, status.candidate
+    given, lacking = filed(at, digest, status.rollout_id), kept_back(at, digest)
     seen = _seen(rollouts, status, candidate, champion)
-    moved, effects = moved_by(plan, status, seen, count_valid(approvals), rollouts.context.clock.now())
+    approvals = filled(given, at.spec.rollout.wanted)
+    moved, effects = moved_by(plan, status, seen, approvals, at.clock.now(), lacking)
     if moved == status or (paused and moved.phase is not Phase.ROLLED_BACK):
         return None
     if moved.phase is not Phase.ROLLED_BACK:
@@ -72,7 +83,7 @@ def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, ac
         promoted = {**candidate.to_json(), "previous": champion.to_json()}
     if reason:
         moved = replace(moved, reason=f"{reason}; {moved.reason}")
-    rollouts.move(moved, effects, actor, champion=promoted, approvals=approvals)
+    rollouts.move(moved, effects, actor, champion=promoted, approvals=given)
     return moved
 
 

@@ -1,27 +1,30 @@
-"""Starting a rollout: only of a candidate whose gates passed, whatever anybody says."""
+"""Starting a rollout: only of a candidate whose gates passed, or are waived by people who may."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.loop.releasing.approvals import filed
+from drift_pipeline.loop.releasing.approvals import approved, kept_back
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.state import Version
 from drift_pipeline.rollout.advance import start
-from drift_pipeline.rollout.approval import count_valid
 from drift_pipeline.rollout.plan import rollout_id
 
 
 def register(rollouts: Rollouts, digest: str) -> Version:
-    """Name a candidate as one that may be shipped, if the control store has the record that its gates passed.
+    """Name a candidate as one that may be shipped, if the control store has the record that its gates passed, or those
+    that did not are waived now.
 
     Raises:
         IntegrityError: there is no such record, or the bundle's bytes do not fit.
     """
     at = rollouts.context
     record = at.ledger.find(f"candidate/{digest}")
-    if record is None or record["passed"] is not True:
-        raise IntegrityError(f"{at.spec.name}: no record says that the gates of {digest} passed; it is not released")
+    if record is None or (lacking := kept_back(at, digest)):
+        why = f" ({lacking})" if record is not None else ""
+        raise IntegrityError(
+            f"{at.spec.name}: no record says that the gates of {digest} passed{why}; it is not released"
+        )
     candidate = Version.load(record, at.registry)
     if at.ledger.find(f"registered/{candidate.name}") is None:
         puts = {f"registered/{candidate.name}": candidate.to_json()}
@@ -44,7 +47,8 @@ def begin(
         also: state to put with it.
 
     Raises:
-        IntegrityError: the control store has no record that its gates passed, or the bundle's bytes do not fit.
+        IntegrityError: the control store has no record that its gates passed or were waived, or the bundle's bytes do
+            not fit.
         InputError: it was rolled out before, and people did not approve that it is rolled out again.
     """
     at, candidate = rollouts.context, register(rollouts, digest)
@@ -63,7 +67,7 @@ def begin(
 def _require_decision(rollouts: Rollouts, digest: str, of: str, version: str) -> None:
     """What was rolled out before, and is not the champion, was taken back: to try it again is for people to decide."""
     at = rollouts.context
-    valid, wanted = count_valid(filed(at, digest, of)), at.spec.rollout.approvals
+    valid, wanted = approved(at, digest, of), sum(at.spec.rollout.wanted.values())
     if valid < wanted:
         raise InputError(
             f"{at.spec.name}: {version} was rolled out before; {of} begins once it is approved anew ({valid} of "

@@ -8,12 +8,13 @@ from typing import Any
 
 import polars as pl
 
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, SpecError
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.retraining.trainings import Trainings
 from drift_pipeline.loop.state import Assignment, Version
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.registry.origin import code_of
+from drift_pipeline.training.own import STORED_AS, Source, source_of
 from drift_pipeline.training.search import Trained, train
 
 
@@ -25,10 +26,13 @@ def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
     """
     if assignment.digest is not None:
         return assignment
+    source = _pinned_source(trainings.context, assignment)
     dataset, began = trainings.rows(assignment), (time.perf_counter(), time.process_time())
     older = dataset.frame.filter(pl.col("_time") < assignment.block_from)
     try:
-        trained = fitted(trainings.context, older, assignment.version, assignment.fresh)
+        trained = fitted(trainings.context, older, assignment.version, assignment.fresh, source)
+    except SpecError:  # the model's own trainer: no wait for rows helps
+        raise
     except InputError as error:
         trainings.refuse(assignment.decision, str(error), trainings.done)
         return None
@@ -37,14 +41,30 @@ def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
     return _record(trainings, assignment, trained, cost)
 
 
-def fitted(context: Context, rows: pl.DataFrame, name: str, fresh: int = 0) -> Trained:
-    """A pipeline of the version `name`, trained on rows (n,) in order of time."""
+def fitted(context: Context, rows: pl.DataFrame, name: str, fresh: int = 0, source: Source | None = None) -> Trained:
+    """A pipeline of the version `name`, trained on rows (n,) in order of time; by `source`, the model's own trainer."""
     seed = context.seed + int(name.removeprefix("v"))
-    return train(rows, context.spec, seed, fresh, lambda done, of: context.progress(f"{name}: trial {done}/{of}"))
+
+    def progress(done: int, of: int) -> None:
+        context.progress(f"{name}: trial {done}/{of}")
+
+    return train(rows, context.spec, seed, fresh, progress, source)
+
+
+def _pinned_source(context: Context, assignment: Assignment) -> Source | None:
+    """The model's own trainer as it was pinned. Raises SpecError where its file, or the spec, says another by now."""
+    source = source_of(context.spec)
+    found = source.digest if source else None
+    if found != assignment.trainer_source:
+        raise SpecError(
+            f"{context.spec.name}: retrain.trainer has the digest {found}, and {assignment.trainer_source} was pinned "
+            f"for {assignment.version}; ask for another retrain"
+        )
+    return source
 
 
 def register(context: Context, trained: Trained, name: str, facts: Mapping[str, Any] | None = None) -> str:
-    """The bundle's digest; it holds the pipeline and what it came from."""
+    """The bundle's digest; it holds the pipeline, the model's own trainer that made it, and what it came from."""
     fields = {
         "model": context.spec.name,
         "version": name,
@@ -57,9 +77,12 @@ def register(context: Context, trained: Trained, name: str, facts: Mapping[str, 
         "features": dict(context.spec.features),
         "libraries": {library: version(library) for library in ("scikit-learn", "skops", "drift-pipeline")},
         "code": code_of(),
+        **({"trainer_source": trained.source.digest} if trained.source else {}),
         **(facts or {}),
     }
-    return context.registry.put(fields, {"model.skops": dump_pipeline(trained.pipeline)}).digest
+    files = {"model.skops": dump_pipeline(trained.pipeline)}
+    files |= {STORED_AS: trained.source.text} if trained.source else {}
+    return context.registry.put(fields, files).digest
 
 
 def register_given(context: Context, pipeline: bytes, origin: str) -> str:

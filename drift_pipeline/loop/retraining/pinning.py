@@ -10,6 +10,7 @@ from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Cause, Retrains, Version
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.dataset import Dataset, block_rows, split_newest, training_dataset
+from drift_pipeline.training.own import source_of
 
 LEAST_BLOCK = 500
 
@@ -30,7 +31,7 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
     if isinstance(block, str):
         trainings.refuse(decision_id, block, done)
         return None
-    done = done.began(now)
+    source, done = source_of(at.spec), done.began(now)
     assignment = Assignment(
         version=f"v{done.versions}",
         decision=decision_id,
@@ -43,6 +44,7 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
         block_rows=block.height,
         fresh=max((cause.fresh_rows if cause else 0) - block.height, 0),
         recovery=cause.recovery if cause else None,
+        trainer_source=source.digest if source else None,
     )
     _record(trainings, assignment, dataset, done)
     return assignment

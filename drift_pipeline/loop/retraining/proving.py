@@ -1,19 +1,25 @@
 """Proving: the last step of a retrain holds the candidate to the gates, beside the champion."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import polars as pl
 
+from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.curves import curves_of
 from drift_pipeline.evidence.groups import group_analysis
+from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Training, Version
 from drift_pipeline.training import gates
-from drift_pipeline.training.gates import Gates, Outcome
+from drift_pipeline.training.results import GateResult, Gates, Outcome
+from drift_pipeline.training.scan import allowed_types_gate, secrets_gate
+from drift_pipeline.training.trainer_tests import trainer_tests_gate
+from drift_pipeline.training.vulnerabilities import NAME as VULNERABILITIES
+from drift_pipeline.training.vulnerabilities import NOT_ASKED, vulnerabilities_gate
 
 LEAST_PARITY_ROWS = 5000  # decisions need no label; below 2000 equal models differ by 3 pp too often
 
@@ -56,7 +62,21 @@ def _asked(
     newest = frame.tail(max(block.height, LEAST_PARITY_ROWS))
     newest = newest.with_columns(champion.scores(newest, spec).alias("_champion"))
     fell = assignment.recovery is not None
-    return block, gates.prove(pipeline, block, newest, trainings.holdout, spec, performance_fell=fell)
+    asked = gates.prove(pipeline, block, newest, trainings.holdout, spec, performance_fell=fell)
+    not_asked = {} if trainings.context.scan else {VULNERABILITIES: NOT_ASKED}
+    return block, Gates((*asked.results, *_scanned(trainings.context, candidate)), not_asked)
+
+
+def _scanned(at: Context, candidate: Version) -> Iterator[GateResult]:
+    """The gates of what is stored and of what made it."""
+    bundle = at.registry.get(candidate.digest)
+    yield allowed_types_gate(bundle.files["model.skops"])
+    yield secrets_gate(bundle.files)
+    tests = trainer_tests_gate(at.spec, bundle.manifest.get("trainer_source"))
+    if tests is not None:
+        yield tests
+    if at.scan is not None:
+        yield vulnerabilities_gate(at.scan, SystemClock().now())
 
 
 def _record(
