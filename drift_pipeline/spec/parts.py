@@ -1,7 +1,6 @@
 """The parts of a spec: each a mapping of the YAML, with the defaults of what is left out."""
 
 from datetime import date, datetime, timedelta
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -163,17 +162,3 @@ class Retention(Part):
     """How long telemetry is kept, six months at least. Documents, approvals and the audit are never deleted."""
 
     telemetry: Duration = Field(default=400 * DAY, ge=183 * DAY)
-
-
-class Risk(Part):
-    profile: Literal["limited_risk"] = "limited_risk"
-
-
-class Card(Part):
-    """What a model card says that only people know; what is left out is shown there as missing."""
-
-    intended_use: str | None = None
-    intended_users: str | None = None
-    out_of_scope_use: str | None = None
-    ethical_considerations: str | None = None
-    caveats: str | None = None

@@ -197,7 +197,8 @@ def test_a_home_whose_writer_was_killed_verifies_at_every_moment(
     for left in folder.glob(".*"):
         os.utime(left, (0, 0))
     refreshed(home)
-    assert sorted(path.name for path in folder.iterdir()) == ["card.html", "card.json", "card.md"]
+    pages = [f"{name}.{end}" for name in ("annex", "card", "datasheet") for end in ("html", "json", "md")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*pages, "ml-bom.cdx.json"])
 
 
 def test_processes_that_write_one_card_at_once_leave_what_the_audit_names(home: Home) -> None:

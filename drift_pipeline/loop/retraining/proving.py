@@ -10,6 +10,7 @@ import polars as pl
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.curves import curves_of
 from drift_pipeline.evidence.groups import group_analysis
+from drift_pipeline.loop.retraining.enveloped import envelope_results
 from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Training, Version
 from drift_pipeline.training import gates
@@ -56,7 +57,8 @@ def _asked(
     newest = frame.tail(max(block.height, LEAST_PARITY_ROWS))
     newest = newest.with_columns(champion.scores(newest, spec).alias("_champion"))
     fell = assignment.recovery is not None
-    return block, gates.prove(pipeline, block, newest, trainings.holdout, spec, performance_fell=fell)
+    said = gates.prove(pipeline, block, newest, trainings.holdout, spec, performance_fell=fell)
+    return block, Gates((*said.results, *envelope_results(trainings, candidate, block, newest)))
 
 
 def _record(
