@@ -55,7 +55,7 @@ class _Told:
                 self._crown(str(said["champion"]), record.at)
             case event if event in (ERASED, "retention.applied"):
                 self.erasures.append({"at": record.at, "event": record.event, "rows": said.get("rows")})
-            case _ if self._champion == self._digest:
+            case _:
                 self._incident(record)
 
     def _crown(self, champion: str, at: str) -> None:
@@ -68,7 +68,7 @@ class _Told:
     def _incident(self, record: AuditRecord) -> None:
         said = record.details
         key = str(said.get("closes") if record.event == "reference.frozen" else said.get("incident", said.get("key")))
-        if record.event in _GROWS:
+        if record.event in _GROWS and self._champion == self._digest:
             self._grow(self.incidents.setdefault(key, _opened(key, record.at)), record)
         elif key in self.incidents:
             one = self.incidents[key]

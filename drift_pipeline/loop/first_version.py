@@ -63,7 +63,9 @@ def adopt(
     if not champion.recorded:
         puts[f"adopted/{champion.digest}"] = {
             **_evaluated(context, champion, holdout, cost if given is None else None),
-            "composition": composition(older, context.spec) if given is None else None,
+            "composition": composition(older.filter(pl.col("_time") >= champion.trained_from), context.spec)
+            if given is None
+            else None,
             "environment": environment_digest() if given is None else None,
         }
     digests = {} if recorded else {"bundle": champion.digest}

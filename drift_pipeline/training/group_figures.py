@@ -2,17 +2,19 @@
 
 Weerts et al., "Fairlearn: assessing and improving fairness of AI systems", JMLR 24(257), 2023. What it would answer
 wrongly without a word is not asked: groups are given as whole numbers, so that none is missing (it drops or refuses
-those) and none is made up of levels that no row has; a rate of no row is NaN here, where fairlearn says 0; an AUROC of
-one class is NaN, where scikit-learn warns.
+those) and none is made up of levels that no row has; one row is given twice, for it takes it for none; a rate of no row
+is NaN here, where it says 0; an AUROC of one class is NaN, where scikit-learn warns.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Figures = Mapping[str, npt.NDArray[np.float64]]
+Ints = npt.NDArray[np.int64]
 
 
 def group_figures(
@@ -32,23 +34,28 @@ def group_figures(
         labels, decided: true for positives (n,).
         scores: finite (n,).
     """
-    from fairlearn import metrics
+    from fairlearn.metrics import MetricFrame, selection_rate
 
-    groups, known = np.asarray(member), np.asarray(labels, dtype=np.int8)
-    frame = metrics.MetricFrame(
-        metrics={
-            "selection_rate": metrics.selection_rate,
-            "true_positive_rate": _true_positive_rate,
-            "false_positive_rate": _false_positive_rate,
-            "auroc": _auroc,
-        },
-        y_true=known,
-        y_pred=np.asarray(decided, dtype=np.int8),
-        sensitive_features=groups,
-        sample_params={"auroc": {"scores": np.asarray(scores, dtype=np.float64)}},
-    )
+    groups, known, yes = (np.asarray(each, dtype=np.int64) for each in (member, labels, decided))
+    cells = _cells(groups, known, yes)
+    measures = {
+        "selection_rate": selection_rate,
+        "true_positive_rate": _true_positive_rate,
+        "false_positive_rate": _false_positive_rate,
+    }
+    weighted = {name: {"sample_weight": cells.rows} for name in measures}
+    rates = MetricFrame(
+        metrics=measures,
+        y_true=cells.labels,
+        y_pred=cells.decided,
+        sensitive_features=cells.groups,
+        sample_params=weighted,
+    ).by_group
+    twice = np.tile(np.arange(len(groups)), 2 if len(groups) == 1 else 1)
+    given = {"y_true": known[twice], "y_pred": np.asarray(scores)[twice], "sensitive_features": groups[twice]}
+    ranked = MetricFrame(metrics={"auroc": _auroc}, **given).by_group
     found = {"rows": np.bincount(groups), "positives": np.bincount(groups, known)}
-    found |= {name: frame.by_group[name].to_numpy() for name in frame.by_group}
+    found |= {name: rates[name].to_numpy() for name in measures} | {"auroc": ranked["auroc"].to_numpy()}
     return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
 
 
@@ -58,26 +65,46 @@ def selection_gap(member: npt.ArrayLike, decided: npt.ArrayLike) -> float:
     >>> round(selection_gap([0, 0, 1, 1, 1, 1], [1, 0, 1, 0, 0, 0]), 4)
     0.25
     """
-    from fairlearn import metrics
+    from fairlearn.metrics import demographic_parity_difference
 
-    decisions = np.asarray(decided, dtype=np.int8)
-    groups = np.asarray(member)
-    return float(metrics.demographic_parity_difference(decisions, decisions, sensitive_features=groups))
-
-
-def _true_positive_rate(labels: npt.NDArray[np.int8], decided: npt.NDArray[np.int8]) -> float:
-    from fairlearn import metrics
-
-    return float(metrics.true_positive_rate(labels, decided, pos_label=1)) if (labels == 1).any() else math.nan
+    groups, yes = (np.asarray(each, dtype=np.int64) for each in (member, decided))
+    cells = _cells(groups, yes, yes)
+    given = {"sensitive_features": cells.groups, "sample_weight": cells.rows}
+    return float(demographic_parity_difference(cells.labels, cells.decided, **given))
 
 
-def _false_positive_rate(labels: npt.NDArray[np.int8], decided: npt.NDArray[np.int8]) -> float:
-    from fairlearn import metrics
+@dataclass(frozen=True)
+class _Cells:
+    """Four a group, by label and decision, with how many rows are so: MetricFrame is slow by row."""
 
-    return float(metrics.false_positive_rate(labels, decided, pos_label=1)) if (labels == 0).any() else math.nan
+    groups: Ints
+    labels: Ints
+    decided: Ints
+    rows: Ints
 
 
-def _auroc(labels: npt.NDArray[np.int8], _: npt.NDArray[np.int8], scores: npt.NDArray[np.float64]) -> float:
+def _cells(groups: Ints, labels: Ints, decided: Ints) -> _Cells:
+    cell = np.arange(4 * (groups.max() + 1))
+    return _Cells(
+        cell // 4, cell // 2 % 2, cell % 2, np.bincount(4 * groups + 2 * labels + decided, minlength=len(cell))
+    )
+
+
+def _true_positive_rate(labels: Ints, decided: Ints, sample_weight: Ints) -> float:
+    from fairlearn.metrics import true_positive_rate
+
+    told = {"sample_weight": sample_weight, "pos_label": 1}
+    return float(true_positive_rate(labels, decided, **told)) if sample_weight[labels == 1].any() else math.nan
+
+
+def _false_positive_rate(labels: Ints, decided: Ints, sample_weight: Ints) -> float:
+    from fairlearn.metrics import false_positive_rate
+
+    told = {"sample_weight": sample_weight, "pos_label": 1}
+    return float(false_positive_rate(labels, decided, **told)) if sample_weight[labels == 0].any() else math.nan
+
+
+def _auroc(labels: Ints, scores: npt.NDArray[np.float64]) -> float:
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else math.nan

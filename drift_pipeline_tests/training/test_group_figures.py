@@ -70,3 +70,15 @@ def test_a_group_of_one_row_among_others_breaks_nothing() -> None:
     assert found["auroc"][0] == 1.0
     assert math.isnan(found["auroc"][1])
     assert found["rows"].tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_row_is_a_group(label: int) -> None:
+    found = group_figures([0], [label], [1], [0.5])
+    assert (found["rows"][0], found["positives"][0], found["selection_rate"][0]) == (1, label, 1.0)
+    assert math.isnan(found["auroc"][0])
+    assert selection_gap([0], [1]) == 0
+
+
+def test_a_group_number_that_no_row_has_is_no_group() -> None:
+    assert selection_gap([0, 0, 2, 2], [1, 0, 1, 1]) == pytest.approx(0.5)

@@ -35,7 +35,7 @@ def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
         return None
     wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
     cost = {"wall_seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
-    return _record(trainings, assignment, trained, cost, composition(older, trainings.context.spec))
+    return _record(trainings, assignment, trained, cost, composition(older.tail(trained.rows), trainings.context.spec))
 
 
 def fitted(context: Context, rows: pl.DataFrame, name: str, fresh: int = 0) -> Trained:
