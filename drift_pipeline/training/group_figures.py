@@ -84,10 +84,10 @@ class _Cells:
 
 
 def _cells(groups: Ints, labels: Ints, decided: Ints) -> _Cells:
-    cell = np.arange(4 * (groups.max() + 1))
-    return _Cells(
-        cell // 4, cell // 2 % 2, cell % 2, np.bincount(4 * groups + 2 * labels + decided, minlength=len(cell))
-    )
+    there, group = np.unique(groups, return_inverse=True)
+    cell = np.arange(4 * len(there))
+    rows = np.bincount(4 * group + 2 * labels + decided, minlength=len(cell))
+    return _Cells(cell // 4, cell // 2 % 2, cell % 2, rows)
 
 
 def _true_positive_rate(labels: Ints, decided: Ints, sample_weight: Ints) -> float:
