@@ -105,6 +105,7 @@ LOOKING: list[tuple[str, ...]] = [
     ("versions", "{model}"),
     ("decisions", "{model}"),
     ("card", "{model}", "v1"),
+    ("docs", "{model}", "v1"),
     ("incident", "list", "{model}"),
     ("audit", "show", "--model", "{model}"),
 ]

@@ -1,12 +1,15 @@
-"""The documents of a version: which there are, and what people have yet to say."""
+"""The documents of a version, and of an incident: which there are, and what people have yet to say."""
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from drift_pipeline.cli.operate import incident
 from drift_pipeline.cli.options import NEGATIVE, OK, example, home_option, json_option, model_argument
 from drift_pipeline.cli.telling import at_work, say, table
 from drift_pipeline.cli.watch import card_of, home_at
@@ -14,6 +17,8 @@ from drift_pipeline.clock import system_clock
 from drift_pipeline.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
+    from drift_pipeline.evidence.incident_pack import Pack
+    from drift_pipeline.homes import Home
     from drift_pipeline.settings import Settings
 
 WITH_FIELDS, BILLS = ("card", "datasheet", "annex"), ("ml-bom.cdx.json", "sbom.cdx.json")
@@ -94,6 +99,65 @@ def _add_sbom(settings: "Settings", model: str, folder: Path) -> None:
         keep_sbom(settings)
         spec = frozen(at.store, spec_in_force(settings, at.store, model))
         write_documents(settings, at.store, at.registry, spec, digest, at.clock.now(), card["environment"])
+
+
+@incident.command(epilog=example("drift incident pack fraud --out pack", "drift incident pack fraud KEY --out pack"))
+@model_argument()
+@click.argument("key", metavar="[INCIDENT]", required=False)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder that is not there yet, or empty.")
+@home_option
+@json_option
+def pack(model: str, key: str | None, out: Path, home: Path | None, as_json: bool) -> int:
+    """Write what is known of INCIDENT of MODEL, else of its last one: facts, times of Article 73, KPIs, records.
+
+    It says what people have yet to say; whether it is a serious incident is theirs to say.
+    """
+    from drift_pipeline.evidence.incident_pack import DAYS, find_incident, pack_files
+    from drift_pipeline.files import write_whole
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not an empty folder; name a new one")
+    at, now = home_at(home), system_clock().now()
+    found = find_incident(at.records(model), model, _owner(at, model), key)
+    answered = [one for one in at.versions(model).to_dicts() if _answered(one, found.opened)]
+    version, digest = (answered[-1]["version"], answered[-1]["digest"]) if answered else ("unknown", "")
+    files = pack_files(found, version, digest, at.settings.environment, _kpis(at, found), now)
+    for name, page in files.items():
+        write_whole(out / name, page)
+    if as_json:
+        click.echo(
+            json.dumps({"incident": found.key, "open": found.open, "out": str(out), "files": [*files]}, indent=2)
+        )
+        return OK
+    say(f"incident    {found.key}, opened {found.opened:%Y-%m-%d %H:%M} UTC{', open' if found.open else ''}")
+    due = found.opened + timedelta(days=min(DAYS.values()))
+    say(f"first due   {due:%Y-%m-%d %H:%M} UTC, if it is serious and of Article 73(3); the report has all times")
+    say(f"written to  {out}: {', '.join(files)}")
+    return OK
+
+
+def _owner(at: "Home", model: str) -> str:
+    """Of the spec in force; of a home that keeps none, whoever that is."""
+    from drift_pipeline.loop.declared import spec_in_force
+    from drift_pipeline.loop.home import reading
+
+    with suppress(InputError), reading(at.settings) as store:
+        return spec_in_force(at.settings, store, model).owner
+    return "the model's owner"
+
+
+def _answered(one: Mapping[str, Any], at: datetime) -> bool:
+    """Whether the version answered then, or before, as far as its last reign tells."""
+    return one["answers_from"] is not None and one["answers_from"] <= at
+
+
+def _kpis(at: "Home", found: "Pack") -> bytes:
+    """From a week before it opened to its end, as CSV."""
+    import polars as pl
+
+    rows = at.kpis(found.model, since=found.opened - timedelta(days=7)).with_columns(pl.col("worst").list.join(" "))
+    kept = rows if found.ended is None else rows.filter(pl.col("at") <= found.ended)
+    return kept.write_csv().encode()
 
 
 COMMANDS = (docs,)

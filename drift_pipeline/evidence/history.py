@@ -1,6 +1,6 @@
 """What the audit tells of one version: when it was champion, which incidents there were, and what was erased since."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,8 +30,13 @@ class History:
 def history_of(store: ControlReader, model: str, digest: str) -> History:
     """Of a version that was adopted, or proven; empty for a stranger."""
     made = store.get("candidate", f"{model}/{digest}") or store.get("adopted", f"{model}/{digest}")
+    return history_from(store.records(after=made.seq - 1, about=model) if made else (), digest)
+
+
+def history_from(records: Iterable[AuditRecord], digest: str) -> History:
+    """From a model's records in their order, of which none made the version champion before the first."""
     told = _Told(digest)
-    for record in store.records(after=made.seq - 1, about=model) if made else ():
+    for record in records:
         told.take(record)
     return History(told.reigns, [*told.incidents.values()], told.erasures)
 
