@@ -27,6 +27,7 @@ from drift_pipeline.loop.retraining.working import working
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training import envelope
 
 TRAINING = ("training_dataset", "candidate_model", "evaluation", "registered_model", "audit_artifacts")
 TRAINING_HALF = "drift/half", "training"  # the tag of its assets, by which the job `retrain` finds them
@@ -238,7 +239,8 @@ def _is_over(context: dg.AssetExecutionContext, holder: str) -> bool:
 def gate_names(spec: ModelSpec) -> list[str]:
     """The checks of `evaluation`; a check's name has letters, digits and underscores only."""
     parity = [f"parity_{column}" for column in spec.protected] if spec.kpis.demographic_parity else []
-    return [performance_of(spec).kpi, *map(check_name, parity), "latency", "poison_floor"]
+    changes = [envelope.NAME] if envelope.asks(spec) else []
+    return [performance_of(spec).kpi, *map(check_name, parity), "latency", "poison_floor", *changes]
 
 
 def _asked_of(gate: str, spec: ModelSpec) -> str:
@@ -247,6 +249,7 @@ def _asked_of(gate: str, spec: ModelSpec) -> str:
         performance_of(spec).kpi: "Whether the candidate is at least as good as the champion on rows unseen by both.",
         "latency": "Whether the candidate answers within the allowed time.",
         "poison_floor": "Whether the candidate holds on the trusted holdout, which nobody can poison later.",
+        envelope.NAME: "Whether the candidate stays within the changes that people foresaw.",
     }
     return told.get(gate, f"Whether the groups of {gate.removeprefix('parity_')} are treated no further apart.")
 

@@ -40,13 +40,18 @@ def feature_schema(features: Mapping[str, str]) -> str:
     return sha256(canonical(dict(features)))
 
 
+def asks(spec: ModelSpec) -> bool:
+    """Whether a candidate is held against an envelope: where one is declared, or one has to be."""
+    return spec.declarations.change_envelope is not None or spec.declarations.risk.profile == "high_risk"
+
+
 def envelope_gate(change: Change, spec: ModelSpec) -> GateResult | None:
-    """None where nothing is declared and nothing has to be; UNKNOWN for a high-risk system without an envelope, whose
-    every change then wants a review."""
+    """None where nothing `asks`; UNKNOWN for a high-risk system without an envelope, whose every change then wants a
+    review."""
     envelope = spec.declarations.change_envelope
+    if not asks(spec):
+        return None
     if envelope is None:
-        if spec.declarations.risk.profile != "high_risk":
-            return None
         why = (
             f"{REVIEW}: the profile is high_risk, and declarations.yaml has no change_envelope: a person has to decide"
         )

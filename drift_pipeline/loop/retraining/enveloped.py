@@ -4,7 +4,7 @@ import polars as pl
 
 from drift_pipeline.loop.retraining.trainings import Trainings
 from drift_pipeline.loop.state import Version
-from drift_pipeline.training.envelope import Change, envelope_gate
+from drift_pipeline.training.envelope import Change, asks, envelope_gate
 from drift_pipeline.training.gates import GateResult, parity_gate
 
 
@@ -13,9 +13,9 @@ def envelope_results(
 ) -> tuple[GateResult, ...]:
     """The gate's result; nothing where nothing is declared. Arguments as of `gates.prove`."""
     at, spec = trainings.context, trainings.context.spec
-    manifest, record = at.registry.get(candidate.digest).manifest, trainings.candidate(candidate.digest)
-    if spec.declarations.change_envelope is None and spec.declarations.risk.profile != "high_risk":
+    if not asks(spec):
         return ()
+    manifest, record = at.registry.get(candidate.digest).manifest, trainings.candidate(candidate.digest)
     routes = (record.get("composition") or {}).get("routes")
     change = Change(
         features=manifest["features"],
