@@ -88,6 +88,11 @@ class Settings(BaseSettings):
         return self.home / "evidence"
 
     @property
+    def environments(self) -> Path:
+        """`<digest>.cdx.json`: SBOMs of the environments that versions were trained in."""
+        return self.home / "environments"
+
+    @property
     def drift_reports(self) -> Path:
         """`<model>/<day>.html`, each rendered by Evidently."""
         return self.home / "drift_reports"

@@ -105,6 +105,7 @@ LOOKING: list[tuple[str, ...]] = [
     ("versions", "{model}"),
     ("decisions", "{model}"),
     ("card", "{model}", "v1"),
+    ("docs", "{model}", "v1"),
     ("incident", "list", "{model}"),
     ("audit", "show", "--model", "{model}"),
 ]
@@ -313,7 +314,10 @@ def as_somebody(locked: Path, commands: list[tuple[str, ...]]) -> dict[tuple[str
 
 def test_a_home_that_nobody_may_write_can_be_read(locked: Path) -> None:
     for words, ended in as_somebody(locked, [*LOOKING, ("models",), ("audit", "show")]).items():
-        assert (ended.code, "Traceback" in ended.err) == (4 if words[0] == "card" else 0, False), (words, ended)
+        assert (ended.code, "Traceback" in ended.err) == (4 if words[0] in ("card", "docs") else 0, False), (
+            words,
+            ended,
+        )
 
 
 def test_a_home_that_nobody_may_write_is_one_line_for_who_would(locked: Path, tmp_path: Path) -> None:

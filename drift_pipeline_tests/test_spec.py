@@ -70,7 +70,7 @@ def test_other_defaults(tmp_path: Path) -> None:
     assert found.outcome.delay == timedelta()
     assert found.prediction.threshold == 0.5
     assert (found.rollout.shadow, found.rollout.canary_weight, found.rollout.approvals) == (HOUR, 10, 1)
-    assert found.risk.profile == "limited_risk"
+    assert found.declarations.risk.in_force == "limited_risk"
 
 
 def test_a_whole_defs_yaml_equals_the_flat_attributes(tmp_path: Path) -> None:
@@ -125,14 +125,15 @@ def test_a_span_may_stand_without_quotes(tmp_path: Path, quoted: str) -> None:
         ("kpis: {auroc: {dorp: 0.1, drop: 0.1}}", "F:9: kpis.auroc.dorp: unknown key; did you mean 'drop'?"),
         ("retrain: {crno: x}", "F:9: retrain.crno: unknown key; did you mean 'cron'?"),
         ("protectd: {}", "F:9: protectd: unknown key; did you mean 'protected'?"),
-        ("risk: {zzz: 1}", "F:9: risk.zzz: unknown key; known here: profile"),
+        ("declarations: {risk: {zzz: 1}}", "F:9: declarations.risk.zzz: unknown key; known here: profile, annex_iii"),
+        ("risk: {profile: limited_risk}", "F:1: spec: risk moved out of the spec: write what stands there"),
+        ("card: {}\nrisk: {}", "F:1: spec: card and risk moved out of the spec"),
         (
             "retrain: {exclude: [{start: '2026-01-01', end: '2026-01-02', why: x}]}",
             "F:9: retrain.exclude.0.why: unknown key; known here: start, end",
         ),
         ("kpis: {auroc: {}}", "F:9: kpis.auroc.drop: required, and missing"),
         ("protected: {age: numeric}", "F:9: protected.age: 'numeric' is not supported; what works: 'categorical'"),
-        ("risk: {profile: high_risk}", "F:9: risk.profile: 'high_risk' is not supported; what works: 'limited_risk'"),
         (
             "retrain: {cron: every day}",
             "F:9: retrain.cron: 'every day' is not a cron line of five fields, such as '0 3 1 * *'",

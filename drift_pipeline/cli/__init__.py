@@ -12,6 +12,7 @@ import click
 from drift_pipeline import __version__
 from drift_pipeline.cli import (
     approvals,
+    docs,
     evidence,
     exporting,
     history,
@@ -57,7 +58,7 @@ PURPOSES = {
     "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
-    "Evidence": ("card", "key", "approve", "waive", "audit", "verify"),
+    "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify"),
 }
 
 
@@ -80,6 +81,7 @@ def drift() -> None:
     """
 
 
-for _room in (history, tables, live, producers, report, watch, operate, approvals, waivers, evidence, exporting):
+ROOMS = (history, tables, live, producers, report, watch, operate, approvals, waivers, docs, evidence, exporting)
+for _room in ROOMS:
     for _command in _room.COMMANDS:
         drift.add_command(_command)

@@ -152,10 +152,14 @@ def calibrate(
     help="Folder of models: the spec is OUT/MODEL/defs.yaml, and DRIFT_MODELS names OUT.",
 )
 def init(data: Path, model: str, label: str, time: str | None, out: Path) -> int:
-    """Draft a model's spec from a table DATA: the types of its columns, with comments, to be looked through."""
+    """Draft a model's spec from a table DATA: the types of its columns, with comments, to be looked through.
+
+    Beside it a declarations.yaml, all of it commented out, asks what only people can say.
+    """
     from drift_pipeline.detection.comparing.drafting import draft
     from drift_pipeline.files import write_whole
-    from drift_pipeline.spec import parse_spec
+    from drift_pipeline.spec import DECLARATIONS, parse_spec
+    from drift_pipeline.spec.drafted import drafted_declarations
     from drift_pipeline.telemetry.tables.table import Table
 
     path = out / model / "defs.yaml"
@@ -164,6 +168,8 @@ def init(data: Path, model: str, label: str, time: str | None, out: Path) -> int
     found = draft(Table.of(data), model, label, time)
     parse_spec(found.text, path)  # nothing is written that cannot be read
     write_whole(path, found.text)
+    if not (said := path.with_name(DECLARATIONS)).exists():
+        write_whole(said, drafted_declarations())
     click.echo(f"{path}: {found.features} features; {'; '.join(found.guessed)}")
     click.echo(f"look through it, then: drift replay {data} --spec {path} --out replay")
     return OK

@@ -8,18 +8,21 @@ import dagster as dg
 from drift_pipeline.components.monitoring import monitoring_assets
 from drift_pipeline.components.partitions import first_day
 from drift_pipeline.components.training import training_assets
-from drift_pipeline.spec import ModelSpec
+from drift_pipeline.files import write_whole
+from drift_pipeline.spec import DECLARATIONS, ModelSpec, with_declarations
+from drift_pipeline.spec.drafted import drafted_declarations
 
 TEMPLATE = Path(__file__).with_name("defs.yaml.template")
 
 
 class MonitoredModelScaffolder(dg.Scaffolder[Any]):
-    """Writes a commented `defs.yaml` to fill in."""
+    """Writes a commented `defs.yaml` and `declarations.yaml` to fill in."""
 
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         name = request.target_path.name
         text = TEMPLATE.read_text(encoding="utf-8").replace("NAME", name)
         (request.target_path / "defs.yaml").write_text(text, encoding="utf-8")
+        write_whole(request.target_path / DECLARATIONS, drafted_declarations())
 
 
 @dg.scaffold_with(MonitoredModelScaffolder)
@@ -35,7 +38,7 @@ class MonitoredModel(dg.Component):
 
     @classmethod
     def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> "MonitoredModel":
-        return cls(attributes.placed(context.path))
+        return cls(with_declarations(attributes.placed(context.path), context.path))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
         first = first_day(self.spec)

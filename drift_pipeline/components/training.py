@@ -19,6 +19,7 @@ from drift_pipeline.components.tables import gates_table
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
+from drift_pipeline.evidence.sbom import keep_sbom
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Assignment, Loop, operating
 from drift_pipeline.loop.releasing.starting import register
@@ -26,6 +27,7 @@ from drift_pipeline.loop.retraining.working import working
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training import envelope
 from drift_pipeline.training.scan import ALLOWED, SECRETS
 from drift_pipeline.training.trainer_tests import NAME as TRAINER_TESTS
 from drift_pipeline.training.trainer_tests import folder_of_tests
@@ -174,10 +176,12 @@ def _audit_artifacts(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @_asset(spec, "audit_artifacts", "registered_model", "markdown", checks=checks)
     def audit_artifacts(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """The model card from facts, with the approvals that were given, valid or not; and the audit verified."""
+        """The model card from facts, with the approvals that were given, valid or not, and the documents beside it (the
+        SBOM is made once an environment); and the audit verified."""
         with loop_of(spec, context) as loop, home(context.run) as at:
             registered = register(loop.rollouts, loop.trainings.trained(tags_of(context).get(DECISION)))
             digest, version = registered.digest, registered.name
+            keep_sbom(Settings())
             made = write_documents(Settings(), at.store, at.registry, loop.spec, digest, loop.clock.now())
             audited = verify_home(Settings())
         return dg.MaterializeResult(
@@ -267,6 +271,7 @@ def _asked_of(gate: str, spec: ModelSpec) -> str:
         SECRETS: "Whether no file of the bundle holds a secret.",
         TRAINER_TESTS: "Whether the tests of the model's own trainer pass.",
         VULNERABILITIES: "Whether no vulnerability of the environment that trained is known.",
+        envelope.NAME: "Whether the candidate stays within the changes that people foresaw.",
     }
     for test, question in _DECLARED.items():
         if gate.startswith(f"{test}_"):

@@ -17,13 +17,16 @@ from drift_pipeline.errors import ConflictError
 from drift_pipeline.evidence.approve import rollout_to_approve, rollouts_of
 from drift_pipeline.evidence.attestation import ATTESTATION, attest_version
 from drift_pipeline.evidence.card import CardFacts, ModelCard, card_files, make_card
+from drift_pipeline.evidence.dossier import dossier_files
+from drift_pipeline.evidence.history import history_of
 from drift_pipeline.evidence.placing import FILE, put_in_place
+from drift_pipeline.evidence.sbom import kept_sbom
 from drift_pipeline.evidence.sealing import seal
 from drift_pipeline.evidence.statements import asked_of, waivers_filed
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.approval import Approval, Refusal, count_valid, read_approvals, verify_approval
 from drift_pipeline.rollout.observe import RECORDED
-from drift_pipeline.rollout.plan import rollout_id
+from drift_pipeline.rollout.plan import Phase, rollout_id
 from drift_pipeline.rollout.waiver import Waiver
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -85,7 +88,7 @@ def write_documents(
     for tries_left in reversed(range(_TRIES)):
         facts = _facts(settings, store, registry, spec, digest, at, environment or settings.environment)
         card = make_card(facts)
-        pages = card_files(card)
+        pages = {**card_files(card), **dossier_files(facts, card)}
         try:
             said = attest_version(facts, card, pages, _body(store, "holdout", spec.name))
             files = seal(settings, store, pages, said)
@@ -107,20 +110,25 @@ def _facts(
 ) -> CardFacts:
     bundle = registry.get(digest)
     version = str(bundle.manifest["version"])
-    record = store.get("candidate", f"{spec.name}/{digest}")
+    record, adopted = (
+        store.get("candidate", f"{spec.name}/{digest}"),
+        _body(store, "adopted", f"{spec.name}/{digest}"),
+    )
     return CardFacts(
         spec=spec,
         manifest=bundle.manifest,
         digest=digest,
         record=record.body if record else None,
         reference=_body(store, "reference", f"{spec.name}/{version}"),
-        adopted=_body(store, "adopted", f"{spec.name}/{digest}"),
+        adopted=adopted,
         rollout=_steps(store, record, digest),
         approvals=_approvals(settings, store, spec.name, version, record, at, environment) if record else (),
         approvals_wanted=sum(spec.rollout.wanted.values()),
         environment=environment,
         at=at,
         waivers=_waivers(settings, store, spec.name, record, at, environment) if record else (),
+        history=history_of(store, spec.name, digest),
+        environment_bom=kept_sbom(settings, record.body if record else None, adopted),
     )
 
 
@@ -181,13 +189,16 @@ def _steps(store: ControlReader, record: Record | None, digest: str) -> list[dic
 
 
 def _spoken_of(store: ControlReader, model: str) -> Iterator[tuple[str, str]]:
-    """(digest, version) of those whose facts may have moved."""
+    """(digest, version) of those whose facts may have moved, the champion first."""
     champion, rollout, last = (_body(store, kind, model) or {} for kind in ("model", "rollout", "training"))
     if (answers := champion.get("digest", RECORDED)) != RECORDED:
         yield str(answers), str(champion["version"])
-    for digest in {str(rollout.get("candidate")), str(last.get("digest"))} - {RECORDED, str(answers)}:
-        record = store.get("candidate", f"{model}/{digest}")
-        if record is not None and record.body["passed"] is not None:
+    named = {str(rollout.get("candidate")), str(last.get("digest"))}
+    if rollout.get("phase") == Phase.FULL:  # who it took the place of has its history to the end
+        named.add(str(rollout["champion"]))
+    for digest in named - {RECORDED, str(answers)}:
+        record = store.get("candidate", f"{model}/{digest}") or store.get("adopted", f"{model}/{digest}")
+        if record is not None and record.body.get("passed", True) is not None:
             yield digest, record.body["version"]
 
 
@@ -198,15 +209,16 @@ def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool
     )
     if card is None or signed is None:
         return True
-    rollout = store.get("rollout", model)
+    rollout, reference = store.get("rollout", model), store.get("reference", f"{model}/{version}")
     facts = [
         store.get("candidate", f"{model}/{digest}"),
         store.get("adopted", f"{model}/{digest}"),
-        store.get("reference", f"{model}/{version}"),
+        reference,
+        store.get("incident", model) if reference else None,
         store.get("approvals", f"{model}/{digest}"),
         store.get("waivers", f"{model}/{digest}"),
         store.get("spec", model),
-        rollout if rollout is not None and rollout.body["candidate"] == digest else None,
+        rollout if rollout is not None and digest in (rollout.body["candidate"], rollout.body["champion"]) else None,
         *(
             filed
             for kind in ("approvals", "waivers")

@@ -3,7 +3,11 @@
 import html
 import re
 from datetime import UTC, datetime
-from typing import Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 class _Source(Protocol):
@@ -15,11 +19,17 @@ class _Source(Protocol):
 
 def render(template: str, **values: object) -> str:
     """A page of a template and its values. HTML is escaped by itself; Markdown where the template says `md`."""
+    return _pages(template.endswith(".html.j2")).get_template(template).render(**values)
+
+
+@cache
+def _pages(escaped: bool) -> "Environment":
+    """Kept, with the templates that it compiled."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     page = Environment(
         loader=PackageLoader("drift_pipeline.evidence"),
-        autoescape=template.endswith(".html.j2"),
+        autoescape=escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -27,7 +37,7 @@ def render(template: str, **values: object) -> str:
     )
     page.filters |= {"number": number, "md": _markdown, "place": _place, "words": _words, "moment": _moment}
     page.tests |= {"digest": _is_digest, "quantity": _is_number}
-    return page.get_template(template).render(**values)
+    return page
 
 
 def number(value: float) -> str:

@@ -1,10 +1,12 @@
-"""What people declare: the specs in their files, read again when a file changes; the audit tells of each change."""
+"""What people declare: the specs and declarations in their files, read again when a file changes; the audit tells of
+each change."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from drift_pipeline.control.canonical import canonical, read_canonical, sha256
 from drift_pipeline.control.checkpoints import HOME
@@ -13,7 +15,7 @@ from drift_pipeline.errors import ConflictError, DriftError, InputError
 from drift_pipeline.evidence.verification import spec_file
 from drift_pipeline.files import write_whole
 from drift_pipeline.settings import Settings
-from drift_pipeline.spec import ModelSpec, read_spec, spec_of
+from drift_pipeline.spec import DECLARATIONS, ModelSpec, read_spec, spec_of
 
 log = logging.getLogger(__name__)
 SPEC, POLICY = "spec", "policy"  # kinds of state
@@ -30,7 +32,8 @@ def declared(settings: Settings, store: ControlStore, spec: ModelSpec) -> None:
     if before is not None and before.body["digest"] == digest:
         return
     write_whole(spec_file(settings, digest), text)
-    details = {"changed": _changed(settings, before.body["digest"], text)} if before else {}
+    details: dict[str, Any] = {"changed": _changed(settings, before.body["digest"], text)} if before else {}
+    details["declarations"] = sha256(canonical(spec.declarations.model_dump(mode="json")))
     entry = Entry("loop", "spec.changed" if before else "spec.declared", spec.name, {"spec": digest}, details)
     with suppress(ConflictError):  # another process saw it first
         store.commit(entry, [Put(SPEC, spec.name, {"digest": digest}, before.generation if before else 0)])
@@ -90,7 +93,7 @@ class LiveSpecs(Mapping[str, ModelSpec]):
             specs: what the files said when the process began.
         """
         self._folder, self._specs, self._monotonic = folder, dict(specs), monotonic
-        self._looked, self._seen = float("-inf"), dict[Path, tuple[int, int, int]]()
+        self._looked, self._seen = float("-inf"), dict[Path, list[tuple[int, int, int]]]()
 
     def __getitem__(self, name: str) -> ModelSpec:
         self._look()
@@ -121,10 +124,19 @@ class LiveSpecs(Mapping[str, ModelSpec]):
         if self._specs.get(spec.name) != spec:
             self._specs[spec.name] = spec
 
-    def _stamps(self) -> dict[Path, tuple[int, int, int]]:
+    def _stamps(self) -> dict[Path, list[tuple[int, int, int]]]:
+        """Of each spec's file, and of the declarations beside it."""
         found = {}
         for path in sorted(self._folder.glob("*/defs.yaml")) if self._folder else ():
-            with suppress(OSError):
-                stat = path.stat()
-                found[path] = stat.st_mtime_ns, stat.st_size, stat.st_ino
+            stamps = []
+            for file in (path, path.with_name(DECLARATIONS)):
+                with suppress(OSError):
+                    stamps.append(_stamp(file))
+            if stamps:
+                found[path] = stamps
         return found
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -12,6 +12,7 @@ from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.curves import curves_of
 from drift_pipeline.evidence.groups import group_analysis
+from drift_pipeline.evidence.sbom import environment_digest
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.forms import FORMS, LABELS
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
@@ -19,7 +20,7 @@ from drift_pipeline.loop.monitoring.rebaselining import Rebaselining
 from drift_pipeline.loop.retraining.fitting import fitted, register, register_given
 from drift_pipeline.loop.state import RECORDED, Retrains, Version
 from drift_pipeline.registry.bundle import load_pipeline
-from drift_pipeline.training.dataset import split_newest
+from drift_pipeline.training.dataset import composition, split_newest
 
 HELD_OUT = 0.2  # of the reference span, the newest: the first baseline and the fixed trusted holdout
 Given = tuple[bytes, str]  # a skops pipeline, and where it came from
@@ -60,7 +61,13 @@ def adopt(
         "model": {**champion.to_json(), "previous": None},
     }
     if not champion.recorded:
-        puts[f"adopted/{champion.digest}"] = _evaluated(context, champion, holdout, cost if given is None else None)
+        puts[f"adopted/{champion.digest}"] = {
+            **_evaluated(context, champion, holdout, cost if given is None else None),
+            "composition": composition(older.filter(pl.col("_time") >= champion.trained_from), context.spec)
+            if given is None
+            else None,
+            "environment": environment_digest() if given is None else None,
+        }
     digests = {} if recorded else {"bundle": champion.digest}
     context.ledger.commit("model.adopted", {**told, FORMS: context.spec.forms}, digests, puts=puts)
     return rebaselining.freeze(champion, span)

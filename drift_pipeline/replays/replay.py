@@ -112,6 +112,8 @@ class Replay:
             self._tick(now)
             self._progress_to(number, len(self._ticks), self._words)
             self._words = ""
+        if self._loop.champion is not None:
+            self._home.document(self._loop.champion.digest)  # with its incidents until the end
 
     def _tell(self, words: str) -> None:
         self._words = words
@@ -166,7 +168,8 @@ class Replay:
             self._home.approve(
                 status.candidate, status.rollout_id, 3 * self._spec.rollout.deadline + self._options.step
             )
-        self._home.document(status.candidate)
+        for digest in {status.candidate, status.champion} if status.phase is Phase.FULL else {status.candidate}:
+            self._home.document(digest)
 
     def _facts(self) -> Facts:
         seen, store = self._seen, self._home.store

@@ -1,12 +1,13 @@
 """The spec: what a user declares about one monitored model, one YAML a model.
 
 Every value that is left out has a default; the defaults of `kpis` are the specification's KPI matrix. `values.py` has
-what a key may hold, `parts.py` the mappings, `model.py` the whole, `reading.py` the way from a file, with its errors.
+what a key may hold, `parts.py` the mappings, `declarations.py` what only people
+can say, `model.py` the whole, `reading.py` the way from a file, with its errors.
 """
 
+from drift_pipeline.spec.declarations import ChangeEnvelope, Declarations, Profile, Statement
 from drift_pipeline.spec.model import ModelSpec
 from drift_pipeline.spec.parts import (
-    Card,
     Ceiling,
     Columns,
     Drop,
@@ -22,21 +23,22 @@ from drift_pipeline.spec.parts import (
     Retention,
     Retrain,
     Rise,
-    Risk,
     Rollout,
     Span,
 )
-from drift_pipeline.spec.reading import parse_spec, read_spec, spec_of
+from drift_pipeline.spec.reading import DECLARATIONS, parse_spec, read_spec, spec_of, with_declarations
 from drift_pipeline.spec.values import APPROVER, ROLE, TRAINERS, ColumnType, Duration, Form, Task
 
 __all__ = [
     "APPROVER",
+    "DECLARATIONS",
     "ROLE",
     "TRAINERS",
-    "Card",
     "Ceiling",
+    "ChangeEnvelope",
     "ColumnType",
     "Columns",
+    "Declarations",
     "Drop",
     "Duration",
     "Form",
@@ -48,16 +50,18 @@ __all__ = [
     "Outcome",
     "Part",
     "Prediction",
+    "Profile",
     "Psi",
     "RangeZ",
     "Retention",
     "Retrain",
     "Rise",
-    "Risk",
     "Rollout",
     "Span",
+    "Statement",
     "Task",
     "parse_spec",
     "read_spec",
     "spec_of",
+    "with_declarations",
 ]

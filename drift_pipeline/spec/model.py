@@ -17,19 +17,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from drift_pipeline.clock import Zone
-from drift_pipeline.spec.parts import (
-    Card,
-    Columns,
-    Gates,
-    Kpis,
-    Outcome,
-    Part,
-    Prediction,
-    Retention,
-    Retrain,
-    Risk,
-    Rollout,
-)
+from drift_pipeline.spec.declarations import Declarations
+from drift_pipeline.spec.parts import Columns, Gates, Kpis, Outcome, Part, Prediction, Retention, Retrain, Rollout
 from drift_pipeline.spec.values import OWN_TRAINER, TRAINERS, ColumnType, Form, Task, Text, TimeZone
 
 # The keys that only one task has
@@ -51,7 +40,8 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
 
     `since` is the first day that has a partition in Dagster. `forms`: of categorical columns; where it names none, the
     form is found in the first reference and stays. `missing`: texts that stand for no value in any watched column.
-    `timezone`: in which the model's hours and days are; times without a zone stay UTC.
+    `timezone`: in which the model's hours and days are; times without a zone stay UTC. `declarations`: what stands in
+    declarations.yaml beside the spec's file.
 
     `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean. Keys of
     another task are refused, its KPIs are None, and neither is written out.
@@ -73,8 +63,7 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
     gates: Gates = Gates()
     rollout: Rollout = Rollout()
     retention: Retention = Retention()
-    risk: Risk = Risk()
-    card: Card = Card()
+    declarations: Declarations = Declarations()
     since: date = date(2026, 1, 1)
     _folder: Path | None = PrivateAttr(default=None)
 
@@ -86,6 +75,16 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
         works = " or ".join(map(repr, get_args(Task)))
         several = "; several scores are several MonitoredModels: one a class, that class against the rest"
         raise ValueError(f"{task!r} is not supported; what works: {works}{several if 'multi' in str(task) else ''}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, document: Any) -> Any:
+        if moved := [key for key in ("card", "risk") if isinstance(document, Mapping) and key in document]:
+            raise ValueError(
+                f"{' and '.join(moved)} moved out of the spec: write what stands there, as it stands there, into "
+                "declarations.yaml beside defs.yaml"
+            )
+        return document
 
     @model_validator(mode="after")
     def _is_of_its_task(self) -> "ModelSpec":

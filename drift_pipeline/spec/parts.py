@@ -196,17 +196,3 @@ class Retention(Part):
     """How long telemetry is kept, six months at least. Documents, approvals and the audit are never deleted."""
 
     telemetry: Duration = Field(default=400 * DAY, ge=183 * DAY)
-
-
-class Risk(Part):
-    profile: Literal["limited_risk"] = "limited_risk"
-
-
-class Card(Part):
-    """What a model card says that only people know; what is left out is shown there as missing."""
-
-    intended_use: str | None = None
-    intended_users: str | None = None
-    out_of_scope_use: str | None = None
-    ethical_considerations: str | None = None
-    caveats: str | None = None

@@ -1,16 +1,21 @@
-"""Reading a spec: YAML to ModelSpec, with the file and the line of whatever is wrong."""
+"""Reading a spec and its declarations: YAML to ModelSpec, with the file and the line of whatever is wrong."""
 
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from drift_pipeline.errors import SpecError
+from drift_pipeline.spec.declarations import Declarations
 from drift_pipeline.spec.model import ModelSpec
+from drift_pipeline.spec.parts import Part
+
+SPEC_FILE, DECLARATIONS = "defs.yaml", "declarations.yaml"
+Read = TypeVar("Read", bound=Part)
 
 MOST_BYTES = 128 * 1024  # a thousand columns take 40,000
 MOST_NODES = 200_000
@@ -26,7 +31,8 @@ _OF_VALUES = (
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
-    """Read a model's YAML: the flat attributes, or a whole `defs.yaml` of one `MonitoredModel`.
+    """Read a model's YAML: the flat attributes, or a whole `defs.yaml` of one `MonitoredModel`, which may have a
+    `declarations.yaml` beside it.
 
     Args:
         path: the YAML file.
@@ -35,7 +41,25 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
     Raises:
         SpecError: unreadable, templated (`{{`), an unknown key or a bad value; names file, line and key.
     """
-    return parse_spec(_text(path), path, overrides)
+    spec = parse_spec(_text(path), path, overrides)
+    return with_declarations(spec, path.parent) if path.name == SPEC_FILE else spec
+
+
+def with_declarations(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """The spec with what the folder's `declarations.yaml` says; as it is where there is none. Raises SpecError as
+    `read_spec`."""
+    path = folder / DECLARATIONS
+    if not path.exists():
+        return spec
+    if spec.declarations != Declarations():
+        raise SpecError(f"{path}: the spec has declarations of its own; keep them in one place")
+    root, document = _parsed(_text(path), path)
+    if root is None or document is None:  # all of it is commented out
+        return spec
+    if not isinstance(document, dict):
+        raise SpecError(f"{path}: declarations are a YAML mapping with risk, card, datasheet, annexes and article_50")
+    found = _validated(document, lambda keys: f"{path}:{_line_of(root, keys)}", Declarations)
+    return spec.model_copy(update={"declarations": found})
 
 
 def parse_spec(text: str, path: Path, overrides: Sequence[str] = ()) -> ModelSpec:
@@ -55,19 +79,19 @@ def parse_spec(text: str, path: Path, overrides: Sequence[str] = ()) -> ModelSpe
         given = any(keys[: len(some)] == some for some in set_keys)
         return "--set" if given else f"{path}:{_line_of(root, prefix + keys)}"
 
-    return _validated(document, where).placed(path.parent)
+    return _validated(document, where, ModelSpec).placed(path.parent)
 
 
 def spec_of(document: Mapping[str, Any]) -> ModelSpec:
     """A model from a mapping with the keys of its YAML. Raises SpecError: an unknown key or a bad value; names it."""
-    return _validated(dict(document), lambda _: "the spec")
+    return _validated(dict(document), lambda _: "the spec", ModelSpec)
 
 
-def _validated(document: dict[str, Any], where: Callable[[tuple[str, ...]], str]) -> ModelSpec:
+def _validated(document: dict[str, Any], where: Callable[[tuple[str, ...]], str], kind: type[Read]) -> Read:
     try:
-        return ModelSpec.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        raise SpecError(_explain(error, where)) from error
+        raise SpecError(_explain(error, where, kind)) from error
 
 
 def _text(path: Path) -> str:
@@ -166,14 +190,14 @@ def _override(document: dict[str, Any], pair: str) -> tuple[str, ...]:
     return keys
 
 
-def _explain(error: ValidationError, where: Callable[[tuple[str, ...]], str]) -> str:
+def _explain(error: ValidationError, where: Callable[[tuple[str, ...]], str], kind: type[Part]) -> str:
     lines = []
     problems = error.errors(include_url=False)
     for problem in problems[:_MOST_TOLD]:
         keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
         message = re.sub(r"^Value error, ", "", problem["msg"])
         if problem["type"] == "extra_forbidden":
-            message = "unknown key" + _did_you_mean(keys)
+            message = "unknown key" + _did_you_mean(keys, kind)
         elif problem["type"] == "missing":
             message = "required, and missing"
         elif problem["type"] == "literal_error":
@@ -184,10 +208,10 @@ def _explain(error: ValidationError, where: Callable[[tuple[str, ...]], str]) ->
     return "\n".join(lines)
 
 
-def _did_you_mean(keys: tuple[str, ...]) -> str:
+def _did_you_mean(keys: tuple[str, ...], kind: type[Part]) -> str:
     from difflib import get_close_matches
 
-    model: Any = ModelSpec
+    model: Any = kind
     for key in (key for key in keys[:-1] if not key.isdigit()):  # a digit: the place in a list
         annotation = model.model_fields[key].annotation
         model = next((a for a in getattr(annotation, "__args__", (annotation,)) if hasattr(a, "model_fields")), None)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
@@ -11,7 +12,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec, Span
 from drift_pipeline.telemetry.lake import Lake
 
-LEAST_BLOCK_ROWS, MOST_BLOCK_ROWS = 500, 20_000
+LEAST_BLOCK_ROWS, MOST_BLOCK_ROWS, MOST_LEVELS = 500, 20_000, 50
 _DTYPES = {"numeric": pl.Float64, "categorical": pl.String}
 _LABELS = {"binary_classification": pl.Int8, "regression": pl.Float64}
 
@@ -19,7 +20,8 @@ _LABELS = {"binary_classification": pl.Int8, "regression": pl.Float64}
 @dataclass(frozen=True)
 class Dataset:
     """Labelled rows in order of time: the features, the protected columns, `_label` (Int8, or Float64 of a
-    regression), `_time`, `_id` and where the history had one, the score it recorded, `_recorded`.
+    regression), `_time`, `_id`, the `_route` by which a row was served, and where the history had one, the score it
+    recorded, `_recorded`.
 
     `versions` are the Delta versions of `predictions` and `outcomes` that the rows were read from: with the window,
     the exclusions and `known_at` they name the same rows again.
@@ -55,8 +57,35 @@ def training_dataset(lake: Lake, spec: ModelSpec, now: datetime, versions: Mappi
     if kept.is_empty():
         raise InputError(f"{spec.name}: retrain.exclude leaves out all {rows.height:,} labelled rows")
     watched = [pl.col(name).cast(_DTYPES[kind]) for name, kind in spec.watched.items()]
-    facts = [name for name in ("_time", "_id", "_recorded") if name in kept.columns]
+    facts = [name for name in ("_time", "_id", "_route", "_recorded") if name in kept.columns]
     return Dataset(kept.select(*watched, pl.col("_label").cast(_LABELS[spec.task]), *facts), window, now, versions)
+
+
+def composition(rows: pl.DataFrame, spec: ModelSpec) -> dict[str, Any]:
+    """What a training set is made of, for its datasheet: counts only.
+
+    {rows, from, to, positives (null of a regression), routes: rows by how they were served, missing: rows without a
+    value by column, where there are any, groups: rows by level of each protected column}; `routes` is null where the
+    lake does not say. Levels that are missing are "".
+    """
+    missing = {name: rows[name].null_count() for name in spec.watched if name in rows.columns}
+    return {
+        "rows": rows.height,
+        "from": rows["_time"].min().isoformat(),  # type: ignore[union-attr]  # times
+        "to": rows["_time"].max().isoformat(),  # type: ignore[union-attr]
+        "positives": int(rows["_label"].sum()) if spec.task == "binary_classification" else None,
+        "routes": _counts(rows["_route"]) if "_route" in rows.columns else None,
+        "missing": {name: count for name, count in missing.items() if count},
+        "groups": {name: _counts(rows[name]) for name in spec.protected if name in rows.columns},
+    }
+
+
+def _counts(values: pl.Series) -> dict[str, int]:
+    """Rows by level, the most frequent fifty."""
+    found = (
+        values.cast(pl.String).fill_null("").value_counts(name="n").sort(["n", values.name], descending=[True, False])
+    )
+    return dict(found.head(MOST_LEVELS).select(values.name, "n").iter_rows())
 
 
 def split_newest(frame: pl.DataFrame, rows: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -13,15 +13,10 @@ import polars as pl
 
 from drift_pipeline.detection.judging.performance import Performance, performance_of
 from drift_pipeline.detection.statistics.concordance import concordance
-from drift_pipeline.detection.statistics.parity import (
-    TOO_FEW_GROUPS,
-    demographic_parity_difference,
-    left_out,
-    one_sided,
-    usable_groups,
-)
+from drift_pipeline.detection.statistics.parity import TOO_FEW_GROUPS, left_out, one_sided, usable_groups
 from drift_pipeline.spec import ColumnType, ModelSpec
 from drift_pipeline.training.behaviour import LEAST_OF_A_CLASS, behavioural_gates
+from drift_pipeline.training.group_figures import selection_gap
 from drift_pipeline.training.results import GateResult, Gates, Outcome, judged
 from drift_pipeline.training.trainers import score
 
@@ -160,17 +155,18 @@ def parity_gate(
             f"{TOO_FEW_GROUPS}{beside}; give more rows, or switch the KPI off",
         )
 
-    def positives(decisions: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        return np.bincount(member, np.asarray(decisions, dtype=np.float64)[known], len(names)).astype(np.float64)
+    def gap(decisions: npt.ArrayLike) -> float:
+        compared = used[member]
+        return selection_gap(member[compared], np.asarray(decisions)[known][compared])
 
-    mine = positives(candidate)
-    now = demographic_parity_difference(mine[used], totals[used])
+    mine = np.bincount(member, np.asarray(candidate, dtype=np.float64)[known], len(names))
+    now = gap(candidate)
     if denied := one_sided(names.tolist(), mine, totals):
         beside = f"; {denied}{beside}"
     if champion is None:
         reason = f"first model: a gap of {now:.4f}, the reference of later ones{beside}"
         return judged(name, True, now, None, None, reason)
-    before = demographic_parity_difference(positives(champion)[used], totals[used])
+    before = gap(champion)
     reason = f"a gap of {now:.4f} against the champion's {before:.4f} over {np.count_nonzero(used)} groups{beside}"
     return judged(name, now - before <= allowed_drop, now - before, None, allowed_drop, reason)
 

@@ -197,10 +197,16 @@ def test_the_groups_stand_in_a_markdown_table(tmp_path: Path) -> None:
 def test_every_interval_is_drawn_where_its_numbers_are(tmp_path: Path) -> None:
     document, _, page = written(facts(), tmp_path)
     groups = fields_of(document)["quantitative.groups"]["value"]
-    drawn = sum(group[name] is not None for group in groups for name in ("auroc_low", "selection_low"))
-    assert page.count(", 95 % interval ") - page.count(" positive, 95 % interval ") == drawn > 10
-    left, right = (float(x) for x in re.findall(r'class="whisker" x1="([\d.]+)" x2="([\d.]+)"', page)[0])
-    assert 8 <= left < float(re.findall(r'class="point" cx="([\d.]+)"', page)[0]) < right <= 192
+    ends = ("auroc", "selection", "true_positive", "false_positive")
+    drawn = sum(group[f"{name}_low"] is not None for group in groups for name in ends)
+    assert page.count(", 95 % interval ") - page.count(" positive, 95 % interval ") == drawn > 20
+    forests = re.findall(r'<svg [^>]*aria-label="[^"]* by group".*?</svg>', page)
+    assert len(forests) == 4
+    for forest in forests:
+        whiskers = re.findall(r'x1="([\d.]+)" x2="([\d.]+)" y1="[\d.]+" y2="[\d.]+" class="whisker"', forest)
+        points = re.findall(r'cx="([\d.]+)" [^>]*class="point"', forest)
+        for (left, right), point in zip(whiskers, points, strict=True):
+            assert 132 <= float(left) <= float(point) <= float(right) <= 326
 
 
 def test_every_field_says_where_it_is_from(tmp_path: Path) -> None:
@@ -239,9 +245,13 @@ def test_a_card_with_everything_is_no_draft(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("told", "missing", "why"),
     [
-        (lambda: facts(declared=spec(card={**SAID, "caveats": None})), "caveats.caveats", "write card.caveats into"),
         (
-            lambda: facts(declared=spec(card={**SAID, "intended_use": ""})),
+            lambda: facts(declared=spec(declarations={"card": {**SAID, "caveats": None}})),
+            "caveats.caveats",
+            "write card.caveats into",
+        ),
+        (
+            lambda: facts(declared=spec(declarations={"card": {**SAID, "intended_use": ""}})),
             "use.intended_use",
             "write card.intended_use",
         ),
@@ -353,7 +363,7 @@ def test_it_says_what_it_does_not_prove(tmp_path: Path) -> None:
 
 
 def test_no_card_says_compliant(tmp_path: Path) -> None:
-    for told in (facts(), facts(record=None, reference=None), facts(declared=spec(card={}))):
+    for told in (facts(), facts(record=None, reference=None), facts(declared=spec(declarations={}))):
         assert "compliant" not in " ".join(map(str, written(told, tmp_path))).lower()
 
 
@@ -386,7 +396,9 @@ def test_valid_and_invalid_approvals_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_what_others_wrote_is_text_and_nothing_else(tmp_path: Path) -> None:
-    declared = spec(owner=HOSTILE, card={**SAID, "caveats": HOSTILE}, protected={HOSTILE: "categorical"})
+    declared = spec(
+        owner=HOSTILE, declarations={"card": {**SAID, "caveats": HOSTILE}}, protected={HOSTILE: "categorical"}
+    )
     frame = block().select("_label", "_score", pl.lit(HOSTILE).alias(HOSTILE))
     results = [dict.fromkeys(("value", "bound", "limit")) | {"name": HOSTILE, "outcome": HOSTILE, "reason": HOSTILE}]
     told = facts(
@@ -497,7 +509,9 @@ def test_too_few_rows_have_no_figures_and_say_the_minimum() -> None:
         assert group["rows"] == 28
         assert {group[f"{figure}_{end}"] for figure in ("auroc", "selection") for end in ("low", "high")} == {None}
         assert group["auroc"] is group["selection_rate"] is None
-        assert group["note"] == "AUROC wants 50 rows of each label, here are 14; a share wants 30 rows, here are 28"
+        fewer = "; TPR wants 30 rows, here are 14; FPR wants 30 rows, here are 14"
+        shares = "a share wants 30 rows, here are 28"
+        assert group["note"] == f"AUROC wants 50 rows of each label, here are 14; {shares}{fewer}"
 
 
 def test_a_faultless_group_has_no_interval_rather_than_none_of_width() -> None:

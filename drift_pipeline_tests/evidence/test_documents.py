@@ -208,7 +208,8 @@ def test_a_home_whose_writer_was_killed_verifies_at_every_moment(
     for left in waiting.iterdir():
         os.utime(left, (0, 0))
     refreshed(home)
-    assert sorted(path.name for path in folder.iterdir()) == [ATTESTATION, "card.html", "card.json", "card.md"]
+    pages = [f"{name}.{end}" for name in ("annex", "card", "datasheet") for end in ("html", "json", "md")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([ATTESTATION, *pages, "ml-bom.cdx.json"])
     assert [*waiting.iterdir()] == []
 
 

@@ -7,9 +7,20 @@ record becomes `card.json`, `card.md` and `card.html`. Nothing is measured here 
 `rendering.py` writes it.
 """
 
-from drift_pipeline.evidence.card.document import Field, ModelCard, Section, Source, State
-from drift_pipeline.evidence.card.facts import CardFacts
+from drift_pipeline.evidence.card.document import Document, Field, ModelCard, Section, Source, State
+from drift_pipeline.evidence.card.facts import CardFacts, Known
 from drift_pipeline.evidence.card.rendering import card_files
 from drift_pipeline.evidence.card.sections import make_card
 
-__all__ = ["CardFacts", "Field", "ModelCard", "Section", "Source", "State", "card_files", "make_card"]
+__all__ = [
+    "CardFacts",
+    "Document",
+    "Field",
+    "Known",
+    "ModelCard",
+    "Section",
+    "Source",
+    "State",
+    "card_files",
+    "make_card",
+]

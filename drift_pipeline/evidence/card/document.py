@@ -1,4 +1,4 @@
-"""The card as a document: sections of fields, each with its state, its source and who said so."""
+"""A document of one version: sections of fields, each with its state, its source and who said so."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -31,7 +31,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Field:
-    """`value` is JSON, null unless it is known. `reason` says why it is not, and who can supply it."""
+    """`value` is JSON, null unless it is known. `reason` says why it is not, and who can supply it.
+
+    `at`: when it was asserted, where a person said so. `law_version`: the law whose list asks for it.
+    """
 
     id: str
     value: Any
@@ -39,6 +42,8 @@ class Field:
     reason: str | None
     source: Source
     asserted_by: str | None
+    at: str | None = None
+    law_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,10 @@ class Section:
 
 
 @dataclass(frozen=True)
-class ModelCard:
-    """`at` is when it was made: approvals are judged as of then."""
+class Document:
+    """`at` is when it was made: approvals are judged as of then. `head`: what stands above all sections."""
 
+    title: str
     model: str
     version: str
     digest: str
@@ -59,15 +65,11 @@ class ModelCard:
     environment: str
     at: str
     sections: tuple[Section, ...]
+    head: tuple[str, ...] = ()
 
     @property
     def fields(self) -> dict[str, Field]:
         return {field.id: field for section in self.sections for field in section.fields}
-
-    @property
-    def performance(self) -> Performance:
-        """What its figures are measured by."""
-        return measured_by({id.removeprefix("quantitative."): field for id, field in self.fields.items()})
 
     @property
     def documents(self) -> dict[str, Source]:
@@ -88,6 +90,13 @@ class ModelCard:
         return f"DRAFT {count}" if self.missing else count
 
     def to_json(self) -> dict[str, Any]:
-        head = {name: value for name, value in asdict(self).items() if name != "sections"}
-        missing = [field.id for field in self.missing]
-        return {**head, "status": self.status, "missing": missing, "sections": asdict(self)["sections"]}
+        told = asdict(self)
+        sections, missing = told.pop("sections"), [field.id for field in self.missing]
+        return {**told, "status": self.status, "missing": missing, "sections": sections}
+
+
+class ModelCard(Document):
+    @property
+    def performance(self) -> Performance:
+        """What its figures are measured by."""
+        return measured_by({id.removeprefix("quantitative."): field for id, field in self.fields.items()})

@@ -1,7 +1,7 @@
 """The facts that a card is made from, and what becomes of each: known, declared, missing, or not applicable."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +9,11 @@ from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.card.document import Field, Source, State
+from drift_pipeline.evidence.history import History
 from drift_pipeline.rollout.approval import Approval, Refusal
 from drift_pipeline.rollout.waiver import Waiver
-from drift_pipeline.spec import ModelSpec
+from drift_pipeline.spec import ModelSpec, Statement
+from drift_pipeline.spec.questions import QUESTIONS
 
 MACHINE = "drift-pipeline"
 NO_DECISION = "a regression predicts a number and decides nothing"
@@ -25,7 +27,8 @@ class CardFacts:
     `record` is the body of the store's `candidate/<model>/<digest>`, None for the first model, of which `adopted` is
     that of `adopted/<model>/<digest>`. `reference` is that of `reference/<model>/<version>`, None for a version that
     has not been champion. `rollout` are the steps of its rollouts, oldest first: {rollout, phase, since, by, reason}.
-    `approvals` and `waivers` are what `verify_approval` and `verify_waiver` said at `at`.
+    `approvals` and `waivers` are what `verify_approval` and `verify_waiver` said at `at`. `history` is what the audit
+    tells of it, `environment_bom` the SBOM of the environment that it was trained in, where one was made.
     """
 
     spec: ModelSpec
@@ -40,6 +43,8 @@ class CardFacts:
     adopted: Mapping[str, Any] | None = None
     rollout: Sequence[Mapping[str, Any]] = ()
     waivers: tuple[Waiver | Refusal, ...] = ()
+    history: History = field(default_factory=History)
+    environment_bom: bytes | None = None
 
 
 def require_one_version(facts: CardFacts) -> None:
@@ -64,10 +69,12 @@ class Known:
         model, digest = self.spec.name, facts.digest
         self._documents: dict[str, tuple[str, Mapping[str, Any] | None]] = {
             "spec": (f"spec:{model}", self.declared_spec),
+            "declarations": (f"declarations:{model}", self.declared_spec["declarations"]),
             "manifest": (f"registry:{digest}/manifest.json", facts.manifest),
             "candidate": (f"control:candidate/{model}/{digest}", facts.record),
             "reference": (f"control:reference/{model}/{version}", facts.reference),
             "adopted": (f"control:adopted/{model}/{digest}", facts.adopted),
+            "audit": (f"control:audit/{model}", facts.history.to_json()),
         }
         self._digests = {
             kind: None if body is None else sha256(canonical(dict(body))) for kind, (_, body) in self._documents.items()
@@ -102,6 +109,22 @@ class Known:
             why = f"not declared: write {path} into the spec; to be supplied by {self.spec.owner}"
             return Field(id, None, State.MISSING, why, source, None)
         return Field(id, value, State.DECLARED, None, source, self.spec.owner)
+
+    def said(self, id: str, part: str, name: str, law_version: str | None = None) -> Field:
+        """What a person declared, or that a person has yet to."""
+        declared = self.spec.declarations
+        found: Statement | None = getattr(getattr(declared, part), name)
+        source, by = self.source("declarations", f"{part}.{name}"), declared.asserted_by or self.spec.owner
+        if found is None or not (found.said or found.not_applicable):
+            why = f"{QUESTIONS[part][name]}: not declared; write {part}.{name} into declarations.yaml"
+            why = f"{why}; to be supplied by {by}"
+            return Field(id, None, State.MISSING, why, source, None, None, law_version)
+        at = found.at or declared.at
+        told = source, found.by or by, at.isoformat() if at else None, law_version
+        if found.not_applicable:
+            return Field(id, None, State.NOT_APPLICABLE, found.not_applicable, *told)
+        value = list(found.value) if isinstance(found.value, tuple) else found.value
+        return Field(id, value, State.DECLARED, None, *told)
 
     def threshold(self, field: Field) -> Field:
         """The field, unless the task decides nothing."""

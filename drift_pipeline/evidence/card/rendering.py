@@ -1,14 +1,21 @@
-"""A card as files: JSON with every digit, and pages in Markdown and HTML that draw the groups' intervals."""
+"""A card as files: JSON with every digit, and pages in Markdown and HTML with its pictures."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from drift_pipeline.evidence.card.document import ModelCard
 from drift_pipeline.evidence.card.drawing import pictures
+from drift_pipeline.evidence.card.forest import drift_history, forest
+from drift_pipeline.evidence.groups import FIGURES, ends_of
 from drift_pipeline.evidence.pages import render
+
+_WORDS = {
+    "selection_rate": "Share of positive decisions",
+    "true_positive_rate": "True positive rate",
+    "false_positive_rate": "False positive rate",
+}
 
 
 def card_files(card: ModelCard) -> dict[str, bytes]:
@@ -21,42 +28,54 @@ def card_files(card: ModelCard) -> dict[str, bytes]:
     return {name: text.encode() for name, text in texts.items()}
 
 
-def _page(template: str, card: ModelCard) -> str:
-    groups, measure = card.fields["quantitative.groups"].value or [], card.performance
-    axes = {name: Axis.of(groups, name) for name in (measure.kpi, "selection")}
-    decides = measure.kpi == "auroc"
-    figures = [
-        f"{name}{end}" for name in (measure.kpi, *(["selection"] if decides else [])) for end in ("", "_low", "_high")
-    ]
-    names = ["columns", "levels", "rows", *(["positives"] if decides else []), *figures, "note"]
-    columns = ["selection_rate" if name == "selection" else name for name in names]
-    curves = {id.removeprefix("curves."): field.value for id, field in card.fields.items() if id.startswith("curves.")}
-    lost = f"{measure.name} {'lost' if measure.higher_is_better else 'added'}"
-    drawn_curves = {f"curves.{name}": svg for name, svg in pictures(curves, lost).items()}
-    drawn = {"pictures": drawn_curves, "axes": axes, "measure": measure, "decides": decides, "columns": columns}
-    return render(template, card=card, fields=card.fields, **drawn)
-
-
 @dataclass(frozen=True)
-class Axis:
-    """A scale of tenths that holds every interval of one figure; `x` is in pixels."""
+class Figure:
+    """One figure of the groups: the keys of its value and of its interval's ends, and its name in words."""
 
-    low: float
-    high: float
-    width: int = 200
-    margin: int = 8
-
-    @classmethod
-    def of(cls, groups: Sequence[Mapping[str, Any]], name: str) -> "Axis":
-        keys = (f"{name}_low", f"{name}_high")
-        ends = [group[key] for group in groups for key in keys if group.get(key) is not None]
-        low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-        low, high = math.floor(round(low * 10, 6)) / 10, math.ceil(round(high * 10, 6)) / 10
-        return cls(low, high if high > low else low + 0.1)
+    name: str
+    words: str
 
     @property
-    def ticks(self) -> tuple[float, ...]:
-        return self.low, round((self.low + self.high) / 2, 4), self.high
+    def low(self) -> str:
+        return f"{ends_of(self.name)}_low"
 
-    def x(self, value: float) -> float:
-        return round(self.margin + (value - self.low) / (self.high - self.low) * (self.width - 2 * self.margin), 1)
+    @property
+    def high(self) -> str:
+        return f"{ends_of(self.name)}_high"
+
+
+def _page(template: str, card: ModelCard) -> str:
+    groups, measure = card.fields["quantitative.groups"].value or [], card.performance
+    decides = measure.kpi == "auroc"
+    figured = _figured(groups, measure.kpi, measure.name)
+    ends = [key for figure in figured for key in (figure.name, figure.low, figure.high)]
+    columns = ["columns", "levels", "rows", *(["positives"] if decides else []), *ends, "note"]
+    curves = {id.removeprefix("curves."): field.value for id, field in card.fields.items() if id.startswith("curves.")}
+    lost = f"{measure.name} {'lost' if measure.higher_is_better else 'added'}"
+    drawn = {f"curves.{name}": svg for name, svg in pictures(curves, lost).items()}
+    overall = card.fields[f"quantitative.{measure.kpi}"].value
+    whole = {measure.kpi: overall if isinstance(overall, float) else None}
+    forests = [forest(groups, one.name, one.low, one.high, one.words, whole.get(one.name)) for one in figured]
+    return render(
+        template,
+        card=card,
+        fields=card.fields,
+        pictures=drawn,
+        forests=forests,
+        figured=figured,
+        measure=measure,
+        decides=decides,
+        columns=columns,
+        history=_drawn_history(card),
+    )
+
+
+def _figured(groups: Sequence[Mapping[str, Any]], kpi: str, name: str) -> list[Figure]:
+    """Those that were recorded: versions that were proven before have fewer."""
+    recorded = groups[0] if groups else {}
+    return [Figure(one, _WORDS.get(one, name)) for one in (FIGURES if kpi == "auroc" else (kpi,)) if one in recorded]
+
+
+def _drawn_history(card: ModelCard) -> str:
+    reigns = card.fields["history.reigns"].value
+    return drift_history(reigns, card.fields["history.incidents"].value, card.at) if reigns else ""

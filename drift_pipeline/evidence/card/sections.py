@@ -29,6 +29,7 @@ def make_card(facts: CardFacts) -> ModelCard:
     sections = tuple(Section(id, title, tuple(fields)) for id, title, fields in _sections(known))
     at = facts.at.astimezone(UTC).isoformat()
     return ModelCard(
+        "Model card",
         facts.spec.name,
         version,
         facts.digest,
@@ -42,7 +43,7 @@ def make_card(facts: CardFacts) -> ModelCard:
 def _sections(known: Known) -> Iterator[tuple[str, str, Sequence[Field]]]:
     yield "details", "Model details", _details(known)
     uses = ("intended_use", "intended_users", "out_of_scope_use")
-    yield "use", "Intended use", [known.declared(f"use.{name}", f"card.{name}") for name in uses]
+    yield "use", "Intended use", [known.said(f"use.{name}", "card", name) for name in uses]
     yield "factors", "Factors", _factors(known)
     yield "metrics", "Metrics", _metrics(known)
     yield "evaluation", "Evaluation data", _evaluation(known)
@@ -50,12 +51,13 @@ def _sections(known: Known) -> Iterator[tuple[str, str, Sequence[Field]]]:
     yield "quantitative", "Quantitative analyses", _quantitative(known)
     yield "curves", "How well it tells them apart" if known.measure == "auroc" else "How far it is off", _curves(known)
     ethical = "ethical_considerations"
-    yield "ethical", "Ethical considerations", [known.declared(f"ethical.{ethical}", f"card.{ethical}")]
-    yield "caveats", "Caveats and recommendations", [known.declared("caveats.caveats", "card.caveats")]
+    yield "ethical", "Ethical considerations", [known.said(f"ethical.{ethical}", "card", ethical)]
+    yield "caveats", "Caveats and recommendations", [known.said("caveats.caveats", "card", "caveats")]
     yield "comparison", "Against the champion", _comparison(known)
     yield "gates", "Gates", _gates(known)
     yield "approvals", "Approvals", _approvals(known)
     yield "rollout", "Rollout", _rollout(known)
+    yield "history", "Drift history", _history(known)
     yield "lineage", "Lineage", _lineage(known)
 
 
@@ -176,6 +178,16 @@ def _rollout(known: Known) -> list[Field]:
     if not known.has("candidate"):
         outcome = Field(outcome.id, None, State.NOT_APPLICABLE, FIRST, source, MACHINE)
     return [outcome, known.counted("rollout.phases", steps, source)] if facts.rollout else [outcome]
+
+
+def _history(known: Known) -> list[Field]:
+    """Incidents, with their KPIs' verdicts, while it was champion."""
+    source, history = known.source("audit"), known.facts.history
+    if not history.reigns:
+        never = Field("history.reigns", None, State.NOT_APPLICABLE, "it has not been champion", source, MACHINE)
+        return [never]
+    reigns = known.counted("history.reigns", [dict(reign) for reign in history.reigns], source)
+    return [reigns, known.counted("history.incidents", [dict(one) for one in history.incidents], source)]
 
 
 def _outcome(steps: Sequence[Mapping[str, Any]]) -> str:

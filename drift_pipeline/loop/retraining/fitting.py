@@ -9,11 +9,13 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.errors import InputError, SpecError
+from drift_pipeline.evidence.sbom import environment_digest
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.retraining.trainings import Trainings
 from drift_pipeline.loop.state import Assignment, Version
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.registry.origin import code_of
+from drift_pipeline.training.dataset import composition
 from drift_pipeline.training.own import STORED_AS, Source, source_of
 from drift_pipeline.training.search import Trained, train
 
@@ -38,7 +40,7 @@ def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
         return None
     wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
     cost = {"wall_seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
-    return _record(trainings, assignment, trained, cost)
+    return _record(trainings, assignment, trained, cost, composition(older.tail(trained.rows), trainings.context.spec))
 
 
 def fitted(context: Context, rows: pl.DataFrame, name: str, fresh: int = 0, source: Source | None = None) -> Trained:
@@ -98,7 +100,13 @@ def register_given(context: Context, pipeline: bytes, origin: str) -> str:
     return context.registry.put(fields, {"model.skops": pipeline}).digest
 
 
-def _record(trainings: Trainings, assignment: Assignment, trained: Trained, cost: Mapping[str, float]) -> Assignment:
+def _record(
+    trainings: Trainings,
+    assignment: Assignment,
+    trained: Trained,
+    cost: Mapping[str, float],
+    made_of: Mapping[str, Any],
+) -> Assignment:
     at, facts = trainings.context, _facts(assignment)
     digest = register(at, trained, assignment.version, facts)
     retrains = trainings.done
@@ -113,6 +121,8 @@ def _record(trainings: Trainings, assignment: Assignment, trained: Trained, cost
         "trainer": at.trust.trainer_key_id,
         "policy_digest": trainings.policy_digest(assignment.decision),
         "cost": {**cost, "rows": trained.rows, "trials": trained.trials},
+        "composition": made_of,
+        "environment": environment_digest(),
     }
     told = {"version": assignment.version, "decision": assignment.decision, "rows": trained.rows}
     puts = {f"candidate/{digest}": record, **trainings.entries(done), "retrains": retrains.to_json()}

@@ -12,6 +12,7 @@ from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.curves import curves_of
 from drift_pipeline.evidence.groups import group_analysis
 from drift_pipeline.loop.context import Context
+from drift_pipeline.loop.retraining.enveloped import envelope_results
 from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Training, Version
 from drift_pipeline.training import gates
@@ -64,7 +65,8 @@ def _asked(
     fell = assignment.recovery is not None
     asked = gates.prove(pipeline, block, newest, trainings.holdout, spec, performance_fell=fell)
     not_asked = {} if trainings.context.scan else {VULNERABILITIES: NOT_ASKED}
-    return block, Gates((*asked.results, *_scanned(trainings.context, candidate)), not_asked)
+    more = (*_scanned(trainings.context, candidate), *envelope_results(trainings, candidate, block, newest))
+    return block, Gates((*asked.results, *more), not_asked)
 
 
 def _scanned(at: Context, candidate: Version) -> Iterator[GateResult]:
