@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from drift_pipeline import __version__
-from drift_pipeline.cli import approvals, history, live, operate, producers, report, tables, watch
+from drift_pipeline.cli import approvals, history, live, operate, producers, records, report, tables, watch
 from drift_pipeline.cli.options import BAD_INPUT, INTERRUPTED, NEGATIVE, OK, Whole
 from drift_pipeline.errors import DriftError
 
@@ -68,6 +68,6 @@ def drift() -> None:
     """
 
 
-for _room in (history, tables, live, producers, report, watch, operate, approvals):
+for _room in (history, tables, live, producers, report, watch, operate, approvals, records):
     for _command in _room.COMMANDS:
         drift.add_command(_command)
