@@ -32,6 +32,12 @@ class Settings(BaseSettings):
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
     checkpoint_records: int = Field(default=100, ge=1, description="audit records that wait at most for a checkpoint")
     checkpoint_seconds: int = Field(default=600, ge=1, description="for so long they wait at most, while others come")
+    lineage: bool = Field(default=True, description="whether lineage events are told; DRIFT_LINEAGE=off tells none")
+    lineage_url: str = Field(
+        default="", pattern=r"^(https?://[^@\s]+)?$", description="an OpenLineage backend; empty = files below the home"
+    )
+    lineage_key: SecretStr = Field(default=SecretStr(""), description="what that backend asks for, as a bearer token")
+    lineage_namespace: str = Field(default="drift", min_length=1, description="of the jobs and datasets in lineage")
 
     @property
     def database_url(self) -> str:
@@ -84,6 +90,11 @@ class Settings(BaseSettings):
     @property
     def alerts(self) -> Path:
         return self.home / "alerts.jsonl"
+
+    @property
+    def lineage_files(self) -> Path:
+        """`<number>.jsonl`, OpenLineage events, one a line."""
+        return self.home / "lineage"
 
     @property
     def checkpoints(self) -> Path:

@@ -45,7 +45,7 @@ PURPOSES = {
     "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
-    "Evidence": ("card", "key", "approve", "audit"),
+    "Evidence": ("card", "key", "approve", "audit", "lineage"),
 }
 
 

@@ -1,7 +1,9 @@
 """What the audit tells: its records, and the causal chain of a version."""
 
 import json
+import math
 import re
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -10,9 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from drift_pipeline.cli.approvals import audit
-from drift_pipeline.cli.options import OK, Since, example, home_option, json_option, model_argument
+from drift_pipeline.cli.options import (
+    INCONCLUSIVE,
+    OK,
+    Since,
+    example,
+    home_option,
+    json_option,
+    model_argument,
+    settings_of,
+)
 from drift_pipeline.cli.telling import say, wrapped
 from drift_pipeline.cli.watch import home_at
+from drift_pipeline.clock import system_clock
+from drift_pipeline.errors import NothingToDoError
 
 if TYPE_CHECKING:
     from drift_pipeline.evidence.chain import Step
@@ -112,4 +125,33 @@ def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-COMMANDS = (audit,)
+@click.command(epilog=example("drift lineage", "DRIFT_LINEAGE_URL=http://127.0.0.1:5000 drift lineage --home out"))
+@home_option
+@json_option
+def lineage(home: Path | None, as_json: bool) -> int:
+    """Tell now what is new as OpenLineage events, as the loop does by itself, and say how that stands.
+
+    They go to DRIFT_LINEAGE_URL with DRIFT_LINEAGE_KEY, else into files in the home's folder lineage/; with
+    DRIFT_LINEAGE=off nowhere. Ends with 3 where the backend does not take them: they are told again.
+    """
+    from drift_pipeline.control.store import ControlStore
+    from drift_pipeline.control.trust import require_store
+    from drift_pipeline.loop.home import models_of
+    from drift_pipeline.loop.lineage import deliver_lineage, standing, told
+
+    settings, now = settings_of(home), system_clock().now()
+    if not settings.lineage:
+        raise NothingToDoError("lineage is off: DRIFT_LINEAGE=off is set")
+    require_store(settings)
+    with closing(ControlStore(settings.database_url, system_clock())) as store:
+        sent = deliver_lineage(settings, store, models_of(settings), now, seconds=math.inf, at_once=True)
+        found = standing(settings, store)
+    assert found is not None
+    if as_json:
+        click.echo(json.dumps({"sent": sent, **asdict(found)}, indent=2))
+    else:
+        say(wrapped("; ".join([f"{found.where}: {sent:,} events told", *told(found)]), then="  "))
+    return INCONCLUSIVE if found.error else OK
+
+
+COMMANDS = (audit, lineage)
