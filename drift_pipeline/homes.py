@@ -26,6 +26,7 @@ from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.detection.judging.verdict import told_waiting
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.evidence.chain import Chain, chain_of, known_versions
 from drift_pipeline.loop import chronicle
 from drift_pipeline.loop.home import models_of, reading
 from drift_pipeline.loop.monitoring.kpi_history import read_kpis
@@ -151,6 +152,21 @@ class Home:
         with self._records(model) as records:
             rows = [{**asdict(one), "reasons": [*one.reasons]} for one in chronicle.decisions(records)]
         return pl.DataFrame(rows, schema=_DECISIONS)
+
+    def chain(self, model: str, version: str | None = None) -> Chain:
+        """How a version came about: breach, incident, decision, data, candidate, gates, approvals, rollout, outcome.
+
+        Args:
+            version: its name or its digest; None = the one that answers.
+
+        Raises:
+            InputError: there is no such version.
+        """
+        with self._records(model) as records:
+            said = list(records)
+            answers = [one.version for one in chronicle.versions(said) if one.phase == chronicle.CHAMPION]
+            with reading(self.settings) as store:
+                return chain_of(said, model, version or answers[-1], known_versions(store, model))
 
     def audit(
         self,

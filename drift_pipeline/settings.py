@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     gitops_remote: SecretStr = Field(
         default=SecretStr(""), description="where it is pushed to, a URL or a path; empty = gitops.git below home"
     )
+    lineage: bool = Field(default=True, description="whether lineage events are told; DRIFT_LINEAGE=off tells none")
+    lineage_url: str = Field(
+        default="", pattern=r"^(https?://[^@\s]+)?$", description="an OpenLineage backend; empty = files below the home"
+    )
+    lineage_key: SecretStr = Field(default=SecretStr(""), description="what that backend asks for, as a bearer token")
+    lineage_namespace: str = Field(default="drift", min_length=1, description="of the jobs and datasets in lineage")
 
     @property
     def database_url(self) -> str:
@@ -110,6 +116,11 @@ class Settings(BaseSettings):
     @property
     def alerts(self) -> Path:
         return self.home / "alerts.jsonl"
+
+    @property
+    def lineage_files(self) -> Path:
+        """`<number>.jsonl`, OpenLineage events, one a line."""
+        return self.home / "lineage"
 
     @property
     def checkpoints(self) -> Path:

@@ -84,7 +84,7 @@ def test_no_command_names_a_model_or_a_home_in_another_way() -> None:
         for option in one.opts
         if isinstance(one, click.Option) and one.name in ("model", "models")
     }
-    assert options == {("init", "--model"), ("audit show", "--model")}  # a new one's name; a filter like the others
+    assert options == {("init", "--model")}  # a new one's name
     options_of = [one for command in COMMANDS.values() for one in command.params if isinstance(one, click.Option)]
     homes = {(one.help or "").rpartition("; else ")[2] for one in options_of if one.name == "home"}
     assert homes == {"DRIFT_HOME, or drift_home."}
@@ -107,7 +107,8 @@ LOOKING: list[tuple[str, ...]] = [
     ("card", "{model}", "v1"),
     ("docs", "{model}", "v1"),
     ("incident", "list", "{model}"),
-    ("audit", "show", "--model", "{model}"),
+    ("audit", "show", "{model}"),
+    ("audit", "list", "{model}"),
 ]
 DOING: list[tuple[str, ...]] = [
     ("retrain", "{model}", "--reason", "x"),
@@ -142,7 +143,7 @@ def test_a_model_that_nobody_knows_is_one_line_and_2(adopted: Path, arguments: t
     assert (ended.code, "there is no model 'fraud'" in one_line(ended), MODEL in ended.err) == (2, True, True)
 
 
-@pytest.mark.parametrize("arguments", [*LOOKING, *DOING, ("models",), ("audit", "show")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [*LOOKING, *DOING, ("models",), ("audit", "list")], ids=" ".join)
 def test_an_empty_folder_is_one_line_and_2_and_stays_empty(place: Path, arguments: tuple[str, ...]) -> None:
     ended = of(arguments, MODEL)
     assert (ended.code, "adopt" in one_line(ended)) == (2, True), ended.err
@@ -180,10 +181,10 @@ def test_an_empty_folder_is_one_line_and_2_and_stays_empty(place: Path, argument
 def test_nothing_to_do_is_told_apart_from_a_typo(
     adopted: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    before = drift("audit", "show", "--json").out
+    before = drift("audit", "list", "--json").out
     ended = drift(*arguments)
     assert (ended.code, said in ended.err, "Traceback" in ended.err) == (code, True, False), ended
-    assert drift("audit", "show", "--json").out == before
+    assert drift("audit", "list", "--json").out == before
 
 
 def test_what_the_policy_refuses_again_is_refused_again(adopted: Path) -> None:
@@ -195,7 +196,7 @@ def test_a_producer_is_revoked_once_with_a_reason(adopted: Path) -> None:
     drift("producer", "add", "app")
     revoke = ("producer", "revoke", "app", "--reason", "it leaked", "--actor", "Ada")
     assert [drift(*revoke).code for _ in range(2)] == [0, 4]
-    shown = drift("audit", "show", "--event", "producer.revoked", "--actor", "Ada").out
+    shown = drift("audit", "list", "--event", "producer.revoked", "--actor", "Ada").out
     assert "reason it leaked" in shown
 
 
@@ -212,7 +213,7 @@ def test_a_maintenance_is_ended_and_called_off(adopted: Path) -> None:
     assert drift(*begin, "--from", "2098-12-31", "--to", "2099-01-01").code == 0
     assert "2098-12-31 00:00 to 2099-01-01" in status()
     assert (drift(*end).code, drift(*end).code) == (0, 4)
-    told = drift("audit", "show", "--event", "maintenance").out
+    told = drift("audit", "list", "--event", "maintenance").out
     assert re.findall(r"maintenance\.[a-z]+", told) == ["maintenance.announced", "maintenance.ended"] * 2
     assert drift("audit", "verify").code == 0
 
@@ -225,7 +226,7 @@ def status() -> str:
 def test_a_screen_is_as_wide_as_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     home = replayed()[1]
-    for arguments in (("status",), ("models",), ("decisions", MODEL), ("audit", "show"), ("incident", "list")):
+    for arguments in (("status",), ("models",), ("decisions", MODEL), ("audit", "list"), ("incident", "list")):
         shown = drift(*arguments, "--home", home).out.splitlines()
         longest = max(map(len, shown))
         assert longest <= columns or " " not in max(shown, key=len).strip(), arguments
@@ -313,7 +314,7 @@ def as_somebody(locked: Path, commands: list[tuple[str, ...]]) -> dict[tuple[str
 
 
 def test_a_home_that_nobody_may_write_can_be_read(locked: Path) -> None:
-    for words, ended in as_somebody(locked, [*LOOKING, ("models",), ("audit", "show")]).items():
+    for words, ended in as_somebody(locked, [*LOOKING, ("models",), ("audit", "list")]).items():
         assert (ended.code, "Traceback" in ended.err) == (4 if words[0] in ("card", "docs") else 0, False), (
             words,
             ended,

@@ -116,7 +116,7 @@ def test_a_record_of_another_form_is_told_and_no_key_error(tmp_path: Path) -> No
         dp.open_home(copy).decisions(MODEL)
     told = drift("decisions", MODEL, "--home", copy)
     assert (told.code, "drift audit verify" in told.err) == (1, True)
-    assert drift("audit", "show", "--home", copy, "--actor", "eve").out.count("decision.made") == 1
+    assert drift("audit", "list", "--home", copy, "--actor", "eve").out.count("decision.made") == 1
 
 
 def test_the_commands_print_what_the_frames_hold(home: dp.Home) -> None:

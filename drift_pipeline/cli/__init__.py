@@ -19,6 +19,7 @@ from drift_pipeline.cli import (
     live,
     operate,
     producers,
+    records,
     report,
     tables,
     waivers,
@@ -58,7 +59,7 @@ PURPOSES = {
     "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
-    "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify"),
+    "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
 }
 
 
@@ -81,7 +82,7 @@ def drift() -> None:
     """
 
 
-ROOMS = (history, tables, live, producers, report, watch, operate, approvals, waivers, docs, evidence, exporting)
-for _room in ROOMS:
+_LOOP, _PROOF = (history, tables, live, producers, report, watch, operate), (approvals, waivers, docs, evidence)
+for _room in (*_LOOP, *_PROOF, exporting, records):
     for _command in _room.COMMANDS:
         drift.add_command(_command)

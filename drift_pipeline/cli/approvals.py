@@ -2,10 +2,9 @@
 
 import getpass
 import json
-import re
 from contextlib import closing, suppress
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from drift_pipeline.cli.options import (
     NEGATIVE,
     OK,
     Duration,
-    Since,
     Whole,
     actor_option,
     example,
@@ -24,8 +22,7 @@ from drift_pipeline.cli.options import (
     model_argument,
     settings_of,
 )
-from drift_pipeline.cli.telling import at_work, say, wrapped
-from drift_pipeline.cli.watch import home_at
+from drift_pipeline.cli.telling import at_work, say
 from drift_pipeline.clock import format_duration, system_clock
 from drift_pipeline.errors import DriftError, InputError
 
@@ -105,56 +102,6 @@ def _tell_verified(found: "Verification", where: Path, unpublished: str, as_json
         click.echo(f"{many} of {found.signed_at:%Y-%m-%d %H:%M} UTC, {format_duration(age)} ago")
     if unpublished:
         say(unpublished)
-
-
-@audit.command(epilog=example("drift audit show --model fraud --since 30d --event rollout"))
-@click.option("--model", help="Only records of this model.")
-@click.option("--since", type=Since(), help="Only those since: ISO 8601, or how long ago, such as 30d.")
-@click.option("--actor", help="Only those of this person or part, such as loop.")
-@click.option("--event", help="Only this event, such as rollout.canary, or rollout for all of them.")
-@home_option
-@json_option
-def show(
-    model: str | None,
-    since: datetime | None,
-    actor: str | None,
-    event: str | None,
-    home: Path | None,
-    as_json: bool,
-) -> int:
-    """Print the audit's records, oldest first, also of a copy that nobody may write. What they say, verify checks."""
-    from drift_pipeline.evidence.timeline import Story, plain
-
-    found, teller = home_at(home).records(model, since=since, actor=actor, event=event), Story()
-    if as_json:
-        click.echo(json.dumps([asdict(record) for record in found], indent=2))
-        return OK
-    for record in found:
-        plainly = ", ".join(f"{name} {_short(value)}" for name, value in record.details.items())
-        words = _sentence(teller, record) or plainly
-        head = f"{record.seq}  {record.at[:19].replace('T', ' ')}  {record.actor}  {record.event}  {record.subject}"
-        say(wrapped(plain(head), then="    "))
-        if words:
-            say(wrapped(plain(_MOMENT.sub(r"\1 \2 UTC", words)), "    "))
-    if not found:
-        say("no record is of that kind", err=True)
-    return OK
-
-
-_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):[\d.]+(?:\+00:00|Z)")
-
-
-def _sentence(teller: Any, record: Any) -> str:
-    """What the record says; "" where there is no word for it, or its details are not those of its event."""
-    try:
-        told = teller.tell(record)
-    except Exception:  # of whoever wrote it: it is shown as it is
-        return ""
-    return told.words if told else ""
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 @click.command(epilog=example("drift key ada.pem --label ada", "drift key ada.pub.json --home live --revoke"))
@@ -351,4 +298,4 @@ def approve(
     return OK
 
 
-COMMANDS = (key, approve, audit)
+COMMANDS = (key, approve)

@@ -19,6 +19,7 @@ from drift_pipeline.components.lanes import (
     SUBMIT,
     retrain_tags,
 )
+from drift_pipeline.components.lineage import lineage_sensor
 from drift_pipeline.components.today import Today
 from drift_pipeline.components.told import MOST_MODELS, told_ticks
 from drift_pipeline.components.training import TRAINING
@@ -40,7 +41,7 @@ def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.Sens
     """All of them, for the models of this code location."""
     seconds = Settings().tick_seconds
     tick = _loop_tick(specs, seconds, submit_rollout)
-    return [tick, _rollout_tick(specs, max(seconds // 3, 1)), *_ended_badly(specs)]
+    return [tick, _rollout_tick(specs, max(seconds // 3, 1)), *_ended_badly(specs), lineage_sensor(specs)]
 
 
 def _loop_tick(specs: Specs, seconds: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:

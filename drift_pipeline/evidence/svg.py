@@ -5,7 +5,8 @@ No drawing library: plotly's script alone is 4.5 MB a page.
 
 import html
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -25,13 +26,21 @@ class Svg:
     def text(self, x: float, y: float, text: str, class_: str = "", anchor: str = "start", title: str = "") -> None:
         self.add("text", text, title, x=x, y=y, class_=class_ or "label", text_anchor=anchor)
 
+    @contextmanager
+    def link(self, href: str, label: str) -> Iterator[None]:
+        """What is added meanwhile leads there, by a click or by Tab and Enter."""
+        self._parts.append(f'<a href="{html.escape(href)}" aria-label="{html.escape(label)}">')
+        yield
+        self._parts.append("</a>")
+
     def __str__(self) -> str:
         box = f'viewBox="0 0 {_value(self.width)} {_value(self.height)}"'
         size = f'width="{_value(self.width)}" height="{_value(self.height)}"'
         name = f' id="{html.escape(self._name)}"' if self._name else ""
         label = html.escape(self._label)
         more = _written(self._attributes)
-        return f'<svg{name} {box} {size} role="img" aria-label="{label}"{more}>{"".join(self._parts)}</svg>'
+        role = "group" if any(part.startswith("<a ") for part in self._parts) else "img"
+        return f'<svg{name} {box} {size} role="{role}" aria-label="{label}"{more}>{"".join(self._parts)}</svg>'
 
 
 def _written(attributes: Mapping[str, object]) -> str:

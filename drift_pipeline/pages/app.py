@@ -16,12 +16,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from drift_pipeline.clock import DAY, HOUR, Clock
-from drift_pipeline.errors import DriftError
+from drift_pipeline.errors import DriftError, InputError
 from drift_pipeline.pages.door import HEALTH, Door
 from drift_pipeline.pages.index import Index
 from drift_pipeline.pages.kept import Kept
-from drift_pipeline.pages.live import CARD, Reader, ServedLinks
+from drift_pipeline.pages.live import CARD, CHAIN, Reader, ServedLinks
 from drift_pipeline.pages.models import Models
+from drift_pipeline.replays.chains import chain_page
 from drift_pipeline.replays.page import Served, render
 from drift_pipeline.replays.report import report_page
 from drift_pipeline.settings import Settings
@@ -62,6 +63,7 @@ def make_app(settings: Settings, clock: Clock, key: str = "", dagster: str = "")
         "/{model}/kpis.csv": pages.csv,
         "/{model}/drift/{day}.html": pages.day,
         "/{model}/{version}/" + CARD: pages.card,
+        "/{model}/{version}/" + CHAIN: pages.chain,
     }
     routes = [Route(HEALTH, _healthy, methods=["GET"])]
     routes += [Route(path, _answering(answer), methods=["GET"]) for path, answer in asked.items()]
@@ -138,11 +140,20 @@ class Pages:
         return Response(made, headers=headers, media_type="text/csv; charset=utf-8")
 
     def card(self, request: Request) -> Response:
-        version = request.path_params["version"]
-        if not _VERSION.fullmatch(version):
-            raise Refused(404, "there is no such version")
-        spec = self._spec(request)
+        spec, version = self._spec(request), _version(request)
         return _html(_read(self._settings.evidence / spec.name, Path(version) / CARD), CARD_POLICY)
+
+    def chain(self, request: Request) -> Response:
+        """How a version came about, which `drift audit show --html` draws too."""
+        spec, version = self._spec(request), _version(request)
+        try:
+            found = self._reader.came_about(spec.name, version)
+        except InputError as error:
+            raise Refused(404, str(error)) from error
+        here, card = f"/{quote(spec.name)}", Path(found.version) / CARD
+        has = (self._settings.evidence / spec.name / card).is_file()
+        page = chain_page(found, f"{here}/{quote(card.as_posix())}" if has else "", here, Served(home="/"))
+        return _html(page.encode(), PAGE_POLICY)
 
     def day(self, request: Request) -> Response:
         """A day's drift report, as Evidently made it; its scripts see nothing of these pages."""
@@ -160,6 +171,13 @@ class Pages:
         if isinstance(found, str):
             raise Refused(503, found)
         return found
+
+
+def _version(request: Request) -> str:
+    version = str(request.path_params["version"])
+    if not _VERSION.fullmatch(version):
+        raise Refused(404, "there is no such version")
+    return version
 
 
 def _since(request: Request) -> tuple[str, timedelta]:

@@ -6,18 +6,10 @@ from threading import Lock
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import AuditRecord
 
-_TOLD = (
-    "approval",
-    "candidate",
-    "decision",
-    "incident",
-    "model",
-    "monitoring",
-    "reference",
-    "rollout",
-    "training",
-    "waiver",
-)
+_TOLD = {
+    *("approval", "candidate", "decision", "documents", "incident", "model", "monitoring", "reference", "rollout"),
+    *("training", "waiver"),
+}
 
 
 class Chain:

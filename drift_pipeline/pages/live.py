@@ -14,6 +14,8 @@ from drift_pipeline.control.store import AuditRecord
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
 from drift_pipeline.errors import InputError
+from drift_pipeline.evidence.chain import Chain as CausalChain
+from drift_pipeline.evidence.chain import chain_of, known_versions
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.home import model_of, reading
 from drift_pipeline.loop.status import NOT_ADOPTED, Standing, standings
@@ -30,7 +32,7 @@ from drift_pipeline.spec import ModelSpec
 if TYPE_CHECKING:
     import polars as pl
 
-CARD = "card.html"
+CARD, CHAIN = "card.html", "chain.html"
 LATE_TICKS = 10
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -87,6 +89,11 @@ class Reader:
         end = self.clock.now()
         with reading(self.settings) as store:
             return ticks_of(self.settings, store, spec.name, end - since, end)
+
+    def came_about(self, model: str, version: str) -> CausalChain:
+        """How a version came about. Raises InputError where there is none."""
+        with reading(self.settings) as store:
+            return chain_of(self.chain.of(store, model), model, version, known_versions(store, model))
 
     def _cards(self, model: str, links: "Links") -> dict[str, str]:
         found = sorted((self.settings.evidence / model).glob(f"*/{CARD}"))

@@ -1,5 +1,6 @@
 """A replay's home: its own backends, and keys that stand in for the people who would approve."""
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -13,6 +14,7 @@ from drift_pipeline.evidence.gitops.publishing import publish
 from drift_pipeline.evidence.verification import keep_policy
 from drift_pipeline.loop import RECORDED, Backends, Loop, Trust
 from drift_pipeline.loop.declared import declared, rules_in_force
+from drift_pipeline.loop.lineage import deliver_lineage
 from drift_pipeline.policy.engines import read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
 from drift_pipeline.registry.backends.local import LocalRegistry
@@ -92,6 +94,11 @@ class ReplayHome:
         """Sign the head of the audit chain, and commit it with what it names."""
         self.store.checkpoint()
         publish(self._settings, self.store, self._clock)
+
+    def tell_lineage(self) -> None:
+        """Of the whole history, as files, whatever the settings say of a backend: a replay reaches nobody."""
+        settings, now = self._settings.model_copy(update={"lineage_url": ""}), self._clock.now()
+        deliver_lineage(settings, self.store, {self._spec.name: self._spec}, now, seconds=math.inf, at_end=True)
 
     def close(self) -> None:
         """End the policy engine and the store; the lake is flushed by whoever played to its end."""

@@ -180,6 +180,7 @@ class Replay:
             frozen = self._first.scores(rows, self._spec).fill_null(np.nan).to_numpy()
         if seen.evaluations:
             self._home.sign_checkpoint()
+        self._home.tell_lineage()
         told = read_kpis(store, self._home.lake, self._spec.name, Window(self._span.end, self._clock.now() + MINUTE))
         told.write_parquet(self._settings.home / TICKS)
         head = store.head()

@@ -16,7 +16,18 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.telemetry.delta import BATCH, LANDED, OURS, PATIENCE_S, WRITER, Delta, Handle, days_of, scan
+from drift_pipeline.telemetry.delta import (
+    BATCH,
+    DAY,
+    LANDED,
+    OURS,
+    PATIENCE_S,
+    WRITER,
+    Delta,
+    Handle,
+    days_of,
+    scan,
+)
 from drift_pipeline.telemetry.labels import labelled
 from drift_pipeline.telemetry.upkeep import Table, Upkeep
 
@@ -154,6 +165,20 @@ class Lake(Upkeep):
         version, stored = self._stored(table, _after(since), among, since.version, since.version)
         frames = [frame for frame in (*stored, *self._waiting_after(table, since)) if frame.height]
         return self._in_order(table, frames), self._at_end(table, version)
+
+    def daily(self, table: Table, window: Window) -> pl.DataFrame:
+        """Of each UTC day of the window that has rows on disk, one: `_day` (a date), `_rows`, `_landed` (the Delta
+        version that held the last of them), and how many lack a value of each other column. No row is read as a whole.
+        """
+
+        def found(handle: Handle) -> pl.DataFrame:
+            stored, time = scan(handle, days_of(window)), pl.col(_TIME[table])
+            others = [name for name in stored.collect_schema().names() if name not in (*OURS, _TIME[table])]
+            inside = stored.filter((time >= window.start) & (time < window.end))
+            counted = [pl.len().alias("_rows"), pl.col(LANDED).max(), *(pl.col(name).null_count() for name in others)]
+            return inside.group_by(time.dt.date().alias(DAY)).agg(counted).sort(DAY).collect()
+
+        return self._tables[table].look(found, pl.DataFrame())
 
     def landed_rows(self, table: Table, since: Cursor) -> int:
         """How many rows `landed` would tell of."""

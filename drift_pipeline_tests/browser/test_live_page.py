@@ -60,7 +60,7 @@ def opened(width: int, scheme: str) -> Iterator[tuple[Page, Heard]]:
 @pytest.mark.parametrize("width", [390, 1280, 1600])
 def test_every_page_fits_says_no_error_and_asks_nobody_else(url: str, width: int, scheme: str) -> None:
     with opened(width, scheme) as (page, heard):
-        for path in ("/", f"/{MODEL}?since=1y"):
+        for path in ("/", f"/{MODEL}?since=1y", f"/{MODEL}/v2/chain.html", f"/{MODEL}/recorded/chain.html"):
             page.goto(url + path)
             for closed in page.locator("details").all():
                 closed.evaluate("one => { one.open = true; }")

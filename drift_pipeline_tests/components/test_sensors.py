@@ -48,6 +48,7 @@ def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster) -> 
         "rollout_tick": 10,
         "retrain_failed": 30,
         "retrain_canceled": 30,
+        "lineage": 60,
     }
     running = dg.DefaultScheduleStatus.RUNNING
     schedules = {schedule.name for schedule in live.repository.schedule_defs if schedule.default_status is running}

@@ -475,8 +475,9 @@ def lying(folder: Path) -> dict[str, tuple[str, int, int]]:
 
 READING = [
     ("audit", "verify"),
-    ("audit", "show"),
-    ("audit", "show", "--json"),
+    ("audit", "list"),
+    ("audit", "list", "--json"),
+    ("audit", "show", MODEL),
     ("models",),
     ("versions", MODEL),
     ("decisions", MODEL, "--json"),
