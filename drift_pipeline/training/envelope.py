@@ -52,9 +52,7 @@ def envelope_gate(change: Change, spec: ModelSpec) -> GateResult | None:
     if not asks(spec):
         return None
     if envelope is None:
-        why = (
-            f"{REVIEW}: the profile is high_risk, and declarations.yaml has no change_envelope: a person has to decide"
-        )
+        why = f"{REVIEW}: the profile is high_risk, and no change_envelope is declared: a person has to decide"
         return GateResult(NAME, Outcome.UNKNOWN, None, None, None, why)
     outside = list(_outside(change, envelope, spec))
     if outside:
