@@ -14,9 +14,11 @@ from drift_pipeline.errors import SpecError
 from drift_pipeline.loop.state import Training
 from drift_pipeline.policy.decide import Trigger
 from drift_pipeline.spec import ModelSpec, read_spec
+from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, synthetic_history
 from drift_pipeline.training.own import Source, source_of
 from drift_pipeline.training.search import train
 from drift_pipeline.training.trainers import score
+from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.test_loop import World
 from drift_pipeline_tests.training.worlds import history, spec
 
@@ -209,3 +211,24 @@ def test_its_tests_are_a_gate_and_what_was_asked_of_a_version_is_in_its_record(w
     assert said["secrets"]["facts"]["files"] == ["model.skops", "train.py"]
     assert said["allowed_types"]["facts"]["tool"].startswith("skops ")
     assert record["not_asked"] == {"vulnerabilities": "the vulnerability scan of the environment is off (DRIFT_SCAN)"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [(GOOD, 0, ""), ("def build(trial, spec): raise ValueError('no luck')", 2, "ValueError: no luck")],
+)
+def test_adopting_by_it_trains_v1_or_ends_with_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, code: int, said: str
+) -> None:
+    own = tmp_path / "models" / "recommendation_v3"
+    own.mkdir(parents=True)
+    (own / "train.py").write_text(text)
+    lines = SAMPLE_SPEC.replace("score: score, ", "") + "retrain: {trials: 1, trainer: ./train.py}\n"
+    (own / "defs.yaml").write_text(lines)
+    synthetic_history(40, 60, 0, score=False).write_parquet(tmp_path / "history.parquet")
+    monkeypatch.setenv("DRIFT_MODELS", str(tmp_path / "models"))
+    ended = drift("adopt", "recommendation_v3", "--data", tmp_path / "history.parquet", "--home", tmp_path / "home")
+    assert ended.code == code, ended
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert bool(list((tmp_path / "home" / "registry").rglob("train.py"))) == (code == 0)
