@@ -96,10 +96,11 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     from drift_pipeline.loop.lineage import deliver_lineage
 
     settings = settings_of(home)
-    specs = {model: model_of(settings, model)} if model else models_of(settings)
+    known = models_of(settings)
+    specs = {model: model_of(settings, model)} if model else known
     with opened(settings, system_clock()) as at:
         ticked = Fleet(at, specs, lambda words: click.echo(words, err=True)).tick(inline=True)
-        deliver_lineage(settings, at.store, specs, at.clock.now())
+        deliver_lineage(settings, at.store, known, at.clock.now())
         told = none_adopted(at.store, settings, specs)
     if as_json:
         click.echo(json.dumps([_plain(one) for one in ticked], indent=2))

@@ -125,7 +125,7 @@ def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-@click.command(epilog=example("drift lineage", "DRIFT_LINEAGE_URL=http://127.0.0.1:5000 drift lineage --home out"))
+@click.command(epilog=example("drift lineage", "drift lineage --home out"))
 @home_option
 @json_option
 def lineage(home: Path | None, as_json: bool) -> int:

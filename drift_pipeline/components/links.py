@@ -21,6 +21,12 @@ def card(settings: Settings, spec: ModelSpec, version: str) -> Link:
     return _page(settings, f"{spec.name}/{version}/card.html", path)
 
 
+def chain(settings: Settings, spec: ModelSpec, version: str) -> dict[str, Link]:
+    """How the version came about; nothing where no pages are served."""
+    page = f"{settings.pages}/{spec.name}/{version}/chain.html"
+    return {"came_about": dg.MetadataValue.url(page)} if settings.pages else {}
+
+
 def drift_reports(spec: ModelSpec) -> Link:
     """The asset that has the report of each day, with its plots."""
     return dg.MetadataValue.asset(dg.AssetKey([spec.name, "drift_report"]))

@@ -14,7 +14,7 @@ import dagster as dg
 
 from drift_pipeline.components.home import actor_of, home, loop_of, tags_of
 from drift_pipeline.components.lanes import CLAIMED, DECISION, MODEL
-from drift_pipeline.components.links import card, drift_reports, live_page
+from drift_pipeline.components.links import card, chain, drift_reports, live_page
 from drift_pipeline.components.tables import gates_table
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError
@@ -190,6 +190,7 @@ def _audit_artifacts(spec: ModelSpec) -> dg.AssetsDefinition:
                 "page": card(Settings(), spec, version),
                 "because_of": drift_reports(spec),
                 **live_page(Settings(), spec),
+                **chain(Settings(), spec, version),
                 "status": made.card.status,
                 **{f"sha256_{name.replace('.', '_')}": digest for name, digest in made.files.items()},
             },

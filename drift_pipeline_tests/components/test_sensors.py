@@ -274,7 +274,7 @@ def test_every_sensor_schedule_and_job_says_what_it_is_for(live: Dagster) -> Non
     told = {one.name: one.description for one in live.repository.sensor_defs}
     told |= {one.name: one.description for one in jobs}
     told |= {one.name: one.description for one in live.repository.schedule_defs}
-    assert len(told) == 4 + 3 + 6
+    assert len(told) == 5 + 3 + 6
     assert [name for name, said in told.items() if len(said or "") < 40] == []
 
 

@@ -8,11 +8,13 @@ import dagster as dg
 import pytest
 
 from drift_pipeline.components.home import home as home_of_a_step
+from drift_pipeline.components.links import chain
 from drift_pipeline.components.training import TRAINING as HALF
 from drift_pipeline.components.training import check_name, gate_names
 from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.control.trust import NO_STORE
 from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
+from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training import gates
 from drift_pipeline_tests.components.worlds import (
@@ -180,6 +182,12 @@ def test_a_verdict_is_not_asked_again_until_it_passes(
     assert not checks(result)["poison_floor"].passed
     assert made(result) == ["evaluation"]
     assert events(home) == events(failed[0])
+
+
+@pytest.mark.parametrize(("pages", "linked"), [("http://pages:8081/", True), ("", False)])
+def test_how_a_version_came_about_is_linked_where_pages_are_served(pages: str, linked: bool) -> None:
+    found = chain(Settings(pages_url=pages), SPEC, "v2")
+    assert found == ({"came_about": dg.MetadataValue.url(f"http://pages:8081/{MODEL}/v2/chain.html")} if linked else {})
 
 
 @pytest.mark.parametrize("name", ["evaluation", "registered_model", "audit_artifacts"])

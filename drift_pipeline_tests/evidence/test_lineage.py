@@ -37,6 +37,9 @@ from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline_tests.fakes.lineage_backend import FakeBackend, fake_backend, in_order
 from drift_pipeline_tests.replay.worlds import MODEL, SPEC, drift, replayed
+from drift_pipeline_tests.test_cli_live import adopted, adopted_once, place
+
+__all__ = ["adopted", "adopted_once", "place"]
 
 RUN, DATASET, INPUT, OUTPUT, JOB = "run", "dataset", "input", "output", "job"
 STAGES = ("adopt", "profile", "ingest", "monitor", "decide", "pin", "fit", "prove", "register", "rollout", "evidence")
@@ -526,6 +529,25 @@ def test_a_day_is_told_an_hour_after_it_and_only_once(home: Settings, spec: Mode
         sent = deliver_lineage(home, store, {spec.name: spec}, end + 2 * DAY, at_once=True)
         assert deliver_lineage(home, store, {spec.name: spec}, end + 3 * DAY, at_once=True) == 0
     assert len(told_by(home.home)) == before + sent
+
+
+def test_a_tick_of_a_live_home_tells_into_files_without_any_setting(
+    adopted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFT_LINEAGE", "off")
+    assert drift("tick").code == 0
+    assert not (adopted / "home" / "lineage").exists()
+    monkeypatch.delenv("DRIFT_LINEAGE")
+    assert drift("tick").code == 0
+    assert set(Counter(event["job"]["name"] for event in told_by(adopted / "home"))) >= {f"{MODEL}.adopt"}
+
+
+def test_a_tick_goes_on_as_ever_beside_a_backend_that_is_down(adopted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("DRIFT_LINEAGE_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    ended = drift("tick")
+    assert (ended.code, ended.complaints) == (0, [])
+    assert "records wait for http://127.0.0.1" in " ".join(drift("status").out.split())
 
 
 def test_importing_who_delivers_opens_no_socket() -> None:

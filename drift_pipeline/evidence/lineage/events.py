@@ -15,6 +15,7 @@ from drift_pipeline.spec import ModelSpec
 
 Event = dict[str, Any]
 Facet = dict[str, Any]
+JUDGED = ("OK", "WARN", "BREACH")
 START, RUNNING, COMPLETE, FAIL = "START", "RUNNING", "COMPLETE", "FAIL"
 PRODUCER = f"https://pypi.org/project/drift-pipeline/{__version__}/"
 _SPEC = "https://openlineage.io/spec"
@@ -160,6 +161,13 @@ def asserted(found: Iterable[tuple[str, bool, str]]) -> dict[str, Facet]:
     """(name, whether it held, why) of gates or KPIs; nothing where none was judged."""
     told = [{"assertion": name, "success": held, "description": why} for name, held, why in found]
     return {"dataQualityAssertions": facet("dataQualityAssertions", assertions=told)} if told else {}
+
+
+def judged(kpis: Iterable[tuple[str, str, str]]) -> dict[str, Facet]:
+    """(name, verdict, reason) of KPIs; what was not judged was not asserted."""
+    return asserted(
+        (name, verdict != "BREACH", f"{verdict}: {why}") for name, verdict, why in kpis if verdict in JUDGED
+    )
 
 
 def metrics(rows: int, nulls: Mapping[str, int] | None = None) -> dict[str, Facet]:
