@@ -1,5 +1,6 @@
 """The mirror: whose score is written beside whose answer, and that no candidate stops what lands."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -102,6 +103,18 @@ def test_a_candidate_that_cannot_be_loaded_scores_null_and_the_champion_goes_on(
     assert mirrored is not None
     assert mirrored.schema["_score"] == pl.Float64
     assert mirrored["_version"].to_list() == ["v2", "v1"]
+    assert [score is None for score in mirrored["_score"]] == [True, False]
+
+
+def test_a_bundle_that_is_whole_in_the_place_of_the_candidates_scores_null(home: Home) -> None:
+    home.champion(home.version("v1", 0))
+    candidate, other = home.version("v2", 1), home.version("v3", 2)
+    (ours,), (theirs,) = (home.settings.registry.glob(f"*/{one['digest'][7:]}") for one in (candidate, other))
+    shutil.rmtree(ours)
+    shutil.copytree(theirs, ours)
+    home.rollout(candidate, Phase.CANARY)
+    mirrored = mirror(home).mirror("fraud", landed(["v1", "v2"]))
+    assert mirrored is not None
     assert [score is None for score in mirrored["_score"]] == [True, False]
 
 
