@@ -4,15 +4,17 @@ Nothing in it is ever inferred, and nothing here checks that it is true. What is
 documents, with who has to supply it.
 """
 
+import json
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, field_validator, model_validator
+from pydantic_core import PydanticSerializationError
 
 from drift_pipeline.spec.parts import Part
 
 Profile = Literal["limited_risk", "art6_3_exempt", "high_risk", "public_deployer"]
-Stated = str | int | float | bool | tuple[str, ...]
+Stated = str | bool | int | FiniteFloat | tuple[str, ...]
 
 
 class Statement(Part):
@@ -22,6 +24,13 @@ class Statement(Part):
     not_applicable: str | None = Field(default=None, min_length=1)
     by: str | None = Field(default=None, min_length=1)
     at: date | None = None
+
+    @field_validator("value")
+    @classmethod
+    def _told_apart(cls, value: Stated | None) -> Stated | None:
+        if isinstance(value, int) and abs(value) >= 2**53:
+            raise ValueError(f"{value} is a number that JSON does not tell apart from its neighbours; write it as text")
+        return value
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -142,13 +151,13 @@ class Risk(Part):
         return self
 
 
-Bound = tuple[float, float] | tuple[str, ...]
+Bound = tuple[FiniteFloat, FiniteFloat] | tuple[str, ...]
 
 
 class Floors(Part):
     """`performance`: the least AUROC, or the largest MAE; `parity_gap`: the widest gap of a protected column."""
 
-    performance: float | None = None
+    performance: FiniteFloat | None = None
     parity_gap: float | None = Field(default=None, ge=0, le=1)
 
 
@@ -187,3 +196,11 @@ class Declarations(Part):
     annexes: AnnexPart = AnnexPart()
     article_50: Article50Part = Article50Part()
     change_envelope: ChangeEnvelope | None = None
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        try:
+            json.dumps(self.model_dump(mode="json"), ensure_ascii=False).encode()
+        except (UnicodeError, PydanticSerializationError) as error:
+            raise ValueError(f"holds half of a character, which no text has: {error}") from error
+        return self

@@ -12,7 +12,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from drift_pipeline.errors import SpecError, UnavailableError
 from drift_pipeline.evidence import sbom
-from drift_pipeline.evidence.card import CardFacts, State, make_card
+from drift_pipeline.evidence.card import CardFacts, State, card_files, make_card
 from drift_pipeline.evidence.card.forest import drift_history
 from drift_pipeline.evidence.dossier import dossier_files
 from drift_pipeline.evidence.history import History
@@ -237,6 +237,18 @@ def test_the_card_tells_the_incidents_of_its_reign_in_a_picture_and_a_table() ->
 
 def test_a_version_that_was_not_champion_has_no_drift_history() -> None:
     assert make_card(facts()).fields["history.reigns"].state is State.NOT_APPLICABLE
+
+
+def test_groups_that_were_recorded_with_fewer_figures_are_shown_with_those() -> None:
+    """As those of versions that were proven before."""
+    given = told()
+    kept = ("columns", "levels", "rows", "positives", "auroc", "auroc_low", "auroc_high", "note")
+    groups = [{name: group[name] for name in kept} for group in (given.record or {})["groups"]]
+    given = replace(given, record={**(given.record or {}), "groups": groups})
+    pages = card_files(make_card(given))
+    assert pages["card.html"].decode().count('by group"') == 1
+    assert b"True positive rate" not in pages["card.html"] + pages["card.md"]
+    assert validated(files(given)["ml-bom.cdx.json"]) is None
 
 
 # bills of materials

@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,29 @@ def test_the_pages_of_a_replay_are_listed_by_drift_docs() -> None:
     assert refused.code == 1
     assert "DRAFT" in refused.out
     assert drift("docs", model, "v9", "--home", home).code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "code"),
+    [
+        ("annex.json", lambda path: path.write_bytes(path.read_bytes()[:100]), 2),
+        ("datasheet.json", lambda path: path.write_text("[]"), 2),
+        ("card.json", lambda path: path.unlink(), 2),
+        ("ml-bom.cdx.json", lambda path: path.unlink(), 1),
+        ("datasheet.html", lambda path: path.unlink(), 1),
+    ],
+)
+def test_a_document_that_is_damaged_or_gone_is_told(
+    tmp_path: Path, name: str, harm: Callable[[Path], object], code: int
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(replayed()[1], home)
+    (folder,) = home.glob("evidence/*/v2")
+    harm(folder / name)
+    ended = drift("docs", folder.parent.name, "v2", "--home", home, "--require-complete")
+    assert ended.code == code
+    assert "Traceback" not in ended.err
+    assert (f"{name}: cannot be read" in ended.err) if code == 2 else "not there" in ended.out
 
 
 # an incident's pack
