@@ -229,17 +229,19 @@ def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool
     if card is None:
         return True
     rollout = store.get("rollout", model)
+    candidate = store.get("candidate", f"{model}/{digest}")
+    kept_back = candidate is not None and candidate.body.get("passed") is False
+    kinds = ("approvals", "waivers") if kept_back else ("approvals",)
     facts = [
-        store.get("candidate", f"{model}/{digest}"),
+        candidate,
         store.get("adopted", f"{model}/{digest}"),
         store.get("reference", f"{model}/{version}"),
-        store.get("approvals", f"{model}/{digest}"),
-        store.get("waivers", f"{model}/{digest}"),
+        *(store.get(kind, f"{model}/{digest}") for kind in kinds),
         store.get("spec", model),
         rollout if rollout is not None and rollout.body["candidate"] == digest else None,
         *(
             filed
-            for kind in ("approvals", "waivers")
+            for kind in kinds
             for filed in store.find(FILE, f"{model}/gitops/{kind}/{model}/{digest.removeprefix('sha256:')}")
         ),
     ]
