@@ -133,6 +133,8 @@ def key(
     """
     given = _home_of(home)
     who = actor or getpass.getuser()
+    if roles and (revoke or rotate):
+        raise InputError("--role: is of a key that is added; to give a key others, revoke it and add it again")
     if rotate:
         if given is None or file is not None or label is not None or revoke:
             raise InputError("--rotate: is of a home's own key; name the home (--home or DRIFT_HOME) and nothing else")

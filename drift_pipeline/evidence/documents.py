@@ -210,18 +210,20 @@ def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool
     if card is None or signed is None:
         return True
     rollout, reference = store.get("rollout", model), store.get("reference", f"{model}/{version}")
+    candidate = store.get("candidate", f"{model}/{digest}")
+    kept_back = candidate is not None and candidate.body.get("passed") is False
+    kinds = ("approvals", "waivers") if kept_back else ("approvals",)
     facts = [
-        store.get("candidate", f"{model}/{digest}"),
+        candidate,
         store.get("adopted", f"{model}/{digest}"),
         reference,
         store.get("incident", model) if reference else None,
-        store.get("approvals", f"{model}/{digest}"),
-        store.get("waivers", f"{model}/{digest}"),
+        *(store.get(kind, f"{model}/{digest}") for kind in kinds),
         store.get("spec", model),
         rollout if rollout is not None and digest in (rollout.body["candidate"], rollout.body["champion"]) else None,
         *(
             filed
-            for kind in ("approvals", "waivers")
+            for kind in kinds
             for filed in store.find(FILE, f"{model}/gitops/{kind}/{model}/{digest.removeprefix('sha256:')}")
         ),
     ]

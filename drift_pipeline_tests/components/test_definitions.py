@@ -207,14 +207,15 @@ def test_the_partitions_are_the_utc_days_that_are_over_since_the_spec_says() -> 
 
 def test_what_blocks_is_the_quality_of_a_day_and_the_gates(graph: AssetGraph) -> None:
     blocking = {c.name for c in graph.asset_check_keys if graph.get(c).blocking}
-    assert blocking == {"fit_to_judge", "auroc", "parity_age_band", "latency", "poison_floor"}
+    scans = {"allowed_types", "secrets"}
+    assert blocking == {"fit_to_judge", "auroc", "parity_age_band", "latency", "poison_floor"} | scans
     at = {
         name: sorted(c.name for c in graph.asset_check_keys if c.asset_key == key(name) and graph.get(c).blocking)
         for name in EDGES
     }
     assert at["drift_report"] == []
     assert at["telemetry_snapshot"] == ["fit_to_judge"]
-    assert at["evaluation"] == ["auroc", "latency", "parity_age_band", "poison_floor"]
+    assert at["evaluation"] == ["allowed_types", "auroc", "latency", "parity_age_band", "poison_floor", "secrets"]
 
 
 # dg
@@ -243,4 +244,4 @@ def test_a_regression_has_the_same_graph_with_checks_of_its_own() -> None:
     checks = {check.name for check in found.asset_check_keys if check.asset_key.path[-1] == "drift_report"}
     assert checks == {"psi", "range_z", "mae", "residuals"}
     gates = {check.name for check in found.asset_check_keys if check.asset_key.path[-1] == "evaluation"}
-    assert gates == {"mae", "latency", "poison_floor"}
+    assert gates == {"mae", "latency", "poison_floor", "allowed_types", "secrets"}

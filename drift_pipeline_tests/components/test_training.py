@@ -149,7 +149,10 @@ def test_registering_alone_refuses_what_failed_its_gates(
     digest = pinned(home)["digest"]
     assert not result.success
     assert checks(result) == {}
-    assert refusal(result) == f"{MODEL}: no record says that the gates of {digest} passed; it is not released"
+    lacking = "gate poison_floor did not pass and has 0 of 1 waivers"
+    assert (
+        refusal(result) == f"{MODEL}: no record says that the gates of {digest} passed ({lacking}); it is not released"
+    )
     assert events(home) == events(failed[0])
 
 
@@ -237,7 +240,21 @@ def test_a_step_that_somebody_was_faster_than_tries_again(tmp_path: Path, error:
 
 def test_a_gates_name_becomes_a_checks_name_that_dagster_takes() -> None:
     assert check_name("parity_âge band") == "parity__ge_band"
-    assert gate_names(SPEC) == ["auroc", "parity_age_band", "latency", "poison_floor"]
+    always = ["auroc", "parity_age_band", "latency", "poison_floor"]
+    assert gate_names(SPEC) == [*always, "allowed_types", "secrets"]
+
+
+def test_what_is_asked_of_this_model_in_this_home_is_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFT_SCAN", "osv")
+    (tmp_path / "tests").mkdir()
+    document = SPEC.model_dump(mode="json")
+    column = next(name for name, kind in SPEC.features.items() if kind == "numeric")
+    declared = {"invariance": ["age_band"], "direction": {column: "up"}, "minimum_slice": {"age_band": 0.6}}
+    retrain = {**document["retrain"], "trainer": "./train.py"}
+    of = ModelSpec.model_validate({**document, "gates": declared, "retrain": retrain}).placed(tmp_path)
+    asked = ["invariance_age_band", f"direction_{column}", "minimum_slice_age_band"]
+    named = ["auroc", "parity_age_band", "latency", "poison_floor", *asked]
+    assert gate_names(of) == [*named, "allowed_types", "secrets", "trainer_tests", "vulnerabilities"]
 
 
 def again(home: Path, folder: Path) -> Path:

@@ -389,7 +389,7 @@ def test_valid_and_invalid_approvals_stand_side_by_side(tmp_path: Path) -> None:
     )
     assert "| no | it expired at noon | none |" in text
     shown = Page(page).text("approvals.filed")
-    assert re.search(r"valid ada(cd)+2026.*the gates hold invalid not proven.*it expired at noon", shown)
+    assert re.search(r"valid adaapprover(cd)+2026.*the gates hold invalid not proven.*it expired at noon", shown)
 
 
 # hostile text, same bytes, whole files
@@ -578,3 +578,21 @@ def test_a_regression_s_groups_have_an_mae_with_its_interval() -> None:
     women = frame.filter(pl.col("gender") == "f")
     (entry,) = [entry for entry in entries if entry["levels"] == ["f"]]
     assert entry["mae"] == pytest.approx((women["_label"] - women["_score"]).abs().mean())
+
+
+def test_what_a_tool_told_stands_with_its_gate_and_what_was_not_asked_says_so(tmp_path: Path) -> None:
+    said = without()
+    gate = {
+        **said["results"][0],
+        "name": "secrets",
+        "facts": {"tool": "detect-secrets 1.5.0", "levels": {"tv": 0.6125}},
+    }
+    off = {"vulnerabilities": "it is off (DRIFT_SCAN)"}
+    told = facts(record={**said, "results": [*said["results"], gate], "not_asked": off})
+    document, text, page = written(told, tmp_path)
+    assert fields_of(document)["gates.not_asked"]["value"] == off
+    shown = Page(page)
+    for words in (shown.text("gates.results"), text):
+        assert "detect-secrets 1.5.0" in words
+        assert "0.6125" in words
+    assert "it is off (DRIFT_SCAN)" in shown.text("gates.not_asked")
