@@ -19,7 +19,7 @@ from drift_pipeline.errors import UnavailableError
 OLDEST = (2, 34)  # the first that shows and checks SSH signatures
 BRANCH = "refs/heads/main"
 OURS = "drift"  # the file in a repository that tells that it was made here
-CALL_S = 10.0
+CALL_S = 5.0
 _LOCKS, _DEAD_S = ("HEAD.lock", "packed-refs.lock", f"{BRANCH}.lock", "refs/drift/next.lock"), 10.0
 _TOLD = 300  # letters of what git says
 _KEPT = ("PATH", "HOME", "SSH_AUTH_SOCK", "TMPDIR")  # whom ssh logs in as, and where programs are
@@ -51,6 +51,8 @@ _SKELETON = """[core]
 \tlogallrefupdates = true
 [gc]
 \tautoDetach = false
+[receive]
+\tautogc = false
 [gpg]
 \tformat = ssh
 [gpg "ssh"]

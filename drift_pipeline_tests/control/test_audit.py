@@ -142,7 +142,9 @@ def test_a_digest_in_another_form_is_refused(digest: str) -> None:
 def test_an_untouched_chain_holds_and_tells_how_much_of_it_is_signed(database: Path) -> None:
     records = stored(database)
     found = verified(database, checkpoints=[signed(records[:4]), signed(records[:2])])
-    assert found == Verification(True, 6, records[-1].hash, covered=4, checkpoints=2, signed_at=NOW)
+    assert found == Verification(
+        True, 6, records[-1].hash, covered=4, checkpoints=2, signed_at=NOW, signers=frozenset({SIGNER.key_id})
+    )
     assert verify([]) == Verification(True, 0, GENESIS)
 
 

@@ -196,6 +196,15 @@ def secret(remote: object) -> Any:
     return Settings(gitops_remote=str(remote)).gitops_remote
 
 
+def test_a_remotes_path_is_from_where_the_process_stands(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "--quiet", "--bare", "there.git"], check=True)
+    tick(home, gitops_remote=secret("there.git"))
+    assert head(tmp_path / "there.git") == head(home.settings.gitops)
+
+
 def test_a_remote_with_other_commits_is_not_overwritten(home: Home, tmp_path: Path) -> None:
     tick(home)
     clone = tmp_path / "clone"

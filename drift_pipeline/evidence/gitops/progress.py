@@ -35,7 +35,8 @@ class Trouble:
 @dataclass(frozen=True)
 class Published:
     """How far the repository is; `written`: derived files tell of the records up to it. `covered`: the last checkpoint
-    that is committed. `unpushed`: commits, since when; `remote`: a digest of where the head was pushed to."""
+    that is committed. `unpushed`: commits, since when; `remote`: a digest of where the head was pushed to; `tidied`:
+    when git last packed."""
 
     written: int = 0
     covered: int = 0
@@ -44,6 +45,7 @@ class Published:
     remote: str = ""
     unpushed: int = 0
     since: str = ""
+    tidied: str = ""
     committing: Trouble = field(default_factory=Trouble)
     pushing: Trouble = field(default_factory=Trouble)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
-from drift_pipeline.clock import Clock
+from drift_pipeline.clock import DAY, Clock
 from drift_pipeline.control.checkpoints import HOME, KEY
 from drift_pipeline.control.commits import begun, commit
 from drift_pipeline.control.git import BRANCH, OURS, Git, make_repository, refuse_old, sweep
@@ -24,7 +24,7 @@ from drift_pipeline.evidence.gitops.progress import MOST, STATE, Published, Trou
 from drift_pipeline.files import write_whole
 from drift_pipeline.settings import Settings
 
-PUSH_S, GC_S = 10.0, 20.0
+PUSH_S, GC_S = 10.0, 10.0
 
 
 class Repository:
@@ -32,7 +32,7 @@ class Repository:
 
     def __init__(self, settings: Settings, store: ControlStore, clock: Clock) -> None:
         self._settings, self._store, self._clock = settings, store, clock
-        self._remote = settings.gitops_remote.get_secret_value() or str(settings.gitops_bare.absolute())
+        self._remote = _spelt(settings.gitops_remote.get_secret_value() or str(settings.gitops_bare))
 
     def last(self) -> Published:
         return read(self._store)[0]
@@ -122,9 +122,18 @@ class Repository:
             git.run("push", "--quiet", "drift", f"{BRANCH}:{BRANCH}", seconds=PUSH_S)
         except UnavailableError as error:
             return replace(last, pushing=last.pushing.more(_why(str(error)), self._clock.now()))
-        with suppress(UnavailableError):
-            git.run("gc", "--auto", "--quiet", seconds=GC_S)
+        last = self._tidied(last, git)
         return replace(last, pushed=last.head, remote=_address(self._remote), unpushed=0, since="", pushing=Trouble())
+
+    def _tidied(self, last: Published, git: Git) -> Published:
+        """Once a day git packs what is loose, where that is much."""
+        now = self._clock.now()
+        if last.tidied and abs(now - datetime.fromisoformat(last.tidied)) < DAY:
+            return last
+        for folder in (git.folder, self._settings.gitops_bare):
+            with suppress(UnavailableError):
+                replace(git, folder=folder).run("gc", "--auto", "--quiet", seconds=GC_S)
+        return replace(last, tidied=now.isoformat())
 
     def _git(self, held: int) -> Git:
         """The repository, made where there is none.
@@ -212,6 +221,11 @@ def _words(events: Sequence[Message], size: int) -> str:
 def _why(said: str) -> str:
     diverged = "fetch first" in said or "non-fast-forward" in said
     return f"{said}: it has commits that are not here; merge them into this branch by hand" if diverged else said
+
+
+def _spelt(remote: str) -> str:
+    """A path from where the process stands; other addresses have a colon."""
+    return remote if ":" in remote.partition("/")[0] else str(Path(remote).absolute())
 
 
 def _address(remote: str) -> str:
