@@ -55,15 +55,16 @@ def verify(
     last checkpoint that was copied out of their reach (--from), nor records that were cut or rewritten after that
     checkpoint.
     """
+    from drift_pipeline.control.trust import trusted_keys
     from drift_pipeline.control.verifying import Cover
-    from drift_pipeline.evidence.exporting import read_kept, require_trusted, trusted_keys, verify_export
+    from drift_pipeline.evidence.exporting import read_kept, require_trusted, verify_export
     from drift_pipeline.evidence.verification import verify_home
 
     if pinned and (file is None or keys is not None):
         raise InputError("--pinned: is for an exported FILE, in place of --keys")
     settings = settings_of(home)
     where = settings.home if file is None else file
-    place = keys or (None if file is None or pinned else settings.home / "trust")
+    place = keys or (None if file is None or pinned else settings.trust)
     trusted, before = trusted_keys(place) if place else None, read_kept(kept) if kept else None
     with at_work(f"{where}: verifying"):
         if file is None:

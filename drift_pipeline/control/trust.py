@@ -18,7 +18,7 @@ from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.rows import Put, Record
 from drift_pipeline.control.signing import PublicKey, Signer, public_path
 from drift_pipeline.control.store import ControlStore, Entry
-from drift_pipeline.errors import ConflictError, InputError, IntegrityError, NothingToDoError
+from drift_pipeline.errors import ConflictError, InputError, IntegrityError, NothingToDoError, UnavailableError
 from drift_pipeline.files import write_whole
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import APPROVER, ROLE
@@ -172,6 +172,23 @@ def rotate(settings: Settings, store: ControlStore, actor: str) -> PublicKey:
     _commit_home(store, signer.public, "key.rotated", actor, path.name, before)
     _publish(settings, store)
     return signer.public
+
+
+def trusted_keys(place: Path) -> dict[str, PublicKey]:
+    """What who verifies elsewhere trusts, by key id: of a `.pub.json`, or of each in a folder.
+
+    Raises:
+        UnavailableError: there is none; nothing can be said then.
+        InputError, IntegrityError: a file that is no public key's.
+    """
+    files = sorted(place.glob("*.pub.json")) if place.is_dir() else [place] if place.exists() else []
+    keys = [PublicKey.load(file) for file in files]
+    if not keys:
+        raise UnavailableError(
+            f"{place}: holds no trusted key (*.pub.json), so nothing can be verified; have the trust/ folder of the "
+            "home sent by another way than what it is to verify, and name it: --keys DIR"
+        )
+    return {key.key_id: key for key in keys}
 
 
 def key_faults(settings: Settings, store: ControlReader) -> list[str]:

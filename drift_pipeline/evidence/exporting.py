@@ -127,20 +127,6 @@ def read_kept(path: Path) -> Kept:
     return str(path), envelope
 
 
-def trusted_keys(place: Path) -> dict[str, PublicKey]:
-    """By key id: of a `.pub.json`, or of each in a folder.
-
-    Raises:
-        UnavailableError: there is none; nothing can be said then.
-        InputError, IntegrityError: a file that is no public key's.
-    """
-    files = sorted(place.glob("*.pub.json")) if place.is_dir() else [place] if place.exists() else []
-    keys = [PublicKey.load(file) for file in files]
-    if not keys:
-        raise UnavailableError(f"{place}: no public key (*.pub.json) is there, so no signature is trusted: --keys DIR")
-    return {key.key_id: key for key in keys}
-
-
 def require_trusted(found: Verification, keys: Mapping[str, PublicKey], what: object) -> None:
     """Raises UnavailableError where none of the keys signed a checkpoint that can be believed."""
     if not found.signers & keys.keys():

@@ -14,7 +14,8 @@ from typing import Any
 
 from drift_pipeline.control.signing import PublicKey
 from drift_pipeline.control.statement import Statement, read_statement
-from drift_pipeline.errors import DriftError, InputError, IntegrityError, UnavailableError
+from drift_pipeline.control.trust import trusted_keys
+from drift_pipeline.errors import DriftError, InputError, IntegrityError
 from drift_pipeline.evidence.attestation import ATTESTATION, EVIDENCE_TYPE, MANIFEST, VERSION_TYPE, bundle_subjects
 from drift_pipeline.registry.backends.local import LocalRegistry
 
@@ -92,13 +93,7 @@ def _trusted(folder: Path, verified: Path) -> dict[str, PublicKey]:
     files = [folder] if folder.is_file() else sorted(folder.glob("*.pub.json"))
     if any(one.resolve().is_relative_to(verified.resolve()) for one in (folder, *files)):
         raise InputError(f"{folder}: lies in what is to be verified; trusted keys come from elsewhere: --keys DIR")
-    keys = {key.key_id: key for key in map(PublicKey.load, files)}
-    if not keys:
-        raise UnavailableError(
-            f"{folder}: holds no trusted key (*.pub.json), so nothing can be verified; have the trust/ folder of the "
-            "home that wrote the evidence sent by another way than the evidence, and name it: --keys DIR"
-        )
-    return keys
+    return trusted_keys(folder)
 
 
 def _require_evidence(path: Path) -> None:
