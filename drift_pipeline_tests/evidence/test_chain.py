@@ -18,6 +18,9 @@ from drift_pipeline.pages.live import CHAIN
 from drift_pipeline.replays.chains import chain_page
 from drift_pipeline_tests.pages.worlds import app_of, ask, settings_of
 from drift_pipeline_tests.replay.worlds import MODEL, drift, replayed
+from drift_pipeline_tests.test_cli_live import adopted, adopted_once, place
+
+__all__ = ["adopted", "adopted_once", "place"]
 
 Told = tuple[str, dict[str, Any], dict[str, str]]
 TRAINED = [stage for stage in Stage if stage is not Stage.ADOPTION]
@@ -220,6 +223,16 @@ def test_the_live_pages_draw_the_same_chain(tmp_path: Path, shipped: Chain) -> N
     assert f'href="/{MODEL}/{shipped.version}/card.html"' in answer.text
     assert (ask(app, f"/{MODEL}/v99/{CHAIN}").status_code, ask(app, f"/fraud/v1/{CHAIN}").status_code) == (404, 404)
     assert f"/{MODEL}/{shipped.version}/{CHAIN}" in ask(app, f"/{MODEL}?since=1y").text
+
+
+def test_a_live_home_s_first_version_was_adopted_and_nothing_else(adopted: Path) -> None:
+    told = json.loads(drift("audit", "show", MODEL, "--json").out)
+    assert (told["version"], [step["event"] for step in told["steps"]][:2]) == (
+        "v1",
+        ["model.adopted", "reference.frozen"],
+    )
+    assert told["steps"][0]["facts"]["trainer"] is not None
+    assert told["lacks"] == []
 
 
 def test_names_of_others_are_text_on_the_page() -> None:
