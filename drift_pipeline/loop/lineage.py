@@ -262,8 +262,7 @@ class _Delivery:
             facts = self._read(model, day).get(day)
             begin = (day + DAY).isoformat()
             self._ahead = replace(self._ahead, days={**self._ahead.days, model: begin})
-            if facts:
-                yield teller.of_day(model, facts)
+            yield teller.of_day(model, facts) if facts else []
 
     def _read(self, model: str, day: date) -> dict[date, Day]:
         """The facts of the day, and of those after it that are over, read together."""
