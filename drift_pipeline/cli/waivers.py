@@ -13,7 +13,7 @@ from drift_pipeline.cli.telling import at_work, say
 from drift_pipeline.clock import system_clock
 
 
-@click.command(epilog=example('drift waive fraud v3 --gate poison_floor --key ada.pem --reason "the concept turned"'))
+@click.command(epilog=example('drift waive fraud v3 --gate poison_floor --key ada.pem --reason "it turned"'))
 @model_argument()
 @click.argument("version")
 @click.option("--gate", required=True, help="Which of its gates that did not pass, as its card names it.")

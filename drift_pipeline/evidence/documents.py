@@ -202,12 +202,15 @@ def _spoken_of(store: ControlReader, model: str) -> Iterator[tuple[str, str]]:
             yield digest, record.body["version"]
 
 
+def _touches(rollout: Mapping[str, Any], digest: str) -> bool:
+    """Whether a step of the rollout is told by the documents of a version: its own, and who ceases to answer by it."""
+    return digest == rollout["candidate"] or (digest == rollout["champion"] and rollout["phase"] == Phase.FULL)
+
+
 def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool:
     """Whether any fact is of a later audit record than the card."""
-    card, signed = (
-        store.get(FILE, f"{model}/evidence/{model}/{version}/{name}") for name in ("card.json", ATTESTATION)
-    )
-    if card is None or signed is None:
+    card = store.get(FILE, f"{model}/evidence/{model}/{version}/{ATTESTATION}")  # written with the card
+    if card is None:
         return True
     rollout, reference = store.get("rollout", model), store.get("reference", f"{model}/{version}")
     candidate = store.get("candidate", f"{model}/{digest}")
@@ -220,7 +223,7 @@ def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool
         store.get("incident", model) if reference else None,
         *(store.get(kind, f"{model}/{digest}") for kind in kinds),
         store.get("spec", model),
-        rollout if rollout is not None and digest in (rollout.body["candidate"], rollout.body["champion"]) else None,
+        rollout if rollout is not None and _touches(rollout.body, digest) else None,
         *(
             filed
             for kind in kinds

@@ -6,6 +6,8 @@ No finding is ever told by its value: neither result nor log may become the plac
 import io
 import json
 import re
+import socket
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -87,6 +89,7 @@ def _unpacked(name: str, data: bytes, deep: int = 2) -> Iterator[tuple[str, byte
 
 
 def _scanned(texts: Iterable[tuple[str, str]], more: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    _import_quietly()
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
     from detect_secrets.core.scan import scan_line
     from detect_secrets.settings import transient_settings
@@ -123,3 +126,16 @@ def _strings(document: object) -> Iterator[str]:
             left += [*part.keys(), *part.values()]
         elif isinstance(part, list):
             left += part
+
+
+def _import_quietly() -> None:
+    """detect-secrets imports requests, whose urllib3 binds a socket to learn whether there is IPv6: who scans a bundle
+    opens none. Without that look urllib3 tries what a name resolves to, IPv6 as well."""
+    if "urllib3" in sys.modules:
+        return
+    known, socket.has_ipv6 = socket.has_ipv6, False
+    try:
+        import urllib3.util.connection
+    finally:
+        socket.has_ipv6 = known
+    urllib3.util.connection.HAS_IPV6 = known

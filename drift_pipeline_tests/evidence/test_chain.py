@@ -78,7 +78,7 @@ def test_it_tells_the_numbers_that_the_records_hold(home: dp.Home, shipped: Chai
     assert trained.digests == {"bundle": shipped.digest}
     assert re.fullmatch("[0-9a-f]{64}", trained.facts["trainer"])
     assert shipped.of(Stage.DECISION)[-1].policy_digest is not None
-    assert [gate["outcome"] for gate in shipped.of(Stage.GATES)[0].facts["gates"]] == ["pass"] * 4
+    assert [gate["outcome"] for gate in shipped.of(Stage.GATES)[0].facts["gates"]] == ["pass"] * 6
 
 
 def test_it_goes_by_the_digest_too_and_without_a_version_it_is_of_what_answers(home: dp.Home, shipped: Chain) -> None:
@@ -130,7 +130,12 @@ FITTED: Told = ("candidate.trained", {"decision": "fraud-2", "version": "v2", "r
 PROVEN: Told = ("candidate.proven", {"decision": "fraud-2", "version": "v2", **PROOF}, {"bundle": TWO})
 REJECTED: Told = ("candidate.rejected", {"decision": "fraud-2", "version": "v2", **PROOF}, {"bundle": TWO})
 ROLLED_OUT = (rollout("shadow", TWO, ONE), rollout("full", TWO, ONE))
-WAIVED: Told = ("waiver.given", {"gate": "poison_floor", "version": "v2", "reason": "looked at"}, {"bundle": TWO})
+KEY = "ab" * 32
+WAIVED: Told = (
+    "waiver.given",
+    {"gate": "poison_floor", "version": "v2", "reason": "looked at", "approver": KEY},
+    {"bundle": TWO},
+)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,11 @@ def test_only_decisions_of_its_incident_and_before_its_own_belong_to_it() -> Non
 
 
 def test_a_waiver_stands_with_the_approvals_and_another_version_s_does_not() -> None:
-    other = ("waiver.given", {"gate": "poison_floor", "version": "v3", "reason": "x"}, {"bundle": THREE})
+    other = (
+        "waiver.given",
+        {"gate": "poison_floor", "version": "v3", "reason": "x", "approver": KEY},
+        {"bundle": THREE},
+    )
     found = chain_of(records(ADOPTED, decided(2, "drift", "k"), FITTED, WAIVED, other), "fraud", "v2")
     assert [step.event for step in found.of(Stage.APPROVALS)] == ["waiver.given"]
 

@@ -88,7 +88,7 @@ def say_3(ended: Ended, *said: str) -> None:
 def test_without_a_trusted_key_nothing_is_said(home: Home, exported: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    say_3(drift("audit", "verify", exported, "--keys", empty), "no public key", "--keys DIR")
+    say_3(drift("audit", "verify", exported, "--keys", empty), "holds no trusted key", "--keys DIR")
     say_3(drift("audit", "verify", exported, "--home", empty), str(empty / "trust"))
     Signer.generate("eve").public.save(empty / "eve.pub.json")
     say_3(drift("audit", "verify", exported, "--keys", empty), "holds together", home.trainer.key_id[:16])

@@ -132,7 +132,7 @@ def test_a_slow_canary_is_rolled_back_by_the_gateway_alone_and_audited(home: Hom
     last = list(home.store.records())[-1]
     assert (last.actor, last.event) == ("gateway", "rollout.rolled_back")
     assert "SLO breach: " in last.details["reason"]
-    assert [message.body["what"] for message in home.store.pending()] == ["rollout.rolled_back"]
+    assert [message.body["what"] for message in home.store.pending(topic="alerts")] == ["rollout.rolled_back"]
 
 
 def test_a_new_champion_that_breaches_within_a_day_gives_way_to_the_former_one(home: Home) -> None:
