@@ -26,7 +26,7 @@ def principal(key: PublicKey) -> str:
     """How a key is named in `allowed_signers`, and as who signed: `Ada_Lovelace@<the end of its key id>`.
 
     >>> principal(PublicKey(bytes(32), "Ada, Lovelace"))
-    'Ada_Lovelace@dd6fd0b12d4e'
+    'Ada_Lovelace@591d0d5f2925'
     """
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", key.label or "").strip("_") or "unlabelled"
     return f"{name}@{key.key_id[-12:]}"

@@ -405,7 +405,7 @@ def test_the_command_says_what_holds_and_who_signed_it(made: Home, copy: Path) -
     (key,) = made.settings.trust.iterdir()
     assert typed(copy, "--keys", key).out == ended.out
     document = json.loads(typed(copy, "--keys", key, "--registry", made.settings.registry, "--json").out)
-    assert (document["ok"], document["faults"], document["files"]) == (True, [], 13)
+    assert (document["ok"], document["faults"], document["files"]) == (True, [], 34)
     assert all(one["bytes_verified"] for one in document["versions"])
 
 
