@@ -204,7 +204,7 @@ def _spoken_of(store: ControlReader, model: str) -> Iterator[tuple[str, str]]:
 
 def _touches(rollout: Mapping[str, Any], digest: str) -> bool:
     """Whether a step of the rollout is told by the documents of a version: its own, and who ceases to answer by it."""
-    return digest == rollout["candidate"] or (digest == rollout["champion"] and rollout["phase"] == Phase.FULL)
+    return bool(digest == rollout["candidate"] or (digest == rollout["champion"] and rollout["phase"] == Phase.FULL))
 
 
 def _behind(store: ControlReader, model: str, version: str, digest: str) -> bool:
