@@ -173,7 +173,7 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
     refuse_unadopted(settings, specs)
     with capturing(settings, specs, clock) as (landing, stop), telling(settings, specs, clock) as tell:
         if once:
-            found = asdict(landing.step())
+            found = asdict(landing.step(stop))
             tell(landing.refused())
             click.echo(json.dumps(found) if as_json else ", ".join(f"{name} {n}" for name, n in found.items()))
         else:

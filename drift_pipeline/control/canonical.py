@@ -41,9 +41,9 @@ def read_canonical(data: bytes | str) -> Any:
         IntegrityError: not JSON, or JSON in another spelling (spaces, key order, a key twice, 1.0 for 1).
     """
     try:
-        data = data.encode() if isinstance(data, str) else data
-        value = json.loads(data, parse_int=_number)
-        if canonical(value) == data:
+        text = data if isinstance(data, str) else data.decode()
+        value = _READER.decode(text)
+        if canonical(value) == text.encode():
             return value
     except (ValueError, RecursionError, InputError) as error:
         raise IntegrityError(f"not canonical JSON: {error}") from error
@@ -82,6 +82,9 @@ def _number(digits: str) -> int | float:
     """1e17 is written as digits alone; beyond 2**53 they were a float."""
     number = int(digits)
     return number if abs(number) < 2**53 else float(digits)
+
+
+_READER = json.JSONDecoder(parse_int=_number)
 
 
 def _culprit(value: object, path: str = "$") -> str:

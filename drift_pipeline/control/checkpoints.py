@@ -130,6 +130,7 @@ class Checkpoints:
         self._folder, self._keys, self._now = folder, keys, now
         self._records, self._every = records, every
         self._signers: dict[str, Signer] = {}
+        self._known: dict[str, Any] = {"size": 0}  # the last one that this process knows of
 
     def due(self, connection: sa.Connection, head: int | None = None, event: str = "") -> bool:
         """Whether the records that no checkpoint covers are too many or too old. A look-up or two, whatever the chain.
@@ -137,11 +138,17 @@ class Checkpoints:
         Args:
             head: how many there are, where it is known; `event` is then the last one's.
         """
-        head, last = _head(connection) if head is None else head, _last(connection)
-        if head <= last["size"]:
-            return False
+        head = _head(connection) if head is None else head
+        always, known = event.startswith(_ALWAYS), self._known["size"]
+        if known and head > known and not always and not self._waited(head, self._known):
+            return False  # much less is any that came after a later one, which another process wrote
+        self._known = _last(connection)
+        return head > self._known["size"] and (always or self._waited(head, self._known))
+
+    def _waited(self, head: int, last: Mapping[str, Any]) -> bool:
+        """Whether what came since a checkpoint is too much, or has waited for too long."""
         old = self._now() - datetime.fromisoformat(last["at"]) >= self._every if last["size"] else True
-        return old or head - last["size"] >= self._records or event.startswith(_ALWAYS)
+        return old or head - last["size"] >= self._records
 
     def write(self, connection: sa.Connection) -> None:
         """Cover every record there is; the connection holds the lock of writers.

@@ -203,8 +203,9 @@ def _approval(record: AuditRecord, versions: _Versions) -> _Said:
     name = str(said.get("version") or versions.get(digest) or f"bundle {digest.removeprefix('sha256:')[:12]}")
     if record.event == "approval.refused":
         return Kind.APPROVAL, Tone.BAD, f"an approval of {name} does not count: {said['reason']}", name
-    who = f"{said.get('label', 'unlabelled')} key {str(said.get('approver', record.actor))[:6]}"
-    return Kind.APPROVAL, Tone.GOOD, f"{name} approved by {who}", name
+    if record.event == "approval.given":  # it counts once the loop has accepted it
+        return Kind.APPROVAL, Tone.NEUTRAL, f"{_signer(record)} files an approval of {name}", name
+    return Kind.APPROVAL, Tone.GOOD, f"{name} approved by {_signer(record)}", name
 
 
 def _waiver(record: AuditRecord, versions: _Versions) -> _Said:
@@ -212,8 +213,16 @@ def _waiver(record: AuditRecord, versions: _Versions) -> _Said:
     name = str(said.get("version") or versions.get(digest) or f"bundle {digest.removeprefix('sha256:')[:12]}")
     if record.event == "waiver.refused":
         return Kind.APPROVAL, Tone.BAD, f"a waiver for {name} does not count: {said['reason']}", name
-    who = f"{said.get('label') or record.actor} key {str(said['approver'])[:6]}"
-    return Kind.APPROVAL, Tone.NEUTRAL, f"gate {said['gate']} of {name} waived by {who}: {said['reason']}", name
+    words = f"gate {said['gate']} of {name}"
+    if record.event == "waiver.given":
+        return Kind.APPROVAL, Tone.NEUTRAL, f"{_signer(record)} files a waiver of {words}: {said['reason']}", name
+    return Kind.APPROVAL, Tone.NEUTRAL, f"{words} waived by {_signer(record)}: {said['reason']}", name
+
+
+def _signer(record: AuditRecord) -> str:
+    """Who signed what the record is about: who files it is its actor, who accepts it the loop."""
+    label = record.actor if record.event.endswith(".given") else record.details.get("label")
+    return f"{label or 'unlabelled'} key {str(record.details.get('approver', record.actor))[:6]}"
 
 
 def _withdrawn(record: AuditRecord, versions: _Versions) -> _Said:

@@ -209,8 +209,8 @@ TOLD: list[tuple[str, dict[str, Any], Kind, Tone, str, str]] = [
         "approval.given",
         {"reason": "fine", "approver": "1a2b3c" + "4" * 58, "version": "v4", "environment": "production"},
         Kind.APPROVAL,
-        Tone.GOOD,
-        "v4 approved by unlabelled key 1a2b3c",
+        Tone.NEUTRAL,
+        "loop key 1a2b3c files an approval of v4",
         "v4",
     ),
 ]

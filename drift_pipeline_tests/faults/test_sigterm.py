@@ -82,12 +82,15 @@ def answering(real: Real, seed: int) -> Iterator[tuple["subprocess.Popen[str]", 
             process.kill()
 
 
-def test_a_capture_that_is_told_to_end_while_it_lands_loses_and_doubles_nothing(real: Real) -> None:
+@pytest.mark.parametrize("options", [("--every", "1s"), ("--once",)])
+def test_a_capture_that_is_told_to_end_while_it_lands_loses_and_doubles_nothing(
+    real: Real, options: tuple[str, ...]
+) -> None:
     real.until_now()
     codes = []
     for seed in range(8):
         if real.left():
-            codes.append(real.ended(armed("capture", seed), "capture", "--every", "1s"))
+            codes.append(real.ended(armed("capture", seed), "capture", *options))
     assert codes == [0] * len(codes)
     assert len(codes) >= 3
     real.landed()
