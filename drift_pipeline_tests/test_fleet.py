@@ -8,11 +8,13 @@ import pytest
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import Entry, Put
+from drift_pipeline.errors import UnavailableError
 from drift_pipeline.loop import Loop, Ticked
 from drift_pipeline.loop.fleet import Failed, Fleet
 from drift_pipeline.loop.home import Home, opened
 from drift_pipeline.rollout.advance import start
 from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec
 from drift_pipeline_tests.training import worlds
 
 MODELS = ["a", "b", "c", "d", "e"]
@@ -87,6 +89,30 @@ def test_a_step_looks_at_the_cards_of_models_that_were_named_since_and_of_all_at
     assert looked(seconds=3.0) == ["b"]  # the others had no time; what was named is not forgotten
     assert looked() == ["d"]
     assert looked() == []
+
+
+def test_cards_get_what_is_left_of_the_time_and_one_always_in_the_order_in_which_they_were_named(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, asked = Slow(monkeypatch, takes=1.0), list[str]()
+
+    def document(_: Home, spec: ModelSpec) -> None:
+        slow.now += 2.0
+        asked.append(spec.name)
+        if spec.name == "a":
+            raise UnavailableError("its disk is full")
+
+    monkeypatch.setattr(Home, "document", document)
+    fleet = Fleet(home, SPECS, monotonic=lambda: slow.now)
+
+    def looked(seconds: float) -> str:
+        asked.clear()
+        fleet.tick(inline=False, seconds=seconds)
+        return "".join(asked)
+
+    assert looked(5.0) == "a"  # the models took all of it
+    home.store.commit(Entry("ada", "approval.given", "b"))
+    assert [looked(9.0), looked(5.0), looked(5.0), looked(5.0)] == ["bc", "d", "e", "a"]  # who failed comes last
 
 
 def test_a_card_that_cannot_be_written_stops_no_tick_and_is_tried_again(

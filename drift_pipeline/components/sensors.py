@@ -32,7 +32,7 @@ from drift_pipeline.settings import Settings
 
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
 MOST_TOLD = 300  # letters of a reason
-TICK_S, ROLLOUT_S = 8.0, 4.0  # of an evaluation, after which no other model begins; Dagster ends one at 60 s
+TICK_S, ROLLOUT_S = 3.5, 3.0  # of an evaluation, after which no other model begins; Dagster ends one at 60 s
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 

@@ -114,7 +114,9 @@ def seal(entry: Entry, at: datetime, seq: int = 1, prev: str = GENESIS, wrote: W
         details=dict(entry.details),
         wrote=wrote,
     )
-    return replace(record, hash=record.computed_hash())
+    sealed = replace(record, hash=record.computed_hash())
+    vars(sealed)["body"] = record.body
+    return sealed
 
 
 def read_record(body: str | bytes, hash: str) -> AuditRecord:

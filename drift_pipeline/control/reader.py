@@ -14,6 +14,10 @@ from drift_pipeline.control.schema import audit, memory, metadata, outbox, state
 from drift_pipeline.errors import IntegrityError, UnavailableError
 
 _PAGE = 500
+# Made once: a tick asks them for each model.
+_RECALL = sa.select(memory).where(memory.c.key == sa.bindparam("of_key"))
+_GET = sa.select(state).where(state.c.kind == sa.bindparam("of_kind"), state.c.key == sa.bindparam("of_key"))
+_BY = sa.select(audit).where(audit.c.seq.between(sa.bindparam("first"), sa.bindparam("last"))).order_by(audit.c.seq)
 
 
 class ControlReader:
@@ -41,9 +45,8 @@ class ControlReader:
 
     def recall(self, key: str) -> Record | None:
         """What was remembered under the key."""
-        query = sa.select(memory).where(memory.c.key == key)
         with self._transaction() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_RECALL, {"of_key": key}).one_or_none()
         return Record("", row.key, read_canonical(row.body), row.generation) if row else None
 
     def recalled(self, prefix: str) -> list[Record]:
@@ -55,9 +58,8 @@ class ControlReader:
         return sorted(found, key=lambda record: record.key)
 
     def get(self, kind: str, key: str) -> Record | None:
-        query = sa.select(state).where(state.c.kind == kind, state.c.key == key)
         with self._transaction() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_GET, {"of_kind": kind, "of_key": key}).one_or_none()
         return record_of(row) if row else None
 
     def attest(self, record: Record) -> Record:
@@ -68,9 +70,8 @@ class ControlReader:
         """
         place, found = (record.kind, record.key), (record.seq, record.digest)
         if self._attested.get(place) != found:
-            query = sa.select(audit).where(audit.c.seq.in_((record.seq, record.seq + 1))).order_by(audit.c.seq)
             with self._transaction() as connection:
-                rows = connection.execute(query).all()
+                rows = connection.execute(_BY, {"first": record.seq, "last": record.seq + 1}).all()
             if not was_written_by(record, rows):
                 raise IntegrityError(
                     f"{record.kind} {record.key} is not what record {record.seq} of the audit wrote: it was changed "

@@ -62,8 +62,14 @@ _GENERATION = sa.select(state.c.generation).where(_HERE)
 _CHANGE = sa.update(state).where(_HERE, state.c.generation == sa.bindparam("expected"))
 _CHANGE = _CHANGE.values({name: sa.bindparam(name) for name in ("body", "generation", "seq")})
 _ADD = sa.insert(state)
-_KNOWN = sa.select(outbox.c.id).where(outbox.c.id == sa.bindparam("of_id"))
-_ENQUEUE = sa.insert(outbox)
+_NEW = [sa.bindparam(name, type_=outbox.c[name].type) for name in ("id", "topic", "body", "seq")]
+_UNKNOWN = ~sa.exists().where(outbox.c.id == sa.bindparam("id", type_=outbox.c.id.type))
+_ENQUEUE = sa.insert(outbox).from_select(
+    [*(new.key for new in _NEW), "attempts"], sa.select(*_NEW, sa.literal(0)).where(_UNKNOWN)
+)
+_REMEMBERED = (memory.c.key == sa.bindparam("of_key")) & (memory.c.generation == sa.bindparam("expected"))
+_REMEMBER = sa.update(memory).where(_REMEMBERED)
+_REMEMBER = _REMEMBER.values({name: sa.bindparam(name) for name in ("body", "generation")})
 
 
 def following(connection: sa.Connection) -> tuple[int, str]:
@@ -112,8 +118,8 @@ def remember_row(connection: sa.Connection, put: Put) -> None:
     """One statement for the change, so that it holds without a lock of its own."""
     body, generation = json_of(put.body), put.expected + 1
     if put.expected:
-        here = (memory.c.key == put.key) & (memory.c.generation == put.expected)
-        done = connection.execute(sa.update(memory).where(here).values(body=body, generation=generation)).rowcount
+        here = {"of_key": put.key, "expected": put.expected}
+        done = connection.execute(_REMEMBER, {**here, "body": body, "generation": generation}).rowcount
     else:
         done = connection.execute(sa.select(memory.c.key).where(memory.c.key == put.key)).first() is None
         if done:
@@ -130,10 +136,8 @@ def forget_rows(connection: sa.Connection, keys: Sequence[str]) -> None:
 
 def enqueue_row(connection: sa.Connection, message: Message, body: str, seq: int) -> bool:
     """Whether it is new."""
-    if connection.execute(_KNOWN, {"of_id": message.id}).first() is not None:
-        return False
-    connection.execute(_ENQUEUE, {"id": message.id, "topic": message.topic, "body": body, "seq": seq})
-    return True
+    row = {"id": message.id, "topic": message.topic, "body": body, "seq": seq}
+    return connection.execute(_ENQUEUE, row).rowcount > 0
 
 
 def record_of(row: Any) -> Record:

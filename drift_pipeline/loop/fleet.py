@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from drift_pipeline.rollout.plan import Status
 from drift_pipeline.spec import ModelSpec
 
 FAILED = "tick.failed"
+MOST_UNPUBLISHED_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,17 @@ class Fleet:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._home, self._specs, self._progress, self._monotonic = home, specs, progress, monotonic
-        self.waiting = 0
+        self.waiting, self._published = 0, -math.inf
         self._loops: dict[str, Loop] = {}
         self._begun: dict[tuple[str, str], float] = {}
         self._latest = home.clock.now()
-        self._undocumented, self._seen = set[str](), 0  # whose cards may be old, by the records up to this one
+        self._undocumented, self._seen = dict[str, None](), 0  # whose cards may be old by the records up to it, in turn
 
     def take_up(self, specs: Mapping[str, ModelSpec]) -> None:
         """Go on by these specs; the loop of a model whose spec is another one is opened anew."""
         for name in [name for name in self._loops if specs.get(name) != self._specs.get(name)]:
             del self._loops[name]
-        self._undocumented |= specs.keys() - self._specs.keys()
+        self._undocumented |= dict.fromkeys(specs.keys() - self._specs.keys())
         self._specs = specs
 
     def tick(self, *, inline: bool, seconds: float = math.inf) -> list[Ticked | Failed]:
@@ -85,7 +86,7 @@ class Fleet:
     def _each(
         self, what: str, specs: Sequence[ModelSpec], step: Callable[[Loop], Ticked], seconds: float
     ) -> list[Ticked | Failed]:
-        """The first one always, and as many more as begin in time."""
+        """The first one always, and as many more as begin in time; what is left of it is for their documents."""
         self._forget_the_future()
         ended, done = self._monotonic() + seconds, list[Ticked | Failed]()
         for spec in sorted(specs, key=lambda spec: self._begun.get((what, spec.name), -math.inf)):
@@ -95,10 +96,18 @@ class Fleet:
             done.append(self._try(spec, step))
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
-        done += self._documented(specs, {one.model for one in done if isinstance(one, Ticked)}) + self._covered()
-        with suppress(DriftError):  # of the store, of which the models' own steps tell
-            publish(self._home.settings, self._home.store, self._home.clock)
+        ticked = {one.model for one in done if isinstance(one, Ticked)}
+        done += self._documented([spec for spec in specs if spec.name in ticked], ended) + self._covered()
+        self._publish(ended)
         return done
+
+    def _publish(self, ended: float) -> None:
+        """Commit what waits, where there is time for it, and each minute at least."""
+        now = self._monotonic()
+        if now < ended or now >= self._published + MOST_UNPUBLISHED_S:
+            self._published = now
+            with suppress(DriftError):  # of the store, of which the models' own steps tell
+                publish(self._home.settings, self._home.store, self._home.clock)
 
     def _forget_the_future(self) -> None:
         """Where the clock went back, loops hold what they took for past: they are opened anew, from what is stored."""
@@ -122,25 +131,30 @@ class Fleet:
             return Failed(spec.name, f"an erasure is not at its end: {error}", again)
         return None
 
-    def _documented(self, specs: Sequence[ModelSpec], ticked: Collection[str]) -> list[Failed]:
+    def _documented(self, specs: Sequence[ModelSpec], ended: float) -> list[Failed]:
         """Cards tell what the step came to, and what was approved or done by others since. Only models that a record
-        names since they were last looked at are looked at."""
+        names since they were last looked at are looked at: one always, and as many more as begin in time."""
         try:
             for record in self._home.store.records(after=self._seen) if self._seen else ():
-                self._undocumented.add(record.subject)
+                self._undocumented.setdefault(record.subject)
                 self._seen = record.seq
             if not self._seen and (head := self._home.store.head()) is not None:
-                self._undocumented, self._seen = set(self._specs), head.seq
+                self._undocumented, self._seen = dict.fromkeys(self._specs), head.seq
         except DriftError as error:
             return [Failed("audit", f"no card is looked at: {error}", again=False)]
-        asked = [spec for spec in specs if spec.name in self._undocumented.intersection(ticked)]
-        return [failed for spec in asked if (failed := self._document(spec)) is not None]
+        looked, ticked = list[Failed | None](), {spec.name: spec for spec in specs}
+        for spec in [ticked[name] for name in self._undocumented if name in ticked]:
+            if looked and self._monotonic() >= ended:
+                break
+            del self._undocumented[spec.name]
+            looked.append(self._document(spec))
+        return [failed for failed in looked if failed is not None]
 
     def _document(self, spec: ModelSpec) -> Failed | None:
         try:
             self._home.document(self._specs.get(spec.name, spec))
-            self._undocumented.discard(spec.name)
         except Exception as error:  # the edge between models, as for their ticks
+            self._undocumented[spec.name] = None
             again = isinstance(error, ConflictError | UnavailableError)
             return Failed(spec.name, f"its card is older than what it tells: {error}", again)
         return None

@@ -244,7 +244,7 @@ class Running:
     store: ControlStore
     location: str = ""
     repository: str = ""
-    spreads: dict[int, float] = field(default_factory=dict)
+    ages: dict[int, float] = field(default_factory=dict)
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The `data` of an answer of the webserver, as its launchpad asks."""
@@ -307,13 +307,16 @@ class Running:
         found = [self.instance.get_ticks(one.instigator_origin_id, one.selector_id, limit=last) for one in states]
         return sorted((tick for ticks in found for tick in ticks), key=lambda tick: tick.timestamp)
 
+    def oldest(self) -> float:
+        """Seconds since the model was looked at that waits longest for the next look."""
+        looks = [one for one in (self.store.recall(name) for name in self.world.names) if one]
+        return time.time() - min(datetime.fromisoformat(one.body["at"]).timestamp() for one in looks)
+
     def sample(self) -> None:
-        """Of the last tick that ended: seconds between the first and the last model that it judged."""
+        """`oldest`, as it is after the last tick that ended."""
         ended = [tick for tick in self.ticks(last=2) if good(tick)]
-        if ended and ended[-1].tick_id not in self.spreads:
-            remembered = [self.store.recall(name) for name in self.world.names]
-            at = [datetime.fromisoformat(one.body["at"]).timestamp() for one in remembered if one]
-            self.spreads[ended[-1].tick_id] = max(at) - min(at)
+        if ended and ended[-1].tick_id not in self.ages:
+            self.ages[ended[-1].tick_id] = self.oldest()
 
     def until(self, holds: Callable[[], Any], seconds: float) -> Any:
         """What came to hold, or None after so long; ticks are sampled meanwhile."""
@@ -462,7 +465,7 @@ def show_ticks(label: str, at: Running, ticks: Sequence[Any], since: float, unti
     missed = expected - len(slots & set(range(expected)))
     print(
         f"{label:8}{quantiles([tick.end_timestamp - tick.timestamp for tick in well])}"
-        f"{quantiles([at.spreads[tick.tick_id] for tick in well if tick.tick_id in at.spreads])}"
+        f"{quantiles([at.ages[tick.tick_id] for tick in well if tick.tick_id in at.ages])}"
         f"{expected:6}{len(well):6}{len(inside) - len(well):8}{missed:8}{100 * missed / max(expected, 1):6.1f}"
         f"{lost:6}{quantiles(gaps)}"
     )
@@ -470,8 +473,10 @@ def show_ticks(label: str, at: Running, ticks: Sequence[Any], since: float, unti
 
 def show(at: Running, asked: Sequence[Asked], phases: Sequence[tuple[str, float, float]], interval: int) -> None:
     head = ("p50", "p95", "max")
-    print(f"\nloop_tick, seconds: its whole, the models' part, and from one to the next; one each {interval} s")
-    print(f"{'':8}" + "".join(f"{'tick ' + h:>8}" for h in head) + "".join(f"{'ml ' + h:>8}" for h in head), end="")
+    print(
+        f"\nloop_tick, seconds: its own, since the oldest look at a model, to the next tick; one each {interval} s"
+    )
+    print(f"{'':8}" + "".join(f"{'tick ' + h:>8}" for h in head) + "".join(f"{'old ' + h:>8}" for h in head), end="")
     print(
         f"{'due':>6}{'good':>6}{'not':>8}{'missed':>8}{'%':>6}{'lost':>6}" + "".join(f"{'gap ' + h:>8}" for h in head)
     )
@@ -549,10 +554,10 @@ def measure(world: World, minutes: float, rows: int, interval: int, backfills: i
         with traffic.running():
             first = at.until(lambda: [tick for tick in at.ticks() if good(tick)], PATIENCE_S)
             assert first, "no tick"
-            print(
-                f"the first tick, which opens every loop: {first[0].end_timestamp - first[0].timestamp:.1f} s",
-                flush=True,
-            )
+            print(f"the first tick: {first[0].end_timestamp - first[0].timestamp:.1f} s", flush=True)
+            opened = at.until(lambda: at.oldest() < time.time() - first[0].timestamp, 3 * PATIENCE_S)
+            after = f"{time.time() - first[0].timestamp:.0f} s" if opened else "never"
+            print(f"each model was looked at once, what came since its adoption counted, after {after}", flush=True)
             quiet = time.time()
             full = quiet + 20 * minutes
             at.until(lambda: time.time() >= full, 60 * minutes)
