@@ -20,6 +20,7 @@ from drift_pipeline.spec import ModelSpec
 
 Specs = Mapping[str, ModelSpec]
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
+LAKE_S = 2.0  # for who writes one model's lake, while all others wait; the next tick tries again
 
 
 @contextmanager
@@ -87,7 +88,7 @@ class KeptFleet:
             asked = settings, specs, read_bundle().digest
             if self._kept is None or self._kept[0] != asked:
                 self.close()
-                at = self._open.enter_context(opened(settings, system_clock()))
+                at = self._open.enter_context(opened(settings, system_clock(), patience_s=LAKE_S))
                 self._kept = asked, LiveSpecs(settings.models, specs), at, Fleet(at, specs)
             _, live, at, fleet = self._kept
             fleet.take_up({name: live[name] for name in specs})

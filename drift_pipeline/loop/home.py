@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -26,6 +26,7 @@ from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
+from drift_pipeline.telemetry.delta import PATIENCE_S
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.training.vulnerabilities import Scan
 
@@ -40,10 +41,11 @@ class Home:
     registry: Registry
     policy: PolicyEngine
     alerts: Channel
+    patience_s: float = field(default=PATIENCE_S, kw_only=True)
 
     def backends(self, spec: ModelSpec) -> Backends:
         """What one model's loop works on."""
-        lake = Lake(self.settings.lake / spec.name, source="loop")
+        lake = Lake(self.settings.lake / spec.name, source="loop", patience_s=self.patience_s)
         wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
         scan = Scan(self.settings.scan_url, stale) if wanted else None
         return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan)
@@ -82,8 +84,12 @@ class Home:
 
 
 @contextmanager
-def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[Home]:
-    """The backends of a home; InputError where there is none, unless a `new` one may be made."""
+def opened(settings: Settings, clock: Clock, *, new: bool = False, patience_s: float = PATIENCE_S) -> Iterator[Home]:
+    """The backends of a home; InputError where there is none, unless a `new` one may be made.
+
+    Args:
+        patience_s: for another process that writes to a model's lake; then ConflictError.
+    """
     if not new:
         require_store(settings)
     try:
@@ -96,7 +102,7 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[H
     try:
         with EmbeddedEngine() as engine:
             registry = LocalRegistry(settings.registry)
-            yield Home(settings, clock, store, registry, engine, LogChannel(settings.alerts))
+            yield Home(settings, clock, store, registry, engine, LogChannel(settings.alerts), patience_s=patience_s)
     finally:
         store.close()
 

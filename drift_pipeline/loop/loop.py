@@ -187,8 +187,8 @@ class Loop:
         try:
             with working(self.trainings, decision_id, self.holder):
                 return self.retrain(decision_id, self.look())
-        except (ConflictError, UnavailableError) as error:
-            self.queue.hand_back(decision_id, self.holder, str(error))
+        except (ConflictError, UnavailableError, KeyboardInterrupt) as error:
+            self.queue.hand_back(decision_id, self.holder, str(error) or "it was interrupted")
             raise
         except Exception as error:  # a trainer of the user's own raises what it likes, MemoryError included
             told = str(error) if isinstance(error, DriftError) else f"{type(error).__name__}: {error}"

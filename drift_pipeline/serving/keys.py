@@ -75,17 +75,17 @@ def revoke_producer(store: ControlStore, name: str, actor: str, reason: str) -> 
 
 
 def producers(store: ControlReader) -> list[Producer]:
-    """All, revoked ones too; a row that was written beside the audit is nobody's."""
-    return [_producer(record) for record in store.find(KIND) if _attested(store, record)]
+    """All, revoked ones too; a row that is damaged, or was written beside the audit, is nobody's."""
+    return [found for name in store.keys(KIND) if (found := _attested(store, name)) is not None]
 
 
-def _attested(store: ControlReader, record: Record) -> bool:
+def _attested(store: ControlReader, name: str) -> Producer | None:
     try:
-        store.attest(record)
+        record = store.get(KIND, name)
+        return _producer(store.attest(record)) if record else None
     except IntegrityError as error:
-        log.error("%s", error)
-        return False
-    return True
+        log.error("producer %s: %s", name, error)
+        return None
 
 
 def refused(store: ControlStore, producer: str, model: str) -> None:

@@ -473,9 +473,7 @@ def show_ticks(label: str, at: Running, ticks: Sequence[Any], since: float, unti
 
 def show(at: Running, asked: Sequence[Asked], phases: Sequence[tuple[str, float, float]], interval: int) -> None:
     head = ("p50", "p95", "max")
-    print(
-        f"\nloop_tick, seconds: its own, since the oldest look at a model, to the next tick; one each {interval} s"
-    )
+    print(f"\nloop_tick, seconds: its own, since the oldest look at a model, to the next tick; one each {interval} s")
     print(f"{'':8}" + "".join(f"{'tick ' + h:>8}" for h in head) + "".join(f"{'old ' + h:>8}" for h in head), end="")
     print(
         f"{'due':>6}{'good':>6}{'not':>8}{'missed':>8}{'%':>6}{'lost':>6}" + "".join(f"{'gap ' + h:>8}" for h in head)

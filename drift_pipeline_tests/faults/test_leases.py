@@ -149,19 +149,20 @@ def test_a_training_that_raises_fails_with_its_reason(
     assert str(error) in page.body["why"]
 
 
-def test_a_training_that_could_not_reach_something_is_wanted_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [UnavailableError("the registry does not answer"), KeyboardInterrupt()], ids=repr)
+def test_a_training_that_could_not_reach_something_or_was_interrupted_is_wanted_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fit(*_: object) -> None:
-        raise UnavailableError("the registry does not answer")
+        raise error
 
     world.day()
     decision = wanted(world)
     monkeypatch.setattr("drift_pipeline.loop.loop.fit", fit)
     for _ in range(MOST_TRIES - 1):
-        with pytest.raises(UnavailableError):
+        with pytest.raises(type(error)):
             world.loop.train(decision)
         assert [body["decision"] for body in world.loop.queue.wanted()] == [decision]
-    with pytest.raises(UnavailableError):
+    with pytest.raises(type(error)):
         world.loop.train(decision)
     assert world.loop.queue.wanted() == []

@@ -1,6 +1,8 @@
 """Producers' keys and their rates."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,3 +83,13 @@ def test_a_debt_is_paid_first() -> None:
     assert [bucket.seconds_to(0), bucket.take(1)] == [2.0, pytest.approx(2.1)]
     now[0] += 3
     assert [bucket.seconds_to(0), bucket.take(10)] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("body", ["garbage", "{}", "[1]", '{"models":["a"],"revoked":false,"rows_per_second":"many"}'])
+def test_a_damaged_row_is_nobodys_and_hides_no_other_producer(store: ControlStore, tmp_path: Path, body: str) -> None:
+    for name in ("shop", "app"):
+        add_producer(store, name, ["fraud"], 10, "ada")
+    with closing(sqlite3.connect(tmp_path / "control.db")) as connection, connection:
+        connection.execute("UPDATE state SET body = ? WHERE kind = 'producer' AND key = 'app'", (body,))
+    add_producer(store, "web", ["fraud"], 10, "ada")
+    assert [producer.name for producer in producers(store)] == ["shop", "web"]
