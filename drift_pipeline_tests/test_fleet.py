@@ -65,6 +65,21 @@ def test_who_finds_no_time_comes_first_the_next_time(home: Home, monkeypatch: py
     assert (within(1e9), fleet.waiting) == ("bcdea", 0)
 
 
+def test_a_model_that_was_looked_at_a_moment_ago_is_not_due(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow(monkeypatch, takes=1.0)
+    fleet = Fleet(home, SPECS, monotonic=lambda: slow.now)
+
+    def within(seconds: float) -> str:
+        fleet.tick(inline=False, seconds=seconds, every=10.0)
+        return slow.told()
+
+    assert [within(2.0), within(2.0), within(2.0), within(2.0)] == ["ab", "cd", "e", ""]
+    slow.now = 10.5
+    assert [within(9.0), fleet.waiting] == ["a", 0]
+    slow.now = 20.0
+    assert within(9.0) == "bcde"
+
+
 def test_without_a_limit_every_model_ticks(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow(monkeypatch, takes=1e6)
     assert len(Fleet(home, SPECS, monotonic=lambda: slow.now).tick(inline=True)) == len(MODELS)

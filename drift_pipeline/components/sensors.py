@@ -26,10 +26,11 @@ from drift_pipeline.components.training import TRAINING
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
 from drift_pipeline.loop.fleet import Failed, Fleet
-from drift_pipeline.loop.home import Home
+from drift_pipeline.loop.home import Home, none_adopted
 from drift_pipeline.loop.queue import WANTED
 from drift_pipeline.settings import Settings
 
+NONE_DUE = "no model is due yet"
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
 MOST_TOLD = 300  # letters of a reason
 TICK_S, ROLLOUT_S = 3.5, 3.0  # of an evaluation, after which no other model begins; Dagster ends one at 60 s
@@ -39,27 +40,29 @@ _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
 def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.SensorDefinition]:
     """All of them, for the models of this code location."""
-    seconds = Settings().tick_seconds
-    tick = _loop_tick(specs, seconds, submit_rollout)
-    return [tick, _rollout_tick(specs, max(seconds // 3, 1)), *_ended_badly(specs), lineage_sensor(specs)]
+    settings = Settings()
+    often = max(settings.tick_seconds // 3, 1)
+    tick = _loop_tick(specs, settings, often, submit_rollout)
+    return [tick, _rollout_tick(specs, often), *_ended_badly(specs), lineage_sensor(specs)]
 
 
-def _loop_tick(specs: Specs, seconds: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:
-    today = Today()
+def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:
+    today, every = Today(), 0.9 * (settings.tick_seconds - 1)  # an evaluation may come a little early
 
     @dg.sensor(
         jobs=[retrain, submit_rollout],
-        minimum_interval_seconds=seconds,
+        minimum_interval_seconds=often,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Every model's tick: profile what landed, judge it, ask the policy, then launch what was decided. "
-        "It observes drift_report each hour and when a verdict changes. The first ticks after a start, or on a machine "
-        "that is full, are of as many models as there is time for.",
+        f"It observes drift_report each hour and when a verdict changes. A model is due each {settings.tick_seconds} "
+        "seconds; an evaluation ticks as many as it has time for, those that waited longest first.",
     )
     def loop_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         made, seen = _Made(), list[tuple[Ticked, Mapping[str, Any]]]()
         try:
             with FLEET.of(specs) as (at, fleet):
-                ticked = fleet.tick(inline=False, seconds=TICK_S)
+                ticked = fleet.tick(inline=False, seconds=TICK_S, every=every)
+                none = none_adopted(at.store, at.settings, specs)
                 made.failed, now = _failures(ticked), at.clock.now()
                 today.begin()
                 for one in ticked:
@@ -75,7 +78,7 @@ def _loop_tick(specs: Specs, seconds: int, submit_rollout: dg.JobDefinition) -> 
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
         if not ticked:
-            return dg.SensorResult(skip_reason=NONE_ADOPTED)
+            return dg.SensorResult(skip_reason=NONE_ADOPTED if none else NONE_DUE)
         return _told(context, "; ".join([*([told_ticks(seen, now)] if seen else []), *wait]), made)
 
     return loop_tick

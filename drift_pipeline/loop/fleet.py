@@ -59,14 +59,17 @@ class Fleet:
         self._undocumented |= dict.fromkeys(specs.keys() - self._specs.keys())
         self._specs = specs
 
-    def tick(self, *, inline: bool, seconds: float = math.inf) -> list[Ticked | Failed]:
+    def tick(self, *, inline: bool, seconds: float = math.inf, every: float = 0.0) -> list[Ticked | Failed]:
         """One tick of each adopted model and the alerts, then what is left of erasures that were begun.
 
         Args:
             inline: as for `Loop.tick`.
             seconds: after so long no other model begins; those that waited longest come first the next time.
+            every: a model whose last tick began less than so many seconds ago is left out.
         """
-        adopted = [spec for spec in self._specs.values() if self._may_be("model", spec, lambda _: True)]
+        before = self._monotonic() - every
+        due = [spec for spec in self._specs.values() if self._begun.get(("tick", spec.name), -math.inf) <= before]
+        adopted = [spec for spec in due if self._may_be("model", spec, lambda _: True)]
         ticked = self._each("tick", adopted, partial(Loop.tick, inline=inline), seconds)
         return ticked + [failed for spec in adopted if (failed := self._erase(spec)) is not None]
 

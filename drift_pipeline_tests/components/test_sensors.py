@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from drift_pipeline.clock import ManualClock, SystemClock
+from drift_pipeline.components.sensors import loop_sensors
 from drift_pipeline.components.today import Today
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import opened
@@ -41,10 +42,11 @@ def status(live: Dagster, decision_id: str) -> str:
     return str(found.body["status"])
 
 
-def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster) -> None:
-    sensors = {sensor.name: sensor for sensor in live.repository.sensor_defs}
+def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DRIFT_TICK_SECONDS")
+    sensors = {sensor.name: sensor for sensor in loop_sensors({MODEL: SPEC}, live.repository.get_job("submit_rollout"))}
     assert {name: sensor.minimum_interval_seconds for name, sensor in sensors.items()} == {
-        "loop_tick": 30,
+        "loop_tick": 10,
         "rollout_tick": 10,
         "retrain_failed": 30,
         "retrain_canceled": 30,

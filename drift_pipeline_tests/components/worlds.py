@@ -132,11 +132,13 @@ def pinned(home: Path) -> dict[str, Any]:
 
 @contextmanager
 def at_home(home: Path, models: Path | None = None) -> Iterator[None]:
-    """DRIFT_HOME is this folder, DRIFT_MODELS the other if there is one, and nothing else is set."""
+    """DRIFT_HOME is this folder, DRIFT_MODELS the other if there is one, and nothing else is set: but each evaluation
+    of `loop_tick` ticks, however soon it comes."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DRIFT_DATABASE", "DRIFT_ENVIRONMENT", "DRIFT_MODELS"):
             patch.delenv(name, raising=False)
         patch.setenv("DRIFT_HOME", str(home))
+        patch.setenv("DRIFT_TICK_SECONDS", "1")
         if models is not None:
             patch.setenv("DRIFT_MODELS", str(models))
         yield
