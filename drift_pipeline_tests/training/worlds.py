@@ -60,6 +60,7 @@ FILTERED: dict[str, dict[str, Any]] = {
 
 def graph_spec(graph: Mapping[str, Any] | None = None, **retrain: object) -> ModelSpec:
     """`spec` with a graph: a candidate retrieval and a ranking, unless another one is given."""
-    document = spec(**retrain).model_dump(mode="json")
+    document = spec().model_dump(mode="json")
     document["retrain"].pop("trainer")
-    return ModelSpec.model_validate({**document, "graph": graph or GRAPH})
+    more = {"graph": graph or GRAPH, "retrain": {**document["retrain"], **retrain}}
+    return ModelSpec.model_validate({**document, **more})
