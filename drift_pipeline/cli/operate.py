@@ -81,7 +81,8 @@ def _retrain(
         decision_id, decision = operating.retrain(loop, who, reason, hotfix=hotfix, steps=steps)
         elsewhere = f"; {NO_CANARY}" if loop.monitor.champion.recorded else ""
     agreed = decision.action in (Action.RETRAIN, Action.HOTFIX_RETRAIN)
-    then = f"; the sensor, or drift tick, runs it{elsewhere}" if agreed else ""
+    alone = f" of {', '.join(steps)} alone" if steps else ""
+    then = f"; the sensor, or drift tick, runs it{alone}{elsewhere}" if agreed else ""
     _say(
         model,
         f"{decision_id} {decision.action}: {'; '.join(decision.reasons)}{then}",
@@ -89,6 +90,7 @@ def _retrain(
         decision=decision_id,
         action=str(decision.action),
         reasons=list(decision.reasons),
+        **({"steps": list(steps)} if steps else {}),
     )
     return OK if agreed else NEGATIVE
 

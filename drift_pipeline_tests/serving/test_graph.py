@@ -33,7 +33,7 @@ def trained(name: str) -> TrainedGraph:
     return train_graph(history(1500), graph_spec(graph, trials=1), 0, "v1")
 
 
-def rows(n: int, seed: int) -> list[Row]:
+def rows(n: int, seed: int) -> Sequence[Row]:
     """With nulls, infinities and levels that training has not seen."""
     random = np.random.default_rng(seed)
     frame = history(n, seed=seed).select(*FEATURES)
