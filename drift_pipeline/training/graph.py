@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.registry.archive import MOST_BYTES, unpacked_bytes
 from drift_pipeline.registry.bundle import Bundle, load_pipeline
 from drift_pipeline.registry.graph import MODEL, SUFFIX, Listed, listed_steps
 from drift_pipeline.spec import ColumnType
@@ -80,7 +81,18 @@ def load_model(bundle: Bundle) -> Model:
         if MODEL not in bundle.files:
             raise IntegrityError(f"the bundle holds no {MODEL}")
         return load_pipeline(bundle.files[MODEL])
+    _require_size(bundle, [step.file for step in steps])
     return Graph(tuple(Stage(s.name, s.inputs, s.threshold, load_step(bundle.files[s.file], s)) for s in steps))
+
+
+def _require_size(bundle: Bundle, files: list[str]) -> None:
+    """All steps together may take what one pipeline may."""
+    try:
+        size = sum(unpacked_bytes(bundle.files[file]) for file in files)
+    except Exception as error:  # whatever zipfile raises on a stranger's bytes
+        raise IntegrityError(f"a step's file is no archive: {type(error).__name__}: {error}"[:300]) from error
+    if size > MOST_BYTES:
+        raise IntegrityError(f"the steps' files take {size:,} bytes, more than {MOST_BYTES:,}")
 
 
 def load_step(data: bytes, step: Listed) -> "Pipeline":

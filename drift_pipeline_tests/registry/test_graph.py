@@ -10,6 +10,7 @@ import pytest
 
 from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.errors import DriftError, InputError, IntegrityError
+from drift_pipeline.registry.archive import unpacked_bytes
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import Bundle, dump_pipeline, make_bundle, read_manifest
 from drift_pipeline.registry.graph import listed_steps
@@ -270,3 +271,16 @@ def test_a_step_of_a_type_that_is_not_allowed_is_refused_by_its_file() -> None:
     told["graph"][1]["sha256"] = sha256(held["ranking.skops"])
     with pytest.raises(DriftError, match=r"ranking.skops: the model holds types that are not allowed"):
         load_model(Bundle("sha256:" + "0" * 64, make_bundle(told, held).manifest, held))
+
+
+def test_steps_that_unpack_to_too_much_together_are_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself is within what one pipeline may take."""
+    bundle = make_bundle(fields(), files())
+    sizes = [unpacked_bytes(data) for data in files().values()]
+    monkeypatch.setattr("drift_pipeline.training.graph.MOST_BYTES", max(sizes))
+    with pytest.raises(IntegrityError, match=rf"the steps' files take {sum(sizes):,} bytes, more than {max(sizes):,}"):
+        load_model(bundle)
+    told = fields()
+    told["graph"][1]["sha256"] = sha256(b"junk")
+    with pytest.raises(IntegrityError, match="a step's file is no archive: BadZipFile"):
+        load_model(make_bundle(told, {**files(), "ranking.skops": b"junk"}))

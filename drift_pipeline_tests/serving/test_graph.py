@@ -37,7 +37,7 @@ def rows(n: int, seed: int) -> Sequence[Row]:
     """With nulls, infinities and levels that training has not seen."""
     random = np.random.default_rng(seed)
     frame = history(n, seed=seed).select(*FEATURES)
-    odd: Sequence[Any] = (None, float("inf"), -float("inf"), float("nan"), 12.0)
+    odd: tuple[Any, ...] = (None, float("inf"), -float("inf"), float("nan"), 12.0)
     told = [list(row) for row in frame.iter_rows()]
     for row in told:
         for place in range(2):
