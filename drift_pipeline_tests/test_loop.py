@@ -61,9 +61,9 @@ class Pager:
 
 
 class World:
-    """A model whose recorded scores are poor, its traffic, and the people around it."""
+    """A model whose recorded scores are poor, or one that is trained, its traffic, and the people around it."""
 
-    def __init__(self, home: Path, spec: ModelSpec = SPEC) -> None:
+    def __init__(self, home: Path, spec: ModelSpec = SPEC, *, recorded: bool = True) -> None:
         self.spec = spec
         frame = worlds.history(30 * DAY // timedelta(minutes=MINUTES))
         poor = 1 / (1 + np.exp(-np.random.default_rng(5).normal(frame["amount"].to_numpy(), 3)))
@@ -88,7 +88,7 @@ class World:
         self.batch = 0
         self._land(SPAN)
         try:
-            self.loop.adopt(SPAN, recorded=True)
+            self.loop.adopt(SPAN, recorded=recorded)
         except InputError:
             self.store.close()
             raise

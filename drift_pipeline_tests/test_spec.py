@@ -65,6 +65,7 @@ def test_other_defaults(tmp_path: Path) -> None:
         "exclude": [],
         "trainer": "gradient_boosting",
         "trials": 12,
+        "steps": [],
     }
     assert found.outcome.positive == 1
     assert found.outcome.delay == timedelta()

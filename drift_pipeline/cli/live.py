@@ -29,7 +29,7 @@ from drift_pipeline.errors import InputError
 @click.command(epilog=example("drift adopt fraud --data history.parquet"))
 @model_argument()
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Its history: a file, or a folder.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="A skops file that answers from now on.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="A skops file that answers; of a graph, a folder.")
 @click.option("--external", is_flag=True, help="Another system goes on answering; only its scores are known.")
 @click.option("--timestamp", help="The time column, where the spec names none.")
 @click.option("--outcomes", type=click.Path(path_type=Path), help="Labels by prediction id, in a file of their own.")

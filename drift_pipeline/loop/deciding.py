@@ -1,6 +1,6 @@
 """Deciding: the facts of a tick go to the policy, and what it wants retrained goes into the queue."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,6 +41,7 @@ class Deciding:
         *,
         actor: str = "policy",
         reason: str = "",
+        steps: Sequence[str] = (),
         also: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> tuple[str, Decision] | None:
         """Ask the policy; arguments and answer as of `Loop.decide`.
@@ -60,12 +61,13 @@ class Deciding:
             return None
         decision_id, puts = self._numbered()
         if decision.action in TRAINS:
-            puts |= self._queue.entry(decision_id, decision, trigger, drifted or subject, report.at)
+            puts |= self._queue.entry(decision_id, decision, trigger, drifted or subject, report.at, steps)
         self._memory.decided = said
         self._at.ledger.commit(
             "decision.made",
             {
                 **_told(decision_id, decision, facts, reason),
+                **({"steps": list(steps)} if steps else {}),
                 **({"note": NO_CANARY} if decision.action in TRAINS and monitor.champion.recorded else {}),
             },
             puts={**puts, **(also or {})},

@@ -6,7 +6,7 @@ wanted -> running -> proven | rejected | refused | failed
 ```
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -30,9 +30,16 @@ class Queue:
         self._ledger, self._clock, self._pauses = context.ledger, context.clock, Pauses(context)
 
     def entry(
-        self, decision_id: str, decision: Decision, trigger: Trigger, incident: str, at: datetime
+        self,
+        decision_id: str,
+        decision: Decision,
+        trigger: Trigger,
+        incident: str,
+        at: datetime,
+        steps: Sequence[str] = (),
     ) -> dict[str, Mapping[str, Any]]:
-        """State to put with a decision to retrain; `policy_digest` names the rules that said so."""
+        """State to put with a decision to retrain; `policy_digest` names the rules that said so, `steps` those of the
+        graph that were asked for, none of them where nobody named any."""
         body = {
             "decision": decision_id,
             "reasons": list(decision.reasons),
@@ -45,6 +52,7 @@ class Queue:
             "digest": None,
             "tries": 0,
             "held": None,
+            **({"steps": list(steps)} if steps else {}),
         }
         return {f"retrain/{decision_id}": body}
 

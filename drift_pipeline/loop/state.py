@@ -4,38 +4,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
-from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.graph import Model, load_model
 from drift_pipeline.training.trainers import score
 
 __all__ = ["RECORDED", "Assignment", "Cause", "Memory", "Recovery", "Retrains", "Training", "Version"]
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
 class Version:
     """A version that answers or may come to. Rows from `unseen_from` on were not trained on.
 
-    `made` makes its pipeline when it is first asked for, which takes long; None of recorded scores.
+    `made` makes its pipeline, or its graph, when it is first asked for, which takes long; None of recorded scores.
     """
 
     digest: str
     name: str
     trained_from: datetime
     unseen_from: datetime
-    made: "Callable[[], Pipeline] | None"
+    made: "Callable[[], Model] | None"
 
     @cached_property
-    def pipeline(self) -> "Pipeline | None":
+    def pipeline(self) -> "Model | None":
         """None of a recorded model, of which only the scores are known. Raises IntegrityError as `load`."""
         return None if self.made is None else self.made()
 
@@ -56,8 +53,8 @@ class Version:
             return cls(digest, document["version"], times[0], times[1], None)
         registry.get(digest)
 
-        def made() -> "Pipeline":
-            return load_pipeline(registry.get(digest).files["model.skops"])
+        def made() -> "Model":
+            return load_model(registry.get(digest))
 
         return cls(digest, document["version"], times[0], times[1], made)
 
@@ -164,7 +161,8 @@ class Assignment:
     The rows are those of `from_` to `known_at` in the Delta `versions`; those from `block_from` on prove, the
     older ones train. `fresh`: how many of the training rows are of a world that changed. `recovery`: the drift this
     training is to make good, None where no performance fell. `digest` is the candidate's bundle, once it is trained.
-    `trainer_source` is the digest of the model's own trainer, None of a packaged one.
+    `trainer_source` is the digest of the model's own trainers, None of packaged ones. `steps`: of a graph, those that
+    are trained, the champion's others being taken; none named = all.
     """
 
     version: str
@@ -180,17 +178,19 @@ class Assignment:
     recovery: Recovery | None
     digest: str | None = None
     trainer_source: str | None = None
+    steps: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         times = {name: getattr(self, name).isoformat() for name in ("known_at", "from_", "block_from")}
         recovery = self.recovery.to_json() if self.recovery else None
-        return {**asdict(self), **times, "versions": dict(self.versions), "recovery": recovery}
+        steps = {"versions": dict(self.versions), "steps": list(self.steps)}
+        return {**asdict(self), **times, **steps, "recovery": recovery}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Assignment":
         times = {name: datetime.fromisoformat(document[name]) for name in ("known_at", "from_", "block_from")}
         recovery = Recovery.from_json(document["recovery"]) if document["recovery"] else None
-        return cls(**{**document, **times, "recovery": recovery})
+        return cls(**{**document, **times, "recovery": recovery, "steps": tuple(document.get("steps", ()))})
 
 
 @dataclass(frozen=True)

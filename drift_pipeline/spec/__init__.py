@@ -1,11 +1,12 @@
 """The spec: what a user declares about one monitored model, one YAML a model.
 
 Every value that is left out has a default; the defaults of `kpis` are the specification's KPI matrix. `values.py` has
-what a key may hold, `parts.py` the mappings, `declarations.py` what only people
-can say, `model.py` the whole, `reading.py` the way from a file, with its errors.
+what a key may hold, `parts.py` the mappings, `graph.py` the steps of a model of several pipelines, `declarations.py`
+what only people can say, `model.py` the whole, `reading.py` the way from a file, with its errors.
 """
 
 from drift_pipeline.spec.declarations import ChangeEnvelope, Declarations, Profile, Statement
+from drift_pipeline.spec.graph import Step, ordered
 from drift_pipeline.spec.model import ModelSpec
 from drift_pipeline.spec.parts import (
     Ceiling,
@@ -59,7 +60,9 @@ __all__ = [
     "Rollout",
     "Span",
     "Statement",
+    "Step",
     "Task",
+    "ordered",
     "parse_spec",
     "read_spec",
     "spec_of",

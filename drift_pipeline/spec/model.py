@@ -1,6 +1,6 @@
 """ModelSpec: one monitored model, put together from its parts and held to what its task allows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from drift_pipeline.clock import Zone
 from drift_pipeline.spec.declarations import Declarations
+from drift_pipeline.spec.graph import Problem, Step, ordered, problems
 from drift_pipeline.spec.parts import Columns, Gates, Kpis, Outcome, Part, Prediction, Retention, Retrain, Rollout
 from drift_pipeline.spec.values import OWN_TRAINER, TRAINERS, ColumnType, Form, Task, Text, TimeZone
 
@@ -41,7 +42,7 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
     `since` is the first day that has a partition in Dagster. `forms`: of categorical columns; where it names none, the
     form is found in the first reference and stays. `missing`: texts that stand for no value in any watched column.
     `timezone`: in which the model's hours and days are; times without a zone stay UTC. `declarations`: what stands in
-    declarations.yaml beside the spec's file.
+    declarations.yaml beside the spec's file. `graph`: the steps of a model of several pipelines; empty of one.
 
     `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean. Keys of
     another task are refused, its KPIs are None, and neither is written out.
@@ -52,6 +53,7 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
     task: Task
     columns: Columns = Columns()
     features: dict[str, ColumnType] = Field(min_length=1)
+    graph: dict[str, Step] = Field(default_factory=dict)
     prediction: Prediction = Prediction()
     outcome: Outcome
     protected: dict[str, Literal["categorical"]] = Field(default_factory=dict)
@@ -114,6 +116,10 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
             document.get(part, {}).pop(key, None)
         if self.gates == Gates():  # a spec without any stays the document that it was before there were any
             document.pop("gates", None)
+        if not self.graph:  # likewise
+            document.pop("graph", None)
+        for key in ["trainer"] if self.graph else ["steps"]:
+            document.get("retrain", {}).pop(key, None)
         return document
 
     @model_validator(mode="after")
@@ -130,6 +136,21 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
         if odd := [name for name in self.forms if watched.get(name) != "categorical"]:
             raise ValueError(f"forms are of categorical columns, which {', '.join(odd)} is not")
         return self
+
+    @model_validator(mode="after")
+    def _steps_are_a_graph(self) -> "ModelSpec":
+        if found := [_problem(*problem) for problem in self._graph_problems()]:
+            raise ValidationError.from_exception_data("ModelSpec", found)
+        return self
+
+    def _graph_problems(self) -> Iterator[Problem]:
+        if strange := [name for name in self.retrain.steps if name not in self.graph]:
+            known = ", ".join(self.graph) or "none, since the spec declares no graph"
+            yield ("retrain", "steps"), f"{strange[0]!r} is no step of the graph; there are: {known}"
+        if self.graph and "trainer" in self.retrain.model_fields_set:
+            yield ("retrain", "trainer"), "the steps of a graph have trainers of their own; write it there"
+        if self.graph:
+            yield from problems(self.graph, self.task, self.features, {*self.watched, self.outcome.column})
 
     def _misplaced_gate(self) -> str:
         watched, columns = {**self.features, **self.protected}, [test.column for test in self.gates.invariance]
@@ -175,12 +196,24 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
         return Zone(self.timezone)
 
     @property
+    def steps(self) -> dict[str, Step]:
+        """The graph's, in the order in which they are computed; none of a model that is one pipeline."""
+        return ordered(self.graph, self.features) if self.graph else {}
+
+    def of_step(self, name: str) -> "ModelSpec":
+        """By which a step of the graph is trained: its inputs are the features, and its trainer the trainer."""
+        step = self.graph[name]
+        features = {one: self.features.get(one, "numeric") for one in step.inputs}
+        retrain = self.retrain.model_copy(update={"trainer": step.trainer, "steps": ()})
+        return self.model_copy(update={"features": features, "graph": {}, "retrain": retrain})
+
+    @property
     def watched(self) -> dict[str, ColumnType]:
         """Every column whose distribution is watched: features first, then protected ones that are no feature."""
         return {**self.features, **self.protected}
 
 
-def _problem(place: tuple[str, str], message: str) -> InitErrorDetails:
+def _problem(place: tuple[str, ...], message: str) -> InitErrorDetails:
     """An error at a place of the document, in the words of a ValueError."""
     error = PydanticCustomError("value_error", "Value error, {message}", {"message": message})
     return InitErrorDetails(type=error, loc=place, input=None)

@@ -123,7 +123,8 @@ class Retrain(Part):
     """When and on what a model is retrained.
 
     min_rows counts labelled rows: a training set below it is refused, and a drift-caused retrain waits
-    until as many labels of the changed world have come. Half of them train, half prove.
+    until as many labels of the changed world have come. Half of them train, half prove. `steps` are those of the
+    graph that are trained; the champion's others are taken as they are. None named = all.
     """
 
     cron: str = "0 3 1 * *"
@@ -134,6 +135,7 @@ class Retrain(Part):
     exclude: tuple[Span, ...] = ()
     trainer: str = "gradient_boosting"
     trials: int = Field(default=12, ge=1)
+    steps: tuple[str, ...] = ()
 
     @field_validator("cron")
     @classmethod

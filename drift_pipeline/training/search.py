@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from optuna import Study
     from sklearn.pipeline import Pipeline
 
+    from drift_pipeline.training.graph import Model
+
 Progress = Callable[[int, int], None]
 FOLDS = 3
 FOLDS_SHARE = 0.45  # of the rows, the newest, are judged on
@@ -51,15 +53,22 @@ class Found:
 
 @dataclass(frozen=True)
 class Trained:
-    """A pipeline fitted on `rows` rows, the oldest of them at `start`; `source` is the model's own trainer, if any."""
+    """What was fitted on the `used` rows, `rows` in number, the oldest of them at `start`; `source` is the model's own
+    trainer, if any."""
 
-    pipeline: "Pipeline"
+    pipeline: "Model"
     params: Params
     validation: float
     rows: int
     trials: int
     start: datetime
+    used: pl.DataFrame
     source: Source | None = None
+
+    @property
+    def trainer_source(self) -> str | None:
+        """The digest of the model's own trainers; None of packaged ones."""
+        return self.source.digest if self.source else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,8 @@ def train(
         if source is None:
             raise
         raise told(source, "what it builds cannot be trained", error) from error
-    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, rows["_time"][0], source)
+    start = rows["_time"][0]
+    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, start, rows, source)
 
 
 def search(

@@ -10,7 +10,7 @@ from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Cause, Retrains, Version
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.dataset import Dataset, block_rows, split_newest, training_dataset
-from drift_pipeline.training.own import source_of
+from drift_pipeline.training.own import digest_of, sources_of
 
 LEAST_BLOCK = 500
 
@@ -31,7 +31,8 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
     if isinstance(block, str):
         trainings.refuse(decision_id, block, done)
         return None
-    source, done = source_of(at.spec), done.began(now)
+    asked = at.ledger.find(f"retrain/{decision_id}") or {}
+    steps, done = tuple(asked.get("steps") or at.spec.retrain.steps), done.began(now)
     assignment = Assignment(
         version=f"v{done.versions}",
         decision=decision_id,
@@ -44,7 +45,8 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
         block_rows=block.height,
         fresh=max((cause.fresh_rows if cause else 0) - block.height, 0),
         recovery=cause.recovery if cause else None,
-        trainer_source=source.digest if source else None,
+        trainer_source=digest_of(sources_of(at.spec, steps)),
+        steps=steps,
     )
     _record(trainings, assignment, dataset, done)
     return assignment
