@@ -23,6 +23,7 @@ from drift_pipeline.components.lineage import lineage_sensor
 from drift_pipeline.components.today import Today
 from drift_pipeline.components.told import MOST_MODELS, told_ticks
 from drift_pipeline.components.training import TRAINING
+from drift_pipeline.components.wandb import wandb_sensor
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
 from drift_pipeline.loop.fleet import Failed, Fleet
@@ -41,7 +42,8 @@ def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.Sens
     """All of them, for the models of this code location."""
     seconds = Settings().tick_seconds
     tick = _loop_tick(specs, seconds, submit_rollout)
-    return [tick, _rollout_tick(specs, max(seconds // 3, 1)), *_ended_badly(specs), lineage_sensor(specs)]
+    tellers = [lineage_sensor(specs), *([wandb_sensor()] if Settings().registry_kind == "wandb" else [])]
+    return [tick, _rollout_tick(specs, max(seconds // 3, 1)), *_ended_badly(specs), *tellers]
 
 
 def _loop_tick(specs: Specs, seconds: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -120,7 +120,8 @@ def _record(
         "passed": None,
         "trainer": at.trust.trainer_key_id,
         "policy_digest": trainings.policy_digest(assignment.decision),
-        "cost": {**cost, "rows": trained.rows, "trials": trained.trials},
+        "cost": {**cost, "rows": trained.rows, "trials": len(trained.trials)},
+        "searched": [asdict(trial) for trial in trained.trials],
         "composition": made_of,
         "environment": environment_digest(),
     }

@@ -1,0 +1,152 @@
+"""The child process that has W&B's client: one verb, a job as JSON on stdin, the answer as the last line of stdout."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+MOST_BYTES = 1 << 30  # of a file that is written: a server may send without end
+_LOCAL = "entity", "project"
+
+
+def offline(folder: Path) -> wandb.Settings:
+    """Of a run that is written below the folder and says nothing of the machine or its environment."""
+    return wandb.Settings(
+        mode="offline",
+        root_dir=str(folder),
+        console="off",
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+
+
+def write(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Each run in a hidden place, then moved to where whole ones lie: one that was cut short is never sent."""
+    folder = Path(job["folder"])
+    incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=folder))
+    try:
+        for run in job["runs"]:
+            final = folder / f"offline-run-{run['name']}"
+            if not final.exists():
+                _write(job, run, incoming)
+                made = next((incoming / "wandb").glob("offline-run-*"))
+                if not final.exists():  # else another process was faster
+                    made.rename(final)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+    return {}
+
+
+def _write(job: Mapping[str, Any], told: Mapping[str, Any], incoming: Path) -> None:
+    (incoming / "wandb").mkdir(exist_ok=True)
+    where = {name: job[name] for name in _LOCAL if job[name]}
+    about = {"id": told["name"], "name": told["title"], "group": told["group"], "job_type": told["kind"]}
+    run = wandb.init(config=told["config"], settings=offline(incoming), **where, **about)
+    for one in told["uses"]:  # use_artifact refuses offline; this is what it does online with one that is not sent yet
+        run._log_artifact(_artifact(one), is_user_created=True, use_after_commit=True)
+    for step in told["history"]:
+        run.log(dict(step))
+    for name, table in told["tables"].items():
+        run.log({name: wandb.Table(columns=table["columns"], data=table["rows"], allow_mixed_types=True)})
+    run.summary.update(told["summary"])
+    for one in told["makes"]:
+        run.log_artifact(_artifact(one), aliases=list(one["aliases"]))
+    run.finish()
+
+
+def _artifact(told: Mapping[str, Any]) -> Any:
+    made = wandb.Artifact(told["name"], told["kind"], metadata=dict(told["metadata"]))
+    for name, path in told["files"].items():  # they never change, so that no copy has to be kept until they are sent
+        made.add_file(path, name=name, policy="immutable", skip_cache=True)
+    return made
+
+
+def send(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What comes of it, the marker beside the run tells."""
+    from wandb.cli.cli import cli
+
+    where = [part for name in _LOCAL if job[name] for part in (f"--{name}", job[name])]
+    cli(["sync", *where, job["run"]], standalone_mode=False)
+    return {}
+
+
+def stand(job: Mapping[str, Any]) -> dict[str, Any]:
+    from drift_pipeline.registry.mirror import merged
+
+    api = wandb.Api(timeout=max(int(job["seconds"] / 2), 1))
+    refused = []
+    for one in job["standings"]:
+        artifact = api.artifact(_path(api, job, one["name"], one["digest"]))
+        artifact.metadata = merged(artifact.metadata, one["metadata"])
+        artifact.aliases = [*{*artifact.aliases, *one["add"]}.difference(one["drop"])]
+        artifact.save()
+        if one["link"] and job["registry"]:
+            try:
+                artifact.link(f"wandb-registry-{job['registry']}/{one['name']}")
+            except Exception as error:  # whatever the client raises where there is no such registry, or no right to it
+                refused.append(f"{one['name']} is not linked to the registry {job['registry']}: {error}"[:300])
+    return {"refused": refused}
+
+
+def fetch(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A bundle by its digest, of whichever model: no name of a file is believed but a plain one of its manifest."""
+    from drift_pipeline.registry.bundle import MANIFEST, read_manifest
+
+    found = _found(wandb.Api(timeout=max(int(job["seconds"] / 2), 1)), job)
+    if found is None:
+        return {"found": False}
+    found.get_entry(MANIFEST).download(job["to"], skip_cache=True)
+    manifest = read_manifest(job["digest"], Path(job["to"], MANIFEST).read_bytes())
+    for name in manifest["files"]:
+        found.get_entry(name).download(job["to"], skip_cache=True)
+    return {"found": True}
+
+
+def _found(api: Any, job: Mapping[str, Any]) -> Any:
+    project = f"{job['entity'] or api.default_entity}/{job['project']}"
+    for kind in ("model", "reference"):
+        for collection in api.artifact_collections(project, kind):
+            path = _path(api, job, collection.name, job["digest"])
+            if api.artifact_exists(path):
+                return api.artifact(path)
+    return None
+
+
+def _path(api: Any, job: Mapping[str, Any], name: str, digest: str) -> str:
+    from drift_pipeline.registry.mirror import digest_alias
+
+    return f"{job['entity'] or api.default_entity}/{job['project']}/{name}:{digest_alias(digest)}"
+
+
+def main() -> None:
+    """It ends itself, too: who asked may have been killed."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))
+    job = json.loads(sys.stdin.read())
+    signal.alarm(int(job["seconds"]) + 2)
+    try:
+        told = {"ok": True, **{"write": write, "send": send, "stand": stand, "fetch": fetch}[sys.argv[1]](job)}
+    except Exception as error:  # the edge of the process: whatever the client raises is told to who asked
+        told = {"ok": False, "why": f"{type(error).__name__}: {error}"}
+    sys.stdout.write(f"\n{json.dumps(told)}\n")
+    sys.stdout.flush()
+    if not told["ok"]:
+        os._exit(1)  # a client that failed may wait at its exit for what never comes
+
+
+if __name__ == "__main__":
+    main()
