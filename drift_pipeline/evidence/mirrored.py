@@ -14,7 +14,6 @@ from typing import Any
 from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.control.reader import ControlReader
-from drift_pipeline.files import write_whole
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.bundle import MANIFEST
 from drift_pipeline.registry.mirror import Artifact, Run, Standing, Table, digest_alias
@@ -66,9 +65,13 @@ class Mirrored:
 
         number: of the last record that it tells. Raises as `of`.
         """
-        made = [self.bundle(one.digest, one.name, "model", aliases=one.add) for one in standings]
-        made = [replace(v, metadata={**v.metadata, **one.metadata}) for v, one in zip(made, standings, strict=True)]
-        config = {one.digest: {"model": one.name, **one.metadata, "no_longer": list(one.drop)} for one in standings}
+        called = [one for one in standings if one.add and one.kind == "model"]
+        made = [self.bundle(one.digest, one.name, one.kind, aliases=one.add) for one in called]
+        made = [replace(v, metadata={**v.metadata, **one.metadata}) for v, one in zip(made, called, strict=True)]
+        config = {
+            one.digest: {"name": one.name, **one.metadata, "is": list(one.add), "is_not": list(one.drop)}
+            for one in standings
+        }
         return Run(self.name(number, "stand"), "stand", f"as of record {number}", "standing", config, makes=made)
 
     def name(self, number: int, kind: str) -> str:
@@ -80,7 +83,8 @@ class Mirrored:
         files = {file: str(folder / file) for file in sorted([*bundle.files, MANIFEST])}
         told = {key: value for key, value in bundle.manifest.items() if key != "files"}
         aliases = [digest_alias(digest), *more.pop("aliases", ())]
-        return Artifact(name, kind, files, {"digest": digest, "manifest": told}, aliases, **more)
+        metadata = {"digest": digest, "manifest": told}
+        return Artifact(name, kind, files, metadata=metadata, aliases=aliases, **more)
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,11 @@ class _Record:
         return self.at.bundle(digest, self.model, "model", **more)
 
     def document(self, name: str, kind: str, said: Mapping[str, Any], **more: Any) -> Artifact:
-        """What there is no file of: its canonical JSON, below the home under its digest."""
+        """What there is no file of, as its canonical JSON."""
         data = canonical(said)
-        digest = sha256(data)
-        path = self.at.settings.wandb.absolute() / "documents" / digest.removeprefix("sha256:") / f"{kind}.json"
-        if not path.is_file() or path.read_bytes() != data:
-            write_whole(path, data)
-        aliases = [digest_alias(digest), *more.pop("aliases", ())]
-        return Artifact(name, kind, {path.name: str(path)}, {"digest": digest, **more.pop("metadata", {})}, aliases)
+        metadata = {"digest": sha256(data), **more.pop("metadata", {})}
+        aliases = [digest_alias(metadata["digest"]), *more.pop("aliases", ())]
+        return Artifact(name, kind, texts={f"{kind}.json": data.decode()}, metadata=metadata, aliases=aliases)
 
     def dataset(self, candidate: Mapping[str, Any], version: str) -> Artifact:
         """The rows that trained and proved, pinned: window and Delta versions."""
@@ -145,16 +146,18 @@ def _adopted(at: _Record) -> Told:
     if digest is None:  # another system answers; only its scores are known
         return Told(at.run("adopt", version, config={"external": True}))
     made = at.version(digest, aliases=[version_alias(version), CHAMPION])
-    return Told(at.run("adopt", version, config={"rows": at.said["rows"]}, makes=[made]))
+    run = at.run("adopt", version, config={"rows": at.said["rows"]}, makes=[made])
+    return Told(run, (at.standing(digest, add=[CHAMPION]),))
 
 
 def _frozen(at: _Record) -> Told:
     version, digest = str(at.said["version"]), at.record.digests["reference"]
     bodies = (record.body for record in at.at.store.find("reference", f"{at.model}/"))
     of = next((str(body["digest"]) for body in bodies if body.get("bundle") == digest), "")
-    uses = [replace(at.version(of), aliases=())] if of.startswith("sha256:") else []
+    uses = [at.version(of)] if of.startswith("sha256:") else []
     made = at.at.bundle(digest, f"{at.model}-reference", "reference", aliases=[version_alias(version), IN_FORCE])
-    return Told(at.run("profile", version, config=dict(at.said), uses=uses, makes=[made]))
+    run = at.run("profile", version, config=dict(at.said), uses=uses, makes=[made])
+    return Told(run, (Standing(made.name, digest, made.kind, add=[IN_FORCE]),))
 
 
 def _trained(at: _Record) -> Told:
@@ -166,7 +169,8 @@ def _trained(at: _Record) -> Told:
     summary = {**validation, **{f"cost_{key}": value for key, value in candidate["cost"].items()}}
     config = {"decision": at.said["decision"], "trainer": manifest["trainer"], "params": manifest["params"]}
     run = at.run("fit", version, config=config, history=searched(candidate), summary=summary)
-    return Told(replace(run, uses=[at.dataset(candidate, version)], makes=[made]))
+    run = replace(run, uses=[at.dataset(candidate, version)], makes=[made])
+    return Told(run, (at.standing(digest, add=[CANDIDATE]),))
 
 
 def searched(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -183,7 +187,7 @@ def _proven(at: _Record) -> Told:
     made = at.document(
         f"{at.model}-evaluation", "evaluation", said, aliases=[version_alias(version)], metadata={"bundle": digest}
     )
-    uses = [replace(at.version(digest), aliases=()), at.dataset(at.candidate(digest), version)]
+    uses = [at.version(digest), at.dataset(at.candidate(digest), version)]
     run = at.run("prove", version, summary=scores(said), tables={"gates": gates_of(said)}, uses=uses, makes=[made])
     drop = [] if said["passed"] else [CANDIDATE]
     return Told(run, (at.standing(digest, metadata={"passed": said["passed"], "gates": gates}, drop=drop),))

@@ -18,7 +18,7 @@ from drift_pipeline.evidence.lineage.sinks import alone
 from drift_pipeline.evidence.mirrored import Mirrored, Told
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.backends.wandb import Wandb, require_wandb
-from drift_pipeline.registry.mirror import Run, Standing, folded
+from drift_pipeline.registry.mirror import Run, Standing, Use, folded, uses_of
 from drift_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -170,23 +170,22 @@ class _Delivery:
         return len(runs)
 
     def _send(self) -> None:
-        for run in self._wandb.unsent():
-            if self._left < LEAST_S:
-                return
-            self._wandb.send(run, self._left)
+        if (runs := self._wandb.unsent()) and self._left >= LEAST_S:
+            self._wandb.send(runs, self._left)
 
     def _stand(self) -> None:
         """Once all runs are there: a version that is not cannot stand anyhow."""
         if self._wandb.unsent() or self._left < LEAST_S:
             return
-        teller, standings, last = self._teller(), list[Standing](), self._cursor.told
+        teller, standings, uses, last = self._teller(), list[Standing](), list[Use](), self._cursor.told
         for record in self._store.records(after=last):
             if record.seq > self._cursor.written:
                 break
-            standings += self._told(teller, record, again=True).standings
-            last = record.seq
-        if standings:
-            for why in self._wandb.stand(folded(standings), max(self._left, LEAST_S)):
+            found, last = self._told(teller, record, again=True), record.seq
+            standings += found.standings
+            uses += uses_of(found.run) if found.run else []
+        if standings or uses:
+            for why in self._wandb.stand(folded(standings), uses, max(self._left, LEAST_S)):
                 self._refuse(why)
         if last > self._cursor.told:
             self._keep(replace(self._cursor, told=last))

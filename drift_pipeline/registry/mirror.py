@@ -9,13 +9,14 @@ from typing import Any
 class Artifact:
     """Files under one name; the same files again are the same version of it.
 
-    files: paths by name, of files that are never changed. aliases: what the version is called from now on, and no other
-    version of the name.
+    files: paths by name. texts: files that lie nowhere. aliases: what the version is called from now on, and no other
+    version of the name; the first one is of its digest, and stays.
     """
 
     name: str
     kind: str
-    files: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     aliases: Sequence[str] = ()
 
@@ -54,10 +55,24 @@ class Standing:
 
     name: str
     digest: str
+    kind: str = "model"
     add: Sequence[str] = ()
     drop: Sequence[str] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     link: bool = False
+
+
+@dataclass(frozen=True)
+class Use:
+    """An edge of lineage: a run that used what an alias names."""
+
+    run: str
+    name: str
+    alias: str
+
+
+def uses_of(run: Run) -> list[Use]:
+    return [Use(run.name, one.name, one.aliases[0]) for one in run.uses]
 
 
 def digest_alias(digest: str) -> str:
@@ -82,7 +97,7 @@ def folded(standings: Iterable[Standing]) -> list[Standing]:
         for key, other in found.items():  # an alias is of one version
             if other.name == new.name:
                 found[key] = replace(other, add=[alias for alias in other.add if alias not in new.add])
-        old = found.pop((new.name, new.digest), Standing(new.name, new.digest))
+        old = found.pop((new.name, new.digest), Standing(new.name, new.digest, new.kind))
         add = [*(alias for alias in old.add if alias not in (*new.drop, *new.add)), *new.add]
         drop = [*(alias for alias in old.drop if alias not in (*new.add, *new.drop)), *new.drop]
         found[(new.name, new.digest)] = replace(

@@ -22,11 +22,11 @@ from typing import Any
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import MANIFEST, Bundle, check_file, checked_digest, read_manifest
-from drift_pipeline.registry.mirror import Run, Standing
+from drift_pipeline.registry.mirror import Run, Standing, Use
 from drift_pipeline.settings import Settings
 
 CHILD = "drift_pipeline.registry.backends.wandb_client"
-RUNS = "offline-run-*"
+RUN = "offline-run-"
 FETCH_S, PAUSE_S = 30.0, 60.0  # of one bundle, and before it is asked for again
 _NOT_A_REASON = ("wandb: Using", "wandb: Syncing", "wandb: [wandb sync] Loaded")
 
@@ -61,19 +61,24 @@ class Wandb:
 
     def unsent(self) -> list[Path]:
         """The oldest first."""
-        found = [path for path in self._settings.wandb.glob(RUNS) if not any(path.glob("*.wandb.synced"))]
+        found = [path for path in self._settings.wandb.glob(f"{RUN}*") if not any(path.glob("*.wandb.synced"))]
         return sorted(found, key=lambda path: path.name)
 
-    def send(self, run: Path, seconds: float) -> None:
-        """By `wandb sync`, whose exit code says nothing: it marks what went. What is sent is not kept here."""
-        told = self._ask("send", seconds, run=str(run.absolute()))
-        if not any(run.glob("*.wandb.synced")):
-            raise UnavailableError(f"{self._where} does not take {run.name}: {told['said']}")
-        shutil.rmtree(run, ignore_errors=True)
+    def send(self, runs: Sequence[Path], seconds: float) -> None:
+        """In their order, by `wandb sync`, whose exit code says nothing: it marks what went. That is not kept here."""
+        try:
+            told = self._ask("send", seconds, runs=[str(run.absolute()) for run in runs])
+        finally:
+            left = [run for run in runs if not any(run.glob("*.wandb.synced"))]
+            for run in {*runs}.difference(left):
+                shutil.rmtree(self._settings.wandb / "copies" / run.name.removeprefix(RUN), ignore_errors=True)
+                shutil.rmtree(run, ignore_errors=True)
+        if left:
+            raise UnavailableError(f"{self._where} does not take {left[0].name}: {told['said']}")
 
-    def stand(self, standings: Sequence[Standing], seconds: float) -> list[str]:
-        """Tell how versions stand; returns what was refused for ever, in words."""
-        told = self._ask("stand", seconds, standings=[asdict(one) for one in standings])
+    def stand(self, standings: Sequence[Standing], uses: Sequence[Use], seconds: float) -> list[str]:
+        """Tell how versions stand, and what runs that are sent used; returns what was refused for ever, in words."""
+        told = self._ask("stand", seconds, standings=[asdict(one) for one in standings], uses=[asdict(u) for u in uses])
         return [str(one) for one in told["refused"]]
 
     def fetch(self, digest: str, to: Path, seconds: float) -> bool:
@@ -142,7 +147,8 @@ def variables(settings: Settings, *, sends: bool) -> dict[str, str]:
         "WANDB_ERROR_REPORTING": "false",
         "WANDB_SILENT": "false" if sends else "true",
         "NETRC": str(folder / "no-netrc"),
-        **{f"WANDB_{name}_DIR": str(folder / name.lower()) for name in ("CACHE", "DATA", "CONFIG", "ARTIFACT")},
+        "WANDB_DIR": str(folder / "cache"),
+        **{f"WANDB_{name}_DIR": str(folder / "cache") for name in ("CACHE", "DATA", "CONFIG", "ARTIFACT")},
     }
     ours |= {"WANDB_ENTITY": settings.wandb_entity} if settings.wandb_entity else {}
     return ours | ({"WANDB_API_KEY": settings.wandb_api_key.get_secret_value()} if sends else {})

@@ -13,6 +13,7 @@ from typing import Any
 import wandb
 
 MOST_BYTES = 1 << 30  # of a file that is written: a server may send without end
+COPIES = "copies"
 _LOCAL = "entity", "project"
 
 
@@ -39,9 +40,10 @@ def write(job: Mapping[str, Any]) -> dict[str, Any]:
     incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=folder))
     try:
         for run in job["runs"]:
-            final = folder / f"offline-run-{run['name']}"
+            final, copies = folder / f"offline-run-{run['name']}", folder / COPIES / run["name"]
             if not final.exists():
-                _write(job, run, incoming)
+                shutil.rmtree(copies, ignore_errors=True)  # of one that was cut short
+                _write(job, run, incoming, copies)
                 made = next((incoming / "wandb").glob("offline-run-*"))
                 if not final.exists():  # else another process was faster
                     made.rename(final)
@@ -50,36 +52,47 @@ def write(job: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _write(job: Mapping[str, Any], told: Mapping[str, Any], incoming: Path) -> None:
+def _write(job: Mapping[str, Any], told: Mapping[str, Any], incoming: Path, copies: Path) -> None:
     (incoming / "wandb").mkdir(exist_ok=True)
     where = {name: job[name] for name in _LOCAL if job[name]}
     about = {"id": told["name"], "name": told["title"], "group": told["group"], "job_type": told["kind"]}
     run = wandb.init(config=told["config"], settings=offline(incoming), **where, **about)
-    for one in told["uses"]:  # use_artifact refuses offline; this is what it does online with one that is not sent yet
-        run._log_artifact(_artifact(one), is_user_created=True, use_after_commit=True)
+    for one in told["uses"]:
+        if one["texts"]:  # use_artifact refuses offline; this is what it does online with one that is not sent yet
+            artifact = _artifact(one, copies / one["name"])
+            run._log_artifact(artifact, aliases=list(one["aliases"]), is_user_created=True, use_after_commit=True)
     for step in told["history"]:
         run.log(dict(step))
     for name, table in told["tables"].items():
         run.log({name: wandb.Table(columns=table["columns"], data=table["rows"], allow_mixed_types=True)})
     run.summary.update(told["summary"])
     for one in told["makes"]:
-        run.log_artifact(_artifact(one), aliases=list(one["aliases"]))
+        run.log_artifact(_artifact(one, copies / f"{one['name']}-{one['aliases'][0]}"), aliases=list(one["aliases"]))
     run.finish()
 
 
-def _artifact(told: Mapping[str, Any]) -> Any:
+def _artifact(told: Mapping[str, Any], copies: Path) -> Any:
+    """Of copies: `wandb sync` DELETES the files that an offline run's artifact names, wherever they lie."""
     made = wandb.Artifact(told["name"], told["kind"], metadata=dict(told["metadata"]))
-    for name, path in told["files"].items():  # they never change, so that no copy has to be kept until they are sent
-        made.add_file(path, name=name, policy="immutable", skip_cache=True)
+    copies.mkdir(parents=True)
+    for name, path in told["files"].items():
+        shutil.copyfile(path, copies / name)
+    for name, text in told["texts"].items():
+        (copies / name).write_text(text, encoding="utf-8")
+    for path in sorted(copies.iterdir()):
+        made.add_file(str(path), name=path.name, policy="immutable", skip_cache=True)
     return made
 
 
 def send(job: Mapping[str, Any]) -> dict[str, Any]:
-    """What comes of it, the marker beside the run tells."""
+    """One after the other, for their order is that of the aliases. Which ones went, the marker beside each tells."""
     from wandb.cli.cli import cli
 
     where = [part for name in _LOCAL if job[name] for part in (f"--{name}", job[name])]
-    cli(["sync", *where, job["run"]], standalone_mode=False)
+    for run in job["runs"]:
+        cli(["sync", *where, run], standalone_mode=False)
+        if not any(Path(run).glob("*.wandb.synced")):
+            break
     return {}
 
 
@@ -88,10 +101,12 @@ def stand(job: Mapping[str, Any]) -> dict[str, Any]:
 
     api = wandb.Api(timeout=max(int(job["seconds"] / 2), 1))
     refused = []
+    for use in job["uses"]:
+        _used(api, job, use)
     for one in job["standings"]:
         artifact = api.artifact(_path(api, job, one["name"], one["digest"]))
         artifact.metadata = merged(artifact.metadata, one["metadata"])
-        artifact.aliases = [*{*artifact.aliases, *one["add"]}.difference(one["drop"])]
+        artifact.aliases = sorted({*artifact.aliases, *one["add"]}.difference(one["drop"]))
         artifact.save()
         if one["link"] and job["registry"]:
             try:
@@ -101,16 +116,27 @@ def stand(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"refused": refused}
 
 
+def _used(api: Any, job: Mapping[str, Any], use: Mapping[str, Any]) -> None:
+    """The edge of a run that is over: `wandb sync` tells only that of an artifact which is new."""
+    project = f"{job['entity'] or api.default_entity}/{job['project']}"
+    run = api.run(f"{project}/{use['run']}")
+    run.use_artifact(api.artifact(f"{project}/{use['name']}:{use['alias']}"))
+
+
 def fetch(job: Mapping[str, Any]) -> dict[str, Any]:
     """A bundle by its digest, of whichever model: no name of a file is believed but a plain one of its manifest."""
+    from drift_pipeline.errors import IntegrityError
     from drift_pipeline.registry.bundle import MANIFEST, read_manifest
 
     found = _found(wandb.Api(timeout=max(int(job["seconds"] / 2), 1)), job)
     if found is None:
         return {"found": False}
     found.get_entry(MANIFEST).download(job["to"], skip_cache=True)
-    manifest = read_manifest(job["digest"], Path(job["to"], MANIFEST).read_bytes())
-    for name in manifest["files"]:
+    try:
+        names = read_manifest(job["digest"], Path(job["to"], MANIFEST).read_bytes())["files"]
+    except IntegrityError:  # who asked says so
+        return {"found": True}
+    for name in names:
         found.get_entry(name).download(job["to"], skip_cache=True)
     return {"found": True}
 
