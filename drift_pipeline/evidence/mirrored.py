@@ -68,10 +68,8 @@ class Mirrored:
         called = [one for one in standings if one.add and one.kind == "model"]
         made = [self.bundle(one.digest, one.name, one.kind, aliases=one.add) for one in called]
         made = [replace(v, metadata={**v.metadata, **one.metadata}) for v, one in zip(made, called, strict=True)]
-        config = {
-            one.digest: {"name": one.name, **one.metadata, "is": list(one.add), "is_not": list(one.drop)}
-            for one in standings
-        }
+        aliases = {one.digest: {"is": list(one.add), "is_not": list(one.drop)} for one in standings}
+        config = {one.digest: {"name": one.name, **one.metadata, **aliases[one.digest]} for one in standings}
         return Run(self.name(number, "stand"), "stand", f"as of record {number}", "standing", config, makes=made)
 
     def name(self, number: int, kind: str) -> str:

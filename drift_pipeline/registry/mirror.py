@@ -72,7 +72,8 @@ class Use:
 
 
 def uses_of(run: Run) -> list[Use]:
-    return [Use(run.name, one.name, one.aliases[0]) for one in run.uses]
+    """Of what lies in files, and so is made by another run."""
+    return [Use(run.name, one.name, one.aliases[0]) for one in run.uses if one.files]
 
 
 def digest_alias(digest: str) -> str:

@@ -48,8 +48,8 @@ class FakeArtifact:
 class FakeWandb:
     """A service that nobody else has.
 
-    answer: how it fails. lie: what files are given as, instead of what they are. used: (run, artifact's name, its index).
-    links: (collection, artifact's id). keys: that came with requests.
+    answer: how it fails. lie: what files are given as, instead of what they are. used: (run, artifact's name, its
+    index). links: (collection, artifact's id). keys: that came with requests.
     """
 
     url: str = ""

@@ -74,7 +74,7 @@ class Wandb:
                 shutil.rmtree(self._settings.wandb / "copies" / run.name.removeprefix(RUN), ignore_errors=True)
                 shutil.rmtree(run, ignore_errors=True)
         if left:
-            raise UnavailableError(f"{self._where} does not take {left[0].name}: {told['said']}")
+            raise UnavailableError(f"{left[0].name} is not taken: {told['said']}")
 
     def stand(self, standings: Sequence[Standing], uses: Sequence[Use], seconds: float) -> list[str]:
         """Tell how versions stand, and what runs that are sent used; returns what was refused for ever, in words."""
@@ -85,10 +85,6 @@ class Wandb:
         """What it says are the files of a bundle, into a folder; False where it knows none."""
         return bool(self._ask("fetch", seconds, digest=digest, to=str(to))["found"])
 
-    @property
-    def _where(self) -> str:
-        return self._settings.wandb_base_url
-
     def _ask(self, verb: str, seconds: float, **job: Any) -> Mapping[str, Any]:
         sends, settings = verb != "write", self._settings
         folder = settings.wandb.absolute()
@@ -98,7 +94,6 @@ class Wandb:
             "project": settings.wandb_project,
         }
         about |= {"registry": settings.wandb_registry, "seconds": seconds, **job}
-        what = self._where if sends else str(folder)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             told = subprocess.run(
@@ -112,25 +107,29 @@ class Wandb:
                 cwd=folder,
             )
         except subprocess.TimeoutExpired as error:
-            raise UnavailableError(f"{what}: W&B's client did not come to an end within {seconds:.0f} s") from error
+            raise UnavailableError(f"W&B's client did not come to an end within {seconds:.0f} s") from error
         except OSError as error:
             raise UnavailableError(f"{folder}: W&B's client cannot work here: {error.strerror or error}") from error
-        return self._answer(told, what)
+        return self._answer(told)
 
-    def _answer(self, told: "subprocess.CompletedProcess[str]", what: str) -> Mapping[str, Any]:
+    def _answer(self, told: "subprocess.CompletedProcess[str]") -> Mapping[str, Any]:
         """The last line of stdout; else the last reason among what else it said."""
         lines = told.stdout.strip().splitlines()
         with suppress(ValueError, IndexError):
             answer: Mapping[str, Any] = json.loads(lines[-1])
             if answer.get("ok"):
                 return {**answer, "said": self._reason(told)}
-            raise UnavailableError(f"{what}: {self._without_key(str(answer.get('why')))}")
-        raise UnavailableError(f"{what}: W&B's client ended with {told.returncode}: {self._reason(told)}")
+            raise UnavailableError(self._without_key(str(answer.get("why"))))
+        raise UnavailableError(f"W&B's client ended with {told.returncode}: {self._reason(told)}")
 
     def _reason(self, told: "subprocess.CompletedProcess[str]") -> str:
         lines = [line for line in f"{told.stdout}\n{told.stderr}".splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith(("{", *_NOT_A_REASON))]
-        return self._without_key(lines[-1]) if lines else "it says nothing"
+        return (
+            self._without_key(lines[-1].removeprefix("wandb: ").removeprefix("ERROR "))
+            if lines
+            else "no reason is told"
+        )
 
     def _without_key(self, words: str) -> str:
         return (words.replace(self._key, "...") if self._key else words)[:300]
@@ -192,8 +191,11 @@ class WandbRegistry:
 
     def _take(self, digest: str) -> None:
         with _incoming(self._settings.wandb) as folder:
-            if not Wandb(self._settings).fetch(digest, folder, FETCH_S):
-                return
+            try:
+                if not Wandb(self._settings).fetch(digest, folder, FETCH_S):
+                    return
+            except UnavailableError as error:
+                raise UnavailableError(f"{digest} is not here, and W&B does not give it: {error}") from error
             try:
                 manifest = read_manifest(digest, (folder / MANIFEST).read_bytes())
                 files = {name: check_file(manifest, name, (folder / name).read_bytes()) for name in manifest["files"]}
