@@ -105,11 +105,12 @@ def _recording(
             where = {"project": settings.wandb_project, "entity": settings.wandb_entity or None}
             with seen.sdk.init(config=config, settings=offline(incoming), **about, **where) as seen.run:
                 yield
-        final = next((incoming / "wandb").glob("offline-run-*")).rename(folder / f"offline-run-{name}")
-        seen.metadata = seen.metadata or _where(settings, name, final)
-    finally:
-        seen.run = None
+    finally:  # of a step that failed, too
+        seen.run, final = None, folder / f"offline-run-{name}"
+        for made in (incoming / "wandb").glob("offline-run-*"):
+            made.rename(final)
         shutil.rmtree(incoming, ignore_errors=True)
+    seen.metadata = seen.metadata or _where(settings, name, final)
 
 
 @contextmanager
