@@ -68,11 +68,8 @@ def deliver_mirror(
         return 0
     require_wandb()
     try:
-        with alone(settings.wandb) as free:
-            delivery = _Delivery(settings, store, seconds)
-            if not free or not (at_once or delivery.due):
-                return 0
-            return delivery.run(sends=sends and settings.wandb_sends)
+        delivery = _Delivery(settings, store, seconds)
+        return delivery.run(sends=sends and settings.wandb_sends) if at_once or delivery.due else 0
     except ConflictError:  # another machine told it
         return 0
     except DriftError as error:  # of the store or the disk, which others need more: they tell it, too
@@ -123,13 +120,17 @@ class _Delivery:
         return not 0 < self._cursor.again_at - time.time() <= _PAUSE_S[1]
 
     def run(self, *, sends: bool) -> int:
-        """Raises ConflictError where another machine is at it."""
+        """Raises ConflictError where another process or machine was at it since this one looked."""
         written = 0
         try:
-            written = self._write(sends=sends)
-            if sends:
-                self._send()
-                self._stand()
+            with alone(self._settings.wandb) as free:
+                if not free:
+                    return 0
+                written = self._write(sends=sends)
+                if sends:
+                    self._send()
+                    self._stand()
+                self._wandb.tidy()
             if self._cursor.error:
                 self._keep(replace(self._cursor, failures=0, error="", again_at=0.0))
         except (UnavailableError, InputError) as error:

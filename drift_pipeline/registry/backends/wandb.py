@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from drift_pipeline.clock import DAY
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import MANIFEST, Bundle, check_file, checked_digest, read_manifest
@@ -80,6 +81,14 @@ class Wandb:
         """Tell how versions stand, and what runs that are sent used; returns what was refused for ever, in words."""
         told = self._ask("stand", seconds, standings=[asdict(one) for one in standings], uses=[asdict(u) for u in uses])
         return [str(one) for one in told["refused"]]
+
+    def tidy(self) -> None:
+        """What killed clients left, and the log that each one writes, once they are a day old."""
+        folder, old = self._settings.wandb, time.time() - DAY.total_seconds()
+        for path in (*folder.glob("incoming-*"), *folder.glob("cache/wandb/logs/*")):
+            with suppress(OSError):
+                if path.lstat().st_mtime < old:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def fetch(self, digest: str, to: Path, seconds: float) -> bool:
         """What it says are the files of a bundle, into a folder; False where it knows none."""

@@ -1,16 +1,24 @@
 """The child process that has W&B's client: one verb, a job as JSON on stdin, the answer as the last line of stdout."""
 
+import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import wandb
+
+from drift_pipeline.errors import IntegrityError
+from drift_pipeline.registry.bundle import MANIFEST, read_manifest
+from drift_pipeline.registry.mirror import digest_alias, merged
 
 MOST_BYTES = 1 << 30  # of a file that is written: a server may send without end
 COPIES = "copies"
@@ -91,43 +99,42 @@ def send(job: Mapping[str, Any]) -> dict[str, Any]:
     where = [part for name in _LOCAL if job[name] for part in (f"--{name}", job[name])]
     for run in job["runs"]:
         cli(["sync", *where, run], standalone_mode=False)
-        if not any(Path(run).glob("*.wandb.synced")):
-            break
     return {}
 
 
 def stand(job: Mapping[str, Any]) -> dict[str, Any]:
-    from drift_pipeline.registry.mirror import merged
-
+    """Edges first, then each version; what W&B will never take is told, and stops nothing."""
     api = wandb.Api(timeout=max(int(job["seconds"] / 2), 1))
-    refused = []
     for use in job["uses"]:
         _used(api, job, use)
-    for one in job["standings"]:
-        artifact = api.artifact(_path(api, job, one["name"], one["digest"]))
-        artifact.metadata = merged(artifact.metadata, one["metadata"])
-        artifact.aliases = sorted({*artifact.aliases, *one["add"]}.difference(one["drop"]))
-        artifact.save()
-        if one["link"] and job["registry"]:
-            try:
-                artifact.link(f"wandb-registry-{job['registry']}/{one['name']}")
-            except Exception as error:  # whatever the client raises where there is no such registry, or no right to it
-                refused.append(f"{one['name']} is not linked to the registry {job['registry']}: {error}"[:300])
-    return {"refused": refused}
+    refused = (_stands(api, job, one) for one in job["standings"])
+    return {"refused": [why[:300] for why in refused if why]}
+
+
+def _stands(api: Any, job: Mapping[str, Any], one: Mapping[str, Any]) -> str:
+    artifact = _named(api, job, one["name"], digest_alias(one["digest"]))
+    if artifact is None:
+        return f"{one['name']} {one['digest']} is not there, and so does not stand as it should"
+    artifact.metadata = merged(artifact.metadata, one["metadata"])
+    artifact.aliases = sorted({*artifact.aliases, *one["add"]}.difference(one["drop"]))
+    artifact.save()
+    if one["link"] and job["registry"]:
+        try:
+            artifact.link(f"wandb-registry-{job['registry']}/{one['name']}")
+        except Exception as error:  # whatever the client raises where there is no such registry, or no right to it
+            return f"{one['name']} is not linked to the registry {job['registry']}: {error}"
+    return ""
 
 
 def _used(api: Any, job: Mapping[str, Any], use: Mapping[str, Any]) -> None:
-    """The edge of a run that is over: `wandb sync` tells only that of an artifact which is new."""
-    project = f"{job['entity'] or api.default_entity}/{job['project']}"
-    run = api.run(f"{project}/{use['run']}")
-    run.use_artifact(api.artifact(f"{project}/{use['name']}:{use['alias']}"))
+    """The edge of a run that is over: `wandb sync` tells only that of an artifact which came with the run."""
+    artifact = _named(api, job, use["name"], use["alias"])
+    if artifact is not None:
+        api.run(f"{_project(api, job)}/{use['run']}").use_artifact(artifact)
 
 
 def fetch(job: Mapping[str, Any]) -> dict[str, Any]:
     """A bundle by its digest, of whichever model: no name of a file is believed but a plain one of its manifest."""
-    from drift_pipeline.errors import IntegrityError
-    from drift_pipeline.registry.bundle import MANIFEST, read_manifest
-
     found = _found(wandb.Api(timeout=max(int(job["seconds"] / 2), 1)), job)
     if found is None:
         return {"found": False}
@@ -142,32 +149,46 @@ def fetch(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _found(api: Any, job: Mapping[str, Any]) -> Any:
-    project = f"{job['entity'] or api.default_entity}/{job['project']}"
     for kind in ("model", "reference"):
-        for collection in api.artifact_collections(project, kind):
-            path = _path(api, job, collection.name, job["digest"])
-            if api.artifact_exists(path):
-                return api.artifact(path)
+        for collection in api.artifact_collections(_project(api, job), kind):
+            if (found := _named(api, job, collection.name, digest_alias(job["digest"]))) is not None:
+                return found
     return None
 
 
-def _path(api: Any, job: Mapping[str, Any], name: str, digest: str) -> str:
-    from drift_pipeline.registry.mirror import digest_alias
+def _named(api: Any, job: Mapping[str, Any], name: str, alias: str) -> Any:
+    """None where there is none; the client's own `artifact_exists` says so, too, where it is not answered."""
+    try:
+        return api.artifact(f"{_project(api, job)}/{name}:{alias}")
+    except wandb.errors.CommError as error:
+        if isinstance(error.exc, ValueError):
+            return None
+        raise
 
-    return f"{job['entity'] or api.default_entity}/{job['project']}/{name}:{digest_alias(digest)}"
+
+def _project(api: Any, job: Mapping[str, Any]) -> str:
+    return f"{job['entity'] or api.default_entity}/{job['project']}"
+
+
+def _end_with(parent: int) -> None:
+    """Who asked may have been killed, and asks again: two clients would take each other's copies away."""
+    while os.getppid() == parent:
+        time.sleep(0.1)
+    os._exit(1)
 
 
 def main() -> None:
-    """It ends itself, too: who asked may have been killed."""
-    import resource
-
+    """One at a time but for fetching, which touches no run; it ends itself when its time, or who asked, is over."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))
     job = json.loads(sys.stdin.read())
     signal.alarm(int(job["seconds"]) + 2)
+    if sys.argv[1] != "fetch":
+        fcntl.flock(os.open(Path(job["folder"], ".client"), os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
     try:
         told = {"ok": True, **{"write": write, "send": send, "stand": stand, "fetch": fetch}[sys.argv[1]](job)}
     except Exception as error:  # the edge of the process: whatever the client raises is told to who asked
-        told = {"ok": False, "why": f"{type(error).__name__}: {error}"}
+        told = {"ok": False, "why": f"{type(error).__name__}: {error}" if str(error) else repr(error)}
     sys.stdout.write(f"\n{json.dumps(told)}\n")
     sys.stdout.flush()
     if not told["ok"]:
