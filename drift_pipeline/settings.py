@@ -1,19 +1,34 @@
 """Where things live: everything of one installation (or one replay) below one folder."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from drift_pipeline.errors import InputError
+
+_WANDB = {  # held to only where W&B is in use: its variables may be anybody's
+    "wandb_entity": r"[^/\\#?%:\s]{0,128}",
+    "wandb_project": r"[^/\\#?%:\s]{1,128}",
+    "wandb_registry": r"[^/\\#?%:\s]{0,113}",
+    "wandb_base_url": r"https?://[^@\s]+",
+    "wandb_mode": r"|online|offline|dryrun|disabled",
+}
+
+
+def _wandb(name: str, default: Any, told: str) -> Any:
+    """W&B's own variable, unless there is one with our prefix."""
+    names = AliasChoices(f"DRIFT_WANDB_{name}", f"WANDB_{name}")
+    return Field(default=default, validation_alias=names, description=told)
 
 
 class Settings(BaseSettings):
     """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, ...)."""
 
-    model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True, populate_by_name=True)
 
     def __init__(self, **given: Any) -> None:
         """Raises InputError, which names the variable."""
@@ -49,6 +64,24 @@ class Settings(BaseSettings):
     )
     lineage_key: SecretStr = Field(default=SecretStr(""), description="what that backend asks for, as a bearer token")
     lineage_namespace: str = Field(default="drift", min_length=1, description="of the jobs and datasets in lineage")
+    registry_kind: Literal["local", "wandb"] = Field(
+        default="local",
+        validation_alias="DRIFT_REGISTRY",
+        description="wandb = versions are mirrored to Weights & Biases, and fetched there where they are lost here",
+    )
+    wandb_api_key: SecretStr = _wandb("API_KEY", SecretStr(""), "of Weights & Biases; empty = nothing is sent")
+    wandb_entity: str = _wandb("ENTITY", "", "whose the project is; empty = who the key belongs to")
+    wandb_project: str = _wandb("PROJECT", "drift", "where runs and artifacts go; one home, one project")
+    wandb_base_url: str = _wandb("BASE_URL", "https://api.wandb.ai", "of the server")
+    wandb_mode: str = _wandb("MODE", "", "offline = nothing is sent, with a key, too; disabled = nothing is written")
+    wandb_registry: str = Field(default="model", description="whose collections versions are linked to; empty = none")
+
+    @model_validator(mode="after")
+    def _usable_wandb(self) -> Self:
+        for name, pattern in _WANDB.items() if self.registry_kind == "wandb" else ():
+            if not re.fullmatch(pattern, getattr(self, name)):
+                raise ValueError(f"{name.upper()} cannot be used with DRIFT_REGISTRY=wandb; it has to match {pattern}")
+        return self
 
     @property
     def database_url(self) -> str:
@@ -69,6 +102,15 @@ class Settings(BaseSettings):
     @property
     def registry(self) -> Path:
         return self.home / "registry"
+
+    @property
+    def wandb(self) -> Path:
+        """`offline-run-*`: W&B runs that are not sent yet, each as `wandb sync` takes it."""
+        return self.home / "wandb"
+
+    @property
+    def wandb_sends(self) -> bool:
+        return bool(self.wandb_api_key.get_secret_value()) and self.wandb_mode in ("", "online")
 
     @property
     def gitops(self) -> Path:
@@ -139,5 +181,11 @@ class Settings(BaseSettings):
 def _told(error: ValidationError | SettingsError) -> str:
     if isinstance(error, SettingsError):
         return f"a DRIFT_ variable cannot be read: {error}"
-    wrong = [(f"DRIFT_{'.'.join(map(str, one['loc'])).upper()}", one) for one in error.errors(include_url=False)]
-    return "; ".join(f"{name}: {one['msg']}, not {str(one['input'])[:100]!r}" for name, one in wrong)
+    return "; ".join(map(_wrong, error.errors(include_url=False)))
+
+
+def _wrong(one: Any) -> str:
+    if not one["loc"]:  # of several variables together; its input is all of them, with their secrets
+        return str(one["msg"])
+    name = ".".join(map(str, one["loc"])).upper()
+    return f"DRIFT_{name.removeprefix('DRIFT_')}: {one['msg']}, not {str(one['input'])[:100]!r}"

@@ -94,6 +94,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     from drift_pipeline.loop.fleet import Failed, Fleet
     from drift_pipeline.loop.home import model_of, models_of, none_adopted, opened
     from drift_pipeline.loop.lineage import deliver_lineage
+    from drift_pipeline.loop.mirroring import deliver_mirror
 
     settings = settings_of(home)
     known = models_of(settings)
@@ -101,6 +102,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     with opened(settings, system_clock()) as at:
         ticked = Fleet(at, specs, lambda words: click.echo(words, err=True)).tick(inline=True)
         deliver_lineage(settings, at.store, known, at.clock.now())
+        deliver_mirror(settings, at.store)
         told = none_adopted(at.store, settings, specs)
     if as_json:
         click.echo(json.dumps([_plain(one) for one in ticked], indent=2))

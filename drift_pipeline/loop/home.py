@@ -22,8 +22,7 @@ from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.policy.engines import PolicyEngine, read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
-from drift_pipeline.registry.backends import Registry
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.backends import Registry, registry_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.delta import PATIENCE_S
@@ -98,10 +97,10 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False, patience_s: f
         raise InputError(
             f"{settings.home}: is no folder for a home: {error.strerror}; name another DRIFT_HOME"
         ) from error
+    registry = registry_of(settings)
     store = open_store(settings, clock)
     try:
         with EmbeddedEngine() as engine:
-            registry = LocalRegistry(settings.registry)
             yield Home(settings, clock, store, registry, engine, LogChannel(settings.alerts), patience_s=patience_s)
     finally:
         store.close()

@@ -39,15 +39,23 @@ START_MARGIN, START_Z = 0.05, 3.0
 
 
 @dataclass(frozen=True)
+class Trial:
+    """What was tried, and its mean AUROC or MAE over the folds; None where that is no number."""
+
+    params: Params
+    validation: float | None
+
+
+@dataclass(frozen=True)
 class Found:
-    """The best of `trials` trials; rows before `start_row` of the searched frame are better left out.
+    """The best of the trials; rows before `start_row` of the searched frame are better left out.
 
     `validation` is its mean AUROC or MAE over the folds.
     """
 
     params: Params
     validation: float
-    trials: int
+    trials: "tuple[Trial, ...]"
     start_row: int
 
 
@@ -60,7 +68,7 @@ class Trained:
     params: Params
     validation: float
     rows: int
-    trials: int
+    trials: "tuple[Trial, ...]"
     start: datetime
     used: pl.DataFrame
     source: Source | None = None
@@ -152,7 +160,8 @@ def search(
                 progress(done + 1, spec.retrain.trials)
     best = study.best_trial
     start = start_row(frame, best.params, spec, seed, fresh, trainer)
-    return Found(dict(best.params), float(study.best_value), len(study.trials), start)
+    tried = tuple(Trial(dict(one.params), one.value) for one in study.trials)
+    return Found(dict(best.params), float(study.best_value), tried, start)
 
 
 def start_row(

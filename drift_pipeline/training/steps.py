@@ -7,7 +7,7 @@ world; rows of one moment may be in several.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from drift_pipeline.registry.graph import Listed, listed_steps
 from drift_pipeline.spec import ModelSpec, Step
 from drift_pipeline.training.graph import Graph, Stage, as_input, load_step
 from drift_pipeline.training.own import Source, digest_of, stored_as, told
-from drift_pipeline.training.search import Trained, train
+from drift_pipeline.training.search import Trained, Trial, train
 from drift_pipeline.training.trainers import fit, score
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class _Work:
         self._going = np.arange(frame.height)  # their places in the frame
         self._used = np.zeros(frame.height, dtype=bool)
         self._stages, self._made, self._trained = list[Stage](), list[Made](), list[Trained]()
+        self._tried = list[Trial]()  # their params by step.name
         self._seen: Bools = np.zeros(0, dtype=bool)
         self._source: Source | None = None
 
@@ -160,6 +161,10 @@ class _Work:
         }
         self._made.append(Made(facts, model, one.source.text if one.source else None))
         self._trained.append(one)
+        self._tried += [
+            replace(trial, params={f"{name}.{key}": value for key, value in trial.params.items()})
+            for trial in one.trials
+        ]
         self._seen = np.arange(self.rows.height) >= self.rows.height - one.rows
         self._used[self._going[self._seen]] = True
         self._source = one.source
@@ -185,7 +190,7 @@ class _Work:
             params={f"{one.facts['name']}.{key}": value for one in made for key, value in _params(one)},
             validation=self._trained[-1].validation,
             rows=used.height,
-            trials=sum(one.trials for one in self._trained),
+            trials=tuple(self._tried),
             start=min(one.start for one in self._trained),
             used=used,
             steps=made,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -162,7 +162,8 @@ def _record(
         "passed": None,
         "trainer": at.trust.trainer_key_id,
         "policy_digest": trainings.policy_digest(assignment.decision),
-        "cost": {**cost, "rows": trained.rows, "trials": trained.trials},
+        "cost": {**cost, "rows": trained.rows, "trials": len(trained.trials)},
+        "searched": [asdict(trial) for trial in trained.trials],
         "composition": made_of,
         **({"oldest_from": trained.oldest.isoformat()} if isinstance(trained, TrainedGraph) else {}),
         "environment": environment_digest(),
