@@ -49,6 +49,15 @@ class Settings(BaseSettings):
     )
     lineage_key: SecretStr = Field(default=SecretStr(""), description="what that backend asks for, as a bearer token")
     lineage_namespace: str = Field(default="drift", min_length=1, description="of the jobs and datasets in lineage")
+    feast_python: Path | None = Field(
+        default=None, description="the interpreter of an environment with Feast, which cannot be in this one"
+    )
+    feast_seconds: int = Field(default=600, ge=1, description="for so long an answer of Feast is waited for")
+    feast_token: SecretStr = Field(default=SecretStr(""), description="what its feature server asks for, as a bearer")
+    databricks_host: str = Field(
+        default="", pattern=r"^(https?://[^@\s]+)?$", description="the workspace whose Unity Catalog has the tables"
+    )
+    databricks_token: SecretStr = Field(default=SecretStr(""), description="what that workspace asks for")
 
     @property
     def database_url(self) -> str:

@@ -13,6 +13,7 @@ from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.dataset import Pin
 from drift_pipeline.training.trainers import score
 
 __all__ = ["RECORDED", "Assignment", "Cause", "Memory", "Recovery", "Retrains", "Training", "Version"]
@@ -164,7 +165,8 @@ class Assignment:
     The rows are those of `from_` to `known_at` in the Delta `versions`; those from `block_from` on prove, the
     older ones train. `fresh`: how many of the training rows are of a world that changed. `recovery`: the drift this
     training is to make good, None where no performance fell. `digest` is the candidate's bundle, once it is trained.
-    `trainer_source` is the digest of the model's own trainer, None of a packaged one.
+    `trainer_source` is the digest of the model's own trainer, None of a packaged one. `source`: where the rows came
+    from, and what beside the versions reads them again.
     """
 
     version: str
@@ -180,6 +182,12 @@ class Assignment:
     recovery: Recovery | None
     digest: str | None = None
     trainer_source: str | None = None
+    source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "lake", "inputs": []})
+
+    @property
+    def pin(self) -> Pin:
+        facts = {name: value for name, value in self.source.items() if name not in ("kind", "inputs")}
+        return Pin(self.source["kind"], self.versions, facts, self.source["inputs"])
 
     def to_json(self) -> dict[str, Any]:
         times = {name: getattr(self, name).isoformat() for name in ("known_at", "from_", "block_from")}

@@ -10,7 +10,9 @@ from drift_pipeline.spec.model import ModelSpec
 from drift_pipeline.spec.parts import (
     Ceiling,
     Columns,
+    Databricks,
     Drop,
+    Feast,
     Gates,
     Invariance,
     Kpis,
@@ -24,6 +26,7 @@ from drift_pipeline.spec.parts import (
     Retrain,
     Rise,
     Rollout,
+    RowSource,
     Span,
 )
 from drift_pipeline.spec.reading import DECLARATIONS, parse_spec, read_spec, spec_of, with_declarations
@@ -38,9 +41,11 @@ __all__ = [
     "ChangeEnvelope",
     "ColumnType",
     "Columns",
+    "Databricks",
     "Declarations",
     "Drop",
     "Duration",
+    "Feast",
     "Form",
     "Gates",
     "Invariance",
@@ -57,6 +62,7 @@ __all__ = [
     "Retrain",
     "Rise",
     "Rollout",
+    "RowSource",
     "Span",
     "Statement",
     "Task",
