@@ -187,7 +187,7 @@ class Assignment:
     @property
     def pin(self) -> Pin:
         facts = {name: value for name, value in self.source.items() if name not in ("kind", "inputs")}
-        return Pin(self.source["kind"], self.versions, facts, self.source["inputs"])
+        return Pin(self.source["kind"], self.versions, facts, tuple(self.source["inputs"]))
 
     def to_json(self) -> dict[str, Any]:
         times = {name: getattr(self, name).isoformat() for name in ("known_at", "from_", "block_from")}

@@ -1,6 +1,6 @@
 """The rows that a model is trained and proven on: labelled, known at a moment, in order of time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -27,7 +27,7 @@ class Pin:
     kind: str
     versions: Mapping[str, int]
     facts: Mapping[str, str | int] = field(default_factory=dict)
-    inputs: Sequence[Mapping[str, str]] = ()
+    inputs: tuple[Mapping[str, str], ...] = ()
 
     @property
     def told(self) -> dict[str, str | int]:

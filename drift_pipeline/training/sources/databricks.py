@@ -42,7 +42,7 @@ class DatabricksSource:
         rows = self._labelled(table, now)
         namespace = "databricks" if "/" not in name else name.partition("//")[0].rstrip(":") or "file"
         told = {"namespace": namespace, "name": name, "version": str(table.version())}
-        return dataset_of(rows, spec, now, Pin("databricks", {}, found.facts, [told]))
+        return dataset_of(rows, spec, now, Pin("databricks", {}, found.facts, (told,)))
 
     def _labelled(self, table: DeltaTable, now: datetime) -> pl.DataFrame:
         """As they are read by every door. Raises InputError where a value is not what the spec says."""
@@ -75,7 +75,7 @@ class DatabricksSource:
             read = QueryBuilder().register("rows", table).execute(query).read_all()
         except (DeltaError, OSError, ValueError) as error:
             raise self._no_answer(error) from None
-        return pl.DataFrame(pl.from_arrow(read))
+        return pl.DataFrame(read)
 
     def _table(self, version: int | None) -> DeltaTable:
         name, access = self._part.table, self._access

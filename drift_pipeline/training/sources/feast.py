@@ -95,7 +95,7 @@ class FeastSource:
         if undated := ", ".join(said["undated"]):
             facts["late_values_are_not_told_in"] = undated
         told = {"namespace": f"feast://{said['project']}", "name": feast.feature_service}
-        return Pin("feast", versions, facts, [{**told, "version": str(said["definition"])}])
+        return Pin("feast", versions, facts, ({**told, "version": str(said["definition"])},))
 
 
 class OfflineStore:
