@@ -55,7 +55,9 @@ class Settings(BaseSettings):
     feast_seconds: int = Field(default=600, ge=1, description="for so long an answer of Feast is waited for")
     feast_token: SecretStr = Field(default=SecretStr(""), description="what its feature server asks for, as a bearer")
     databricks_host: str = Field(
-        default="", pattern=r"^(https?://[^@\s]+)?$", description="the workspace whose Unity Catalog has the tables"
+        default="",
+        pattern=r"^(https://[^@\s]+|http://(localhost|127\.0\.0\.1)(:\d+)?/?)?$",
+        description="the workspace whose Unity Catalog has the tables; a token goes over TLS, or stays on this machine",
     )
     databricks_token: SecretStr = Field(default=SecretStr(""), description="what that workspace asks for")
 

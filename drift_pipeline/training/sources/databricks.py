@@ -11,6 +11,7 @@ import polars as pl
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from drift_pipeline.clock import Window
 from drift_pipeline.errors import IntegrityError, SpecError, UnavailableError
 from drift_pipeline.spec import Databricks, ModelSpec
 from drift_pipeline.telemetry.history import read_history
@@ -46,15 +47,15 @@ class DatabricksSource:
 
     def _labelled(self, table: DeltaTable, now: datetime) -> pl.DataFrame:
         """As they are read by every door. Raises InputError where a value is not what the spec says."""
-        spec, window = self._spec, window_of(self._spec, now)
-        raw = self._asked(table, window.start, window.end)
+        spec = self._spec
+        raw = self._asked(table, window_of(spec, now))
         if raw.is_empty():
             return raw
         history = read_history(Table.of(raw, self._part.table), spec)
         rows = history.frame.filter(pl.col("_label").is_not_null(), pl.col("_time") < now)
         return rows.rename({"_score": "_recorded"}, strict=False).sort("_time", "_id")
 
-    def _asked(self, table: DeltaTable, start: datetime, end: datetime) -> pl.DataFrame:
+    def _asked(self, table: DeltaTable, window: Window) -> pl.DataFrame:
         """The window's rows, with the columns that the spec names and the table has."""
         spec, there = self._spec, {field.name: str(field.type) for field in table.schema().fields}
         columns = spec.columns
@@ -65,17 +66,20 @@ class DatabricksSource:
             raise SpecError(
                 f"{spec.name}: {self._part.table} has no column {', '.join(missing)}; it has: {', '.join(there)}"
             )
-        time = f'"{columns.timestamp}"'
         if "timestamp" not in there[str(columns.timestamp)]:
             raise SpecError(f"{spec.name}: {self._part.table}: {columns.timestamp} is no timestamp (columns.timestamp)")
-        bounds = [f"arrow_cast('{at.isoformat()}', '{_WITH_ZONE}')" for at in (start, end)]
-        asked = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}"' for name in names)
-        query = f"SELECT {asked} FROM rows WHERE {time} >= {bounds[0]} AND {time} < {bounds[1]}"  # its own
+        time, asked = _quoted(str(columns.timestamp)), ", ".join(map(_quoted, names))
+        begin, end = (f"arrow_cast('{at.isoformat()}', '{_WITH_ZONE}')" for at in (window.start, window.end))
+        query = f"SELECT {asked} FROM rows WHERE {time} >= {begin} AND {time} < {end}"  # the spec's names
         try:
-            read = QueryBuilder().register("rows", table).execute(query).read_all()
-        except (DeltaError, OSError, ValueError) as error:
+            return pl.DataFrame(QueryBuilder().register("rows", table).execute(query).read_all())
+        except Exception as error:  # of delta-rs, or of what it streams through, which raises no class of its own
+            if "not found" in str(error).lower():
+                raise IntegrityError(
+                    f"{spec.name}: files of version {table.version()} of {self._part.table} are gone (VACUUM?); "
+                    "pin a new dataset"
+                ) from None
             raise self._no_answer(error) from None
-        return pl.DataFrame(read)
 
     def _table(self, version: int | None) -> DeltaTable:
         name, access = self._part.table, self._access
@@ -86,7 +90,8 @@ class DatabricksSource:
                     f"{self._spec.name}: {name} is a table of Unity Catalog: set DRIFT_DATABRICKS_HOST and "
                     "DRIFT_DATABRICKS_TOKEN"
                 )
-            options = {"databricks_host": access.databricks_host, "databricks_token": token}
+            options = {"databricks_host": access.databricks_host.rstrip("/"), "databricks_token": token}
+            options |= {"allow_http_url": "true"} if access.databricks_host.startswith("http:") else {}
         try:
             table = DeltaTable(
                 name if "/" in name else f"uc://{name}", version=version, storage_options=options or None
@@ -109,3 +114,8 @@ class DatabricksSource:
     def _no_answer(self, error: Exception) -> UnavailableError:
         told = masked(str(error).partition("\n")[0], self._access.databricks_token.get_secret_value())
         return UnavailableError(f"{self._spec.name}: {self._part.table} cannot be read: {told}")
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'

@@ -131,16 +131,16 @@ class OfflineStore:
         output, log = self._run(json.dumps(request).encode() + b"\n" + table.getvalue())
         head, _, features = output.partition(b"\n")
         try:
-            said = json.loads(head)
-        except ValueError:
+            said = dict(json.loads(head))
+            if "refused" in said:
+                raise SpecError(f"{self.spec.name}: {masked(said['refused'])}")
+            if "failed" in said:
+                raise UnavailableError(f"{self.spec.name}: Feast could not join: {masked(said['failed'])}")
+            return said, _times(pl.read_parquet(features), said, self.spec)
+        except (ValueError, TypeError, LookupError, pl.exceptions.PolarsError):
             last = ["nothing", *filter(None, map(str.strip, log.decode(errors="replace").splitlines()))][-1]
             told = f"DRIFT_FEAST_PYTHON gave no answer; it said at last: {masked(last)}"
             raise UnavailableError(f"{self.spec.name}: {told}") from None
-        if "refused" in said:
-            raise SpecError(f"{self.spec.name}: {masked(said['refused'])}")
-        if "failed" in said:
-            raise UnavailableError(f"{self.spec.name}: Feast could not join: {masked(said['failed'])}")
-        return said, _times(pl.read_parquet(features), said, self.spec)
 
     def _run(self, request: bytes) -> tuple[bytes, bytes]:
         """What it answers, and its log. Nothing of a request lies on a disk.
