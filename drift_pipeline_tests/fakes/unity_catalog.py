@@ -53,7 +53,7 @@ def unity_catalog(table: Path, token: str) -> Iterator[tuple[str, list[str]]]:
 
 def _table(folder: Path) -> dict[str, Any]:
     catalog, schema, name = NAME.split(".")
-    runtime = {"delta_runtime_properties": {}}
+    runtime: dict[str, Any] = {"delta_runtime_properties": {}}
     predicted = {"value": "DISABLE", "inherited_from_type": "CATALOG", "inherited_from_name": catalog}
     return {
         **{"name": name, "schema_name": schema, "catalog_name": catalog, "full_name": NAME, "table_id": "t-1"},

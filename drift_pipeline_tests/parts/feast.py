@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -67,9 +68,16 @@ def _install(folder: Path) -> None:
 
 
 def run(python: Path, script: str, *arguments: str) -> str:
-    """What a script prints that runs beside Feast."""
+    """What a script prints that runs beside Feast; from a file, since Feast keeps the source of functions."""
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(script)
+        file.flush()
+        return _run(python, file.name, *arguments)
+
+
+def _run(python: Path, *arguments: str) -> str:
     ended = subprocess.run(
-        [str(python), "-c", script, *arguments],
+        [str(python), *arguments],
         capture_output=True,
         text=True,
         check=False,
