@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from drift_pipeline.errors import InputError
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.bundle import load_pipeline
@@ -64,9 +65,14 @@ class Version:
 
     def scores(self, frame: pl.DataFrame, spec: ModelSpec) -> pl.Series:
         """Scores `_score` of rows (n,); a recorded model's are those that came with the history, in `_recorded`, or
-        that it told of while it was served elsewhere."""
+        that it told of while it was served elsewhere. Raises InputError where the rows have neither."""
         if self.pipeline is None:
             told = [name for name in ("_recorded", "_score") if name in frame.columns]
+            if not told:
+                raise InputError(
+                    f"{spec.name}: {self.name} is known by its scores alone, and the rows have none: name their column "
+                    "in the spec's prediction, or leave retrain.source to the lake"
+                )
             return frame.select(pl.coalesce(told).alias("_score"))["_score"]
         return pl.Series("_score", score(self.pipeline, frame, spec.features))
 

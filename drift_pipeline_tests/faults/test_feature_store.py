@@ -1,5 +1,6 @@
 """A store of features that is slow, dead, lying or not there: one sentence says so, nothing is silently wrong."""
 
+import json
 import os
 import threading
 import time
@@ -14,7 +15,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from pydantic import SecretStr
 
-from drift_pipeline.errors import DriftError, IntegrityError, SpecError, UnavailableError
+from drift_pipeline.errors import DriftError, InputError, IntegrityError, SpecError, UnavailableError
+from drift_pipeline.loop.state import RECORDED, Version
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.training.sources import Access, Source, source_for
 from drift_pipeline.training.sources.databricks import DatabricksSource
@@ -233,6 +235,28 @@ def test_deletion_vectors_are_refused_before_a_deleted_row_is_read(tmp_path: Pat
     marked = part.model_copy(update={"table": f"file://{tmp_path / 'marked'}"})
     with pytest.raises(SpecError, match=r"has deletionVectors.* cannot be read here"):
         DatabricksSource(spec, marked, Access()).rows(NOW)
+
+
+def test_columns_under_other_names_than_the_files_have_are_refused(tmp_path: Path) -> None:
+    """Such a table may say so by its version and a property alone."""
+    world = Tabled(tmp_path)
+    log = tmp_path / "table" / "_delta_log" / f"{0:020}.json"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        if "metaData" in line:
+            line["metaData"]["configuration"]["delta.columnMapping.mode"] = "name"
+        if "protocol" in line:
+            line["protocol"] = {"minReaderVersion": 2, "minWriterVersion": 5}
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises((SpecError, UnavailableError), match=r"columnMapping|cannot be read"):
+        world.source(world.spec()).rows(NOW)
+
+
+def test_a_champion_that_is_known_by_scores_is_not_proven_on_rows_without_any(tmp_path: Path) -> None:
+    world = Tabled(tmp_path)
+    rows = world.source(world.spec()).rows(NOW).frame
+    with pytest.raises(InputError, match="recorded is known by its scores alone, and the rows have none"):
+        Version(RECORDED, RECORDED, START, START, None).scores(rows, world.spec())
 
 
 def test_times_without_a_zone_are_utc(tmp_path: Path) -> None:

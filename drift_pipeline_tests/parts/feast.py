@@ -22,6 +22,8 @@ VERSION = "0.67.0"
 PATIENCE_S = 1200.0
 _QUIET = {"FEAST_USAGE": "False", "PYTHONWARNINGS": "ignore"}
 
+_KEYS = ("user_id", "ts", "created")
+
 REPOSITORY = """
 import sys
 from datetime import timedelta
@@ -30,7 +32,7 @@ from feast.types import Float64, String
 
 source = FileSource(path="rows.parquet", timestamp_field="ts", created_timestamp_column="created")
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.{kind})
-fields = [Field(name="amount", dtype=Float64), Field(name="age", dtype=Float64), Field(name="device", dtype=String)]
+fields = [{fields}]
 view = FeatureView(name="clicks", entities=[user], ttl=timedelta(days=3650), schema=fields, source=source)
 store = FeatureStore(repo_path=sys.argv[1])
 store.apply([user, view, FeatureService(name="fraud", features=[view{chosen}])])
@@ -94,8 +96,8 @@ def repository(
     """A repository with the feature service `fraud`: SQLite online, a file offline.
 
     Args:
-        rows: `user_id`, `ts`, `created`, and the features amount, age and device.
-        features: those that the service has; none = all three.
+        rows: `user_id`, `ts`, `created`, and the features, floats and texts.
+        features: those that the service has; none = all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     online = "online_store: {type: sqlite, path: online.db}\noffline_store: {type: dask}\n"
@@ -103,7 +105,10 @@ def repository(
         f"project: drift\nprovider: local\nregistry: registry.db\n{online}entity_key_serialization_version: 3\n"
     )
     rows.write_parquet(folder / "rows.parquet")
-    run(python, REPOSITORY.format(kind=key, chosen=f"[{list(features)}]" if features else ""), str(folder))
+    kinds = {name: "Float64" if dtype.is_float() else "String" for name, dtype in rows.schema.items()}
+    fields = [f"Field(name={name!r}, dtype={kind})" for name, kind in kinds.items() if name not in _KEYS]
+    chosen = f"[{list(features)}]" if features else ""
+    run(python, REPOSITORY.format(kind=key, fields=", ".join(fields), chosen=chosen), str(folder))
     return folder
 
 

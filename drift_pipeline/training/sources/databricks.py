@@ -105,7 +105,9 @@ class DatabricksSource:
                     f"{self._spec.name}: {name} has no version {version} any more: {masked(str(error), token)}"
                 ) from None
             raise self._no_answer(error) from None
-        if odd := sorted(set(table.protocol().reader_features or ()) - _READ):
+        mapped = table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none"
+        features = {*(table.protocol().reader_features or ()), *(["columnMapping"] if mapped else [])}
+        if odd := sorted(features - _READ):
             raise SpecError(
                 f"{self._spec.name}: {name} has {', '.join(odd)}, which cannot be read here; rewrite the table without"
             )
