@@ -64,6 +64,17 @@ class Settings(BaseSettings):
     )
     lineage_key: SecretStr = Field(default=SecretStr(""), description="what that backend asks for, as a bearer token")
     lineage_namespace: str = Field(default="drift", min_length=1, description="of the jobs and datasets in lineage")
+    feast_python: Path | None = Field(
+        default=None, description="the interpreter of an environment with Feast, which cannot be in this one"
+    )
+    feast_seconds: int = Field(default=600, ge=1, description="for so long an answer of Feast is waited for")
+    feast_token: SecretStr = Field(default=SecretStr(""), description="what its feature server asks for, as a bearer")
+    databricks_host: str = Field(
+        default="",
+        pattern=r"^(https://[^@\s]+|http://(localhost|127\.0\.0\.1)(:\d+)?/?)?$",
+        description="the workspace whose Unity Catalog has the tables; a token goes over TLS, or stays on this machine",
+    )
+    databricks_token: SecretStr = Field(default=SecretStr(""), description="what that workspace asks for")
     registry_kind: Literal["local", "wandb"] = Field(
         default="local",
         validation_alias="DRIFT_REGISTRY",

@@ -15,6 +15,7 @@ from drift_pipeline.cli import (
     docs,
     evidence,
     exporting,
+    features,
     history,
     live,
     operate,
@@ -57,7 +58,7 @@ PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
     "Your data": ("init", "compare", "calibrate", "replay", "diff"),
     "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer"),
-    "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts"),
+    "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts", "features"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
     "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
 }
@@ -82,7 +83,10 @@ def drift() -> None:
     """
 
 
-_LOOP, _PROOF = (history, tables, live, producers, report, watch, operate), (approvals, waivers, docs, evidence)
+_LOOP, _PROOF = (
+    (history, tables, live, producers, report, watch, operate, features),
+    (approvals, waivers, docs, evidence),
+)
 for _room in (*_LOOP, *_PROOF, exporting, records):
     for _command in _room.COMMANDS:
         drift.add_command(_command)

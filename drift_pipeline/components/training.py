@@ -89,6 +89,7 @@ def _dataset(pinned: Assignment) -> dict[str, Any]:
         "rows_that_prove": pinned.block_rows,
         "proven_from": pinned.block_from.isoformat(),
         **{f"delta_version_{table}": version for table, version in pinned.versions.items()},
+        **{f"source_{name}": value for name, value in pinned.pin.told.items()},
     }
 
 

@@ -126,7 +126,9 @@ def _parameters(facts: CardFacts) -> dict[str, Any]:
 def _dataset(facts: CardFacts) -> dict[str, Any]:
     made_of = (facts.record or facts.adopted or {}).get("composition") or {}
     told = {name: made_of[name] for name in ("rows", "from", "to") if made_of.get(name) is not None}
-    known = {**told, **{f"delta_{name}": value for name, value in (facts.record or {}).get("data", {}).items()}}
+    data = dict((facts.record or {}).get("data", {}))
+    source = {f"source_{name}": value for name, value in data.pop("source", {}).items()}
+    known = {**told, **source, **{f"delta_{name}": value for name, value in data.items()}}
     return {
         "type": "dataset",
         "bom-ref": f"{facts.digest}#training",

@@ -27,6 +27,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.delta import PATIENCE_S
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.training.sources import Access
 from drift_pipeline.training.vulnerabilities import Scan
 
 
@@ -47,7 +48,7 @@ class Home:
         lake = Lake(self.settings.lake / spec.name, source="loop", patience_s=self.patience_s)
         wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
         scan = Scan(self.settings.scan_url, stale) if wanted else None
-        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan)
+        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan, access_of(self.settings))
 
     def document(self, spec: ModelSpec) -> None:
         """Write again the cards of a model's versions that are older than what they tell; errors as of there."""
@@ -80,6 +81,17 @@ class Home:
         loop = self.loop(spec, step=step, progress=progress)
         loop.resume()
         return loop
+
+
+def access_of(settings: Settings) -> Access:
+    """How the settings say that stores outside the home are reached."""
+    return Access(
+        settings.feast_python,
+        settings.feast_seconds,
+        settings.feast_token,
+        settings.databricks_host,
+        settings.databricks_token,
+    )
 
 
 @contextmanager

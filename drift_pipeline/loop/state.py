@@ -8,10 +8,12 @@ from typing import Any
 
 import polars as pl
 
+from drift_pipeline.errors import InputError
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.dataset import Pin
 from drift_pipeline.training.graph import Model, load_model
 from drift_pipeline.training.trainers import score
 
@@ -60,9 +62,14 @@ class Version:
 
     def scores(self, frame: pl.DataFrame, spec: ModelSpec) -> pl.Series:
         """Scores `_score` of rows (n,); a recorded model's are those that came with the history, in `_recorded`, or
-        that it told of while it was served elsewhere."""
+        that it told of while it was served elsewhere. Raises InputError where the rows have neither."""
         if self.pipeline is None:
             told = [name for name in ("_recorded", "_score") if name in frame.columns]
+            if not told:
+                raise InputError(
+                    f"{spec.name}: {self.name} is known by its scores alone, and the rows have none: name their column "
+                    "in the spec's prediction, or leave retrain.source to the lake"
+                )
             return frame.select(pl.coalesce(told).alias("_score"))["_score"]
         return pl.Series("_score", score(self.pipeline, frame, spec.features))
 
@@ -162,7 +169,8 @@ class Assignment:
     older ones train. `fresh`: how many of the training rows are of a world that changed. `recovery`: the drift this
     training is to make good, None where no performance fell. `digest` is the candidate's bundle, once it is trained.
     `trainer_source` is the digest of the model's own trainers, None of packaged ones. `steps`: of a graph, those that
-    are trained, the champion's others being taken; none named = all.
+    are trained, the champion's others being taken; none named = all. `source`: where the rows came from, and what
+    beside the versions reads them again.
     """
 
     version: str
@@ -179,6 +187,12 @@ class Assignment:
     digest: str | None = None
     trainer_source: str | None = None
     steps: tuple[str, ...] = ()
+    source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "lake", "inputs": []})
+
+    @property
+    def pin(self) -> Pin:
+        facts = {name: value for name, value in self.source.items() if name not in ("kind", "inputs")}
+        return Pin(self.source["kind"], self.versions, facts, tuple(self.source["inputs"]))
 
     def to_json(self) -> dict[str, Any]:
         times = {name: getattr(self, name).isoformat() for name in ("known_at", "from_", "block_from")}

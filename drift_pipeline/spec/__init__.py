@@ -11,7 +11,9 @@ from drift_pipeline.spec.model import ModelSpec
 from drift_pipeline.spec.parts import (
     Ceiling,
     Columns,
+    Databricks,
     Drop,
+    Feast,
     Gates,
     Invariance,
     Kpis,
@@ -25,6 +27,7 @@ from drift_pipeline.spec.parts import (
     Retrain,
     Rise,
     Rollout,
+    RowSource,
     Span,
 )
 from drift_pipeline.spec.reading import DECLARATIONS, parse_spec, read_spec, spec_of, with_declarations
@@ -39,9 +42,11 @@ __all__ = [
     "ChangeEnvelope",
     "ColumnType",
     "Columns",
+    "Databricks",
     "Declarations",
     "Drop",
     "Duration",
+    "Feast",
     "Form",
     "Gates",
     "Invariance",
@@ -58,6 +63,7 @@ __all__ = [
     "Retrain",
     "Rise",
     "Rollout",
+    "RowSource",
     "Span",
     "Statement",
     "Step",

@@ -19,7 +19,18 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from drift_pipeline.clock import Zone
 from drift_pipeline.spec.declarations import Declarations
 from drift_pipeline.spec.graph import Problem, Step, ordered, problems
-from drift_pipeline.spec.parts import Columns, Gates, Kpis, Outcome, Part, Prediction, Retention, Retrain, Rollout
+from drift_pipeline.spec.parts import (
+    Columns,
+    Gates,
+    Kpis,
+    Outcome,
+    Part,
+    Prediction,
+    Retention,
+    Retrain,
+    Rollout,
+    RowSource,
+)
 from drift_pipeline.spec.values import OWN_TRAINER, TRAINERS, ColumnType, Form, Task, Text, TimeZone
 
 # The keys that only one task has
@@ -131,7 +142,7 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
             raise ValueError(f"the outcome {self.outcome.column!r} cannot be a feature: the model would see its label")
         if clash := [n for n in self.protected if self.features.get(n, "categorical") != "categorical"]:
             raise ValueError(f"a protected column is categorical, also as a feature: {', '.join(clash)}")
-        if problem := self._misplaced_gate():
+        if problem := self._misplaced_gate() or self._unnamed_column():
             raise ValueError(problem)
         if odd := [name for name in self.forms if watched.get(name) != "categorical"]:
             raise ValueError(f"forms are of categorical columns, which {', '.join(odd)} is not")
@@ -151,6 +162,14 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
             yield ("retrain", "trainer"), "the steps of a graph have trainers of their own; write it there"
         if self.graph:
             yield from problems(self.graph, self.task, self.features, {*self.watched, self.outcome.column})
+
+    def _unnamed_column(self) -> str:
+        source, columns = self.retrain.source, self.columns
+        if source.feast and columns.entity is None:
+            return "retrain.source.feast asks for the features of an entity: name columns.entity"
+        if source.databricks and None in (columns.timestamp, columns.prediction_id):
+            return "retrain.source.databricks reads rows by time and id: name columns.timestamp and prediction_id"
+        return ""
 
     def _misplaced_gate(self) -> str:
         watched, columns = {**self.features, **self.protected}, [test.column for test in self.gates.invariance]
@@ -189,6 +208,11 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
         if found is None or self.outcome.negative is not None:
             return self
         return self.model_copy(update={"outcome": self.outcome.model_copy(update={"negative": found})})
+
+    def trained_from_lake(self) -> "ModelSpec":
+        """With the lake as the source of retrains, as where nothing outside is asked."""
+        lake = self.retrain.model_copy(update={"source": RowSource()})
+        return self if self.retrain.source.kind == "lake" else self.model_copy(update={"retrain": lake})
 
     @property
     def zone(self) -> Zone:

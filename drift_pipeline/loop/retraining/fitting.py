@@ -175,6 +175,7 @@ def _record(
 
 
 def _facts(assignment: Assignment) -> dict[str, Any]:
-    data = {"from": assignment.from_.isoformat(), "to": assignment.known_at.isoformat(), **assignment.versions}
+    window = {"from": assignment.from_.isoformat(), "to": assignment.known_at.isoformat()}
+    data = {**window, **assignment.versions, "source": assignment.pin.told}
     proven_on = {"from": assignment.block_from.isoformat(), "rows": assignment.block_rows}
     return {"decision": assignment.decision, "data": data, "proven_on": proven_on}

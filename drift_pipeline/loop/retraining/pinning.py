@@ -5,11 +5,11 @@ from dataclasses import replace
 import polars as pl
 
 from drift_pipeline.clock import format_duration
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, SpecError
 from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Cause, Retrains, Version
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.training.dataset import Dataset, block_rows, split_newest, training_dataset
+from drift_pipeline.training.dataset import Dataset, block_rows, split_newest
 from drift_pipeline.training.own import digest_of, sources_of
 
 LEAST_BLOCK = 500
@@ -23,7 +23,9 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
     now = at.clock.now()
     done = replace(trainings.done, attempted=now)
     try:
-        dataset = training_dataset(at.lake, at.spec, now)
+        dataset = at.source.rows(now)
+    except SpecError:  # of a store that is not set up: no wait for rows helps
+        raise
     except InputError as error:
         trainings.refuse(decision_id, str(error), done)
         return None
@@ -39,7 +41,7 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
         champion=champion.digest,
         known_at=now,
         from_=dataset.window.start,
-        versions=dict(dataset.versions),
+        versions=dict(dataset.pin.versions),
         block_from=block["_time"][0],
         rows=dataset.frame.height,
         block_rows=block.height,
@@ -47,6 +49,7 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
         recovery=cause.recovery if cause else None,
         trainer_source=digest_of(sources_of(at.spec, steps)),
         steps=steps,
+        source={**dataset.pin.told, "inputs": list(dataset.pin.inputs)},
     )
     _record(trainings, assignment, dataset, done)
     return assignment
@@ -75,7 +78,8 @@ def _record(trainings: Trainings, assignment: Assignment, dataset: Dataset, done
         "version": assignment.version,
         "rows": assignment.rows,
         "block": assignment.block_rows,
-        **dataset.versions,
+        "source": assignment.source,
+        **assignment.versions,
     }
     puts = {**trainings.entries(assignment), "retrains": done.to_json()}
     trainings.context.ledger.commit("training.started", told, puts=puts)
