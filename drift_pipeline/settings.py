@@ -30,6 +30,17 @@ class Settings(BaseSettings):
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
+    policy: Path | None = Field(default=None, description="folder of Rego rules that decide; None = the packaged ones")
+    opa_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^@\s]+)?$",
+        description="an OPA server that decides; empty = the rules here do",
+    )
+    opa_token: SecretStr = Field(default=SecretStr(""), description="what that server asks for, as a bearer token")
+    opa_timeout_seconds: float = Field(default=2, gt=0, le=60, description="for one decision of that server")
+    opa_stale_seconds: int = Field(
+        default=600, ge=1, description="it heard from its bundle's source longer ago: it decides nothing"
+    )
     scan: Literal["off", "osv"] = Field(
         default="off", description="whether vulnerabilities of the environment are a gate"
     )

@@ -18,6 +18,7 @@ from drift_pipeline.cli import (
     history,
     live,
     operate,
+    policies,
     producers,
     records,
     report,
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 EPILOG = "Begin with: drift demo. Of one command: drift COMMAND --help. Completion and exit codes: cli/README.md."
 PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
-    "Your data": ("init", "compare", "calibrate", "replay", "diff"),
+    "Your data": ("init", "compare", "calibrate", "replay", "diff", "policy"),
     "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
@@ -82,7 +83,10 @@ def drift() -> None:
     """
 
 
-_LOOP, _PROOF = (history, tables, live, producers, report, watch, operate), (approvals, waivers, docs, evidence)
+_LOOP, _PROOF = (
+    (history, tables, live, producers, report, watch, operate, policies),
+    (approvals, waivers, docs, evidence),
+)
 for _room in (*_LOOP, *_PROOF, exporting, records):
     for _command in _room.COMMANDS:
         drift.add_command(_command)

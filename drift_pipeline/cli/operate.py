@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from drift_pipeline.cli.options import (
+    INCONCLUSIVE,
     NEGATIVE,
     OK,
     Duration,
@@ -78,13 +79,15 @@ def _retrain(model: str, reason: str, actor: str | None, home: Path | None, as_j
         action=str(decision.action),
         reasons=list(decision.reasons),
     )
+    if decision.unavailable:
+        return INCONCLUSIVE
     return OK if agreed else NEGATIVE
 
 
 @click.command(epilog=example('drift retrain fraud --reason "a new catalogue"'))
 @_verb
 def retrain(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
-    """Ask for a retrain of MODEL; the policy may refuse (1). It waits for its turn like every other."""
+    """Ask for a retrain of MODEL; the policy may refuse (1) or be silent (3). It waits for its turn."""
     return _retrain(model, reason, actor, home, as_json, hotfix=False)
 
 

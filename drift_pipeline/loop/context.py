@@ -65,6 +65,7 @@ class Context:
     seed: int = 0
     progress: Callable[[str], None] = lambda _: None
     scan: Scan | None = None
+    policy: PolicyEngine | None = None  # whoever only takes back needs none
 
     @property
     def performance(self) -> Performance:

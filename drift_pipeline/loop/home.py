@@ -20,8 +20,9 @@ from drift_pipeline.loop.context import Backends, Trust
 from drift_pipeline.loop.declared import LiveSpecs, declared, rules_in_force
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.loop import Loop
-from drift_pipeline.policy.engines import PolicyEngine, read_bundle
+from drift_pipeline.policy.engines import PACKAGED_BUNDLE, Bundle, PolicyEngine, read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
+from drift_pipeline.policy.engines.opa import OpaEngine
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.settings import Settings
@@ -58,9 +59,8 @@ class Home:
     ) -> Loop:
         """One model's loop, not resumed yet. The rules that decide, and its spec, are filed and noted first."""
         settings, store = self.settings, self.store
-        rules = read_bundle()
-        keep_policy(settings, rules)
-        rules_in_force(store, rules.digest)
+        if not settings.opa_url:
+            _file_rules(settings, store, read_bundle(settings.policy or PACKAGED_BUNDLE))
         declared(settings, store, spec)
         spec = frozen(store, spec)
         trust = Trust(
@@ -94,11 +94,35 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False) -> Iterator[H
         ) from error
     store = open_store(settings, clock)
     try:
-        with EmbeddedEngine() as engine:
+        with _engine(settings, clock, store) as engine:
             registry = LocalRegistry(settings.registry)
             yield Home(settings, clock, store, registry, engine, LogChannel(settings.alerts))
     finally:
         store.close()
+
+
+@contextmanager
+def _engine(settings: Settings, clock: Clock, store: ControlStore) -> Iterator[PolicyEngine]:
+    """Who decides. Raises InputError where two are named."""
+    if not settings.opa_url:
+        with EmbeddedEngine(settings.policy) as engine:
+            yield engine
+        return
+    if settings.policy is not None:
+        raise InputError("DRIFT_OPA_URL and DRIFT_POLICY both say which rules decide; set one of them")
+    yield OpaEngine(
+        settings.opa_url,
+        clock,
+        timeout_seconds=settings.opa_timeout_seconds,
+        stale=timedelta(seconds=settings.opa_stale_seconds),
+        token=settings.opa_token.get_secret_value(),
+        file=partial(_file_rules, settings, store),
+    )
+
+
+def _file_rules(settings: Settings, store: ControlStore, rules: Bundle) -> None:
+    keep_policy(settings, rules)
+    rules_in_force(store, rules.digest)
 
 
 @contextmanager

@@ -32,11 +32,13 @@ class Queue:
     def entry(
         self, decision_id: str, decision: Decision, trigger: Trigger, incident: str, at: datetime
     ) -> dict[str, Mapping[str, Any]]:
-        """State to put with a decision to retrain; `policy_digest` names the rules that said so."""
+        """State to put with a decision to retrain; `policy_digest` names the rules that said so,
+        `capacity` what they want it run on."""
         body = {
             "decision": decision_id,
             "reasons": list(decision.reasons),
             "policy_digest": decision.policy_digest,
+            "capacity": str(decision.capacity) if decision.capacity else None,
             "lane": HOTFIX if decision.action is Action.HOTFIX_RETRAIN else NORMAL,
             "incident": incident,
             "trigger": str(trigger),

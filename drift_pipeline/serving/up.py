@@ -196,9 +196,10 @@ def _run(settings: Settings, started: Sequence[Service], ending: threading.Event
 
 def _environment(settings: Settings, started: Sequence[Service]) -> Mapping[str, str]:
     """Ours for a child: the same home, wherever it thinks it stands, and where the pages are that Dagster links to."""
-    models = {"DRIFT_MODELS": str(settings.models.absolute())} if settings.models else {}
+    folders = {"DRIFT_MODELS": settings.models, "DRIFT_POLICY": settings.policy}
+    named = {name: str(folder.absolute()) for name, folder in folders.items() if folder}
     pages = next((service.address or "" for service in started if service.name == "pages"), "")
-    return models | {
+    return named | {
         "DRIFT_PAGES_URL": settings.pages_url or pages,
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "DRIFT_HOME": str(settings.home),

@@ -110,6 +110,8 @@ def _record(
     at, facts = trainings.context, _facts(assignment)
     digest = register(at, trained, assignment.version, facts)
     retrains = trainings.done
+    if at.spec.retrain.gpus:
+        retrains = retrains.spent(at.clock.now(), at.spec.retrain.gpus * cost["wall_seconds"] / 3600)
     if assignment.recovery is not None:
         retrains = replace(retrains, recovery=assignment.recovery)
     done = replace(assignment, digest=digest)
