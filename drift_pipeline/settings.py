@@ -23,7 +23,10 @@ class Settings(BaseSettings):
             raise InputError(_told(error)) from error
 
     home: Path = Path("drift_home")
-    database: str = Field(default="", description="SQLAlchemy url of the control store; empty = SQLite below home")
+    database: SecretStr = Field(
+        default=SecretStr(""),
+        description="postgresql://USER:PASSWORD@HOST/DATABASE of the control store; empty = SQLite below home",
+    )
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
@@ -66,7 +69,12 @@ class Settings(BaseSettings):
         """Raises InputError for a home that a url cannot spell: what follows the `?` would be options."""
         if not self.database and "?" in str(self.home):
             raise InputError(f"{self.home}: a home's path cannot hold ?; choose another folder")
-        return self.database or f"sqlite:///{self.home / 'control.db'}"
+        return self.database.get_secret_value() or f"sqlite:///{self.home / 'control.db'}"
+
+    @property
+    def on_postgres(self) -> bool:
+        """Whether a server holds what would else be in files of the home."""
+        return self.database.get_secret_value().startswith("postgresql")
 
     @property
     def lake(self) -> Path:

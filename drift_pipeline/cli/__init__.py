@@ -16,6 +16,7 @@ from drift_pipeline.cli import (
     evidence,
     exporting,
     history,
+    homes,
     live,
     operate,
     policies,
@@ -57,9 +58,20 @@ EPILOG = "Begin with: drift demo. Of one command: drift COMMAND --help. Completi
 PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
     "Your data": ("init", "compare", "calibrate", "replay", "diff", "policy"),
-    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer"),
+    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer", "home"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts"),
-    "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
+    "Operate": (
+        "retrain",
+        "hotfix",
+        "promote",
+        "rollback",
+        "pause",
+        "resume",
+        "maintenance",
+        "retain",
+        "erase",
+        "home",
+    ),
     "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
 }
 
@@ -87,6 +99,6 @@ _LOOP, _PROOF = (
     (history, tables, live, producers, report, watch, operate, policies),
     (approvals, waivers, docs, evidence),
 )
-for _room in (*_LOOP, *_PROOF, exporting, records):
+for _room in (*_LOOP, *_PROOF, exporting, records, homes):
     for _command in _room.COMMANDS:
         drift.add_command(_command)

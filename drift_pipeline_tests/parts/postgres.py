@@ -17,7 +17,7 @@ from drift_pipeline_tests.parts.server import Server, free_port
 
 USER, PASSWORD = "drift", "p@ss/w:rd%?#é '\""  # what a URL has to escape
 DEBIAN = Path("/usr/lib/postgresql")
-FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}  # a test's machine does not crash
+FAST = {"fsync": "off", "full_page_writes": "off"}  # the server may crash here, the machine does not
 
 
 def find() -> Path:
@@ -82,7 +82,9 @@ class Postgres:
         self.url = self.of("drift")
 
     def of(self, database: str, password: str = PASSWORD) -> str:
-        return f"postgresql://{USER}:{quote(password, safe='')}@127.0.0.1:{self._port}/{database}"
+        """The url of one of its databases, whatever its name."""
+        secret, name = (quote(part, safe="") for part in (password, database))
+        return f"postgresql://{USER}:{secret}@127.0.0.1:{self._port}/{name}"
 
     def close(self) -> None:
         self.server.stop(signal.SIGINT)  # without waiting for those who are connected
