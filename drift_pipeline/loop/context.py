@@ -22,7 +22,8 @@ from drift_pipeline.training.vulnerabilities import Scan
 class Backends:
     """What the loop works on; which implementation stands behind each is not its business.
 
-    `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not.
+    `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not. `studies`: the url of the
+    database that the trials of trainings are kept in; "" = nowhere.
     """
 
     lake: Lake
@@ -31,6 +32,7 @@ class Backends:
     policy: PolicyEngine
     alerts: Channel
     scan: Scan | None = None
+    studies: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Context:
     progress: Callable[[str], None] = lambda _: None
     scan: Scan | None = None
     policy: PolicyEngine | None = None  # whoever only takes back needs none
+    studies: str = ""
 
     @property
     def performance(self) -> Performance:

@@ -9,6 +9,7 @@ from functools import partial
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
 from drift_pipeline.clock import MINUTE, Clock
+from drift_pipeline.control.postgres import beside
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import approvers, home_key, open_store, read_store, require_store
@@ -47,7 +48,8 @@ class Home:
         lake = Lake(self.settings.lake / spec.name, source="loop")
         wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
         scan = Scan(self.settings.scan_url, stale) if wanted else None
-        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan)
+        studies = beside(self.settings.database_url, "optuna") if self.settings.on_postgres else ""
+        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan, studies)
 
     def document(self, spec: ModelSpec) -> None:
         """Write again the cards of a model's versions that are older than what they tell; errors as of there."""

@@ -75,7 +75,20 @@ class Loop:
         self.holder = f"process {os.getpid()} {token_hex(4)}"
         self.ledger = Ledger(spec, backends.store, clock)
         lake, registry, scan = backends.lake, backends.registry, backends.scan
-        at = Context(spec, self.ledger, lake, registry, clock, trust, step, seed, progress, scan, backends.policy)
+        at = Context(
+            spec,
+            self.ledger,
+            lake,
+            registry,
+            clock,
+            trust,
+            step,
+            seed,
+            progress,
+            scan,
+            backends.policy,
+            backends.studies,
+        )
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
         self.session = Session(at)
         self.recoveries = Recoveries(at, self.trainings, self.session.memory)

@@ -140,7 +140,7 @@ def _write_secret(path: Path, secret: str) -> None:
 
 
 def _keep_instance_config(settings: Settings) -> None:
-    """The packaged dagster.yaml, unless somebody has put one there; with the control store Dagster's goes to PostgreSQL.
+    """The packaged dagster.yaml, unless somebody has put one there; on PostgreSQL where the control store is.
 
     Here runs share the machine with what launches them: the normal lane is no wider than it has processors.
     """

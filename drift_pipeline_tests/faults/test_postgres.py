@@ -27,7 +27,10 @@ from drift_pipeline.control.trust import open_store
 from drift_pipeline.control.verifying import verify
 from drift_pipeline.errors import DriftError, InputError, NothingToDoError, RefusedError, UnavailableError
 from drift_pipeline.evidence.verification import verify_home
+from drift_pipeline.serving import up
 from drift_pipeline.settings import Settings
+from drift_pipeline.training.search import _study
+from drift_pipeline.training.studies import keep_study
 from drift_pipeline_tests.parts import postgres as part
 from drift_pipeline_tests.parts.postgres import PASSWORD, Postgres
 
@@ -358,3 +361,47 @@ def test_a_kill_at_any_statement_leaves_one_store_in_use_and_the_move_can_be_don
         move_store(settings.home, own.of(f"at{at}"))
         assert told(own.of(f"at{at}")) == before
         assert (settings.home / moving.ASIDE).is_file()
+
+
+# what else lies beside the control store
+
+
+def test_dagster_keeps_its_runs_beside_the_control_store_and_no_password_in_a_file(
+    own: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dagster as dg
+
+    settings = Settings(home=tmp_path / "home", database=own.url)
+    (settings.home / "dagster").mkdir(parents=True)
+    with closing(open_store(settings, SystemClock())):
+        up._keep_instance_config(settings)
+        written = (settings.home / "dagster" / "dagster.yaml").read_text()
+        assert not any(secret in written for secret in SECRETS)
+        monkeypatch.setenv("DAGSTER_HOME", str(settings.home / "dagster"))
+        monkeypatch.setenv(up.DAGSTER_DATABASE, up._beside(settings))
+        with dg.DagsterInstance.get() as instance:
+            kept = {type(one).__name__ for one in (instance.run_storage, instance.event_log_storage)}
+            assert kept == {"PostgresRunStorage", "PostgresEventLogStorage"}
+            run = instance.create_run_for_job(dg.GraphDefinition(name="nothing").to_job())
+            assert instance.get_run_by_id(run.run_id) is not None
+    assert own.ask("SELECT count(*) FROM runs", "drift_dagster") == [(1,)]
+
+
+def test_the_trials_of_a_training_are_kept_and_a_server_that_is_down_costs_it_nothing(
+    own: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = _study(0, maximize=True)
+    for n in range(3):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        study.tell(trial, float(n))
+    url = postgres.beside(own.url, "optuna")
+    keep_study(study, url, "fraud v2 now")
+    assert own.ask("SELECT study_name FROM studies", "drift_optuna") == [("fraud v2 now",)]
+    assert own.ask("SELECT count(*) FROM trials", "drift_optuna") == [(3,)]
+    assert caplog.text == ""
+    keep_study(study, url, "fraud v2 now")
+    own.server.kill()
+    keep_study(study, url, "fraud v2 later")
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert not any(secret in caplog.text for secret in SECRETS)

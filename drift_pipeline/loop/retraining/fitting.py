@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -18,6 +19,7 @@ from drift_pipeline.registry.origin import code_of
 from drift_pipeline.training.dataset import composition
 from drift_pipeline.training.own import STORED_AS, Source, source_of
 from drift_pipeline.training.search import Trained, train
+from drift_pipeline.training.studies import keep_study
 
 
 def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
@@ -50,7 +52,9 @@ def fitted(context: Context, rows: pl.DataFrame, name: str, fresh: int = 0, sour
     def progress(done: int, of: int) -> None:
         context.progress(f"{name}: trial {done}/{of}")
 
-    return train(rows, context.spec, seed, fresh, progress, source)
+    called = f"{context.spec.name} {name} {context.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    keep = partial(keep_study, url=context.studies, name=called) if context.studies else None
+    return train(rows, context.spec, seed, fresh, progress, source, keep)
 
 
 def _pinned_source(context: Context, assignment: Assignment) -> Source | None:
