@@ -38,13 +38,27 @@ class Settings(BaseSettings):
             raise InputError(_told(error)) from error
 
     home: Path = Path("drift_home")
-    database: str = Field(default="", description="SQLAlchemy url of the control store; empty = SQLite below home")
+    database: SecretStr = Field(
+        default=SecretStr(""),
+        description="postgresql://USER:PASSWORD@HOST/DATABASE of the control store; empty = SQLite below home",
+    )
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
+    policy: Path | None = Field(default=None, description="folder of Rego rules that decide; None = the packaged ones")
+    opa_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^@\s]+)?$",
+        description="an OPA server that decides; empty = the rules here do",
+    )
+    opa_token: SecretStr = Field(default=SecretStr(""), description="what that server asks for, as a bearer token")
+    opa_timeout_seconds: float = Field(default=2, gt=0, le=60, description="for one decision of that server")
+    opa_stale_seconds: int = Field(
+        default=600, ge=1, description="it heard from its bundle's source longer ago: it decides nothing"
+    )
     scan: Literal["off", "osv"] = Field(
         default="off", description="whether vulnerabilities of the environment are a gate"
     )
@@ -99,7 +113,12 @@ class Settings(BaseSettings):
         """Raises InputError for a home that a url cannot spell: what follows the `?` would be options."""
         if not self.database and "?" in str(self.home):
             raise InputError(f"{self.home}: a home's path cannot hold ?; choose another folder")
-        return self.database or f"sqlite:///{self.home / 'control.db'}"
+        return self.database.get_secret_value() or f"sqlite:///{self.home / 'control.db'}"
+
+    @property
+    def on_postgres(self) -> bool:
+        """Whether a server holds what would else be in files of the home."""
+        return self.database.get_secret_value().startswith("postgresql")
 
     @property
     def lake(self) -> Path:

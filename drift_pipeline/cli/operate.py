@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from drift_pipeline.cli.options import (
+    INCONCLUSIVE,
     NEGATIVE,
     OK,
     Duration,
@@ -92,6 +93,8 @@ def _retrain(
         reasons=list(decision.reasons),
         **({"steps": list(steps)} if steps else {}),
     )
+    if decision.unavailable:
+        return INCONCLUSIVE
     return OK if agreed else NEGATIVE
 
 
@@ -101,7 +104,7 @@ def _retrain(
 def retrain(
     model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, steps: tuple[str, ...]
 ) -> int:
-    """Ask for a retrain of MODEL; the policy may refuse (1). It waits for its turn like every other."""
+    """Ask for a retrain of MODEL; the policy may refuse (1) or be silent (3). It waits for its turn."""
     return _retrain(model, reason, actor, home, as_json, steps, hotfix=False)
 
 

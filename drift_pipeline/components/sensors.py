@@ -167,7 +167,7 @@ def retrain_request(model: str, body: Mapping[str, Any]) -> dg.RunRequest:
         run_key="|".join([model, body["incident"], body["decision"], *taken_over]),
         job_name=retrain.name,
         asset_selection=[dg.AssetKey([model, name]) for name in TRAINING],
-        tags=retrain_tags(model, body["decision"], body["lane"]),
+        tags=retrain_tags(model, body["decision"], body["lane"], body.get("capacity")),
     )
 
 

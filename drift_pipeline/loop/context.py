@@ -24,7 +24,8 @@ class Backends:
     """What the loop works on; which implementation stands behind each is not its business.
 
     `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not. `access`: how stores of
-    rows outside the home are reached.
+    rows outside the home are reached. `studies`: the url of the database that the trials of trainings are kept in; "" =
+    nowhere.
     """
 
     lake: Lake
@@ -34,6 +35,7 @@ class Backends:
     alerts: Channel
     scan: Scan | None = None
     access: Access = NO_ACCESS
+    studies: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Context:
     progress: Callable[[str], None] = lambda _: None
     scan: Scan | None = None
     access: Access = NO_ACCESS
+    policy: PolicyEngine | None = None  # whoever only takes back needs none
+    studies: str = ""
 
     @property
     def source(self) -> Source:

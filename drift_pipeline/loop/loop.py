@@ -74,8 +74,21 @@ class Loop:
         self.spec, self.clock, self._backends = spec, clock, backends
         self.holder = f"process {os.getpid()} {token_hex(4)}"
         self.ledger = Ledger(spec, backends.store, clock)
-        lake, registry, scan, access = backends.lake, backends.registry, backends.scan, backends.access
-        at = Context(spec, self.ledger, lake, registry, clock, trust, step, seed, progress, scan, access)
+        at = Context(
+            spec,
+            self.ledger,
+            backends.lake,
+            backends.registry,
+            clock,
+            trust,
+            step,
+            seed,
+            progress,
+            backends.scan,
+            backends.access,
+            backends.policy,
+            backends.studies,
+        )
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
         self.session = Session(at)
         self.recoveries = Recoveries(at, self.trainings, self.session.memory)

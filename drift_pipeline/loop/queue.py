@@ -38,12 +38,13 @@ class Queue:
         at: datetime,
         steps: Sequence[str] = (),
     ) -> dict[str, Mapping[str, Any]]:
-        """State to put with a decision to retrain; `policy_digest` names the rules that said so, `steps` those of the
-        graph that were asked for, none of them where nobody named any."""
+        """State to put with a decision to retrain; `policy_digest` names the rules that said so, `capacity` what they
+        want it run on, `steps` those of the graph that were asked for, none of them where nobody named any."""
         body = {
             "decision": decision_id,
             "reasons": list(decision.reasons),
             "policy_digest": decision.policy_digest,
+            "capacity": str(decision.capacity) if decision.capacity else None,
             "lane": HOTFIX if decision.action is Action.HOTFIX_RETRAIN else NORMAL,
             "incident": incident,
             "trigger": str(trigger),

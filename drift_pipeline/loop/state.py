@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from drift_pipeline.clock import DAY
 from drift_pipeline.errors import InputError
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
@@ -18,6 +19,8 @@ from drift_pipeline.training.graph import Model, load_model
 from drift_pipeline.training.trainers import score
 
 __all__ = ["RECORDED", "Assignment", "Cause", "Memory", "Recovery", "Retrains", "Training", "Version"]
+
+MONTH = 30 * DAY  # that budgets are counted over
 
 
 @dataclass(frozen=True)
@@ -131,13 +134,21 @@ class Memory:
 
 @dataclass(frozen=True)
 class Retrains:
-    """What retraining has done so far: `versions` counts the names given out, `at` when each training began."""
+    """What retraining has done so far: `versions` counts the names given out, `at` when each training began.
+
+    `gpu_hours`: when each training of the last month ended that GPUs worked on, and for how many hours of them.
+    """
 
     versions: int = 0
     at: tuple[datetime, ...] = ()
     attempted: datetime | None = None
     rejected_in_a_row: int = 0
     recovery: Recovery | None = None
+    gpu_hours: tuple[tuple[datetime, float], ...] = ()
+
+    def spent(self, now: datetime, gpu_hours: float) -> "Retrains":
+        kept = [(at, hours) for at, hours in self.gpu_hours if at > now - MONTH]
+        return replace(self, gpu_hours=(*kept, (now, gpu_hours)))
 
     def began(self, now: datetime) -> "Retrains":
         return replace(self, versions=self.versions + 1, at=(*self.at, now), attempted=now)
@@ -146,6 +157,7 @@ class Retrains:
         return {
             **asdict(self),
             "at": [at.isoformat() for at in self.at],
+            "gpu_hours": [[at.isoformat(), hours] for at, hours in self.gpu_hours],
             "attempted": self.attempted.isoformat() if self.attempted else None,
             "recovery": self.recovery.to_json() if self.recovery else None,
         }
@@ -158,6 +170,7 @@ class Retrains:
             attempted=datetime.fromisoformat(document["attempted"]) if document["attempted"] else None,
             rejected_in_a_row=document["rejected_in_a_row"],
             recovery=Recovery.from_json(document["recovery"]) if document["recovery"] else None,
+            gpu_hours=tuple((datetime.fromisoformat(at), hours) for at, hours in document.get("gpu_hours", ())),
         )
 
 

@@ -183,12 +183,15 @@ class Retrain(Part):
 
     min_rows counts labelled rows: a training set below it is refused, and a drift-caused retrain waits
     until as many labels of the changed world have come. Half of them train, half prove. `steps` are those of the
-    graph that are trained; the champion's others are taken as they are. None named = all.
+    graph that are trained; the champion's others are taken as they are. None named = all. `gpus` is how many a
+    training takes; `max_gpu_hours` is what thirty days may cost: past it the policy lets only people retrain.
     """
 
     cron: str = "0 3 1 * *"
     cooldown: Duration = 14 * DAY
     max_per_month: int = Field(default=6, ge=0)
+    gpus: int = Field(default=0, ge=0)
+    max_gpu_hours: float | None = Field(default=None, ge=0)
     window: Duration = Field(default=365 * DAY, gt=timedelta())
     min_rows: int = Field(default=1000, ge=100)
     exclude: tuple[Span, ...] = ()

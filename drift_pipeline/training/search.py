@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from drift_pipeline.training.graph import Model
 
 Progress = Callable[[int, int], None]
+Keep = Callable[["Study"], None]
 FOLDS = 3
 FOLDS_SHARE = 0.45  # of the rows, the newest, are judged on
 MOST_SEARCH_ROWS = 50_000
@@ -96,6 +97,7 @@ def train(
     fresh: int = 0,
     progress: Progress | None = None,
     source: Source | None = None,
+    keep: Keep | None = None,
 ) -> Trained:
     """Search, then fit on every row from the start row on. Deterministic for a seed.
 
@@ -103,6 +105,7 @@ def train(
         fresh: how many of the newest rows are of a world that changed; 0 = none that is known of.
         progress: is called with (trials done, trials in all).
         source: the file of the model's own trainer, as it was pinned; None = as it lies there, if it has one.
+        keep: is called with the study when it is over.
 
     Raises:
         InputError: see `search`; SpecError: the model's own trainer failed.
@@ -110,7 +113,7 @@ def train(
     source = source or source_of(spec)
     try:
         trainer = trainer_of(spec, source)
-        found = search(frame, spec, seed, fresh, progress, trainer)
+        found = search(frame, spec, seed, fresh, progress, trainer, keep)
         rows = frame[found.start_row :]
         pipeline = _fitted(rows, found.params, spec, seed, trainer)
     except Exception as error:
@@ -128,6 +131,7 @@ def search(
     fresh: int = 0,
     progress: Progress | None = None,
     trainer: Trainer | None = None,
+    keep: Keep | None = None,
 ) -> Found:
     """Find params and start row for rows (in order of time) with features and `_label`.
 
@@ -158,6 +162,8 @@ def search(
             study.tell(trial, float(np.mean([_validated(model, fold, performance) for fold in folds])))
             if progress is not None:
                 progress(done + 1, spec.retrain.trials)
+    if keep is not None:
+        keep(study)
     best = study.best_trial
     start = start_row(frame, best.params, spec, seed, fresh, trainer)
     tried = tuple(Trial(dict(one.params), one.value) for one in study.trials)

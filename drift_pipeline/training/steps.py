@@ -28,6 +28,7 @@ from drift_pipeline.training.search import Trained, Trial, train
 from drift_pipeline.training.trainers import fit, score
 
 if TYPE_CHECKING:
+    from optuna import Study
     from sklearn.pipeline import Pipeline
 
 FOLDS = 5
@@ -95,8 +96,10 @@ def train_graph(
     fresh: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
     sources: Mapping[str, Source] | None = None,
+    keep: Callable[[str, "Study"], None] | None = None,
 ) -> TrainedGraph:
-    """Search and fit the planned steps, in order; arguments as of `search.train`, `progress` with the step's name.
+    """Search and fit the planned steps, in order; arguments as of `search.train`, `progress` and `keep` with the step's
+    name first.
 
     Rows below a step's threshold do not train later ones, as those never see them.
 
@@ -111,7 +114,8 @@ def train_graph(
             work.take(taken[name], plan.champion)
         else:
             source = (sources or {}).get(stored_as(name))
-            one = train(work.rows, of, seed, work.fresh, partial(progress, name) if progress else None, source)
+            told, kept = partial(progress, name) if progress else None, partial(keep, name) if keep else None
+            one = train(work.rows, of, seed, work.fresh, told, source, kept)
             work.add(name, step, of, one, version)
         if any(later not in taken for later in names[place + 1 :]):
             work.pass_on(name, step, of)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -22,6 +22,10 @@ from drift_pipeline.training.dataset import composition
 from drift_pipeline.training.own import STORED_AS, Source, digest_of, sources_of, stored_as
 from drift_pipeline.training.search import Trained, train
 from drift_pipeline.training.steps import EVERY_STEP, Plan, TrainedGraph, train_graph
+from drift_pipeline.training.studies import keep_study
+
+if TYPE_CHECKING:
+    from optuna import Study
 
 
 def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
@@ -64,9 +68,15 @@ def fitted(
     def progress(step: str, done: int, of: int) -> None:
         context.progress(f"{name}{step and f' {step}'}: trial {done}/{of}")
 
+    called = f"{spec.name} {name} {context.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+
+    def keep(step: str, study: "Study") -> None:
+        if context.studies:
+            keep_study(study, context.studies, f"{called}{step and f' {step}'}")
+
     if spec.graph:
-        return train_graph(rows, spec, seed, name, plan, fresh, progress, sources)
-    return train(rows, spec, seed, fresh, partial(progress, ""), sources.get(STORED_AS))
+        return train_graph(rows, spec, seed, name, plan, fresh, progress, sources, keep)
+    return train(rows, spec, seed, fresh, partial(progress, ""), sources.get(STORED_AS), partial(keep, ""))
 
 
 def plan_of(context: Context, steps: Sequence[str], champion: str) -> Plan:
@@ -152,6 +162,8 @@ def _record(
     at, facts = trainings.context, _facts(assignment)
     digest = register(at, trained, assignment.version, facts)
     retrains = trainings.done
+    if at.spec.retrain.gpus:
+        retrains = retrains.spent(at.clock.now(), at.spec.retrain.gpus * cost["wall_seconds"] / 3600)
     if assignment.recovery is not None:
         retrains = replace(retrains, recovery=assignment.recovery)
     done = replace(assignment, digest=digest)
