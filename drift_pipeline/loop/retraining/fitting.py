@@ -25,7 +25,7 @@ from drift_pipeline.training.steps import EVERY_STEP, Plan, TrainedGraph, train_
 from drift_pipeline.training.studies import keep_study
 
 if TYPE_CHECKING:
-    from optuna import Study
+    from drift_pipeline.training.studies import Study
 
 
 def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
