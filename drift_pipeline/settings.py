@@ -23,6 +23,7 @@ def _wandb(name: str, default: Any, told: str) -> Any:
     """W&B's own variable, unless there is one with our prefix."""
     names = AliasChoices(f"DRIFT_WANDB_{name}", f"WANDB_{name}")
     return Field(default=default, validation_alias=names, description=told)
+STORE, ASIDE = "control.db", "control.db.moved"  # a home's control store, and what is left where it moved to a server
 
 
 class Settings(BaseSettings):
@@ -110,10 +111,15 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> str:
-        """Raises InputError for a home that a url cannot spell: what follows the `?` would be options."""
-        if not self.database and "?" in str(self.home):
+        """Raises InputError for a home whose store went to a server that nobody names, for a new one would be another
+        chain; and for one that a url cannot spell: what follows the `?` would be options."""
+        if self.database:
+            return self.database.get_secret_value()
+        if "?" in str(self.home):
             raise InputError(f"{self.home}: a home's path cannot hold ?; choose another folder")
-        return self.database.get_secret_value() or f"sqlite:///{self.home / 'control.db'}"
+        if (self.home / ASIDE).is_file() and not (self.home / STORE).is_file():
+            raise InputError(f"{self.home.absolute()}: its control store was moved to a server; set DRIFT_DATABASE")
+        return f"sqlite:///{self.home / STORE}"
 
     @property
     def on_postgres(self) -> bool:

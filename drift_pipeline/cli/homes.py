@@ -25,7 +25,8 @@ def migrate(to: str, home: Path | None, as_json: bool) -> int:
     Until the copy verifies the home goes on with what it has, whatever ends
     this. Then set DRIFT_DATABASE; the old store stays as control.db.moved.
     """
-    from drift_pipeline.control.moving import ASIDE, move_store
+    from drift_pipeline.control.moving import move_store
+    from drift_pipeline.settings import ASIDE
 
     folder = settings_of(home).home
     with at_work(f"{folder}: copying its control store"):

@@ -16,8 +16,8 @@ from drift_pipeline.control.rows import refuse_unknown, stamp
 from drift_pipeline.control.schema import MOVED, audit, memory, metadata, outbox, state
 from drift_pipeline.control.verifying import verify
 from drift_pipeline.errors import InputError, IntegrityError, NothingToDoError, RefusedError, UnavailableError
+from drift_pipeline.settings import ASIDE, STORE
 
-STORE, ASIDE = "control.db", "control.db.moved"
 TABLES = (state, memory, audit, outbox)
 _AT_ONCE = 1000
 

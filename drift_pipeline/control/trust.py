@@ -14,7 +14,6 @@ from typing import Any
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.checkpoints import HOME, KEY, Checkpoints
-from drift_pipeline.control.moving import ASIDE
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.rows import Put, Record
 from drift_pipeline.control.signing import PublicKey, Signer, public_path
@@ -38,7 +37,6 @@ def open_store(settings: Settings, clock: Clock, own: Signer | None = None) -> C
     Args:
         own: the key to begin with; None = a new one.
     """
-    refuse_moved(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     store = ControlStore(settings.database_url, clock, checkpoints_of(settings, clock))
     try:
@@ -59,15 +57,8 @@ def require_store(settings: Settings) -> None:
     if settings.database:
         ControlReader(settings.database_url).close()
         return
-    refuse_moved(settings)
-    if not (settings.home / "control.db").is_file():
+    if settings.database_url and not (settings.home / "control.db").is_file():
         raise InputError(f"{settings.home.absolute()}: {NO_STORE}")
-
-
-def refuse_moved(settings: Settings) -> None:
-    """Raise InputError where the store went to a server that nobody names: a new one would be another chain."""
-    if not settings.database and (settings.home / ASIDE).is_file():
-        raise InputError(f"{settings.home.absolute()}: its control store was moved to a server; set DRIFT_DATABASE")
 
 
 def checkpoints_of(settings: Settings, clock: Clock) -> Checkpoints:

@@ -169,8 +169,9 @@ class Replay:
             self._home.approve(
                 status.candidate, status.rollout_id, 3 * self._spec.rollout.deadline + self._options.step
             )
-        for digest in {status.candidate, status.champion} if status.phase is Phase.FULL else {status.candidate}:
-            self._home.document(digest)
+        self._home.document(status.candidate)
+        if status.phase is Phase.FULL:
+            self._home.document(status.champion)
 
     def _facts(self) -> Facts:
         seen, store = self._seen, self._home.store

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from drift_pipeline.cli import drift
 from drift_pipeline.clock import SystemClock
-from drift_pipeline.control import moving, postgres
+from drift_pipeline.control import postgres
 from drift_pipeline.control.moving import move_store
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore, Entry, Message, Put
@@ -28,7 +28,7 @@ from drift_pipeline.control.verifying import verify
 from drift_pipeline.errors import DriftError, InputError, NothingToDoError, RefusedError, UnavailableError
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.serving import up
-from drift_pipeline.settings import Settings
+from drift_pipeline.settings import ASIDE, Settings
 from drift_pipeline.training.search import _study
 from drift_pipeline.training.studies import keep_study
 from drift_pipeline_tests.parts import postgres as part
@@ -285,6 +285,9 @@ def test_a_home_moves_with_its_chain_and_goes_on(own: Postgres, tmp_path: Path) 
     for opening in (open_store, lambda settings, _: verify_home(settings)):
         with pytest.raises(InputError, match="moved to a server; set DRIFT_DATABASE"):
             opening(settings, SystemClock())
+    for verb in ("status", "lineage", "capture", "tick"):
+        ran = CliRunner(env={"DRIFT_HOME": str(settings.home), "DRIFT_DATABASE": ""}).invoke(drift, [verb])
+        assert "moved to a server; set DRIFT_DATABASE" in str(ran.exception)
     assert not (settings.home / "control.db").exists()
     with pytest.raises(NothingToDoError, match="was moved already"):
         move_store(settings.home, own.url)
@@ -360,7 +363,7 @@ def test_a_kill_at_any_statement_leaves_one_store_in_use_and_the_move_can_be_don
         assert verify_home(settings).ok
         move_store(settings.home, own.of(f"at{at}"))
         assert told(own.of(f"at{at}")) == before
-        assert (settings.home / moving.ASIDE).is_file()
+        assert (settings.home / ASIDE).is_file()
 
 
 # what else lies beside the control store
