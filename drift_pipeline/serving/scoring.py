@@ -8,6 +8,7 @@ else than the whole on a few hundred probing rows, is scored as a whole: slower,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -126,11 +127,10 @@ class _Levels:
 
 
 def _take_apart(pipeline: Any, features: Mapping[str, ColumnType]) -> Score:
-    model = pipeline[-1]
     parts = [_part(pipeline, features, name, kind) for name, kind in features.items()]
     empty = _prepared(pipeline, features, [[0.0 if kind == "numeric" else "" for kind in features.values()]])
     base = empty.ravel().tolist()
-    predict = Trees.of(model).predict if hasattr(model, "_predictors") else _linear(pipeline, features)
+    predict = _predictor(pipeline, features)
 
     def run(rows: Sequence[Row]) -> Floats:
         prepared = []
@@ -142,6 +142,18 @@ def _take_apart(pipeline: Any, features: Mapping[str, ColumnType]) -> Score:
         return predict(np.array(prepared, dtype=np.float64).reshape(len(rows), len(base)))
 
     return run
+
+
+def _predictor(pipeline: Any, features: Mapping[str, ColumnType]) -> Callable[[Floats], Floats]:
+    model = pipeline[-1]
+    if hasattr(model, "_predictors"):
+        return Trees.of(model).predict
+    return partial(_interpolated, model) if hasattr(model, "X_thresholds_") else _linear(pipeline, features)
+
+
+def _interpolated(model: Any, rows: Floats) -> Floats:
+    """What an isotonic regression of one column says: between its thresholds a line, beyond them the last."""
+    return np.asarray(np.interp(rows[:, 0], model.X_thresholds_, model.y_thresholds_), dtype=np.float64)
 
 
 def _linear(pipeline: Any, features: Mapping[str, ColumnType]) -> Callable[[Floats], Floats]:
@@ -228,6 +240,8 @@ def _numbers(pipeline: Any, random: np.random.Generator) -> list[Cell]:
     if hasattr(model, "_predictors"):
         cuts = np.concatenate([tree.nodes["num_threshold"] for trees in model._predictors for tree in trees])
         cuts = cuts[np.isfinite(cuts)]
+    elif hasattr(model, "X_thresholds_"):
+        cuts = model.X_thresholds_
     drawn: npt.NDArray[np.float64] = random.choice(cuts, _PROBES)
     beside = (drawn, np.nextafter(drawn, np.inf), drawn + random.normal(size=_PROBES), 10 * random.normal(size=_PROBES))
     chosen = np.choose(random.integers(0, 4, _PROBES), beside)

@@ -21,6 +21,7 @@ from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import SpecError
 from drift_pipeline.registry.bundle import Bundle, dump_pipeline
 from drift_pipeline.registry.graph import Listed, listed_steps
+from drift_pipeline.registry.origin import libraries
 from drift_pipeline.spec import ModelSpec, Step
 from drift_pipeline.training.graph import Graph, Stage, as_input, load_step
 from drift_pipeline.training.own import Source, digest_of, stored_as, told
@@ -161,6 +162,7 @@ class _Work:
             "trained_from": one.start.isoformat(),
             "trained_until": self.rows["_time"][-1].isoformat(),
             "version": version,
+            "libraries": libraries(),
             "sha256": sha256(model),
         }
         self._made.append(Made(facts, model, one.source.text if one.source else None))

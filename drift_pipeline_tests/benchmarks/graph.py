@@ -3,7 +3,7 @@
 One pipeline of 24 features, 150 trees; and graphs of two and of three steps, each step 150 trees of as many features of
 its own (12 or 8) and the output of the step before. Gateways are processes of their own, asked as in `gateway`, in turn
 in each round; told are the medians over the rounds, and of the ratios within each. Then the scorers alone, in this
-process: microseconds of one row, and of each of a hundred at once.
+process: microseconds of CPU of one row, and of each of a hundred at once.
 """
 
 import argparse
@@ -82,14 +82,14 @@ def measure(seconds: float, rounds: int, connections: int) -> Found:
 
 
 def _us(score_of: Any, size: int) -> float:
-    """Microseconds a row, the best of five passes over 1,000 rows, `size` at once."""
+    """Microseconds of CPU a row, the best of five passes over 1,000 rows, `size` at once."""
     told = rows(1000, 9).select(*SPEC.features).rows()
     passes = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         for at in range(0, len(told), size):
             score_of(told[at : at + size])
-        passes.append((time.perf_counter() - began) / len(told))
+        passes.append((time.thread_time() - began) / len(told))
     return 1e6 * min(passes)
 
 

@@ -13,7 +13,7 @@ from drift_pipeline.evidence.curves import CURVES
 from drift_pipeline.rollout.approval import Approval, Refusal, filled
 from drift_pipeline.rollout.waiver import Waiver
 
-_OF_A_STEP = ("name", "version", "inputs", "threshold", "trainer", "params", "sha256")
+_OF_A_STEP = ("name", "version", "inputs", "threshold", "trainer", "params", "libraries", "sha256")
 FIRST = "the first version: it was adopted, not proven against a champion"
 
 

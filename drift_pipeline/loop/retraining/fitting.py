@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -17,7 +16,7 @@ from drift_pipeline.loop.retraining.trainings import Trainings
 from drift_pipeline.loop.state import RECORDED, Assignment, Version
 from drift_pipeline.registry.bundle import dump_pipeline
 from drift_pipeline.registry.graph import GRAPH, MODEL, file_of
-from drift_pipeline.registry.origin import code_of
+from drift_pipeline.registry.origin import code_of, libraries
 from drift_pipeline.training.dataset import composition
 from drift_pipeline.training.own import STORED_AS, Source, digest_of, sources_of, stored_as
 from drift_pipeline.training.search import Trained, train
@@ -110,7 +109,7 @@ def register(context: Context, trained: Trained, name: str, facts: Mapping[str, 
         "trained_from": trained.start.isoformat(),
         f"validation_{context.performance.kpi}": trained.validation,
         "features": dict(context.spec.features),
-        "libraries": {library: version(library) for library in ("scikit-learn", "skops", "drift-pipeline")},
+        "libraries": libraries(),
         "code": code_of(),
         **({"trainer_source": trained.trainer_source} if trained.trainer_source else {}),
         **({GRAPH: [dict(step.facts) for step in steps]} if steps else {}),

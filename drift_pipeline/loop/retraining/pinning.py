@@ -6,8 +6,10 @@ import polars as pl
 
 from drift_pipeline.clock import format_duration
 from drift_pipeline.errors import InputError, SpecError
+from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Cause, Retrains, Version
+from drift_pipeline.registry.graph import listed_steps
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.dataset import Dataset, block_rows, split_newest
 from drift_pipeline.training.own import digest_of, sources_of
@@ -33,8 +35,7 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
     if isinstance(block, str):
         trainings.refuse(decision_id, block, done)
         return None
-    asked = at.ledger.find(f"retrain/{decision_id}") or {}
-    steps, done = tuple(asked.get("steps") or at.spec.retrain.steps), done.began(now)
+    steps, done = _steps(at, decision_id, champion), done.began(now)
     assignment = Assignment(
         version=f"v{done.versions}",
         decision=decision_id,
@@ -53,6 +54,16 @@ def pin(trainings: Trainings, decision_id: str, champion: Version, cause: Cause 
     )
     _record(trainings, assignment, dataset, done)
     return assignment
+
+
+def _steps(at: Context, decision_id: str, champion: Version) -> tuple[str, ...]:
+    """Of a graph, those that were asked for, else the spec's; none named where the champion is no graph: there is
+    nothing to take the others from, and all are trained."""
+    if asked := (at.ledger.find(f"retrain/{decision_id}") or {}).get("steps"):
+        return tuple(asked)
+    if not at.spec.retrain.steps or champion.recorded or not listed_steps(at.registry.get(champion.digest).manifest):
+        return ()
+    return at.spec.retrain.steps
 
 
 def _block(frame: pl.DataFrame, champion: Version, cause: Cause | None, spec: ModelSpec) -> pl.DataFrame | str:
