@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ WITH = "from drift_pipeline.cli import main; main()"
 Ended = subprocess.CompletedProcess[str]
 
 
-def ran(script: str, *arguments: str, before: tuple[str, ...] = (), **environment: str) -> Ended:
+def ran(script: str, *arguments: str, before: Sequence[str] = (), environment: Mapping[str, str] = {}) -> Ended:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "DRIFT_"))}
     command = [*before, sys.executable, "-c", script, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**ours, **environment})
@@ -30,7 +31,7 @@ def test_a_package_that_is_not_installed_is_told_with_what_to_install(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     home = tmp_path / "home" if arguments == ("demo",) else copied(tmp_path / "home")
-    ended = ran(WITHOUT, *arguments, "--home", str(home), DRIFT_REGISTRY="wandb")
+    ended = ran(WITHOUT, *arguments, "--home", str(home), environment={"DRIFT_REGISTRY": "wandb"})
     assert ended.returncode == 2, ended.stderr
     assert "install drift-pipeline[wandb]" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -50,7 +51,7 @@ def test_status_tells_in_a_line_how_what_is_kept_offline_is_sent(
     home = copied(tmp_path / "home")
     (home / "wandb" / "offline-run-1").mkdir(parents=True)
     given = {"DRIFT_REGISTRY": "wandb", "WANDB_MODE": mode, "WANDB_API_KEY": key}
-    _, line = ran(WITH, "status", "--home", str(home), **given).stdout.split("wandb: ")
+    _, line = ran(WITH, "status", "--home", str(home), environment=given).stdout.split("wandb: ")
     assert said in " ".join(line.split())
     assert "wandb: " not in ran(WITH, "status", "--home", str(home)).stdout
 

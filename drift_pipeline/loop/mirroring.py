@@ -14,8 +14,8 @@ from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore, Put
 from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError, UnavailableError
-from drift_pipeline.evidence.lineage.sinks import alone
 from drift_pipeline.evidence.mirrored import Mirrored, Told
+from drift_pipeline.files import alone
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.backends.wandb import Wandb, require_wandb
 from drift_pipeline.registry.mirror import Run, Standing, Use, folded, uses_of

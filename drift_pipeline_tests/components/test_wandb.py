@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from drift_pipeline.components.jobs import operating_jobs
 from drift_pipeline.components.sensors import loop_sensors
 from drift_pipeline.components.training import TRAINING
 from drift_pipeline.components.wandb import wandb_sensor
@@ -99,5 +100,5 @@ def test_the_sensor_is_there_only_where_versions_are_mirrored(
     monkeypatch: pytest.MonkeyPatch, kind: str, there: bool
 ) -> None:
     monkeypatch.setenv("DRIFT_REGISTRY", kind)
-    job = dg.define_asset_job("submit", selection=[])
-    assert ("wandb" in {one.name for one in loop_sensors({SPEC.name: SPEC}, job)}) is there
+    specs = {SPEC.name: SPEC}
+    assert ("wandb" in {one.name for one in loop_sensors(specs, operating_jobs(specs)[0])}) is there

@@ -169,7 +169,7 @@ class _Operations:
 
     def op_ArtifactTypeArtifactCollections(self, v: Any) -> Any:
         kinds = {name: known[0].kind for name, known in self._fake.artifacts.items()}
-        edges = [
+        edges: list[dict[str, Any]] = [
             {
                 "node": {
                     **{"__typename": "ArtifactSequence", "id": f"s-{name}", "name": name, "description": None},
@@ -228,7 +228,7 @@ class _Operations:
         return {"serverInfo": {"features": []}}
 
     def op_ServerInfo(self, v: Any) -> Any:
-        info = {"cliVersionInfo": {}, "latestLocalVersionInfo": None}
+        info: dict[str, Any] = {"cliVersionInfo": {}, "latestLocalVersionInfo": None}
         return {"serverInfo": info, "viewer": {"organizations": {"edges": []}}}
 
     def op_Run(self, v: Any) -> Any:

@@ -28,7 +28,7 @@ from drift_pipeline.settings import Settings
 
 CHILD = "drift_pipeline.registry.backends.wandb_client"
 RUN = "offline-run-"
-FETCH_S, PAUSE_S = 30.0, 60.0  # of one bundle, and before it is asked for again
+FETCH_S, PAUSE_S = 20.0, 120.0  # of one bundle, and before it is asked for again
 _NOT_A_REASON = ("wandb: Using", "wandb: Syncing", "wandb: [wandb sync] Loaded")
 
 
