@@ -60,6 +60,7 @@ class Settings(BaseSettings):
         description="the workspace whose Unity Catalog has the tables; a token goes over TLS, or stays on this machine",
     )
     databricks_token: SecretStr = Field(default=SecretStr(""), description="what that workspace asks for")
+    databricks_seconds: int = Field(default=600, ge=1, description="for so long a Delta table's rows are waited for")
 
     @property
     def database_url(self) -> str:
