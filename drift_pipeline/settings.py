@@ -23,6 +23,8 @@ def _wandb(name: str, default: Any, told: str) -> Any:
     """W&B's own variable, unless there is one with our prefix."""
     names = AliasChoices(f"DRIFT_WANDB_{name}", f"WANDB_{name}")
     return Field(default=default, validation_alias=names, description=told)
+
+
 STORE, ASIDE = "control.db", "control.db.moved"  # a home's control store, and what is left where it moved to a server
 
 
@@ -90,6 +92,7 @@ class Settings(BaseSettings):
         description="the workspace whose Unity Catalog has the tables; a token goes over TLS, or stays on this machine",
     )
     databricks_token: SecretStr = Field(default=SecretStr(""), description="what that workspace asks for")
+    databricks_seconds: int = Field(default=600, ge=1, description="for so long a Delta table's rows are waited for")
     registry_kind: Literal["local", "wandb"] = Field(
         default="local",
         validation_alias="DRIFT_REGISTRY",

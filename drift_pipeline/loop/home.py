@@ -95,6 +95,7 @@ def access_of(settings: Settings) -> Access:
         settings.feast_token,
         settings.databricks_host,
         settings.databricks_token,
+        settings.databricks_seconds,
     )
 
 

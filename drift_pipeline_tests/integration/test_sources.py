@@ -120,7 +120,7 @@ def from_lake(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Dataset,
 
 
 @pytest.fixture
-def with_feast(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def with_feast(monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DRIFT_FEAST_PYTHON", str(feast.feast_python()))
     return feast.feast_python()
 
@@ -231,7 +231,6 @@ def land(world: World, rows: pl.DataFrame, batch: int) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.usefixtures("with_feast")
 def test_skew_that_is_injected_online_is_found(tmp_path: Path, with_feast: Path) -> None:
     """Seconds served as minutes; then a server that was given other values than the offline store has."""
     world = world_of("feast", tmp_path)

@@ -16,7 +16,8 @@ from drift_pipeline.training.dataset import Dataset, Pin
 class Access:
     """How stores outside the home are reached; credentials are of the environment alone, and no error shows one.
 
-    feast_python: the interpreter of an environment with Feast. feast_seconds: for so long an answer is waited for.
+    feast_python: the interpreter of an environment with Feast. feast_seconds, databricks_seconds: for so long an
+    answer is waited for.
     """
 
     feast_python: Path | None = None
@@ -24,6 +25,7 @@ class Access:
     feast_token: SecretStr = field(default=SecretStr(""))
     databricks_host: str = ""
     databricks_token: SecretStr = field(default=SecretStr(""))
+    databricks_seconds: float = 600
 
 
 NO_ACCESS = Access()

@@ -8,11 +8,7 @@ is held to the pin's digest, since a feature store keeps no versions.
 import hashlib
 import io
 import json
-import os
-import signal
-import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +23,7 @@ from drift_pipeline.telemetry.history import watched_columns
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.tables.table import Table
 from drift_pipeline.training.dataset import Dataset, Pin, dataset_of
+from drift_pipeline.training.sources.asking import NoAnswerError, asked
 from drift_pipeline.training.sources.lake import labelled_rows
 from drift_pipeline.training.sources.masking import masked
 
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
     from drift_pipeline.training.sources import Access
 
 CHILD = Path(__file__).with_name("_feast_child.py")
-_NOT_HANDED_ON = ("DRIFT_", "PYTHON", "VIRTUAL_ENV")  # what its feature_store.yaml names of the environment stays
 
 
 @dataclass(frozen=True)
@@ -113,65 +109,43 @@ class OfflineStore:
         """
         if "_entity" not in rows.columns or rows["_entity"].null_count() == rows.height:
             raise InputError(f"{self.spec.name}: no row names its entity, whose features Feast could be asked for")
-        asked = rows.select(pl.col("_entity").alias("key"), pl.col("_time").alias("event_timestamp"))
-        said, raw = self._answer(asked.drop_nulls().unique().sort("event_timestamp", "key"))
+        wanted = rows.select(pl.col("_entity").alias("key"), pl.col("_time").alias("event_timestamp"))
+        said, raw = self._answer(wanted.drop_nulls().unique().sort("event_timestamp", "key"))
         if not (names := [name for name in self.spec.features if name in said["features"]]):
             raise SpecError(
                 f"{self.spec.name}: the feature service {self.feast.feature_service!r} has none of the model's "
                 f"features; it has: {', '.join(said['features'])}"
             )
-        found = asked.join(raw, on=["key", "event_timestamp"], how="left", maintain_order="left")
+        found = wanted.join(raw, on=["key", "event_timestamp"], how="left", maintain_order="left")
         table = Table.of(found, f"the feature service {self.feast.feature_service}")
         return Joined(pl.DataFrame([rows["_id"], *watched_columns(table, found, self.spec, [], names)]), said)
 
-    def _answer(self, asked: pl.DataFrame) -> tuple[Mapping[str, Any], pl.DataFrame]:
-        beside, table = self.spec.folder or Path(), io.BytesIO()
-        request = {"repo": str((beside / self.feast.repo).resolve()), "feature_service": self.feast.feature_service}
-        asked.write_parquet(table)
-        output, log = self._run(json.dumps(request).encode() + b"\n" + table.getvalue())
-        head, _, features = output.partition(b"\n")
-        try:
-            said = dict(json.loads(head))
-            if "refused" in said:
-                raise SpecError(f"{self.spec.name}: {masked(said['refused'])}")
-            if "failed" in said:
-                raise UnavailableError(f"{self.spec.name}: Feast could not join: {masked(said['failed'])}")
-            return said, _times(pl.read_parquet(features), said, self.spec)
-        except (ValueError, TypeError, LookupError, pl.exceptions.PolarsError):
-            last = ["nothing", *filter(None, map(str.strip, log.decode(errors="replace").splitlines()))][-1]
-            told = f"DRIFT_FEAST_PYTHON gave no answer; it said at last: {masked(last)}"
-            raise UnavailableError(f"{self.spec.name}: {told}") from None
-
-    def _run(self, request: bytes) -> tuple[bytes, bytes]:
-        """What it answers, and its log. Nothing of a request lies on a disk.
-
-        Raises UnavailableError at the deadline, when it is ended with all that it started.
-        """
+    def _answer(self, rows: pl.DataFrame) -> tuple[Mapping[str, Any], pl.DataFrame]:
+        name, beside, table = self.spec.name, self.spec.folder or Path(), io.BytesIO()
+        rows.write_parquet(table)
+        question = {"repo": str((beside / self.feast.repo).resolve()), "feature_service": self.feast.feature_service}
         python, seconds = self._access.feast_python, self._access.feast_seconds
         if python is None:
             raise SpecError(
-                f"{self.spec.name}: retrain.source is feast, and DRIFT_FEAST_PYTHON, the interpreter of an environment "
-                "with Feast, is not set"
+                f"{name}: retrain.source is feast, and DRIFT_FEAST_PYTHON, the interpreter of an environment with "
+                "Feast, is not set"
             )
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_HANDED_ON)}
-        command, pipe = [str(python), "-I", str(CHILD)], subprocess.PIPE
+        no_answer, last = f"{name}: DRIFT_FEAST_PYTHON gave no answer; it said at last", "nothing"
         try:
-            process = subprocess.Popen(command, env=kept, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+            said, features, last = asked([str(python), "-I", str(CHILD)], question, table.getvalue(), seconds)
+            if "refused" in said:
+                raise SpecError(f"{name}: {masked(said['refused'])}")
+            if "failed" in said:
+                raise UnavailableError(f"{name}: Feast could not join: {masked(said['failed'])}")
+            return said, _times(pl.read_parquet(features), said, self.spec)
+        except TimeoutError:
+            raise UnavailableError(f"{name}: Feast did not answer in {seconds:g} s (DRIFT_FEAST_SECONDS)") from None
+        except NoAnswerError as error:
+            raise UnavailableError(f"{no_answer}: {masked(str(error))}") from None
         except OSError as error:
             raise SpecError(f"DRIFT_FEAST_PYTHON, {python}, cannot be run: {error.strerror}") from error
-        try:
-            return process.communicate(request, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise UnavailableError(
-                f"{self.spec.name}: Feast did not answer in {seconds:g} s (DRIFT_FEAST_SECONDS)"
-            ) from None
-        finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream:
-                    stream.close()
+        except (ValueError, TypeError, LookupError, pl.exceptions.PolarsError):
+            raise UnavailableError(f"{no_answer}: {masked(last)}") from None
 
 
 def _times(raw: pl.DataFrame, said: Mapping[str, Any], spec: ModelSpec) -> pl.DataFrame:
