@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from drift_pipeline.control.postgres import make_database, shown
 
 if TYPE_CHECKING:
-    from optuna import Study as Study
+    from optuna import Study
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.training.dataset import Dataset, Pin
 from drift_pipeline.training.sources import Access, Source, source_for
 from drift_pipeline_tests.parts import feast
+from drift_pipeline_tests.parts.fixtures import feast_python
 from drift_pipeline_tests.training.worlds import START, history
 
 NOW, ROWS, KNOWN = START + 8 * HOUR, 600, 120  # each label is known six hours after its prediction, one a minute
@@ -84,7 +85,7 @@ class Joined(Captured):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.python = feast.feast_python()
+        self.python = feast_python()
         self.access = Access(feast_python=self.python)
         self.stored = self.all.select(
             *FEATURES,

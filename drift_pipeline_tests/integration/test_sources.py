@@ -30,6 +30,7 @@ from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.training.dataset import Dataset
 from drift_pipeline_tests.components.worlds import ATTRIBUTES, MODEL, at_home, copied, materialised, metadata, records
 from drift_pipeline_tests.parts import feast
+from drift_pipeline_tests.parts.fixtures import feast_python
 
 FEATURES = list(ATTRIBUTES["features"])
 ALWAYS = Window(SystemClock().now() - 700 * DAY, SystemClock().now())
@@ -65,7 +66,7 @@ def of_lake(_: Path, __: Lake) -> Any:
 
 def of_feast(folder: Path, lake: Lake) -> Any:
     repo = folder / "models" / MODEL / "repo"
-    feast.repository(feast.feast_python(), repo, stored(lake))
+    feast.repository(feast_python(), repo, stored(lake))
     return {"feast": {"repo": "repo", "feature_service": "fraud"}}
 
 
@@ -121,8 +122,8 @@ def from_lake(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Dataset,
 
 @pytest.fixture
 def with_feast(monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DRIFT_FEAST_PYTHON", str(feast.feast_python()))
-    return feast.feast_python()
+    monkeypatch.setenv("DRIFT_FEAST_PYTHON", str(feast_python()))
+    return feast_python()
 
 
 @pytest.mark.parametrize("kind", [pytest.param("feast", marks=pytest.mark.live), "databricks"])
@@ -131,7 +132,7 @@ def test_a_retrain_of_a_store_is_that_of_the_lake_and_says_where_its_rows_came_f
 ) -> None:
     """Where the features are the same, so are rows and model; each step is a process of its own."""
     if kind == "feast":
-        monkeypatch.setenv("DRIFT_FEAST_PYTHON", str(feast.feast_python()))
+        monkeypatch.setenv("DRIFT_FEAST_PYTHON", str(feast_python()))
     world = world_of(kind, tmp_path)
     told = step(world, *HALF)
     assert told["training_dataset"]["source_kind"] == kind

@@ -7,18 +7,19 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drift_pipeline_tests.parts import opa, postgres
+from drift_pipeline_tests.parts import feast, opa, postgres
 from drift_pipeline_tests.parts.cache import MissingError
 
 
 class Part(NamedTuple):
     install: Callable[[], Path]
-    running: Callable[[], AbstractContextManager[Any]]
-    variable: str
+    running: Callable[[], AbstractContextManager[Any]] | None = None  # None of what is no server
+    variable: str = ""
 
 
 PARTS = {
     "opa": Part(opa.install, opa.running, "DRIFT_OPA_URL"),
+    "feast": Part(feast.install),
     "postgres": Part(postgres.install, postgres.running, "DRIFT_DATABASE"),
 }
 
@@ -47,7 +48,9 @@ def _install(names: list[str]) -> int:
 def _run(names: list[str]) -> int:
     with ExitStack() as stack:
         for name in names:
-            part = stack.enter_context(PARTS[name].running())
+            if (running := PARTS[name].running) is None:
+                raise MissingError(f"{name} is no server: it is only installed")
+            part = stack.enter_context(running())
             print(f"export {PARTS[name].variable}='{part.url}'   # log: {part.server.log}", flush=True)
         print("Ctrl-C ends them", flush=True)
         signal.pause()

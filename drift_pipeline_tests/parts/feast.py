@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
-import pytest
+
+from drift_pipeline_tests.parts.cache import MissingError, cache
 
 REQUIREMENTS = Path(__file__).with_name("feast-requirements.txt")
 VERSION = "0.67.0"
@@ -45,27 +46,36 @@ FeatureStore(repo_path=sys.argv[1]).materialize(datetime(2020, 1, 1), datetime.f
 """
 
 
-def feast_python() -> Path:
-    """The interpreter of an environment with Feast; made at the first call. Skips where it cannot be installed."""
-    parts = Path(os.environ.get("DRIFT_PARTS", "~/.cache/drift_pipeline/parts")).expanduser()
-    pinned = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    folder = parts / f"feast-{VERSION}-{sys.version_info.major}{sys.version_info.minor}-{pinned}"
-    parts.mkdir(parents=True, exist_ok=True)
-    with (parts / f"{folder.name}.lock").open("w") as lock:
+def find() -> Path:
+    """The interpreter of an environment with Feast."""
+    if not (_folder() / "whole").exists():
+        raise MissingError(f"no Feast {VERSION}: python -m drift_pipeline_tests.parts install feast")
+    return _folder() / "bin" / "python"
+
+
+def install() -> Path:
+    """Made anew where it is not whole; needs the package index. Raises MissingError."""
+    folder = _folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "whole").exists():
             _install(folder)
-    return folder / "bin" / "python"
+    return find()
+
+
+def _folder() -> Path:
+    pinned = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    return cache() / f"feast-{VERSION}-{sys.version_info.major}{sys.version_info.minor}-{pinned}"
 
 
 def _install(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    steps = ([sys.executable, "-m", "venv", str(folder)], [str(folder / "bin" / "pip"), "install", "-q", "-r"])
-    steps[1].append(str(REQUIREMENTS))
-    for step in steps:
-        ended = subprocess.run(["nice", "-n", "19", *step], capture_output=True, text=True, check=False)
+    made, pip = [sys.executable, "-m", "venv", str(folder)], [str(folder / "bin" / "pip"), "install", "-q", "-r"]
+    for step in (made, [*pip, str(REQUIREMENTS)]):
+        ended = subprocess.run(step, capture_output=True, text=True, check=False)
         if ended.returncode:
-            pytest.skip(f"Feast {VERSION} cannot be installed here: {ended.stderr.strip().splitlines()[-1:]}")
+            raise MissingError(f"Feast {VERSION} cannot be installed here: {ended.stderr.strip().splitlines()[-1:]}")
     (folder / "whole").touch()
 
 

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from drift_pipeline_tests.parts import opa, postgres
+from drift_pipeline_tests.parts import feast, opa, postgres
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -17,6 +18,14 @@ def lacking(part: str, error: MissingError) -> NoReturn:
     if part in os.environ.get(REQUIRED, "").split(","):
         pytest.fail(f"{part} is required here ({REQUIRED}): {error}")
     pytest.skip(str(error))
+
+
+def feast_python() -> Path:
+    """The interpreter of an environment with Feast."""
+    try:
+        return feast.find()
+    except MissingError as error:
+        lacking("feast", error)
 
 
 @pytest.fixture(scope="module")

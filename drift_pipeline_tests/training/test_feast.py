@@ -14,6 +14,7 @@ from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.training.dataset import Dataset
 from drift_pipeline.training.sources import Access, source_for
 from drift_pipeline_tests.parts import feast
+from drift_pipeline_tests.parts.fixtures import feast_python
 from drift_pipeline_tests.training.worlds import START
 
 pytestmark = pytest.mark.live
@@ -86,7 +87,7 @@ def landed(folder: Path) -> Lake:
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    return feast.feast_python()
+    return feast_python()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -22,9 +22,6 @@ from drift_pipeline.training.own import STORED_AS, Source, digest_of, sources_of
 from drift_pipeline.training.search import Trained, train
 from drift_pipeline.training.steps import EVERY_STEP, Plan, TrainedGraph, train_graph
 from drift_pipeline.training.studies import keep_study
-
-if TYPE_CHECKING:
-    from drift_pipeline.training.studies import Study
 
 
 def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
@@ -69,7 +66,7 @@ def fitted(
 
     called = f"{spec.name} {name} {context.clock.now():%Y-%m-%dT%H:%M:%SZ}"
 
-    def keep(step: str, study: "Study") -> None:
+    def keep(step: str, study: Any) -> None:
         if context.studies:
             keep_study(study, context.studies, f"{called}{step and f' {step}'}")
 
