@@ -92,7 +92,8 @@ def _feature(seen: pl.Series, stored: pl.Series, kind: ColumnType, tolerance: fl
     both = pl.DataFrame({"a": seen, "b": stored})
     if kind == "numeric":
         both = both.cast(pl.Float64).fill_nan(None)
-        near = (a == b) | ((a - b).abs() <= tolerance * pl.max_horizontal(a.abs(), b.abs()))
+        largest = pl.max_horizontal(a.abs(), b.abs())  # an infinity is near to itself alone
+        near = (a == b) | (largest.is_finite() & ((a - b).abs() <= tolerance * largest))
         apart = {"higher": ~near & (a > b), "lower": ~near & (a < b), "other": pl.lit(value=False)}
     else:
         apart = {"higher": pl.lit(value=False), "lower": pl.lit(value=False), "other": a != b}
