@@ -19,8 +19,8 @@ class Part(NamedTuple):
 
 PARTS = {
     "opa": Part(opa.install, opa.running, "DRIFT_OPA_URL"),
-    "feast": Part(feast.install),
     "postgres": Part(postgres.install, postgres.running, "DRIFT_DATABASE"),
+    "feast": Part(feast.install),
 }
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import polars as pl
 
-from drift_pipeline_tests.parts.cache import MissingError, cache
+from drift_pipeline_tests.parts.cache import MissingError, cache, pinned
 
 REQUIREMENTS = Path(__file__).with_name("feast-requirements.txt")
-VERSION = "0.67.0"
+VERSION = pinned("feast")["version"]
 PATIENCE_S = 1200.0
 _QUIET = {"FEAST_USAGE": "False", "PYTHONWARNINGS": "ignore"}
 
@@ -65,8 +65,8 @@ def install() -> Path:
 
 
 def _folder() -> Path:
-    pinned = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    return cache() / f"feast-{VERSION}-{sys.version_info.major}{sys.version_info.minor}-{pinned}"
+    locked = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    return cache() / f"feast-{VERSION}-{sys.version_info.major}{sys.version_info.minor}-{locked}"
 
 
 def _install(folder: Path) -> None:
