@@ -1,12 +1,13 @@
 """Files: written whole or not at all, and folders that are nobody else's business."""
 
+import fcntl
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, UnavailableError
 
 
 def write_whole(path: Path, data: bytes | str) -> Path:
@@ -45,3 +46,28 @@ def keep_private(folder: Path) -> None:
     if folder.stat().st_mode & 0o077:
         with suppress(PermissionError):
             folder.chmod(0o700)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process delivers meanwhile; the kernel lets go of what a killed one held.
+
+    Raises UnavailableError where the folder cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UnavailableError(f"{folder}: cannot be made: {error.strerror}") from error
+    try:
+        yield _locked(lock)
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,19 +1,37 @@
 """Where things live: everything of one installation (or one replay) below one folder."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from drift_pipeline.errors import InputError
+
+_WANDB = {  # held to only where W&B is in use: its variables may be anybody's
+    "wandb_entity": r"[^/\\#?%:\s]{0,128}",
+    "wandb_project": r"[^/\\#?%:\s]{1,128}",
+    "wandb_registry": r"[^/\\#?%:\s]{0,113}",
+    "wandb_base_url": r"https?://[^@\s]+",
+    "wandb_mode": r"|online|offline|dryrun|disabled",
+}
+
+
+def _wandb(name: str, default: Any, told: str) -> Any:
+    """W&B's own variable, unless there is one with our prefix."""
+    names = AliasChoices(f"DRIFT_WANDB_{name}", f"WANDB_{name}")
+    return Field(default=default, validation_alias=names, description=told)
+
+
+STORE, ASIDE = "control.db", "control.db.moved"  # a home's control store, and what is left where it moved to a server
 
 
 class Settings(BaseSettings):
     """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, ...)."""
 
-    model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True, populate_by_name=True)
 
     def __init__(self, **given: Any) -> None:
         """Raises InputError, which names the variable."""
@@ -23,13 +41,27 @@ class Settings(BaseSettings):
             raise InputError(_told(error)) from error
 
     home: Path = Path("drift_home")
-    database: str = Field(default="", description="SQLAlchemy url of the control store; empty = SQLite below home")
+    database: SecretStr = Field(
+        default=SecretStr(""),
+        description="postgresql://USER:PASSWORD@HOST/DATABASE of the control store; empty = SQLite below home",
+    )
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
+    policy: Path | None = Field(default=None, description="folder of Rego rules that decide; None = the packaged ones")
+    opa_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^@\s]+)?$",
+        description="an OPA server that decides; empty = the rules here do",
+    )
+    opa_token: SecretStr = Field(default=SecretStr(""), description="what that server asks for, as a bearer token")
+    opa_timeout_seconds: float = Field(default=2, gt=0, le=60, description="for one decision of that server")
+    opa_stale_seconds: int = Field(
+        default=600, ge=1, description="it heard from its bundle's source longer ago: it decides nothing"
+    )
     scan: Literal["off", "osv"] = Field(
         default="off", description="whether vulnerabilities of the environment are a gate"
     )
@@ -49,13 +81,53 @@ class Settings(BaseSettings):
     )
     lineage_key: SecretStr = Field(default=SecretStr(""), description="what that backend asks for, as a bearer token")
     lineage_namespace: str = Field(default="drift", min_length=1, description="of the jobs and datasets in lineage")
+    feast_python: Path | None = Field(
+        default=None, description="the interpreter of an environment with Feast, which cannot be in this one"
+    )
+    feast_seconds: int = Field(default=600, ge=1, description="for so long an answer of Feast is waited for")
+    feast_token: SecretStr = Field(default=SecretStr(""), description="what its feature server asks for, as a bearer")
+    databricks_host: str = Field(
+        default="",
+        pattern=r"^(https://[^@\s]+|http://(localhost|127\.0\.0\.1)(:\d+)?/?)?$",
+        description="the workspace whose Unity Catalog has the tables; a token goes over TLS, or stays on this machine",
+    )
+    databricks_token: SecretStr = Field(default=SecretStr(""), description="what that workspace asks for")
+    databricks_seconds: int = Field(default=600, ge=1, description="for so long a Delta table's rows are waited for")
+    registry_kind: Literal["local", "wandb"] = Field(
+        default="local",
+        validation_alias="DRIFT_REGISTRY",
+        description="wandb = versions are mirrored to Weights & Biases, and fetched there where they are lost here",
+    )
+    wandb_api_key: SecretStr = _wandb("API_KEY", SecretStr(""), "of Weights & Biases; empty = nothing is sent")
+    wandb_entity: str = _wandb("ENTITY", "", "whose the project is; empty = who the key belongs to")
+    wandb_project: str = _wandb("PROJECT", "drift", "where runs and artifacts go; one home, one project")
+    wandb_base_url: str = _wandb("BASE_URL", "https://api.wandb.ai", "of the server")
+    wandb_mode: str = _wandb("MODE", "", "offline = nothing is sent, with a key, too; disabled = nothing is written")
+    wandb_registry: str = Field(default="model", description="whose collections versions are linked to; empty = none")
+
+    @model_validator(mode="after")
+    def _usable_wandb(self) -> Self:
+        for name, pattern in _WANDB.items() if self.registry_kind == "wandb" else ():
+            if not re.fullmatch(pattern, getattr(self, name)):
+                raise ValueError(f"{name.upper()} cannot be used with DRIFT_REGISTRY=wandb; it has to match {pattern}")
+        return self
 
     @property
     def database_url(self) -> str:
-        """Raises InputError for a home that a url cannot spell: what follows the `?` would be options."""
-        if not self.database and "?" in str(self.home):
+        """Raises InputError for a home whose store went to a server that nobody names, for a new one would be another
+        chain; and for one that a url cannot spell: what follows the `?` would be options."""
+        if self.database:
+            return self.database.get_secret_value()
+        if "?" in str(self.home):
             raise InputError(f"{self.home}: a home's path cannot hold ?; choose another folder")
-        return self.database or f"sqlite:///{self.home / 'control.db'}"
+        if (self.home / ASIDE).is_file() and not (self.home / STORE).is_file():
+            raise InputError(f"{self.home.absolute()}: its control store was moved to a server; set DRIFT_DATABASE")
+        return f"sqlite:///{self.home / STORE}"
+
+    @property
+    def on_postgres(self) -> bool:
+        """Whether a server holds what would else be in files of the home."""
+        return self.database.get_secret_value().startswith("postgresql")
 
     @property
     def lake(self) -> Path:
@@ -69,6 +141,15 @@ class Settings(BaseSettings):
     @property
     def registry(self) -> Path:
         return self.home / "registry"
+
+    @property
+    def wandb(self) -> Path:
+        """`offline-run-*`: W&B runs that are not sent yet, each as `wandb sync` takes it."""
+        return self.home / "wandb"
+
+    @property
+    def wandb_sends(self) -> bool:
+        return bool(self.wandb_api_key.get_secret_value()) and self.wandb_mode in ("", "online")
 
     @property
     def gitops(self) -> Path:
@@ -139,5 +220,11 @@ class Settings(BaseSettings):
 def _told(error: ValidationError | SettingsError) -> str:
     if isinstance(error, SettingsError):
         return f"a DRIFT_ variable cannot be read: {error}"
-    wrong = [(f"DRIFT_{'.'.join(map(str, one['loc'])).upper()}", one) for one in error.errors(include_url=False)]
-    return "; ".join(f"{name}: {one['msg']}, not {str(one['input'])[:100]!r}" for name, one in wrong)
+    return "; ".join(map(_wrong, error.errors(include_url=False)))
+
+
+def _wrong(one: Any) -> str:
+    if not one["loc"]:  # of several variables together; its input is all of them, with their secrets
+        return str(one["msg"])
+    name = ".".join(map(str, one["loc"])).upper()
+    return f"DRIFT_{name.removeprefix('DRIFT_')}: {one['msg']}, not {str(one['input'])[:100]!r}"

@@ -162,7 +162,7 @@ def test_a_tick_builds_no_pipeline_and_a_bundle_of_other_bytes_fails_it_all_the_
     world.loop.release(training.digest)
     day(world)
     with monkeypatch.context() as patch:
-        patch.setattr("drift_pipeline.loop.state.load_pipeline", lambda _: pytest.fail("a pipeline was built"))
+        patch.setattr("drift_pipeline.loop.state.load_model", lambda _: pytest.fail("a pipeline was built"))
         assert twin(world).tick(inline=False).verdict is not None
     (world.registry / training.digest[7:9] / training.digest[7:] / "model.skops").write_bytes(b"other")
     with pytest.raises(IntegrityError, match="is not the file that was registered"):

@@ -16,11 +16,13 @@ from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
 from drift_pipeline.detection.judging.monitor import Monitor
 from drift_pipeline.detection.judging.verdict import KpiResult, Report, Verdict
-from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
-from drift_pipeline.loop import Backends, Loop, Training, Trust
+from drift_pipeline.errors import InputError, IntegrityError, RefusedError, UnavailableError
+from drift_pipeline.loop import Backends, Loop, Training, Trust, operating
 from drift_pipeline.loop.releasing.starting import register
 from drift_pipeline.policy.decide import Action, Trigger
+from drift_pipeline.policy.engines import DECISION, Answer
 from drift_pipeline.policy.incident import Incident
+from drift_pipeline.policy.release import ROLLBACK_RULE
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.rollout.approval import REPLAY, sign_approval, write_approval
 from drift_pipeline.rollout.plan import Phase
@@ -41,11 +43,13 @@ class Policy:
 
     def __init__(self) -> None:
         self.answer: Mapping[str, object] | None = {"action": "retrain", "reasons": ["because"]}
+        self.release: Mapping[str, object] | None = {"allow": True, "reasons": ["why not"]}
 
-    def evaluate(self, facts: Mapping[str, object]) -> Mapping[str, object]:  # noqa: ARG002
-        if self.answer is None:
+    def evaluate(self, facts: Mapping[str, object], rule: str = DECISION) -> Answer:  # noqa: ARG002
+        answer = self.answer if rule == DECISION else self.release
+        if answer is None:
             raise UnavailableError("it is dead")
-        return self.answer
+        return Answer(answer, self.digest, {"engine": "fake"})
 
 
 class Pager:
@@ -61,9 +65,9 @@ class Pager:
 
 
 class World:
-    """A model whose recorded scores are poor, its traffic, and the people around it."""
+    """A model whose recorded scores are poor, or one that is trained, its traffic, and the people around it."""
 
-    def __init__(self, home: Path, spec: ModelSpec = SPEC) -> None:
+    def __init__(self, home: Path, spec: ModelSpec = SPEC, *, recorded: bool = True) -> None:
         self.spec = spec
         frame = worlds.history(30 * DAY // timedelta(minutes=MINUTES))
         poor = 1 / (1 + np.exp(-np.random.default_rng(5).normal(frame["amount"].to_numpy(), 3)))
@@ -88,7 +92,7 @@ class World:
         self.batch = 0
         self._land(SPAN)
         try:
-            self.loop.adopt(SPAN, recorded=True)
+            self.loop.adopt(SPAN, recorded=recorded)
         except InputError:
             self.store.close()
             raise
@@ -195,6 +199,47 @@ def test_a_good_candidate_becomes_champion_after_an_approval(world: World) -> No
     kept = world.store.get("model", "fraud")
     assert kept is not None
     assert kept.body["digest"] == training.digest
+
+
+def test_a_policy_that_is_silent_or_says_no_holds_a_rollout_and_never_a_rollback(world: World) -> None:
+    training = world.proven()
+    world.loop.release(training.digest)
+    world.approve(training.digest)
+    world.day()
+    for said in (None, None, {"allow": False, "reasons": ["not now"]}, {"allow": False, "reasons": ["not now"]}):
+        world.policy.release = said
+        assert world.loop.advance() is None
+        assert phase(world) is Phase.SHADOW
+    held = [record.details for record in world.store.records() if record.event == "release.held"]
+    assert [told["reasons"] for told in held] == [["policy unavailable: it is dead"], ["not now"]]
+    with pytest.raises(RefusedError, match="not now"):
+        operating.promote(world.loop, "ada", "at last")
+    world.policy.release = {"allow": True, "reasons": ["now"]}
+    assert world.loop.advance() is not None
+    (forward,) = (record for record in world.store.records() if record.event == "rollout.awaiting_approval")
+    assert forward.details["policy"] == {"engine": "fake", "reasons": ["now"]}
+    assert forward.policy_digest == world.policy.digest
+    world.policy.release = None
+    operating.roll_back(world.loop, "ada", "complaints")
+    back = world.store.head()
+    assert back is not None
+    assert (back.event, back.details["policy"]) == ("rollout.rolled_back", {"rule": ROLLBACK_RULE})
+
+
+def test_a_scheduled_retrain_that_nobody_could_decide_is_asked_again(world: World) -> None:
+    world.proven()
+    world.clock.advance_to(world.clock.now() + 40 * DAY)
+    answer, world.policy.answer = world.policy.answer, None
+    for _ in range(3):
+        world.loop.catch_up()
+        world.loop.decide_schedule(world.loop.look())
+        world.clock.advance_to(world.clock.now() + HOUR)
+    told = [r for r in world.store.records() if r.event == "decision.made" and r.details["trigger"] == "schedule"]
+    assert [record.details["reasons"] for record in told] == [["policy unavailable: it is dead"]]
+    world.policy.answer = answer
+    decided = world.loop.decide_schedule(world.loop.look())
+    assert decided is not None
+    assert decided[1].action is Action.RETRAIN
 
 
 # release

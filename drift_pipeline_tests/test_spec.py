@@ -65,6 +65,9 @@ def test_other_defaults(tmp_path: Path) -> None:
         "exclude": [],
         "trainer": "gradient_boosting",
         "trials": 12,
+        "gpus": 0,
+        "max_gpu_hours": None,
+        "steps": [],
     }
     assert found.outcome.positive == 1
     assert found.outcome.delay == timedelta()

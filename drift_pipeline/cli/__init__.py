@@ -15,9 +15,12 @@ from drift_pipeline.cli import (
     docs,
     evidence,
     exporting,
+    features,
     history,
+    homes,
     live,
     operate,
+    policies,
     producers,
     records,
     report,
@@ -55,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 EPILOG = "Begin with: drift demo. Of one command: drift COMMAND --help. Completion and exit codes: cli/README.md."
 PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
-    "Your data": ("init", "compare", "calibrate", "replay", "diff"),
-    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer"),
-    "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts"),
+    "Your data": ("init", "compare", "calibrate", "replay", "diff", "policy"),
+    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer", "home"),
+    "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts", "features"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
     "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
 }
@@ -82,7 +85,10 @@ def drift() -> None:
     """
 
 
-_LOOP, _PROOF = (history, tables, live, producers, report, watch, operate), (approvals, waivers, docs, evidence)
-for _room in (*_LOOP, *_PROOF, exporting, records):
+_LOOP, _PROOF = (
+    (history, tables, live, producers, report, watch, operate, features, policies),
+    (approvals, waivers, docs, evidence),
+)
+for _room in (*_LOOP, *_PROOF, exporting, records, homes):
     for _command in _room.COMMANDS:
         drift.add_command(_command)

@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from drift_pipeline.cli.options import INCONCLUSIVE, INTERRUPTED, NEGATIVE, OK, 
 from drift_pipeline.cli.telling import bar, say
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from drift_pipeline.settings import Settings
 
 
 @click.command(epilog=example("drift demo --overwrite", "drift demo --live"))
@@ -24,6 +28,7 @@ from drift_pipeline.errors import InputError
 @click.option("--pages-port", default=8081, show_default=True, help="With --live: of the models' pages.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**31), default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace what the last demo left there.")
+@click.option("--registry", type=click.Choice(["local", "wandb"]), help="Where versions are; else DRIFT_REGISTRY.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the acts and the summary as JSON; the story goes to stderr."
 )
@@ -36,6 +41,7 @@ def demo(
     pages_port: int,
     seed: int,
     overwrite: bool,
+    registry: str | None,
     as_json: bool,
 ) -> int:
     """Play a synthetic history in three acts: healthy traffic, a change that is made good, a canary rolled back.
@@ -48,14 +54,18 @@ def demo(
     if end and not live:
         raise InputError("--end: is of the live demo; give --live, too")
     if live:
+        os.environ.update({"DRIFT_REGISTRY": registry} if registry else {})  # of the processes that it starts
         return _live(home, (port, dagster_port, pages_port), overwrite, stay=not end)
     from drift_pipeline.evidence.statements import PACKAGED_MODELS
+    from drift_pipeline.registry.backends import registry_of
     from drift_pipeline.replays.demo import run_demo, start_of
     from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
     from drift_pipeline.settings import Settings
     from drift_pipeline.spec import read_spec
 
-    home = (home or Settings().home).absolute()
+    settings = Settings(**({"registry_kind": registry} if registry else {}))
+    home = (home or settings.home).absolute()
+    registry_of(settings)
     refuse_out(home, overwrite, "--home")
     spec = read_spec(PACKAGED_MODELS / "recommendation_v3" / "defs.yaml")
     start = start_of(SystemClock().now())
@@ -63,12 +73,13 @@ def demo(
         summary, acts = run_demo(spec, work, start, seed, lambda line: say(line, err=as_json))
         write_summary(work, summary)
         publish(work, home)
+    mirrored = _mirrored(settings.model_copy(update={"home": home, "database": ""}))
     passed = not any(act.fault for act in acts) and _exit_code(summary) == OK
     if as_json:
         told = [{"title": act.title, "from": act.start.isoformat(), "fault": act.fault} for act in acts]
         click.echo(json.dumps({"passed": passed, "acts": told, "summary": summary}, indent=2))
     else:
-        click.echo(_where(summary, home))
+        click.echo("\n".join([_where(summary, home), *(f"  W&B: {line}" for line in mirrored)]))
     return OK if passed else _exit_code(summary) or NEGATIVE
 
 
@@ -84,6 +95,18 @@ def _live(home: Path | None, ports: tuple[int, int, int], overwrite: bool, *, st
             raise InputError(f"--home {home}: is not empty; name a new folder, or with --overwrite that of a live demo")
         shutil.rmtree(home)
     return LiveDemo(home, ports, click.echo, stay=stay).run()
+
+
+def _mirrored(settings: "Settings") -> list[str]:
+    """What is to be said of W&B, where versions are mirrored there: a demo writes it, and asks no network."""
+    from drift_pipeline.control.store import ControlStore
+    from drift_pipeline.loop.mirroring import deliver_mirror, told
+
+    if settings.registry_kind != "wandb":
+        return []
+    with closing(ControlStore(settings.database_url, SystemClock())) as store:
+        deliver_mirror(settings, store, seconds=600, sends=False)
+        return told(settings, store)
 
 
 def _where(summary: dict[str, Any], home: Path) -> str:

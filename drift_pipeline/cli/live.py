@@ -29,7 +29,7 @@ from drift_pipeline.errors import InputError
 @click.command(epilog=example("drift adopt fraud --data history.parquet"))
 @model_argument()
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Its history: a file, or a folder.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="A skops file that answers from now on.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="A skops file that answers; of a graph, a folder.")
 @click.option("--external", is_flag=True, help="Another system goes on answering; only its scores are known.")
 @click.option("--timestamp", help="The time column, where the spec names none.")
 @click.option("--outcomes", type=click.Path(path_type=Path), help="Labels by prediction id, in a file of their own.")
@@ -94,6 +94,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     from drift_pipeline.loop.fleet import Failed, Fleet
     from drift_pipeline.loop.home import model_of, models_of, none_adopted, opened
     from drift_pipeline.loop.lineage import deliver_lineage
+    from drift_pipeline.loop.mirroring import deliver_mirror
 
     settings = settings_of(home)
     known = models_of(settings)
@@ -101,6 +102,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     with opened(settings, system_clock()) as at:
         ticked = Fleet(at, specs, lambda words: click.echo(words, err=True)).tick(inline=True)
         deliver_lineage(settings, at.store, known, at.clock.now())
+        deliver_mirror(settings, at.store)
         told = none_adopted(at.store, settings, specs)
     if as_json:
         click.echo(json.dumps([_plain(one) for one in ticked], indent=2))

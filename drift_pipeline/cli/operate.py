@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from drift_pipeline.cli.options import (
+    INCONCLUSIVE,
     NEGATIVE,
     OK,
     Duration,
@@ -60,16 +61,29 @@ def _say(model: str, words: str, as_json: bool, **told: Any) -> int:
     return OK
 
 
-def _retrain(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, *, hotfix: bool) -> int:
+_STEP = click.option("--step", "steps", multiple=True, metavar="STEP", help="Of its graph, this alone; repeatable.")
+
+
+def _retrain(
+    model: str,
+    reason: str,
+    actor: str | None,
+    home: Path | None,
+    as_json: bool,
+    steps: tuple[str, ...],
+    *,
+    hotfix: bool,
+) -> int:
     from drift_pipeline.loop import operating
     from drift_pipeline.loop.deciding import NO_CANARY
     from drift_pipeline.policy.decide import Action
 
     with _loop(model, home, actor) as (loop, who):
-        decision_id, decision = operating.retrain(loop, who, reason, hotfix=hotfix)
+        decision_id, decision = operating.retrain(loop, who, reason, hotfix=hotfix, steps=steps)
         elsewhere = f"; {NO_CANARY}" if loop.monitor.champion.recorded else ""
     agreed = decision.action in (Action.RETRAIN, Action.HOTFIX_RETRAIN)
-    then = f"; the sensor, or drift tick, runs it{elsewhere}" if agreed else ""
+    alone = f" of {', '.join(steps)} alone" if steps else ""
+    then = f"; the sensor, or drift tick, runs it{alone}{elsewhere}" if agreed else ""
     _say(
         model,
         f"{decision_id} {decision.action}: {'; '.join(decision.reasons)}{then}",
@@ -77,22 +91,29 @@ def _retrain(model: str, reason: str, actor: str | None, home: Path | None, as_j
         decision=decision_id,
         action=str(decision.action),
         reasons=list(decision.reasons),
+        **({"steps": list(steps)} if steps else {}),
     )
+    if decision.unavailable:
+        return INCONCLUSIVE
     return OK if agreed else NEGATIVE
 
 
 @click.command(epilog=example('drift retrain fraud --reason "a new catalogue"'))
+@_STEP
 @_verb
-def retrain(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
-    """Ask for a retrain of MODEL; the policy may refuse (1). It waits for its turn like every other."""
-    return _retrain(model, reason, actor, home, as_json, hotfix=False)
+def retrain(
+    model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, steps: tuple[str, ...]
+) -> int:
+    """Ask for a retrain of MODEL; the policy may refuse (1) or be silent (3). It waits for its turn."""
+    return _retrain(model, reason, actor, home, as_json, steps, hotfix=False)
 
 
 @click.command(epilog=example('drift hotfix fraud --reason "prices are wrong since noon"'))
+@_STEP
 @_verb
-def hotfix(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool) -> int:
+def hotfix(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, steps: tuple[str, ...]) -> int:
     """Ask for a retrain of MODEL in the fast lane, past the cooldown and beside a long retrain."""
-    return _retrain(model, reason, actor, home, as_json, hotfix=True)
+    return _retrain(model, reason, actor, home, as_json, steps, hotfix=True)
 
 
 @click.command(epilog=example('drift promote fraud --reason "no need to wait for the night"'))

@@ -68,7 +68,7 @@ def status(model: str | None, watch: bool, home: Path | None, as_json: bool) -> 
 
     def screen() -> str:
         found, now = standings_of(home, model), system_clock().now()
-        return "\n".join([*(line for one in found for line in _block(one, now)), *_lineage(home)])
+        return "\n".join([*(line for one in found for line in _block(one, now)), *_told_elsewhere(home)])
 
     if as_json:
         click.echo(json.dumps([one.to_json() for one in standings_of(home, model)], indent=2))
@@ -79,16 +79,20 @@ def status(model: str | None, watch: bool, home: Path | None, as_json: bool) -> 
     return OK
 
 
-def _lineage(home: Path | None) -> Iterator[str]:
-    """Of the whole home, where it is amiss."""
+def _told_elsewhere(home: Path | None) -> Iterator[str]:
+    """Lineage and W&B, of the whole home, where something is amiss or waits."""
+    from drift_pipeline.loop import mirroring
     from drift_pipeline.loop.home import reading
     from drift_pipeline.loop.lineage import standing as lineage_standing
     from drift_pipeline.loop.lineage import told
 
-    with reading(settings_of(home)) as store:
-        found = lineage_standing(settings_of(home), store)
+    settings = settings_of(home)
+    with reading(settings) as store:
+        found, mirror = lineage_standing(settings, store), mirroring.told(settings, store)
     for line in told(found) if found else ():
         yield wrapped(f"lineage: {line}", then="  ")
+    for line in mirror:
+        yield wrapped(f"wandb: {line}", then="  ")
 
 
 def _watch(screen: Callable[[], str]) -> None:

@@ -14,7 +14,7 @@ from drift_pipeline.loop import Loop
 from drift_pipeline.loop.declared import LiveSpecs
 from drift_pipeline.loop.fleet import Fleet
 from drift_pipeline.loop.home import Home, models_of, opened
-from drift_pipeline.policy.engines import read_bundle
+from drift_pipeline.policy.engines import PACKAGED_BUNDLE, read_bundle
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
@@ -81,11 +81,11 @@ class KeptFleet:
     @contextmanager
     def of(self, specs: Specs) -> Iterator[tuple[Home, Fleet]]:
         """The home and its fleet, by the specs as their files say now; made again where the settings, the models or
-        the packaged rules are others than before.
+        the rules are others than before.
         """
         with self._lock:
             settings = Settings()
-            asked = settings, specs, read_bundle().digest
+            asked = settings, specs, read_bundle(settings.policy or PACKAGED_BUNDLE).digest
             if self._kept is None or self._kept[0] != asked:
                 self.close()
                 at = self._open.enter_context(opened(settings, system_clock(), patience_s=LAKE_S))

@@ -33,6 +33,7 @@ _DIGEST = dg.Field(str, description="The candidate's bundle, as evaluation and r
 _REASON = dg.Field(str, description="Why; it stands in the audit.")
 _CHAMPION = dg.Field(bool, False, description="Also where the last rollout was rolled back already.")
 _HOTFIX = dg.Field(bool, False, description="In the fast lane, past the cooldown and beside a long retrain.")
+_STEPS = dg.Field([str], default_value=[], description="Of a graph, the steps that are trained; none named = all.")
 
 
 def operating_jobs(specs: Specs) -> list[dg.JobDefinition]:
@@ -113,12 +114,12 @@ def rollback(model: dg.Field) -> dg.JobDefinition:
 
 
 def retrain_now(model: dg.Field) -> dg.JobDefinition:
-    @dg.op(config_schema={"model": model, "reason": _REASON, "hotfix": _HOTFIX})
+    @dg.op(config_schema={"model": model, "reason": _REASON, "hotfix": _HOTFIX, "steps": _STEPS})
     def ask_for_retrain(context: dg.OpExecutionContext) -> None:
         """Ask the policy; a run of the job `retrain` comes of it where it agrees."""
-        reason, hotfix = context.op_config["reason"], context.op_config["hotfix"]
+        reason, hotfix, steps = (context.op_config[name] for name in ("reason", "hotfix", "steps"))
         with _loop(context) as loop:
-            decision_id, decision = operating.retrain(loop, actor_of(context), reason, hotfix=hotfix)
+            decision_id, decision = operating.retrain(loop, actor_of(context), reason, hotfix=hotfix, steps=steps)
             told = "; ".join(decision.reasons)
             if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
                 raise InputError(f"{loop.spec.name}: {decision_id} {decision.action}: {told}")

@@ -20,6 +20,7 @@ DECISION = "drift/decision"  # the retrain that a run carries out
 CLAIMED = "drift/claimed"  # the same, once this run, or the one that it retries, took it
 CANDIDATE = "drift/candidate"  # the bundle that a run submits
 LANE = "drift/lane"
+CAPACITY = "drift/capacity"  # what the policy wants a retrain run on: spot or on_demand, for who places runs
 RETRAIN = "drift/retrain"  # one at a time for each value: the model
 PRIORITY = "dagster/priority"
 NORMAL, HOTFIX = "normal", "hotfix"
@@ -30,10 +31,10 @@ SUBMIT = {**FAST, LANE: "submit", PRIORITY: "5"}
 _TRAINS = frozenset({"training_dataset", "candidate_model"})
 
 
-def retrain_tags(model: str, decision_id: str, lane: str) -> dict[str, str]:
+def retrain_tags(model: str, decision_id: str, lane: str, capacity: str | None = None) -> dict[str, str]:
     """Of a run that carries out a decision; a hotfix does not wait for the model's normal retrain."""
     lane_of = {LANE: HOTFIX, PRIORITY: "10"} if lane == HOTFIX else {LANE: NORMAL, RETRAIN: model}
-    return {MODEL: model, DECISION: decision_id, **lane_of}
+    return {MODEL: model, DECISION: decision_id, **lane_of, **({CAPACITY: capacity} if capacity else {})}
 
 
 def lacking_tags(run: dg.DagsterRun) -> Mapping[str, str]:

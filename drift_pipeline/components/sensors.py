@@ -23,6 +23,7 @@ from drift_pipeline.components.lineage import lineage_sensor
 from drift_pipeline.components.today import Today
 from drift_pipeline.components.told import MOST_MODELS, told_ticks
 from drift_pipeline.components.training import TRAINING
+from drift_pipeline.components.wandb import wandb_sensor
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
 from drift_pipeline.loop.fleet import Failed, Fleet
@@ -43,7 +44,8 @@ def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.Sens
     settings = Settings()
     often = max(settings.tick_seconds // 3, 1)
     tick = _loop_tick(specs, settings, often, submit_rollout)
-    return [tick, _rollout_tick(specs, often), *_ended_badly(specs), lineage_sensor(specs)]
+    tellers = [lineage_sensor(specs), *([wandb_sensor()] if settings.registry_kind == "wandb" else [])]
+    return [tick, _rollout_tick(specs, often), *_ended_badly(specs), *tellers]
 
 
 def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:
@@ -165,7 +167,7 @@ def retrain_request(model: str, body: Mapping[str, Any]) -> dg.RunRequest:
         run_key="|".join([model, body["incident"], body["decision"], *taken_over]),
         job_name=retrain.name,
         asset_selection=[dg.AssetKey([model, name]) for name in TRAINING],
-        tags=retrain_tags(model, body["decision"], body["lane"]),
+        tags=retrain_tags(model, body["decision"], body["lane"], body.get("capacity")),
     )
 
 

@@ -16,9 +16,11 @@ from drift_pipeline.components.home import actor_of, home, loop_of, tags_of
 from drift_pipeline.components.lanes import CLAIMED, DECISION, MODEL
 from drift_pipeline.components.links import card, chain, drift_reports, live_page
 from drift_pipeline.components.tables import gates_table
+from drift_pipeline.components.wandb import wandb_run
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.documents import write_documents
+from drift_pipeline.evidence.mirrored import gates_of, scores, searched
 from drift_pipeline.evidence.sbom import keep_sbom
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Assignment, Loop, operating
@@ -87,6 +89,7 @@ def _dataset(pinned: Assignment) -> dict[str, Any]:
         "rows_that_prove": pinned.block_rows,
         "proven_from": pinned.block_from.isoformat(),
         **{f"delta_version_{table}": version for table, version in pinned.versions.items()},
+        **{f"source_{name}": value for name, value in pinned.pin.told.items()},
     }
 
 
@@ -107,13 +110,16 @@ def _candidate_model(spec: ModelSpec) -> dg.AssetsDefinition:
         """A pipeline searched by Optuna forward in time and fitted on the older rows; a bundle in the registry."""
         with loop_of(spec, context) as loop:
             pinned = loop.trainings.pinned(tags_of(context).get(DECISION))
-            with _going_on(context, loop, pinned.decision):
-                trained = loop.fit(pinned)
-            if trained is None or trained.digest is None:
-                raise InputError("nothing was trained: the reason is in the audit record training.refused")
-            record = loop.trainings.candidate(trained.digest)
-        cost = {f"cost_{name}": value for name, value in record["cost"].items()}
-        return dg.MaterializeResult(metadata={"version": trained.version, "bundle": trained.digest, **cost})
+            with wandb_run(context, spec, "train", pinned.version) as seen:
+                with _going_on(context, loop, pinned.decision):
+                    trained = loop.fit(pinned)
+                if trained is None or trained.digest is None:
+                    raise InputError("nothing was trained: the reason is in the audit record training.refused")
+                record = loop.trainings.candidate(trained.digest)
+                cost = {f"cost_{name}": value for name, value in record["cost"].items()}
+                seen.tell({"bundle": trained.digest, **cost}, history=searched(record))
+        told = {"version": trained.version, "bundle": trained.digest}
+        return dg.MaterializeResult(metadata={**told, **cost, **seen.metadata})
 
     return candidate_model
 
@@ -130,9 +136,11 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         """The candidate held to its gates, beside the champion, on rows that neither was trained on."""
         with loop_of(spec, context) as loop:
             pinned = loop.trainings.pinned(tags_of(context).get(DECISION))
-            with _going_on(context, loop, pinned.decision):
-                training = loop.prove(pinned)
-            record = loop.trainings.candidate(training.digest)
+            with wandb_run(context, spec, "evaluate", pinned.version) as seen:
+                with _going_on(context, loop, pinned.decision):
+                    training = loop.prove(pinned)
+                record = loop.trainings.candidate(training.digest)
+                seen.tell(scores(record), tables={"gates": gates_of(record)})
         return dg.MaterializeResult(
             metadata={
                 "version": training.version,
@@ -140,6 +148,7 @@ def _evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
                 f"{kpi}_champion": training.before or "unknown",
                 f"{kpi}_candidate": training.after or "unknown",
                 "gates": gates_table(record["results"]),
+                **seen.metadata,
             },
             check_results=_checks(record, gate_names(spec)),
         )

@@ -207,8 +207,9 @@ def _note(connection: sa.Connection, last: Mapping[str, Any]) -> None:
 
 
 def _since(connection: sa.Connection, size: int) -> Iterable[AuditRecord]:
-    query = sa.select(audit).where(audit.c.seq > size).order_by(audit.c.seq)
-    return (read_record(row.body, row.hash) for row in connection.execution_options(yield_per=500).execute(query))
+    # of the statement alone: the connection goes on to write, which PostgreSQL cannot do through a cursor
+    query = sa.select(audit).where(audit.c.seq > size).order_by(audit.c.seq).execution_options(yield_per=500)
+    return (read_record(row.body, row.hash) for row in connection.execute(query))
 
 
 def _ours(connection: sa.Connection) -> str:

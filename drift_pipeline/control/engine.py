@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from drift_pipeline.control.postgres import make_postgres
 from drift_pipeline.errors import InputError
 
 _BUSY_SECONDS = 30
@@ -18,21 +19,23 @@ _SWITCHES = 100
 
 
 def make_engine(url: str) -> sa.Engine:
-    """Raises InputError for a url that no installed driver serves."""
+    """Raises InputError for a url that no installed driver serves; what it says of the url has no password."""
     try:
-        backend = sa.make_url(url).get_backend_name()
+        asked = sa.make_url(url)
+        backend = asked.get_backend_name()
         if backend not in ("sqlite", "postgresql"):
             raise InputError(f"the control store's url is of {backend!r}; what works: sqlite, postgresql")
-        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS} if backend == "sqlite" else {})
-    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
-        raise InputError(f"the control store's url cannot be used: {error}") from error
-    if backend not in ("sqlite", "postgresql"):
+        if backend == "postgresql":
+            return make_postgres(asked)
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    except ImportError as error:
         raise InputError(
-            f"the control store's url is of {backend}; sqlite and postgresql work, others do not serialise"
-        )
-    if backend == "sqlite":
-        sa.event.listen(engine, "connect", _configure)
-        sa.event.listen(engine, "begin", _begin)
+            f"the control store's url cannot be used: {error}; pip install 'drift-pipeline[postgres]'"
+        ) from error
+    except (exc.ArgumentError, ValueError) as error:  # their words may hold a part of a password
+        raise InputError("the control store's url cannot be used: it is none, or its port is no number") from error
+    sa.event.listen(engine, "connect", _configure)
+    sa.event.listen(engine, "begin", _begin)
     return engine
 
 

@@ -9,9 +9,19 @@ from sqlalchemy import exc
 from drift_pipeline.control.audit import AuditRecord, message_digest, read_record, state_digest
 from drift_pipeline.control.canonical import canonical, read_canonical
 from drift_pipeline.control.engine import reading_engine
-from drift_pipeline.control.rows import Message, Record, Snapshot, record_of, refuse_old, was_written_by
-from drift_pipeline.control.schema import audit, memory, metadata, outbox, state
-from drift_pipeline.errors import IntegrityError, UnavailableError
+from drift_pipeline.control.postgres import exists, make_database, one_line, shown
+from drift_pipeline.control.rows import (
+    Message,
+    Record,
+    Snapshot,
+    record_of,
+    refuse_old,
+    refuse_unknown,
+    stamp,
+    was_written_by,
+)
+from drift_pipeline.control.schema import MOVED, audit, memory, metadata, outbox, state
+from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 
 _PAGE = 500
 # Made once: a tick asks them for each model.
@@ -33,15 +43,31 @@ class ControlReader:
         self._begin(url)
 
     def _begin(self, url: str, write: bool = False) -> None:
-        self._url, self._attested = sa.make_url(url), dict[tuple[str, str], tuple[int, str]]()
+        self._url, self._attested = shown(url), dict[tuple[str, str], tuple[int, str]]()
+        asked = sa.make_url(url)
         try:
-            with self._transaction(write) as connection:
-                if write:
-                    metadata.create_all(connection)
-                refuse_old(connection, url)
+            try:
+                self._first_look(asked, write)
+            except UnavailableError:
+                if asked.get_backend_name() != "postgresql" or exists(asked):
+                    raise
+                if not write:
+                    raise InputError(f"{self._url}: the server has no such database; drift adopt makes it") from None
+                make_database(asked)
+                self._first_look(asked, write)
         except BaseException:
             self._engine.dispose()
             raise
+
+    def _first_look(self, url: sa.URL, write: bool) -> None:
+        with self._transaction(write) as connection:
+            refuse_unknown(connection, self._url)
+            if write:
+                metadata.create_all(connection)
+                stamp(connection)
+            elif url.get_backend_name() == "postgresql" and not sa.inspect(connection).has_table(audit.name):
+                raise InputError(f"{self._url}: no control store is in this database; drift adopt makes one")
+            refuse_old(connection, self._url)
 
     def recall(self, key: str) -> Record | None:
         """What was remembered under the key."""
@@ -157,9 +183,13 @@ class ControlReader:
                 if write and connection.dialect.name == "postgresql":
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(6074127)"))
                 yield connection
-        except exc.OperationalError as error:
-            raise UnavailableError(f"the control store {self._url} did not answer: {error.orig}") from error
+        except (exc.OperationalError, exc.InterfaceError) as error:
+            raise UnavailableError(f"the control store {self._url} did not answer: {one_line(error)}") from error
+        except exc.TimeoutError as error:  # every connection is in use
+            raise UnavailableError(f"the control store {self._url} has no connection left: {error}") from error
         except exc.DatabaseError as error:
+            if MOVED in str(error.orig):
+                raise InputError(f"{self._url}: {error.orig}") from error
             if type(error) is not exc.DatabaseError:  # a subclass is the caller's mistake, such as a None for a key
                 raise
-            raise IntegrityError(f"the control store {self._url} is damaged: {error.orig}") from error
+            raise IntegrityError(f"the control store {self._url} is damaged: {one_line(error)}") from error

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from drift_pipeline.control.audit import GENESIS, read_record, state_digest
 from drift_pipeline.control.canonical import canonical, read_canonical
-from drift_pipeline.control.schema import audit, memory, outbox, state
+from drift_pipeline.control.schema import BASELINE, alembic_version, audit, memory, outbox, state
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 
 _AT_ONCE = 500  # keys in one statement
@@ -76,6 +76,25 @@ def following(connection: sa.Connection) -> tuple[int, str]:
     """Number and `prev` of the record to come; a damaged head is verify's business and must not stop a rollback."""
     row = connection.execute(_HEAD).one_or_none()
     return (row.seq + 1, row.hash) if row else (1, GENESIS)
+
+
+def refuse_unknown(connection: sa.Connection, url: str) -> None:
+    """Raises InputError for a schema of another revision; a store of before there were any has this one's tables."""
+    tables = sa.inspect(connection).get_table_names()
+    found = connection.execute(sa.select(alembic_version)).scalars().all() if alembic_version.name in tables else []
+    if found not in ([], [BASELINE]):
+        raise InputError(
+            f"{url}: another drift-pipeline made this control store (schema {', '.join(found)}, here {BASELINE}); use "
+            "that one, or a database of its own"
+        )
+    if alembic_version.name in tables and audit.name not in tables:
+        raise InputError(f"{url}: this database is another program's; give the control store one of its own")
+
+
+def stamp(connection: sa.Connection) -> None:
+    """Say of which revision the tables are, where nothing does."""
+    if connection.execute(sa.select(alembic_version)).first() is None:
+        connection.execute(sa.insert(alembic_version).values(version_num=BASELINE))
 
 
 def refuse_old(connection: sa.Connection, url: str) -> None:

@@ -4,13 +4,21 @@ from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Tab
 
 _Counter = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER is SQLite's rowid and counts by itself
 
+_Key = String().with_variant(String(collation="C"), "postgresql")  # compared by bytes, whatever the database's locale
+
+BASELINE = "0001"  # the schema's revision; the next one brings Alembic's migrations/, which find theirs from here
+MOVED = "this control store was moved to"  # what a store that was moved says to whoever still writes to it
+
 metadata = MetaData()
+
+# Alembic's own table: one row, the revision of these tables.
+alembic_version = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
 
 state = Table(
     "state",
     metadata,
-    Column("kind", String, primary_key=True),
-    Column("key", String, primary_key=True),
+    Column("kind", _Key, primary_key=True),
+    Column("key", _Key, primary_key=True),
     Column("body", Text, nullable=False),
     Column("generation", _Counter, nullable=False),
     Column("seq", _Counter, nullable=False),
@@ -20,7 +28,7 @@ state = Table(
 memory = Table(
     "memory",
     metadata,
-    Column("key", String, primary_key=True),
+    Column("key", _Key, primary_key=True),
     Column("body", Text, nullable=False),
     Column("generation", _Counter, nullable=False),
 )
@@ -38,7 +46,7 @@ outbox = Table(
     "outbox",
     metadata,
     Column("position", _Counter, primary_key=True),
-    Column("id", String, nullable=False, unique=True),
+    Column("id", _Key, nullable=False, unique=True),
     Column("topic", String, nullable=False),
     Column("body", Text, nullable=False),
     Column("seq", _Counter, nullable=False),

@@ -54,7 +54,10 @@ def open_store(settings: Settings, clock: Clock, own: Signer | None = None) -> C
 
 def require_store(settings: Settings) -> None:
     """Raise InputError where there is none: who would make one anew goes on beside a store that was moved away."""
-    if not settings.database and not (settings.home / "control.db").is_file():
+    if settings.database:
+        ControlReader(settings.database_url).close()
+        return
+    if settings.database_url and not (settings.home / "control.db").is_file():
         raise InputError(f"{settings.home.absolute()}: {NO_STORE}")
 
 
@@ -66,7 +69,8 @@ def checkpoints_of(settings: Settings, clock: Clock) -> Checkpoints:
 
 def read_store(settings: Settings) -> ControlReader:
     """A home's store, to read only: nothing is made or changed. Raises InputError where there is none."""
-    require_store(settings)
+    if not settings.database:
+        require_store(settings)
     return ControlReader(settings.database_url)
 
 

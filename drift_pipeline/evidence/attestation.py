@@ -107,10 +107,11 @@ def _data(facts: "CardFacts", holdout: Mapping[str, Any] | None) -> dict[str, An
     """Which rows: the Delta version of each table, the window, and what was left out of it."""
     excluded = facts.spec.model_dump(mode="json")["retrain"]["exclude"]
     if facts.record is not None and (data := facts.record.get("data")):
-        versions = {name: version for name, version in data.items() if name not in ("from", "to")}
+        versions = {name: version for name, version in data.items() if name not in ("from", "to", "source")}
         window = {"from": data["from"], "to": facts.record.get("unseen_from")}
         chosen = {"labels_known_at": data["to"], "exclude": excluded}
-        return {"delta": versions, "window": window, "filter": chosen, "proven_on": facts.record.get("proven_on")}
+        proven_on, source = facts.record.get("proven_on"), {"source": data["source"]} if "source" in data else {}
+        return {**source, "delta": versions, "window": window, "filter": chosen, "proven_on": proven_on}
     if holdout is None or "trained_from" not in facts.manifest:  # it was trained elsewhere
         return None
     window = {"from": facts.manifest["trained_from"], "to": holdout["from"]}

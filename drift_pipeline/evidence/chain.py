@@ -226,7 +226,10 @@ def _training(record: AuditRecord, of: _Of, _: _Known) -> list[_Said]:
     facts = {"delta": {name: said[name] for name in ("predictions", "outcomes") if name in said}}
     facts |= {"rows": said["rows"], "proving_rows": said["block"]}
     versions = ", ".join(f"{name} at Delta version {version}" for name, version in facts["delta"].items())
-    return [(Stage.DATA, _sentence(record, of), [versions] if versions else [], facts)]
+    source = {name: value for name, value in said.get("source", {"kind": "lake"}).items() if name != "inputs"}
+    lines = [versions] if versions else []
+    lines += [", ".join(f"{name} {value}" for name, value in source.items())] if source["kind"] != "lake" else []
+    return [(Stage.DATA, _sentence(record, of), lines, {**facts, "source": source})]
 
 
 def _candidate(record: AuditRecord, of: _Of, known: _Known) -> list[_Said]:

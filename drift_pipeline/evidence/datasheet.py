@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
-from drift_pipeline.evidence.card import CardFacts, Document, Field, Known, Section
+from drift_pipeline.evidence.card import CardFacts, Document, Field, Known, Section, steps_of
 
 _SECTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "motivation": ("Motivation", ("purpose", "creators", "funding")),
@@ -52,7 +52,9 @@ def _composition(known: Known) -> list[Field]:
         for name in names
         if name != "positives" or known.spec.task == "binary_classification"
     ]
-    return [*counted, known.declared("composition.columns", "features"), known.declared("composition.label", "outcome")]
+    steps = steps_of(known, "composition.steps", ("name", "version", "rows", "trained_from", "trained_until"))
+    columns, label = known.declared("composition.columns", "features"), known.declared("composition.label", "outcome")
+    return [*counted, *steps, columns, label]
 
 
 def _collection(known: Known) -> list[Field]:

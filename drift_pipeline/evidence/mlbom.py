@@ -12,6 +12,7 @@ from uuid import NAMESPACE_URL, uuid5
 from drift_pipeline.control.canonical import sha256
 from drift_pipeline.evidence.card import CardFacts, ModelCard, State
 from drift_pipeline.evidence.groups import FIGURES, ends_of
+from drift_pipeline.registry.graph import listed_steps
 
 SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
 _MISSING = "drift:missing"
@@ -20,7 +21,7 @@ _MISSING = "drift:missing"
 def ml_bom(facts: CardFacts, card: ModelCard) -> dict[str, Any]:
     """The document; what people have yet to say is named in properties `drift:missing`, not made up."""
     libraries = [_library(name, version) for name, version in sorted(facts.manifest.get("libraries", {}).items())]
-    model = _model(facts, card)
+    model, steps = _model(facts, card), list(_steps(facts))
     return {
         "$schema": SCHEMA,
         "bomFormat": "CycloneDX",
@@ -31,12 +32,48 @@ def ml_bom(facts: CardFacts, card: ModelCard) -> dict[str, Any]:
             "timestamp": facts.at.astimezone(UTC).isoformat(),
             "component": {"type": "application", "name": card.model, "version": card.version, "bom-ref": "system"},
         },
-        "components": [model, *libraries],
+        "components": [model, *steps, *libraries],
         "dependencies": [
             {"ref": "system", "dependsOn": [model["bom-ref"]]},
-            {"ref": model["bom-ref"], "dependsOn": [library["bom-ref"] for library in libraries]},
+            {"ref": model["bom-ref"], "dependsOn": [one["bom-ref"] for one in (*steps, *libraries)]},
+            *_edges(facts),
         ],
     }
+
+
+def _steps(facts: CardFacts) -> Iterator[dict[str, Any]]:
+    """A component a step of a graph, of the version that it was trained for."""
+    for step in listed_steps(facts.manifest):
+        trainer, params = str(step.facts["trainer"]), step.facts.get("params") or {}
+        architecture = ", ".join([trainer, *(f"{name}={value}" for name, value in sorted(params.items()))])
+        inputs = [{"format": f"{name}: {kind}"} for name, kind in step.inputs.items()]
+        yield {
+            "type": "machine-learning-model",
+            "bom-ref": _reference(facts, step.name),
+            "name": f"{facts.spec.name}.{step.name}",
+            "version": str(step.facts["version"]),
+            "hashes": [{"alg": "SHA-256", "content": _hex(step.facts["sha256"])}],
+            "modelCard": {
+                "modelParameters": {
+                    "architectureFamily": trainer,
+                    "modelArchitecture": architecture,
+                    "inputs": inputs,
+                    "outputs": [{"format": "a number"}],
+                }
+            },
+        }
+
+
+def _edges(facts: CardFacts) -> Iterator[dict[str, Any]]:
+    steps = listed_steps(facts.manifest)
+    names = {step.name for step in steps}
+    for step in steps:
+        taken = [_reference(facts, name) for name in step.inputs if name in names]
+        yield {"ref": _reference(facts, step.name), "dependsOn": taken}
+
+
+def _reference(facts: CardFacts, step: str) -> str:
+    return f"{facts.digest}#step/{step}"
 
 
 def _library(name: str, version: str) -> dict[str, Any]:
@@ -89,7 +126,9 @@ def _parameters(facts: CardFacts) -> dict[str, Any]:
 def _dataset(facts: CardFacts) -> dict[str, Any]:
     made_of = (facts.record or facts.adopted or {}).get("composition") or {}
     told = {name: made_of[name] for name in ("rows", "from", "to") if made_of.get(name) is not None}
-    known = {**told, **{f"delta_{name}": value for name, value in (facts.record or {}).get("data", {}).items()}}
+    data = dict((facts.record or {}).get("data", {}))
+    source = {f"source_{name}": value for name, value in data.pop("source", {}).items()}
+    known = {**told, **source, **{f"delta_{name}": value for name, value in data.items()}}
     return {
         "type": "dataset",
         "bom-ref": f"{facts.digest}#training",

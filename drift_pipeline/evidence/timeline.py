@@ -198,6 +198,12 @@ def _rollout(words: str, tone: Tone) -> Callable[[AuditRecord, _Versions], _Said
     return tell
 
 
+def _held(record: AuditRecord, _: _Versions) -> _Said:
+    said, version = record.details, version_of(record.subject, str(record.details["rollout"]))
+    words = f"policy holds {version} before {said['step']}: {'; '.join(map(str, said['reasons']))}"
+    return Kind.ROLLOUT, Tone.BAD, words, version
+
+
 def _approval(record: AuditRecord, versions: _Versions) -> _Said:
     said, digest = record.details, record.digests.get("bundle", "")
     name = str(said.get("version") or versions.get(digest) or f"bundle {digest.removeprefix('sha256:')[:12]}")
@@ -252,6 +258,7 @@ _TELLERS: Mapping[str, Callable[[AuditRecord, _Versions], _Said]] = {
     "rollout.canary": _rollout("canary: {weight} % of traffic to {version}", Tone.NEUTRAL),
     "rollout.full": _rollout("{version} is champion (100 %)", Tone.GOOD),
     "rollout.rolled_back": _rollout("{version} rolled back: {reason}", Tone.BAD),
+    "release.held": _held,
     "approval.accepted": _approval,
     "approval.refused": _approval,
     "approval.given": _approval,

@@ -1,6 +1,6 @@
 """Adopting: a model's history lands in the lake, its reference is frozen, and what answers becomes version 1."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,15 +8,14 @@ import polars as pl
 
 from drift_pipeline.clock import Window
 from drift_pipeline.detection.judging.performance import performance_of
-from drift_pipeline.errors import InputError, IntegrityError, NothingToDoError
+from drift_pipeline.errors import InputError, NothingToDoError
 from drift_pipeline.loop.declared import declared
+from drift_pipeline.loop.given import read_given
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop
-from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.history import History
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.training.trainers import categories_of
 
 SOURCE = "adopt"
 
@@ -34,9 +33,10 @@ def adopt(
 
     Args:
         history: its newest 20 % of labelled rows are the held-out baseline and the trusted holdout.
-        bundle: a skops file of a scikit-learn pipeline that answers from now on; else one is trained. It is given a
-            table of the features: numbers with NaN for null, and the levels of categories as texts of their column's
-            form ("1" of integers, "true" and "false" of booleans), "" for null.
+        bundle: a skops file of a scikit-learn pipeline that answers from now on, or of a graph the folder of its steps'
+            files, STEP.skops; else what answers is trained. A pipeline is given a table of its features: numbers with
+            NaN for null, and the levels of categories as texts of their column's form ("1" of integers, "true" and
+            "false" of booleans), "" for null.
         external: another system goes on answering, and its recorded scores are all that is known of the model.
         progress: is told in words what takes long.
 
@@ -51,7 +51,7 @@ def adopt(
     if external and spec.prediction.column is None:
         raise InputError(f"{spec.name}: an external model is known by its scores; name their column in prediction")
     spec, frame = spec.with_forms(history.forms).with_negative(history.negative), history.frame
-    given = None if bundle is None else (_read(bundle, spec, frame), str(bundle))
+    given = None if bundle is None else (read_given(bundle, spec, frame), str(bundle))
     labels = frame["_label"].drop_nulls()
     if len(labels) < spec.retrain.min_rows or labels.n_unique() < 2:
         needs = performance_of(spec).needs
@@ -69,39 +69,6 @@ def adopt(
     loop.adopt(span, recorded=external, given=given)
     declared(home.settings, home.store, spec)
     return loop
-
-
-def _read(bundle: Path, spec: ModelSpec, frame: pl.DataFrame) -> bytes:
-    try:
-        data = bundle.read_bytes()
-    except OSError as error:
-        raise InputError(f"{bundle}: cannot be read: {error.strerror}") from error
-    try:
-        pipeline = load_pipeline(data)
-    except IntegrityError as error:
-        raise InputError(f"{bundle}: {error}; write it with skops.io.dump") from error
-    for name, categories in categories_of(pipeline).items():
-        if name in spec.forms and not _knows_any(categories, known := frame[name].unique().drop_nulls().sort()):
-            raise InputError(
-                f"{bundle}: knows none of the levels of {name}: it was trained on {_shown(categories)}, and is asked "
-                f"for {_shown(known)}, the texts of the form {spec.forms[name]}; train it on these"
-                + (
-                    ""
-                    if spec.forms[name] == "text"
-                    else f", or declare forms: {{{name}: text}} if its texts are the raw ones"
-                )
-            )
-    return data
-
-
-def _knows_any(categories: Sequence[object], known: pl.Series) -> bool:
-    """A number is no text: an encoder that learnt 1 does not know "1"."""
-    texts = {str(category) for category in categories if isinstance(category, str)}
-    return known.is_empty() or bool(texts & {*known})
-
-
-def _shown(values: Sequence[object] | pl.Series) -> str:
-    return ", ".join(repr(value.item() if hasattr(value, "item") else value) for value in [*values][:3])
 
 
 def _same_rows(landed: pl.DataFrame, served: pl.DataFrame) -> bool:

@@ -15,6 +15,7 @@ from drift_pipeline.policy.engines import PolicyEngine
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.training.sources import NO_ACCESS, Access, Source, source_for
 from drift_pipeline.training.vulnerabilities import Scan
 
 
@@ -22,7 +23,9 @@ from drift_pipeline.training.vulnerabilities import Scan
 class Backends:
     """What the loop works on; which implementation stands behind each is not its business.
 
-    `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not.
+    `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not. `access`: how stores of
+    rows outside the home are reached. `studies`: the url of the database that the trials of trainings are kept in; "" =
+    nowhere.
     """
 
     lake: Lake
@@ -31,6 +34,8 @@ class Backends:
     policy: PolicyEngine
     alerts: Channel
     scan: Scan | None = None
+    access: Access = NO_ACCESS
+    studies: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,14 @@ class Context:
     seed: int = 0
     progress: Callable[[str], None] = lambda _: None
     scan: Scan | None = None
+    access: Access = NO_ACCESS
+    policy: PolicyEngine | None = None  # whoever only takes back needs none
+    studies: str = ""
+
+    @property
+    def source(self) -> Source:
+        """Where the rows of a retrain come from."""
+        return source_for(self.spec, self.lake, self.access)
 
     @property
     def performance(self) -> Performance:

@@ -1,10 +1,10 @@
 """Deciding: the facts of a tick go to the policy, and what it wants retrained goes into the queue."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from drift_pipeline.clock import DAY, HOUR
+from drift_pipeline.clock import HOUR
 from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
@@ -13,11 +13,10 @@ from drift_pipeline.loop.queue import Queue
 from drift_pipeline.loop.recovery import Recoveries
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.retraining.trainings import Trainings
-from drift_pipeline.loop.state import Memory
+from drift_pipeline.loop.state import MONTH, Memory
 from drift_pipeline.policy.decide import Action, Decision, Facts, RetrainFacts, Trigger, decide
 from drift_pipeline.policy.engines import PolicyEngine
 
-MONTH = 30 * DAY
 TRAINS = (Action.RETRAIN, Action.HOTFIX_RETRAIN)
 NO_CANARY = (
     "another system answers: what is retrained is scored in the shadow, but its canary is sent nothing and ends at the "
@@ -41,12 +40,13 @@ class Deciding:
         *,
         actor: str = "policy",
         reason: str = "",
+        steps: Sequence[str] = (),
         also: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> tuple[str, Decision] | None:
         """Ask the policy; arguments and answer as of `Loop.decide`.
 
         Args:
-            also: state to put with the decision.
+            also: state to put with the decision, unless nobody could decide: then it is asked again.
         """
         incident = self._memory.incident
         if trigger is Trigger.DRIFT and not incident.open and self._recoveries.pending(monitor, report) is None:
@@ -56,19 +56,23 @@ class Deciding:
         drifted = facts.incident.key if facts.incident else ""
         subject = drifted if trigger is Trigger.DRIFT else f"{trigger}-{report.at:%Y%m%dT%H%M}"
         said = (str(trigger), subject, str(decision.action))
-        if decision.action not in TRAINS and said == self._memory.decided:
+        if decision.unavailable:
+            said = ("", drifted, "unavailable")  # whoever asks, it is told once
+        asked_for = decision.unavailable and trigger in (Trigger.OPERATOR, Trigger.HOTFIX)
+        if decision.action not in TRAINS and said == self._memory.decided and not asked_for:
             return None
         decision_id, puts = self._numbered()
         if decision.action in TRAINS:
-            puts |= self._queue.entry(decision_id, decision, trigger, drifted or subject, report.at)
+            puts |= self._queue.entry(decision_id, decision, trigger, drifted or subject, report.at, steps)
         self._memory.decided = said
         self._at.ledger.commit(
             "decision.made",
             {
                 **_told(decision_id, decision, facts, reason),
+                **({"steps": list(steps)} if steps else {}),
                 **({"note": NO_CANARY} if decision.action in TRAINS and monitor.champion.recorded else {}),
             },
-            puts={**puts, **(also or {})},
+            puts={**puts, **({} if decision.unavailable else also or {})},
             actor=actor,
             policy_digest=decision.policy_digest,
             memory=self._memory.to_json(report.at),
@@ -122,6 +126,8 @@ class Deciding:
             this_month=sum(at > now - MONTH for at in done.at),
             max_per_month=retrain.max_per_month,
             rejected_in_a_row=done.rejected_in_a_row,
+            gpu_hours_this_month=sum(hours for at, hours in done.gpu_hours if at > now - MONTH),
+            max_gpu_hours=retrain.max_gpu_hours,
         )
 
     def _numbered(self) -> tuple[str, dict[str, Mapping[str, Any]]]:
@@ -139,6 +145,8 @@ def _told(decision_id: str, decision: Decision, facts: Facts, reason: str) -> di
         "trigger": str(facts.trigger),
         "incident": facts.incident.key if facts.incident else None,
         "reasons": list(decision.reasons),
+        **({"capacity": str(decision.capacity)} if decision.capacity else {}),
+        **({"by": dict(decision.by)} if decision.by else {}),
         "facts": facts.to_json(),
         **({"reason": reason} if reason else {}),
     }

@@ -179,12 +179,15 @@ class _Erasure:
 
 
 def _trained_on(ledger: Ledger, times: Sequence[datetime]) -> tuple[str, ...]:
-    """Versions whose training rows reach over any of the times."""
+    """Versions whose training rows reach over any of the times; of a graph, those of each of its steps."""
     bodies = [body for kind in ("candidate", "reference") for _, body in ledger.all(kind)]
-    spans = {
-        str(b["version"]): [datetime.fromisoformat(b[end]) for end in ("trained_from", "unseen_from")] for b in bodies
-    }
-    return tuple(sorted(name for name, (start, end) in spans.items() if any(start <= at < end for at in times)))
+    found = set[str]()
+    for body in bodies:
+        start, end = (datetime.fromisoformat(body[name]) for name in ("trained_from", "unseen_from"))
+        start = min(start, datetime.fromisoformat(body.get("oldest_from", body["trained_from"])))
+        if any(start <= at < end for at in times):
+            found.add(str(body["version"]))
+    return tuple(sorted(found))
 
 
 def _ids(rows: Mapping[Table, pl.DataFrame]) -> set[str]:

@@ -19,11 +19,11 @@ from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.monitoring.rebaselining import Rebaselining
 from drift_pipeline.loop.retraining.fitting import fitted, register, register_given
 from drift_pipeline.loop.state import RECORDED, Retrains, Version
-from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.training.dataset import composition, split_newest
+from drift_pipeline.training.graph import load_model
 
 HELD_OUT = 0.2  # of the reference span, the newest: the first baseline and the fixed trusted holdout
-Given = tuple[bytes, str]  # a skops pipeline, and where it came from
+Given = tuple[Mapping[str, bytes], str]  # skops pipelines by file, and where they came from
 
 
 def adopt(
@@ -36,7 +36,7 @@ def adopt(
 
     Args:
         recorded: the span's rows have `_recorded` scores, and the model that made them answers on.
-        given: a skops pipeline that answers from now on, and where it came from; nothing is trained.
+        given: skops pipelines that answer from now on, and where they came from; nothing is trained.
 
     Raises:
         InputError: too few labelled rows in the span, or their labels are all the same; or adopted already.
@@ -110,7 +110,8 @@ def _version_1(
     told = {"version": "v1", "rows": older.height}
     if given is not None:
         digest, origin = register_given(context, *given), given[1]
-        return Version(digest, "v1", start, unseen_from, partial(load_pipeline, given[0])), {**told, "origin": origin}
+        made = partial(load_model, context.registry.get(digest))
+        return Version(digest, "v1", start, unseen_from, made), {**told, "origin": origin}
     trained = fitted(context, older, "v1")
     digest = register(context, trained, "v1")
     return Version(digest, "v1", trained.start, unseen_from, lambda: trained.pipeline), told

@@ -9,6 +9,7 @@ from functools import partial
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
 from drift_pipeline.clock import MINUTE, Clock
+from drift_pipeline.control.postgres import beside
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import approvers, home_key, open_store, read_store, require_store
@@ -20,14 +21,15 @@ from drift_pipeline.loop.context import Backends, Trust
 from drift_pipeline.loop.declared import LiveSpecs, declared, rules_in_force
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.loop import Loop
-from drift_pipeline.policy.engines import PolicyEngine, read_bundle
+from drift_pipeline.policy.engines import PACKAGED_BUNDLE, Bundle, PolicyEngine, read_bundle
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
-from drift_pipeline.registry.backends import Registry
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.policy.engines.opa import OpaEngine
+from drift_pipeline.registry.backends import Registry, registry_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.delta import PATIENCE_S
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.training.sources import Access
 from drift_pipeline.training.vulnerabilities import Scan
 
 
@@ -48,7 +50,10 @@ class Home:
         lake = Lake(self.settings.lake / spec.name, source="loop", patience_s=self.patience_s)
         wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
         scan = Scan(self.settings.scan_url, stale) if wanted else None
-        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan)
+        access, studies = access_of(self.settings), ""
+        if self.settings.on_postgres:
+            studies = beside(self.settings.database_url, "optuna")
+        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan, access, studies)
 
     def document(self, spec: ModelSpec) -> None:
         """Write again the cards of a model's versions that are older than what they tell; errors as of there."""
@@ -60,9 +65,8 @@ class Home:
     ) -> Loop:
         """One model's loop, not resumed yet. The rules that decide, and its spec, are filed and noted first."""
         settings, store = self.settings, self.store
-        rules = read_bundle()
-        keep_policy(settings, rules)
-        rules_in_force(store, rules.digest)
+        if not settings.opa_url:
+            _file_rules(settings, store, read_bundle(settings.policy or PACKAGED_BUNDLE))
         declared(settings, store, spec)
         spec = frozen(store, spec)
         trust = Trust(
@@ -83,6 +87,18 @@ class Home:
         return loop
 
 
+def access_of(settings: Settings) -> Access:
+    """How the settings say that stores outside the home are reached."""
+    return Access(
+        settings.feast_python,
+        settings.feast_seconds,
+        settings.feast_token,
+        settings.databricks_host,
+        settings.databricks_token,
+        settings.databricks_seconds,
+    )
+
+
 @contextmanager
 def opened(settings: Settings, clock: Clock, *, new: bool = False, patience_s: float = PATIENCE_S) -> Iterator[Home]:
     """The backends of a home; InputError where there is none, unless a `new` one may be made.
@@ -98,13 +114,37 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False, patience_s: f
         raise InputError(
             f"{settings.home}: is no folder for a home: {error.strerror}; name another DRIFT_HOME"
         ) from error
+    registry = registry_of(settings)
     store = open_store(settings, clock)
     try:
-        with EmbeddedEngine() as engine:
-            registry = LocalRegistry(settings.registry)
+        with _engine(settings, clock, store) as engine:
             yield Home(settings, clock, store, registry, engine, LogChannel(settings.alerts), patience_s=patience_s)
     finally:
         store.close()
+
+
+@contextmanager
+def _engine(settings: Settings, clock: Clock, store: ControlStore) -> Iterator[PolicyEngine]:
+    """Who decides. Raises InputError where two are named."""
+    if not settings.opa_url:
+        with EmbeddedEngine(settings.policy) as engine:
+            yield engine
+        return
+    if settings.policy is not None:
+        raise InputError("DRIFT_OPA_URL and DRIFT_POLICY both say which rules decide; set one of them")
+    yield OpaEngine(
+        settings.opa_url,
+        clock,
+        timeout_seconds=settings.opa_timeout_seconds,
+        stale=timedelta(seconds=settings.opa_stale_seconds),
+        token=settings.opa_token.get_secret_value(),
+        file=partial(_file_rules, settings, store),
+    )
+
+
+def _file_rules(settings: Settings, store: ControlStore, rules: Bundle) -> None:
+    keep_policy(settings, rules)
+    rules_in_force(store, rules.digest)
 
 
 @contextmanager

@@ -24,8 +24,9 @@ from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore, Put
 from drift_pipeline.errors import ConflictError, DriftError
 from drift_pipeline.evidence.lineage.events import Event, Naming
-from drift_pipeline.evidence.lineage.sinks import FileSink, HttpSink, RefusedEventError, Sink, alone
+from drift_pipeline.evidence.lineage.sinks import FileSink, HttpSink, RefusedEventError, Sink
 from drift_pipeline.evidence.lineage.telling import Day, Teller
+from drift_pipeline.files import alone
 from drift_pipeline.loop.monitoring.kpi_history import read_kpis
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec

@@ -1,7 +1,7 @@
 """The conductor of one model's loop: which stage comes when, and which champion is monitored meanwhile."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from secrets import token_hex
@@ -74,8 +74,21 @@ class Loop:
         self.spec, self.clock, self._backends = spec, clock, backends
         self.holder = f"process {os.getpid()} {token_hex(4)}"
         self.ledger = Ledger(spec, backends.store, clock)
-        lake, registry, scan = backends.lake, backends.registry, backends.scan
-        at = Context(spec, self.ledger, lake, registry, clock, trust, step, seed, progress, scan)
+        at = Context(
+            spec,
+            self.ledger,
+            backends.lake,
+            backends.registry,
+            clock,
+            trust,
+            step,
+            seed,
+            progress,
+            backends.scan,
+            backends.access,
+            backends.policy,
+            backends.studies,
+        )
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
         self.session = Session(at)
         self.recoveries = Recoveries(at, self.trainings, self.session.memory)
@@ -160,7 +173,13 @@ class Loop:
         return self.observing.look(self.monitor)
 
     def decide(
-        self, trigger: Trigger, report: Report, *, actor: str = "policy", reason: str = ""
+        self,
+        trigger: Trigger,
+        report: Report,
+        *,
+        actor: str = "policy",
+        reason: str = "",
+        steps: Sequence[str] = (),
     ) -> tuple[str, Decision] | None:
         """Ask the policy; None where there is nothing to ask, or where the answer is what it was at the last tick.
 
@@ -168,8 +187,9 @@ class Loop:
 
         Args:
             actor: who asked, and why, where it was a person.
+            steps: of the graph that are to be trained, where they were named; else the spec's `retrain.steps`.
         """
-        return self.deciding.decide(trigger, report, self.monitor, actor=actor, reason=reason)
+        return self.deciding.decide(trigger, report, self.monitor, actor=actor, reason=reason, steps=steps)
 
     def decide_schedule(self, report: Report) -> tuple[str, Decision] | None:
         """Ask for the retrain that the spec's calendar says is due; once for each time it is due, whoever asks."""

@@ -1,6 +1,6 @@
 """Operating: what people may do to a model's loop. Each verb is one audited change with an actor and a reason."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from drift_pipeline.loop.releasing.advancing import hurry
 from drift_pipeline.loop.releasing.putting_back import put_back
 from drift_pipeline.loop.releasing.rolling_back import roll_back as back
 from drift_pipeline.loop.releasing.rollouts import Rollouts
+from drift_pipeline.loop.retraining.fitting import plan_of
 from drift_pipeline.policy.decide import Decision, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
@@ -24,19 +25,34 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 
 
-def retrain(loop: Loop, actor: str, reason: str, *, hotfix: bool = False) -> tuple[str, Decision]:
+def retrain(
+    loop: Loop, actor: str, reason: str, *, hotfix: bool = False, steps: Sequence[str] = ()
+) -> tuple[str, Decision]:
     """Ask the policy for a retrain, or for a hotfix, which has a lane of its own; a run comes of it where it agrees.
+
+    Args:
+        steps: of the graph that are to be trained alone.
 
     Raises:
         RefusedError: the policy refuses as it did at the last time.
+        InputError: the graph has no such step, or the champion none of the others as the spec declares them.
     """
     trigger = Trigger.HOTFIX if hotfix else Trigger.OPERATOR
     loop.catch_up()
-    decided = loop.decide(trigger, loop.look(), actor=actor, reason=given(reason))
+    _require_steps(loop, steps)
+    decided = loop.decide(trigger, loop.look(), actor=actor, reason=given(reason), steps=steps)
     if decided is None:
         name = loop.spec.name
         raise RefusedError(f"{name}: the policy refuses as before; drift decisions {name} tells why")
     return decided
+
+
+def _require_steps(loop: Loop, steps: Sequence[str]) -> None:
+    spec, champion = loop.spec, loop.monitor.champion
+    if odd := [name for name in steps if name not in spec.graph]:
+        known = ", ".join(spec.graph) or "none, since its spec declares no graph"
+        raise InputError(f"{spec.name}: {odd[0]!r} is no step of the graph; there are: {known}")
+    plan_of(loop.rollouts.context, steps, champion.digest).taken(spec)
 
 
 def promote(loop: Loop, actor: str, reason: str) -> Status:

@@ -6,7 +6,7 @@ wanted -> running -> proven | rejected | refused | failed
 ```
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -30,13 +30,21 @@ class Queue:
         self._ledger, self._clock, self._pauses = context.ledger, context.clock, Pauses(context)
 
     def entry(
-        self, decision_id: str, decision: Decision, trigger: Trigger, incident: str, at: datetime
+        self,
+        decision_id: str,
+        decision: Decision,
+        trigger: Trigger,
+        incident: str,
+        at: datetime,
+        steps: Sequence[str] = (),
     ) -> dict[str, Mapping[str, Any]]:
-        """State to put with a decision to retrain; `policy_digest` names the rules that said so."""
+        """State to put with a decision to retrain; `policy_digest` names the rules that said so, `capacity` what they
+        want it run on, `steps` those of the graph that were asked for, none of them where nobody named any."""
         body = {
             "decision": decision_id,
             "reasons": list(decision.reasons),
             "policy_digest": decision.policy_digest,
+            "capacity": str(decision.capacity) if decision.capacity else None,
             "lane": HOTFIX if decision.action is Action.HOTFIX_RETRAIN else NORMAL,
             "incident": incident,
             "trigger": str(trigger),
@@ -45,6 +53,7 @@ class Queue:
             "digest": None,
             "tries": 0,
             "held": None,
+            **({"steps": list(steps)} if steps else {}),
         }
         return {f"retrain/{decision_id}": body}
 

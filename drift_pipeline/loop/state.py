@@ -4,38 +4,40 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
+from drift_pipeline.clock import DAY
+from drift_pipeline.errors import InputError
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.registry.backends import Registry
-from drift_pipeline.registry.bundle import load_pipeline
 from drift_pipeline.rollout.observe import RECORDED
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.dataset import Pin
+from drift_pipeline.training.graph import Model, load_model
 from drift_pipeline.training.trainers import score
 
 __all__ = ["RECORDED", "Assignment", "Cause", "Memory", "Recovery", "Retrains", "Training", "Version"]
 
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
+MONTH = 30 * DAY  # that budgets are counted over
 
 
 @dataclass(frozen=True)
 class Version:
     """A version that answers or may come to. Rows from `unseen_from` on were not trained on.
 
-    `made` makes its pipeline when it is first asked for, which takes long; None of recorded scores.
+    `made` makes its pipeline, or its graph, when it is first asked for, which takes long; None of recorded scores.
     """
 
     digest: str
     name: str
     trained_from: datetime
     unseen_from: datetime
-    made: "Callable[[], Pipeline] | None"
+    made: "Callable[[], Model] | None"
 
     @cached_property
-    def pipeline(self) -> "Pipeline | None":
+    def pipeline(self) -> "Model | None":
         """None of a recorded model, of which only the scores are known. Raises IntegrityError as `load`."""
         return None if self.made is None else self.made()
 
@@ -56,16 +58,21 @@ class Version:
             return cls(digest, document["version"], times[0], times[1], None)
         registry.get(digest)
 
-        def made() -> "Pipeline":
-            return load_pipeline(registry.get(digest).files["model.skops"])
+        def made() -> "Model":
+            return load_model(registry.get(digest))
 
         return cls(digest, document["version"], times[0], times[1], made)
 
     def scores(self, frame: pl.DataFrame, spec: ModelSpec) -> pl.Series:
         """Scores `_score` of rows (n,); a recorded model's are those that came with the history, in `_recorded`, or
-        that it told of while it was served elsewhere."""
+        that it told of while it was served elsewhere. Raises InputError where the rows have neither."""
         if self.pipeline is None:
             told = [name for name in ("_recorded", "_score") if name in frame.columns]
+            if not told:
+                raise InputError(
+                    f"{spec.name}: {self.name} is known by its scores alone, and the rows have none: name their column "
+                    "in the spec's prediction, or leave retrain.source to the lake"
+                )
             return frame.select(pl.coalesce(told).alias("_score"))["_score"]
         return pl.Series("_score", score(self.pipeline, frame, spec.features))
 
@@ -127,13 +134,21 @@ class Memory:
 
 @dataclass(frozen=True)
 class Retrains:
-    """What retraining has done so far: `versions` counts the names given out, `at` when each training began."""
+    """What retraining has done so far: `versions` counts the names given out, `at` when each training began.
+
+    `gpu_hours`: when each training of the last month ended that GPUs worked on, and for how many hours of them.
+    """
 
     versions: int = 0
     at: tuple[datetime, ...] = ()
     attempted: datetime | None = None
     rejected_in_a_row: int = 0
     recovery: Recovery | None = None
+    gpu_hours: tuple[tuple[datetime, float], ...] = ()
+
+    def spent(self, now: datetime, gpu_hours: float) -> "Retrains":
+        kept = [(at, hours) for at, hours in self.gpu_hours if at > now - MONTH]
+        return replace(self, gpu_hours=(*kept, (now, gpu_hours)))
 
     def began(self, now: datetime) -> "Retrains":
         return replace(self, versions=self.versions + 1, at=(*self.at, now), attempted=now)
@@ -142,6 +157,7 @@ class Retrains:
         return {
             **asdict(self),
             "at": [at.isoformat() for at in self.at],
+            "gpu_hours": [[at.isoformat(), hours] for at, hours in self.gpu_hours],
             "attempted": self.attempted.isoformat() if self.attempted else None,
             "recovery": self.recovery.to_json() if self.recovery else None,
         }
@@ -154,6 +170,7 @@ class Retrains:
             attempted=datetime.fromisoformat(document["attempted"]) if document["attempted"] else None,
             rejected_in_a_row=document["rejected_in_a_row"],
             recovery=Recovery.from_json(document["recovery"]) if document["recovery"] else None,
+            gpu_hours=tuple((datetime.fromisoformat(at), hours) for at, hours in document.get("gpu_hours", ())),
         )
 
 
@@ -164,7 +181,9 @@ class Assignment:
     The rows are those of `from_` to `known_at` in the Delta `versions`; those from `block_from` on prove, the
     older ones train. `fresh`: how many of the training rows are of a world that changed. `recovery`: the drift this
     training is to make good, None where no performance fell. `digest` is the candidate's bundle, once it is trained.
-    `trainer_source` is the digest of the model's own trainer, None of a packaged one.
+    `trainer_source` is the digest of the model's own trainers, None of packaged ones. `steps`: of a graph, those that
+    are trained, the champion's others being taken; none named = all. `source`: where the rows came from, and what
+    beside the versions reads them again.
     """
 
     version: str
@@ -180,17 +199,25 @@ class Assignment:
     recovery: Recovery | None
     digest: str | None = None
     trainer_source: str | None = None
+    steps: tuple[str, ...] = ()
+    source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "lake", "inputs": []})
+
+    @property
+    def pin(self) -> Pin:
+        facts = {name: value for name, value in self.source.items() if name not in ("kind", "inputs")}
+        return Pin(self.source["kind"], self.versions, facts, tuple(self.source["inputs"]))
 
     def to_json(self) -> dict[str, Any]:
         times = {name: getattr(self, name).isoformat() for name in ("known_at", "from_", "block_from")}
         recovery = self.recovery.to_json() if self.recovery else None
-        return {**asdict(self), **times, "versions": dict(self.versions), "recovery": recovery}
+        steps = {"versions": dict(self.versions), "steps": list(self.steps)}
+        return {**asdict(self), **times, **steps, "recovery": recovery}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Assignment":
         times = {name: datetime.fromisoformat(document[name]) for name in ("known_at", "from_", "block_from")}
         recovery = Recovery.from_json(document["recovery"]) if document["recovery"] else None
-        return cls(**{**document, **times, "recovery": recovery})
+        return cls(**{**document, **times, "recovery": recovery, "steps": tuple(document.get("steps", ()))})
 
 
 @dataclass(frozen=True)

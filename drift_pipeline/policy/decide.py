@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -41,13 +41,18 @@ class IncidentFacts:
 
 @dataclass(frozen=True)
 class RetrainFacts:
-    """What retraining has done lately; `cooldown_left_hours` is 0 once the cooldown is over."""
+    """What retraining has done lately; `cooldown_left_hours` is 0 once the cooldown is over.
+
+    `max_gpu_hours` is what the month may cost, None where nobody says.
+    """
 
     running: bool
     cooldown_left_hours: float
     this_month: int
     max_per_month: int
     rejected_in_a_row: int
+    gpu_hours_this_month: float = 0.0
+    max_gpu_hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,30 +101,46 @@ class Facts:
         return document
 
 
+class Capacity(StrEnum):
+    """What a retrain runs on: what is cheap and may be taken away, or what may not."""
+
+    SPOT = "spot"
+    ON_DEMAND = "on_demand"
+
+
 @dataclass(frozen=True)
 class Decision:
-    """What to do and why; `policy_digest` names the very rules that said so."""
+    """What to do and why; `policy_digest` names the very rules that said so, None where that is not known.
+
+    `by` tells the audit who answered. `unavailable`: nobody did, and it is no for that reason alone.
+    """
 
     action: Action
     reasons: tuple[str, ...]
-    policy_digest: str
+    policy_digest: str | None
+    capacity: Capacity | None = None
+    by: Mapping[str, str] = field(default_factory=dict)
+    unavailable: bool = False
 
 
 def decide(facts: Facts, engine: PolicyEngine) -> Decision:
     """Ask the engine; an engine that is dead, undefined or answers anything odd decides IGNORE and says so."""
     try:
-        action, reasons = _read(engine.evaluate(facts.to_json()))
+        answer = engine.evaluate(facts.to_json())
+        action, reasons, capacity = _read(answer.value)
     except UnavailableError as error:
-        return Decision(Action.IGNORE, (f"policy unavailable: {error}",), engine.digest)
-    return Decision(action, reasons, engine.digest)
+        return Decision(Action.IGNORE, (f"policy unavailable: {error}",), engine.digest, unavailable=True)
+    return Decision(action, reasons, answer.digest, capacity, answer.by)
 
 
-def _read(answer: Mapping[str, object]) -> tuple[Action, tuple[str, ...]]:
-    action, reasons = answer.get("action"), answer.get("reasons")
+def _read(answer: Mapping[str, object]) -> tuple[Action, tuple[str, ...], Capacity | None]:
+    action, reasons, capacity = answer.get("action"), answer.get("reasons"), answer.get("capacity")
     if action not in list(Action):
         raise UnavailableError(f"it answered the action {action!r}; there are: {', '.join(Action)}")
     if not isinstance(reasons, list) or not reasons or not all(isinstance(r, str) and r for r in reasons):
         raise UnavailableError(f"it answered {action!r} with the reasons {reasons!r}, which are none")
-    if odd := sorted(answer.keys() - {"action", "reasons"}):
+    if capacity is not None and capacity not in list(Capacity):
+        raise UnavailableError(f"it answered the capacity {capacity!r}; there are: {', '.join(Capacity)}")
+    if odd := sorted(answer.keys() - {"action", "reasons", "capacity"}):
         raise UnavailableError(f"it answered keys that nobody reads: {', '.join(odd)}")
-    return Action(str(action)), tuple(reasons)
+    return Action(str(action)), tuple(reasons), Capacity(str(capacity)) if capacity else None

@@ -14,6 +14,16 @@ SCHEMA = "schema.json"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
+def unpacked_bytes(data: bytes) -> int:
+    """Of an archive's files together, as it declares them.
+
+    Raises:
+        Exception: whatever zipfile raises on broken bytes.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
 def check_archive(data: bytes, *, inner: bool = False) -> None:
     """An archive of skops, or inside of it one of a sparse matrix.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from drift_pipeline.control.canonical import canonical, read_canonical, sha256
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.registry.graph import listed_steps
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -45,7 +46,8 @@ def make_bundle(fields: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle
     """Seal files under one digest. `fields` say what they are: model, version, created_at, trainer, data, gates ...
 
     Raises:
-        InputError: no file, a file name that is not plain, fields that are no JSON or name `files` themselves.
+        InputError: no file, a file name that is not plain, fields that are no JSON or name `files` themselves, or a
+            graph that is none or disagrees with the files.
     """
     if not files:
         raise InputError("a bundle without files holds no model")
@@ -54,6 +56,10 @@ def make_bundle(fields: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle
     if "files" in fields:
         raise InputError("'files' of a manifest is computed; leave it out of the fields")
     listed = {name: {"sha256": sha256(data), "size": len(data)} for name, data in files.items()}
+    try:
+        listed_steps({**fields, "files": listed})
+    except IntegrityError as error:
+        raise InputError(str(error)) from error
     text = canonical({**fields, "files": listed})
     return Bundle(sha256(text), read_canonical(text), dict(files))
 
@@ -62,7 +68,7 @@ def read_manifest(digest: str, data: bytes) -> dict[str, Any]:
     """The manifest whose bytes have this digest.
 
     Raises:
-        IntegrityError: other bytes, or no manifest.
+        IntegrityError: other bytes, no manifest, or one whose graph is none or disagrees with its files.
     """
     if sha256(data) != digest:
         raise IntegrityError(f"{MANIFEST} of {digest} has other bytes: {sha256(data)}")
@@ -72,6 +78,7 @@ def read_manifest(digest: str, data: bytes) -> dict[str, Any]:
         _plain(name) and isinstance(entry, dict) for name, entry in files.items()
     ):
         raise IntegrityError(f"{MANIFEST} of {digest} lists no files, or names that are not plain")
+    listed_steps(manifest)
     return dict(manifest)
 
 

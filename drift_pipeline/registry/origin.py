@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 from functools import cache
-from importlib.metadata import distribution
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 _PACKAGE = "drift-pipeline"
@@ -20,6 +20,11 @@ def code_of() -> dict[str, str | None]:
         "version": distribution(_PACKAGE).version,
         "commit": _checked_out() or _installed(),
     }
+
+
+def libraries() -> dict[str, str]:
+    """The versions of what a stored pipeline was made by, and has to be loaded by."""
+    return {library: version(library) for library in ("scikit-learn", "skops", _PACKAGE)}
 
 
 def _checked_out() -> str | None:

@@ -54,9 +54,10 @@ class Replay:
         Raises:
             InputError: the history ends before the reference span does, or a step is not above 0.
         """
-        spec, frame = spec.with_forms(history.forms), history.frame
+        told = _other_source(spec)
+        spec, frame = spec.with_forms(history.forms).trained_from_lake(), history.frame
         self._spec, self._settings, self._options = spec, settings, options
-        self._frame, self._notes = frame.rename({"_score": "_recorded"}, strict=False), history.notes
+        self._frame, self._notes = frame.rename({"_score": "_recorded"}, strict=False), (*history.notes, *told)
         self._span = reference_span(self._frame, spec, options)
         self._ticks = ticks_of(self._span.end, self._frame["_time"][-1], options.step)
         self._clock, self._started = ManualClock(self._span.end), time.monotonic()
@@ -168,8 +169,9 @@ class Replay:
             self._home.approve(
                 status.candidate, status.rollout_id, 3 * self._spec.rollout.deadline + self._options.step
             )
-        for digest in {status.candidate, status.champion} if status.phase is Phase.FULL else {status.candidate}:
-            self._home.document(digest)
+        self._home.document(status.candidate)
+        if status.phase is Phase.FULL:
+            self._home.document(status.champion)
 
     def _facts(self) -> Facts:
         seen, store = self._seen, self._home.store
@@ -212,3 +214,9 @@ class Replay:
             partial=seen.partial,
             last=seen.last,
         )
+
+
+def _other_source(spec: ModelSpec) -> tuple[str, ...]:
+    """A note where a retrain gets its rows from elsewhere: nothing outside is asked of days that are over."""
+    kind = spec.retrain.source.kind
+    return () if kind == "lake" else (f"retrain.source is {kind}: a replay trains on its own history instead",)

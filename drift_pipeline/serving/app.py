@@ -22,7 +22,7 @@ from starlette.routing import Route
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.loop.forms import FrozenSpecs
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.endpoints import Endpoints, failed
 from drift_pipeline.serving.gateway import Gateway, Judge, RolledBack
 from drift_pipeline.serving.guard import SloCounts
@@ -59,7 +59,7 @@ def make_app(
     Raises:
         SpecError: a spec declares other forms than its model was adopted with.
     """
-    store, registry = open_store(settings, clock), LocalRegistry(settings.registry)
+    store, registry = open_store(settings, clock), registry_of(settings)
     gateway = Gateway(
         FrozenSpecs(store, specs),
         store,

@@ -8,7 +8,7 @@ from threading import Event
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.loop.forms import FrozenSpecs
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.mirror import Mirror
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -37,7 +37,7 @@ def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) 
     store = open_store(settings, clock)
     try:
         specs = FrozenSpecs(store, specs)
-        mirror = Mirror(store, LocalRegistry(settings.registry), specs)
+        mirror = Mirror(store, registry_of(settings), specs)
         yield Capture(settings.home / "spool", lake_of, specs, clock, mirror.mirror), stop
     finally:
         store.close()

@@ -8,6 +8,7 @@ else than the whole on a few hundred probing rows, is scored as a whole: slower,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from drift_pipeline.errors import IntegrityError
 from drift_pipeline.serving.trees import Floats, Trees
 from drift_pipeline.spec import ColumnType
+from drift_pipeline.training.graph import Graph
 from drift_pipeline.training.trainers import one_thread, predicted, score, table
 
 Cell = float | str | None
@@ -36,9 +39,46 @@ class Scorer:
     taken_apart: bool
 
 
-def make_scorer(pipeline: Any, features: Mapping[str, ColumnType]) -> Scorer:
-    """Takes about a second, most of it once in a process; the first score is as fast as the next."""
+def make_scorer(model: Any, features: Mapping[str, ColumnType]) -> Scorer:
+    """Of a pipeline or a graph. Takes about a second, most of it once in a process; the first score is as fast as the
+    next.
 
+    Raises:
+        IntegrityError: a graph takes a feature that there is not.
+    """
+    return _graph_scorer(model, features) if isinstance(model, Graph) else _pipeline_scorer(model, features)
+
+
+def _graph_scorer(graph: Graph, features: Mapping[str, ColumnType]) -> Scorer:
+    """Each step's scorer in turn, on all rows at once; a row grows by each output, and leaves below a threshold."""
+    places = {name: place for place, name in enumerate(features)}
+    steps = list[tuple[Score, list[int], float | None]]()
+    whole = True
+    for stage in graph.stages:
+        if lacking := [name for name in stage.inputs if name not in places]:
+            raise IntegrityError(f"its step {stage.name} takes {lacking[0]}, which is no feature of the spec")
+        scorer = _pipeline_scorer(stage.pipeline, stage.inputs)
+        steps.append((scorer.score, [places[name] for name in stage.inputs], stage.threshold))
+        whole, places[stage.name] = whole and scorer.taken_apart, len(places)
+
+    def run(rows: Sequence[Row]) -> Floats:
+        answers, going, cells = np.zeros(len(rows)), np.arange(len(rows)), [list(row) for row in rows]
+        for step, taken, threshold in steps:
+            told = step([[row[place] for place in taken] for row in cells])
+            for row, output in zip(cells, told.tolist(), strict=True):
+                row.append(output)
+            if threshold is not None:
+                kept = np.flatnonzero(~(told < threshold))
+                going, told, cells = going[kept], told[kept], [cells[place] for place in kept.tolist()]
+            if not cells:
+                return answers
+        answers[going] = told
+        return answers
+
+    return Scorer(run, taken_apart=whole)
+
+
+def _pipeline_scorer(pipeline: Any, features: Mapping[str, ColumnType]) -> Scorer:
     def whole(rows: Sequence[Row]) -> Floats:
         return score(pipeline, _frame(rows, features), features)
 
@@ -87,11 +127,10 @@ class _Levels:
 
 
 def _take_apart(pipeline: Any, features: Mapping[str, ColumnType]) -> Score:
-    model = pipeline[-1]
     parts = [_part(pipeline, features, name, kind) for name, kind in features.items()]
     empty = _prepared(pipeline, features, [[0.0 if kind == "numeric" else "" for kind in features.values()]])
     base = empty.ravel().tolist()
-    predict = Trees.of(model).predict if hasattr(model, "_predictors") else _linear(pipeline, features)
+    predict = _predictor(pipeline, features)
 
     def run(rows: Sequence[Row]) -> Floats:
         prepared = []
@@ -103,6 +142,18 @@ def _take_apart(pipeline: Any, features: Mapping[str, ColumnType]) -> Score:
         return predict(np.array(prepared, dtype=np.float64).reshape(len(rows), len(base)))
 
     return run
+
+
+def _predictor(pipeline: Any, features: Mapping[str, ColumnType]) -> Callable[[Floats], Floats]:
+    model = pipeline[-1]
+    if hasattr(model, "_predictors"):
+        return Trees.of(model).predict
+    return partial(_interpolated, model) if hasattr(model, "X_thresholds_") else _linear(pipeline, features)
+
+
+def _interpolated(model: Any, rows: Floats) -> Floats:
+    """What an isotonic regression of one column says: between its thresholds a line, beyond them the last."""
+    return np.asarray(np.interp(rows[:, 0], model.X_thresholds_, model.y_thresholds_), dtype=np.float64)
 
 
 def _linear(pipeline: Any, features: Mapping[str, ColumnType]) -> Callable[[Floats], Floats]:
@@ -189,6 +240,8 @@ def _numbers(pipeline: Any, random: np.random.Generator) -> list[Cell]:
     if hasattr(model, "_predictors"):
         cuts = np.concatenate([tree.nodes["num_threshold"] for trees in model._predictors for tree in trees])
         cuts = cuts[np.isfinite(cuts)]
+    elif hasattr(model, "X_thresholds_"):
+        cuts = model.X_thresholds_
     drawn: npt.NDArray[np.float64] = random.choice(cuts, _PROBES)
     beside = (drawn, np.nextafter(drawn, np.inf), drawn + random.normal(size=_PROBES), 10 * random.normal(size=_PROBES))
     chosen = np.choose(random.integers(0, 4, _PROBES), beside)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.app import make_app
 from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline.serving.slo import brake_of, slo_of
@@ -56,7 +56,7 @@ def serve(
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot listen here: {error}; give another --port") from error
     with listening, closing(open_store(settings, clock)) as store:
-        brake = brake_of(settings, specs, store, LocalRegistry(settings.registry), clock)
+        brake = brake_of(settings, specs, store, registry_of(settings), clock)
         guarded = {"judge_slo": slo_of(specs), "rolled_back": brake, **options}
         app = make_app(settings, specs, SpoolWriter(settings.home / "spool" / SOURCE), clock, **guarded)
         server = server_of(app)

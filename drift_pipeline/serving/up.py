@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import drift_pipeline
 from drift_pipeline.clock import system_clock
+from drift_pipeline.control.postgres import beside, make_database
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.keys import ANY_MODEL, add_producer, key_hash, producers, revoke_producer
@@ -23,6 +24,7 @@ from drift_pipeline.settings import Settings
 if TYPE_CHECKING:
     import httpx
 
+DAGSTER_DATABASE = "DRIFT_DAGSTER_DATABASE"  # that dagster.yaml reads: no password stands in a file
 LOCAL, LOCAL_KEY = "local", "gateway.key"
 LOCAL_ROWS_PER_SECOND = 10_000
 WORKSPACE = Path(drift_pipeline.__file__).with_name("workspace.yaml")  # the name in it stands in addresses people keep
@@ -99,7 +101,7 @@ def up(
     settings = settings.model_copy(update={"home": settings.home.absolute()})
     for folder in ("logs", "dagster"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
-    _keep_instance_config(settings.home / "dagster")
+    _keep_instance_config(settings)
     make_local_key(settings)
     children = services(host, port, dagster_port, pages_port) if started is None else started
     for service in children:
@@ -137,15 +139,24 @@ def _write_secret(path: Path, secret: str) -> None:
         file.write(secret + "\n")
 
 
-def _keep_instance_config(dagster_home: Path) -> None:
-    """The packaged dagster.yaml, unless somebody has put one there, for PostgreSQL say.
+def _keep_instance_config(settings: Settings) -> None:
+    """The packaged dagster.yaml, unless somebody has put one there; on PostgreSQL where the control store is.
 
     Here runs share the machine with what launches them: the normal lane is no wider than it has processors.
     """
-    config = dagster_home / "dagster.yaml"
+    if settings.on_postgres:
+        make_database(_beside(settings))
+    config = settings.home / "dagster" / "dagster.yaml"
     if not config.exists():
         packaged = Path(drift_pipeline.__file__).with_name("dagster.yaml").read_text(encoding="utf-8")
-        config.write_text(packaged.replace("limit: 7 ", f"limit: {min(7, os.cpu_count() or 1)} "), encoding="utf-8")
+        packaged = packaged.replace("limit: 7 ", f"limit: {min(7, os.cpu_count() or 1)} ")
+        storage = f"\nstorage:\n  postgres:\n    postgres_url:\n      env: {DAGSTER_DATABASE}\n"
+        config.write_text(packaged + (storage if settings.on_postgres else ""), encoding="utf-8")
+
+
+def _beside(settings: Settings) -> str:
+    """The url of Dagster's database: beside the control store's, for each has Alembic's table of its own."""
+    return beside(settings.database_url, "dagster")
 
 
 def refuse_taken(host: str, port: int, dagster_port: int, pages_port: int) -> None:
@@ -196,13 +207,15 @@ def _run(settings: Settings, started: Sequence[Service], ending: threading.Event
 
 def _environment(settings: Settings, started: Sequence[Service]) -> Mapping[str, str]:
     """Ours for a child: the same home, wherever it thinks it stands, and where the pages are that Dagster links to."""
-    models = {"DRIFT_MODELS": str(settings.models.absolute())} if settings.models else {}
+    folders = {"DRIFT_MODELS": settings.models, "DRIFT_POLICY": settings.policy}
+    named = {name: str(folder.absolute()) for name, folder in folders.items() if folder}
     pages = next((service.address or "" for service in started if service.name == "pages"), "")
-    return models | {
+    return named | {
         "DRIFT_PAGES_URL": settings.pages_url or pages,
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "DRIFT_HOME": str(settings.home),
-        "DRIFT_DATABASE": settings.database,
+        "DRIFT_DATABASE": settings.database.get_secret_value(),
+        **({DAGSTER_DATABASE: _beside(settings)} if settings.on_postgres else {}),
         "DRIFT_ENVIRONMENT": settings.environment,
     }
 

@@ -1,6 +1,6 @@
 """ModelSpec: one monitored model, put together from its parts and held to what its task allows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,7 +18,19 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from drift_pipeline.clock import Zone
 from drift_pipeline.spec.declarations import Declarations
-from drift_pipeline.spec.parts import Columns, Gates, Kpis, Outcome, Part, Prediction, Retention, Retrain, Rollout
+from drift_pipeline.spec.graph import Problem, Step, ordered, problems
+from drift_pipeline.spec.parts import (
+    Columns,
+    Gates,
+    Kpis,
+    Outcome,
+    Part,
+    Prediction,
+    Retention,
+    Retrain,
+    Rollout,
+    RowSource,
+)
 from drift_pipeline.spec.values import OWN_TRAINER, TRAINERS, ColumnType, Form, Task, Text, TimeZone
 
 # The keys that only one task has
@@ -41,7 +53,7 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
     `since` is the first day that has a partition in Dagster. `forms`: of categorical columns; where it names none, the
     form is found in the first reference and stays. `missing`: texts that stand for no value in any watched column.
     `timezone`: in which the model's hours and days are; times without a zone stay UTC. `declarations`: what stands in
-    declarations.yaml beside the spec's file.
+    declarations.yaml beside the spec's file. `graph`: the steps of a model of several pipelines; empty of one.
 
     `task` is the discriminator: each value it takes fixes what `prediction`, `outcome` and the KPIs mean. Keys of
     another task are refused, its KPIs are None, and neither is written out.
@@ -52,6 +64,7 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
     task: Task
     columns: Columns = Columns()
     features: dict[str, ColumnType] = Field(min_length=1)
+    graph: dict[str, Step] = Field(default_factory=dict)
     prediction: Prediction = Prediction()
     outcome: Outcome
     protected: dict[str, Literal["categorical"]] = Field(default_factory=dict)
@@ -114,6 +127,10 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
             document.get(part, {}).pop(key, None)
         if self.gates == Gates():  # a spec without any stays the document that it was before there were any
             document.pop("gates", None)
+        if not self.graph:  # likewise
+            document.pop("graph", None)
+        for key in ["trainer"] if self.graph else ["steps"]:
+            document.get("retrain", {}).pop(key, None)
         return document
 
     @model_validator(mode="after")
@@ -125,11 +142,34 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
             raise ValueError(f"the outcome {self.outcome.column!r} cannot be a feature: the model would see its label")
         if clash := [n for n in self.protected if self.features.get(n, "categorical") != "categorical"]:
             raise ValueError(f"a protected column is categorical, also as a feature: {', '.join(clash)}")
-        if problem := self._misplaced_gate():
+        if problem := self._misplaced_gate() or self._unnamed_column():
             raise ValueError(problem)
         if odd := [name for name in self.forms if watched.get(name) != "categorical"]:
             raise ValueError(f"forms are of categorical columns, which {', '.join(odd)} is not")
         return self
+
+    @model_validator(mode="after")
+    def _steps_are_a_graph(self) -> "ModelSpec":
+        if found := [_problem(*problem) for problem in self._graph_problems()]:
+            raise ValidationError.from_exception_data("ModelSpec", found)
+        return self
+
+    def _graph_problems(self) -> Iterator[Problem]:
+        if strange := [name for name in self.retrain.steps if name not in self.graph]:
+            known = ", ".join(self.graph) or "none, since the spec declares no graph"
+            yield ("retrain", "steps"), f"{strange[0]!r} is no step of the graph; there are: {known}"
+        if self.graph and "trainer" in self.retrain.model_fields_set:
+            yield ("retrain", "trainer"), "the steps of a graph have trainers of their own; write it there"
+        if self.graph:
+            yield from problems(self.graph, self.task, self.features, {*self.watched, self.outcome.column})
+
+    def _unnamed_column(self) -> str:
+        source, columns = self.retrain.source, self.columns
+        if source.feast and columns.entity is None:
+            return "retrain.source.feast asks for the features of an entity: name columns.entity"
+        if source.databricks and None in (columns.timestamp, columns.prediction_id):
+            return "retrain.source.databricks reads rows by time and id: name columns.timestamp and prediction_id"
+        return ""
 
     def _misplaced_gate(self) -> str:
         watched, columns = {**self.features, **self.protected}, [test.column for test in self.gates.invariance]
@@ -169,10 +209,27 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
             return self
         return self.model_copy(update={"outcome": self.outcome.model_copy(update={"negative": found})})
 
+    def trained_from_lake(self) -> "ModelSpec":
+        """With the lake as the source of retrains, as where nothing outside is asked."""
+        lake = self.retrain.model_copy(update={"source": RowSource()})
+        return self if self.retrain.source.kind == "lake" else self.model_copy(update={"retrain": lake})
+
     @property
     def zone(self) -> Zone:
         """Whose hours and days are the model's."""
         return Zone(self.timezone)
+
+    @property
+    def steps(self) -> dict[str, Step]:
+        """The graph's, in the order in which they are computed; none of a model that is one pipeline."""
+        return ordered(self.graph, self.features) if self.graph else {}
+
+    def of_step(self, name: str) -> "ModelSpec":
+        """By which a step of the graph is trained: its inputs are the features, and its trainer the trainer."""
+        step = self.graph[name]
+        features = {one: self.features.get(one, "numeric") for one in step.inputs}
+        retrain = self.retrain.model_copy(update={"trainer": step.trainer, "steps": ()})
+        return self.model_copy(update={"features": features, "graph": {}, "retrain": retrain})
 
     @property
     def watched(self) -> dict[str, ColumnType]:
@@ -180,7 +237,7 @@ class ModelSpec(Part):  # noqa: PLW1641  # it holds mappings: nobody can hash it
         return {**self.features, **self.protected}
 
 
-def _problem(place: tuple[str, str], message: str) -> InitErrorDetails:
+def _problem(place: tuple[str, ...], message: str) -> InitErrorDetails:
     """An error at a place of the document, in the words of a ValueError."""
     error = PydanticCustomError("value_error", "Value error, {message}", {"message": message})
     return InitErrorDetails(type=error, loc=place, input=None)

@@ -1,9 +1,18 @@
 """The parts of a spec: each a mapping of the YAML, with the defaults of what is left out."""
 
+import re
 from datetime import date, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.spec.values import APPROVER, Approvals, Duration
@@ -119,21 +128,84 @@ class Span(Part):
         return self
 
 
+class Feast(Part):
+    """A feature service of a Feast repository, which is a folder with `feature_store.yaml`; a path that is not absolute
+    begins at the spec's folder. `server`: where `feast serve` answers, for `drift features check --online`."""
+
+    repo: str = Field(min_length=1)
+    feature_service: str = Field(min_length=1)
+    server: str = Field(default="", pattern=r"^(https?://[^@\s]+)?$")
+
+
+class Databricks(Part):
+    """A Delta table of labelled rows, with the columns that the spec names: `catalog.schema.table` of Unity Catalog, or
+    the URI of a table, without a credential in it."""
+
+    table: str = Field(pattern=r"^([^./:@\s]+\.[^./:@\s]+\.[^./:@\s]+|[a-z][a-z0-9+]*://[^\s]+|/[^\s]*)$")
+
+    @field_validator("table")
+    @classmethod
+    def _without_credentials(cls, table: str) -> str:
+        if re.match(r"[a-z0-9+]+://[^/]*:[^/]*@", table) or "?" in table:
+            raise ValueError("no credential stands in a spec; they come from the environment")
+        return table
+
+
+class RowSource(Part):
+    """Where the labelled rows of a retrain come from; neither of the two = the lake, which is written `lake`."""
+
+    feast: Feast | None = None
+    databricks: Databricks | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: object) -> object:
+        return {} if given == "lake" else given
+
+    @model_validator(mode="after")
+    def _one(self) -> "RowSource":
+        if self.feast and self.databricks:
+            raise ValueError("one source, feast or databricks, is named; without either it is the lake")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return "feast" if self.feast else "databricks" if self.databricks else "lake"
+
+    @model_serializer(mode="plain")
+    def _written(self) -> str | dict[str, Any]:
+        part = self.feast or self.databricks
+        return {self.kind: part.model_dump()} if part else "lake"
+
+
 class Retrain(Part):
     """When and on what a model is retrained.
 
     min_rows counts labelled rows: a training set below it is refused, and a drift-caused retrain waits
-    until as many labels of the changed world have come. Half of them train, half prove.
+    until as many labels of the changed world have come. Half of them train, half prove. `steps` are those of the
+    graph that are trained; the champion's others are taken as they are. None named = all. `gpus` is how many a
+    training takes; `max_gpu_hours` is what thirty days may cost: past it the policy lets only people retrain.
     """
 
     cron: str = "0 3 1 * *"
     cooldown: Duration = 14 * DAY
     max_per_month: int = Field(default=6, ge=0)
+    gpus: int = Field(default=0, ge=0)
+    max_gpu_hours: float | None = Field(default=None, ge=0)
     window: Duration = Field(default=365 * DAY, gt=timedelta())
     min_rows: int = Field(default=1000, ge=100)
     exclude: tuple[Span, ...] = ()
     trainer: str = "gradient_boosting"
     trials: int = Field(default=12, ge=1)
+    steps: tuple[str, ...] = ()
+    source: RowSource = RowSource()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = write(self)
+        if document.get("source") == "lake":  # such a spec stays the document that it was before there were others
+            document.pop("source")
+        return document
 
     @field_validator("cron")
     @classmethod

@@ -212,7 +212,9 @@ def _did_you_mean(keys: tuple[str, ...], kind: type[Part]) -> str:
     from difflib import get_close_matches
 
     model: Any = kind
-    for key in (key for key in keys[:-1] if not key.isdigit()):  # a digit: the place in a list
+    for key in keys[:-1]:
+        if key not in model.model_fields:  # the place in a list, or the key of a mapping
+            continue
         annotation = model.model_fields[key].annotation
         model = next((a for a in getattr(annotation, "__args__", (annotation,)) if hasattr(a, "model_fields")), None)
         if model is None:

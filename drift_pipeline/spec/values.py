@@ -57,6 +57,7 @@ TRAINERS: dict[Task, tuple[str, ...]] = {
     "binary_classification": ("gradient_boosting", "logistic_regression"),
     "regression": ("gradient_boosting", "ridge"),
 }
+STEP_TRAINERS = ("isotonic",)  # of a step of a graph alone
 OWN_TRAINER = re.compile(r"\./[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\.py")  # beside the spec
 ROLE = r"^[a-z][a-z0-9_-]{0,31}$"  # in which somebody approves
 APPROVER = "approver"

@@ -5,7 +5,7 @@ The lake's own columns start with an underscore, features keep their names:
 predicted value is its `_score`. Levels have the form of their column (`History.forms`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def read_history(
             _times(table, raw[time_column], notes).alias("_time"),
             labels.alias("_label"),
             *_facts(table, raw, spec),
-            *_watched(table, raw, spec, notes),
+            *watched_columns(table, raw, spec, notes),
         ]
     )
     frame = frame.filter(pl.col("_time").is_not_null()).sort("_time", maintain_order=True)
@@ -149,11 +149,15 @@ def _facts(table: Table, raw: pl.DataFrame, spec: ModelSpec) -> list[pl.Series]:
     ]
 
 
-def _watched(table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str]) -> list[pl.Series]:
+def watched_columns(
+    table: Table, raw: pl.DataFrame, spec: ModelSpec, notes: list[str], names: Collection[str] | None = None
+) -> list[pl.Series]:
+    """The watched columns of rows of the table, or those that are named, as the spec reads them; it has their forms."""
     missing = listed(spec.missing)
     reads = {
         name: Levels(spec.forms[name], missing) if kind == "categorical" else numbers_of(missing)
         for name, kind in spec.watched.items()
+        if names is None or name in names
     }
     found = [table.read(raw[name], read) for name, read in reads.items()]
     notes += told_off_form(reads)

@@ -17,7 +17,7 @@ from drift_pipeline.training.results import GateResult, Outcome, judged, unknown
 from drift_pipeline.training.trainers import score
 
 if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
+    from drift_pipeline.training.graph import Model
 
 MOST_ROWS = 5000
 MOST_LEVELS = 20  # of a column that is exchanged, the most frequent ones
@@ -31,7 +31,7 @@ LEAST_OF_A_CLASS = 50
 Scores = Callable[[pl.DataFrame], npt.NDArray[np.float64]]
 
 
-def behavioural_gates(pipeline: "Pipeline", block: pl.DataFrame, spec: ModelSpec) -> Iterator[GateResult]:
+def behavioural_gates(pipeline: "Model", block: pl.DataFrame, spec: ModelSpec) -> Iterator[GateResult]:
     """A result for each declared test; `block` are labelled rows that the pipeline was not trained on."""
 
     def scores(rows: pl.DataFrame) -> npt.NDArray[np.float64]:

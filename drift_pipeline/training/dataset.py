@@ -1,7 +1,7 @@
 """The rows that a model is trained and proven on: labelled, known at a moment, in order of time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +10,28 @@ import polars as pl
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec, Span
-from drift_pipeline.telemetry.lake import Lake
 
 LEAST_BLOCK_ROWS, MOST_BLOCK_ROWS, MOST_LEVELS = 500, 20_000, 50
 _DTYPES = {"numeric": pl.Float64, "categorical": pl.String}
 _LABELS = {"binary_classification": pl.Int8, "regression": pl.Float64}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Where rows came from, and what reads the very same ones again.
+
+    kind: the source, as the spec names it. versions: of Delta tables, by name. facts: what else names the rows, texts
+    and numbers by name, told as they are on cards. inputs: the same as datasets of lineage: namespace, name, version.
+    """
+
+    kind: str
+    versions: Mapping[str, int]
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+    inputs: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def told(self) -> dict[str, str | int]:
+        return {"kind": self.kind, **self.facts}
 
 
 @dataclass(frozen=True)
@@ -23,42 +40,40 @@ class Dataset:
     regression), `_time`, `_id`, the `_route` by which a row was served, and where the history had one, the score it
     recorded, `_recorded`.
 
-    `versions` are the Delta versions of `predictions` and `outcomes` that the rows were read from: with the window,
-    the exclusions and `known_at` they name the same rows again.
+    `pin`, with the window, the exclusions and `known_at`, names the same rows again.
     """
 
     frame: pl.DataFrame
     window: Window
     known_at: datetime
-    versions: Mapping[str, int]
+    pin: Pin
 
 
-def training_dataset(lake: Lake, spec: ModelSpec, now: datetime, versions: Mapping[str, int] | None = None) -> Dataset:
-    """The labelled rows of the last `spec.retrain.window`, as far as they were known at `now`, without the exclusions.
+def window_of(spec: ModelSpec, now: datetime) -> Window:
+    return Window(now - spec.retrain.window, now)
 
-    Args:
-        versions: a dataset's own, to read the same rows again; None = as the lake is now.
+
+def dataset_of(rows: pl.DataFrame, spec: ModelSpec, now: datetime, pin: Pin) -> Dataset:
+    """The dataset of a source's labelled rows of the window, without the exclusions.
 
     Raises:
-        InputError: no such row, or a feature that the lake does not have.
+        InputError: no such row, or a feature that the source does not have.
     """
-    window = Window(now - spec.retrain.window, now)
-    versions = versions or lake.versions()
-    rows = lake.labelled(window, as_of=now, delay=spec.outcome.delay, versions=versions)
+    window = window_of(spec, now)
     if rows.is_empty():
         raise InputError(
             f"{spec.name}: no labelled row between {window.start} and {now}; wait for labels, or widen retrain.window"
         )
     if missing := [name for name in spec.watched if name not in rows.columns]:
         raise InputError(
-            f"{spec.name}: the lake has no column {', '.join(missing)}; only what was captured can be trained on"
+            f"{spec.name}: the {pin.kind} has no column {', '.join(missing)}; only what was captured can be trained on"
         )
     kept = rows.filter(~_excluded(span) for span in spec.retrain.exclude) if spec.retrain.exclude else rows
     if kept.is_empty():
         raise InputError(f"{spec.name}: retrain.exclude leaves out all {rows.height:,} labelled rows")
     watched = [pl.col(name).cast(_DTYPES[kind]) for name, kind in spec.watched.items()]
     facts = [name for name in ("_time", "_id", "_route", "_recorded") if name in kept.columns]
-    return Dataset(kept.select(*watched, pl.col("_label").cast(_LABELS[spec.task]), *facts), window, now, versions)
+    return Dataset(kept.select(*watched, pl.col("_label").cast(_LABELS[spec.task]), *facts), window, now, pin)
 
 
 def composition(rows: pl.DataFrame, spec: ModelSpec) -> dict[str, Any]:

@@ -19,12 +19,13 @@ NAME, REVIEW = "change_envelope", "SUBSTANTIAL_MODIFICATION_REVIEW"
 class Change:
     """What a candidate is. None: not known, which is outside where the envelope bounds it.
 
-    data_sources: routes that its rows came by. performance: AUROC or MAE on the block that proves; parity_gap: the
-    widest gap of its decisions over the protected columns.
+    trainers: of a graph, each step's; `params` are then named STEP.NAME. data_sources: routes that its rows came by.
+    performance: AUROC or MAE on the block that proves; parity_gap: the widest gap of its decisions over the protected
+    columns.
     """
 
     features: Mapping[str, str]
-    trainer: str
+    trainers: tuple[str, ...]
     params: Mapping[str, Any]
     data_sources: tuple[str, ...] | None
     performance: float | None
@@ -64,11 +65,14 @@ def envelope_gate(change: Change, spec: ModelSpec) -> GateResult | None:
 def _outside(change: Change, envelope: ChangeEnvelope, spec: ModelSpec) -> Iterator[str]:
     if envelope.feature_schema not in (None, found := feature_schema(change.features)):
         yield f"the features are {found}, not {envelope.feature_schema}"
-    if envelope.trainers and change.trainer not in envelope.trainers:
-        yield f"the trainer {change.trainer} is none of {', '.join(envelope.trainers)}"
+    for trainer in change.trainers if envelope.trainers else ():
+        if trainer not in envelope.trainers:
+            yield f"the trainer {trainer} is none of {', '.join(envelope.trainers)}"
     for name, bound in envelope.hyperparameters.items():
-        if not _within(change.params.get(name), bound):
-            yield f"{name} is {change.params.get(name)}, not within {list(bound)}"
+        of_steps = {full: value for full, value in change.params.items() if full.endswith(f".{name}")}
+        for full, value in (of_steps or {name: change.params.get(name)}).items():
+            if not _within(value, bound):
+                yield f"{full} is {value}, not within {list(bound)}"
     if envelope.data_sources:
         if change.data_sources is None:
             yield "where its rows came from is not known"

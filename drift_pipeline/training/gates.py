@@ -21,7 +21,7 @@ from drift_pipeline.training.results import GateResult, Gates, Outcome, judged
 from drift_pipeline.training.trainers import score
 
 if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
+    from drift_pipeline.training.graph import Model
 
 __all__ = [
     "LEAST_OF_A_CLASS",
@@ -42,7 +42,7 @@ TIMED_PREDICTIONS, WARM_UP = 60, 5
 
 
 def prove(
-    pipeline: "Pipeline",
+    pipeline: "Model",
     block: pl.DataFrame,
     newest: pl.DataFrame,
     holdout: pl.DataFrame,
@@ -172,7 +172,7 @@ def parity_gate(
 
 
 def latency_gate(
-    pipeline: "Pipeline",
+    pipeline: "Model",
     sample: pl.DataFrame,
     features: Mapping[str, ColumnType],
     *,

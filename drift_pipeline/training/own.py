@@ -1,18 +1,18 @@
 """A model's own trainer: `build(trial, spec) -> sklearn Pipeline` in the file beside its `defs.yaml` that
-`retrain.trainer` names, such as ./train.py.
+`retrain.trainer`, or a step of its graph, names, such as ./train.py.
 
 It is run by its path, inside a training and nowhere else, and stored with what it trained. It is one file: what it
 imports is installed.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from drift_pipeline.control.canonical import sha256
+from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.errors import DriftError, SpecError
 from drift_pipeline.spec import ModelSpec
 
@@ -58,6 +58,30 @@ def source_of(spec: ModelSpec) -> Source | None:
     if len(text) > MOST_BYTES:
         raise SpecError(f"{path}: retrain.trainer is longer than {MOST_BYTES:,} bytes; a trainer is one file of source")
     return Source(path, text)
+
+
+def sources_of(spec: ModelSpec, steps: Collection[str] = ()) -> dict[str, Source]:
+    """The files of the spec's own trainers, by what they are stored as; errors as of `source_of`.
+
+    Args:
+        steps: of a graph, those that are trained; none named = all.
+    """
+    if not spec.graph:
+        source = source_of(spec)
+        return {STORED_AS: source} if source else {}
+    named = {name: source_of(spec.of_step(name)) for name in spec.graph if not steps or name in steps}
+    return {stored_as(name): source for name, source in named.items() if source}
+
+
+def stored_as(step: str) -> str:
+    return f"{step}.py"
+
+
+def digest_of(sources: Mapping[str, Source]) -> str | None:
+    """By which they are pinned: of a model's one trainer its file's, of a graph's that of their list; None of none."""
+    if [*sources] == [STORED_AS]:
+        return sources[STORED_AS].digest
+    return sha256(canonical({name: one.digest for name, one in sources.items()})) if sources else None
 
 
 class OwnTrainer:

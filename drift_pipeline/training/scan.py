@@ -34,11 +34,12 @@ _PLAIN = re.compile(r"[A-Za-z_]*[\d.]*(npy)?|[a-z_]+(\.[A-Za-z_0-9]+)*")  # name
 MOST_TOLD = 10
 
 
-def allowed_types_gate(model: bytes) -> GateResult:
-    """Does the model's file make types of the registry's list alone, beside those that skops itself trusts?"""
+def allowed_types_gate(models: Mapping[str, bytes]) -> GateResult:
+    """Do the model's files, one a step, make types of the registry's list alone, beside those that skops itself
+    trusts?"""
     facts = {"tool": f"skops {version('skops')}"}
     try:
-        found = untrusted_types(model)
+        found = frozenset[str]().union(*map(untrusted_types, models.values()))
     except Exception as error:  # whatever zipfile, json and skops raise on bytes that are no model
         return unknown(ALLOWED, f"the model cannot be read: {type(error).__name__}: {error}"[:300], 0.0, facts)
     refused = sorted(found - ALLOWED_TYPES)

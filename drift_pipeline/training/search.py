@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from optuna import Study
     from sklearn.pipeline import Pipeline
 
+    from drift_pipeline.training.graph import Model
+
 Progress = Callable[[int, int], None]
+Keep = Callable[["Study"], None]
 FOLDS = 3
 FOLDS_SHARE = 0.45  # of the rows, the newest, are judged on
 MOST_SEARCH_ROWS = 50_000
@@ -37,29 +40,44 @@ START_MARGIN, START_Z = 0.05, 3.0
 
 
 @dataclass(frozen=True)
+class Trial:
+    """What was tried, and its mean AUROC or MAE over the folds; None where that is no number."""
+
+    params: Params
+    validation: float | None
+
+
+@dataclass(frozen=True)
 class Found:
-    """The best of `trials` trials; rows before `start_row` of the searched frame are better left out.
+    """The best of the trials; rows before `start_row` of the searched frame are better left out.
 
     `validation` is its mean AUROC or MAE over the folds.
     """
 
     params: Params
     validation: float
-    trials: int
+    trials: "tuple[Trial, ...]"
     start_row: int
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A pipeline fitted on `rows` rows, the oldest of them at `start`; `source` is the model's own trainer, if any."""
+    """What was fitted on the `used` rows, `rows` in number, the oldest of them at `start`; `source` is the model's own
+    trainer, if any."""
 
-    pipeline: "Pipeline"
+    pipeline: "Model"
     params: Params
     validation: float
     rows: int
-    trials: int
+    trials: "tuple[Trial, ...]"
     start: datetime
+    used: pl.DataFrame
     source: Source | None = None
+
+    @property
+    def trainer_source(self) -> str | None:
+        """The digest of the model's own trainers; None of packaged ones."""
+        return self.source.digest if self.source else None
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,7 @@ def train(
     fresh: int = 0,
     progress: Progress | None = None,
     source: Source | None = None,
+    keep: Keep | None = None,
 ) -> Trained:
     """Search, then fit on every row from the start row on. Deterministic for a seed.
 
@@ -86,6 +105,7 @@ def train(
         fresh: how many of the newest rows are of a world that changed; 0 = none that is known of.
         progress: is called with (trials done, trials in all).
         source: the file of the model's own trainer, as it was pinned; None = as it lies there, if it has one.
+        keep: is called with the study when it is over.
 
     Raises:
         InputError: see `search`; SpecError: the model's own trainer failed.
@@ -93,14 +113,15 @@ def train(
     source = source or source_of(spec)
     try:
         trainer = trainer_of(spec, source)
-        found = search(frame, spec, seed, fresh, progress, trainer)
+        found = search(frame, spec, seed, fresh, progress, trainer, keep)
         rows = frame[found.start_row :]
         pipeline = _fitted(rows, found.params, spec, seed, trainer)
     except Exception as error:
         if source is None:
             raise
         raise told(source, "what it builds cannot be trained", error) from error
-    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, rows["_time"][0], source)
+    start = rows["_time"][0]
+    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, start, rows, source)
 
 
 def search(
@@ -110,6 +131,7 @@ def search(
     fresh: int = 0,
     progress: Progress | None = None,
     trainer: Trainer | None = None,
+    keep: Keep | None = None,
 ) -> Found:
     """Find params and start row for rows (in order of time) with features and `_label`.
 
@@ -140,9 +162,12 @@ def search(
             study.tell(trial, float(np.mean([_validated(model, fold, performance) for fold in folds])))
             if progress is not None:
                 progress(done + 1, spec.retrain.trials)
+    if keep is not None:
+        keep(study)
     best = study.best_trial
     start = start_row(frame, best.params, spec, seed, fresh, trainer)
-    return Found(dict(best.params), float(study.best_value), len(study.trials), start)
+    tried = tuple(Trial(dict(one.params), one.value) for one in study.trials)
+    return Found(dict(best.params), float(study.best_value), tried, start)
 
 
 def start_row(

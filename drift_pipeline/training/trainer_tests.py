@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import IO
 
 from drift_pipeline.errors import SpecError
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.training.own import source_of
+from drift_pipeline.training.own import digest_of, sources_of
 from drift_pipeline.training.results import GateResult, judged, unknown
 
 NAME = "trainer_tests"
@@ -27,26 +28,31 @@ _OPTIONS = ("-q", "--tb=line", "--color=no", "--import-mode=importlib", "-p", "n
 
 def folder_of_tests(spec: ModelSpec) -> Path | None:
     """The folder of the tests; None where the model has no trainer of its own, or no tests of it."""
-    own = spec.retrain.trainer.startswith("./") and spec.folder is not None
+    trainers = [step.trainer for step in spec.graph.values()] or [spec.retrain.trainer]
+    own = any(trainer.startswith("./") for trainer in trainers)
     folder = spec.folder / FOLDER if own and spec.folder is not None else None
     return folder if folder is not None and folder.is_dir() else None
 
 
-def trainer_tests_gate(spec: ModelSpec, trained_by: str | None, deadline_s: float = DEADLINE_S) -> GateResult | None:
+def trainer_tests_gate(
+    spec: ModelSpec, trained_by: str | None, deadline_s: float = DEADLINE_S, steps: Collection[str] = ()
+) -> GateResult | None:
     """Do the tests pass? They import the trainer by its name. None where there are none to ask.
 
-    A test that fails, or cannot be collected, is FAIL. UNKNOWN: no test is run, they do not end in time, or the
-    trainer is another one by now than the one, by its digest, that trained.
+    A test that fails, or cannot be collected, is FAIL. UNKNOWN: no test is run, they do not end in time, or a trainer
+    is another one by now than the one, by its digest, that trained.
+
+    Args:
+        trained_by: the digest of the trainers, None of packaged ones.
+        steps: of a graph, those that were trained.
     """
     folder, facts = folder_of_tests(spec), {"tool": f"pytest {version('pytest')}"}
     if folder is None:
         return None
-    try:
-        source = source_of(spec)
-    except SpecError as error:
-        return unknown(NAME, str(error), 0.0, facts)
-    if source is None or source.digest != trained_by:
-        return unknown(NAME, f"{spec.retrain.trainer} is another one by now than the one that trained", 0.0, facts)
+    if spec.graph and trained_by is None:  # packaged ones alone trained
+        return None
+    if problem := _changed(spec, trained_by, steps):
+        return unknown(NAME, problem, 0.0, facts)
     with tempfile.TemporaryDirectory(prefix="drift-tests-") as empty, tempfile.TemporaryFile() as output:
         code = _run(folder, Path(empty), output, deadline_s)
         output.seek(0)
@@ -58,6 +64,16 @@ def trainer_tests_gate(spec: ModelSpec, trained_by: str | None, deadline_s: floa
         return GateResult(**{**found.__dict__, "facts": facts})
     why = "no test was run" if code in (_NONE, _PASSED) else f"pytest ended with {code}"
     return unknown(NAME, f"{why}: {said}", 0.0, facts)
+
+
+def _changed(spec: ModelSpec, trained_by: str | None, steps: Collection[str]) -> str:
+    """Why the trainers that lie there are not those that trained, or ""."""
+    try:
+        sources = sources_of(spec, steps)
+    except SpecError as error:
+        return str(error)
+    names = ", ".join(sorted({f"./{one.path.name}" for one in sources.values()}))
+    return "" if digest_of(sources) == trained_by else f"{names} is another one by now than the one that trained"
 
 
 def _run(folder: Path, empty: Path, output: IO[bytes], deadline_s: float) -> int | None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # ships no types
 
+    from drift_pipeline.training.graph import Model
+
 Params = dict[str, Any]
 Bounds = tuple[float, float]
 _MOST_LEVELS = 200  # of a categorical feature; rarer ones count as one level. HistGradientBoosting takes 255
@@ -122,11 +124,30 @@ class Ridge(_Packaged):
         return _pipeline(_scaled(spec, self.least_level_rows), linear_model.Ridge(**params, random_state=seed))
 
 
+@dataclass(frozen=True)
+class Isotonic(_Packaged):
+    """The last step of a graph that calibrates one number: monotone, and as steep as the labels say.
+
+    Zadrozny and Elkan, "Transforming classifier scores into accurate multiclass probability estimates", KDD 2002.
+    """
+
+    def suggest(self, trial: "Trial") -> Params:  # noqa: ARG002
+        return {}
+
+    def build(self, params: Params, spec: ModelSpec, seed: int) -> "Pipeline":  # noqa: ARG002
+        from sklearn.impute import SimpleImputer
+        from sklearn.isotonic import IsotonicRegression
+
+        numbers = SimpleImputer(strategy="median", keep_empty_features=True)
+        return _pipeline([("numbers", numbers, [*spec.features])], IsotonicRegression(out_of_bounds="clip", **params))
+
+
 TRAINERS: Mapping[str, Trainer] = {
     "gradient_boosting": GradientBoosting(),
     "logistic_regression": LogisticRegression(),
     "ridge": Ridge(),
 }
+CALIBRATORS: Mapping[str, Trainer] = {"isotonic": Isotonic()}  # of a step of a graph alone
 
 
 def trainer_of(spec: ModelSpec, source: Source | None = None) -> Trainer:
@@ -137,9 +158,10 @@ def trainer_of(spec: ModelSpec, source: Source | None = None) -> Trainer:
     """
     if (own := source or source_of(spec)) is not None:
         return OwnTrainer(own, spec)
-    if spec.retrain.trainer not in TRAINERS:
-        raise InputError(f"there is no trainer {spec.retrain.trainer!r}; there are: {', '.join(TRAINERS)}")
-    return TRAINERS[spec.retrain.trainer]
+    name, known = spec.retrain.trainer, {**TRAINERS, **CALIBRATORS}
+    if name not in known:
+        raise InputError(f"there is no trainer {name!r}; there are: {', '.join(known)}")
+    return known[name]
 
 
 def table(frame: pl.DataFrame, features: Mapping[str, ColumnType]) -> "pd.DataFrame":
@@ -163,7 +185,7 @@ def fit(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, Column
         return pipeline.fit(rows, frame["_label"].to_numpy())
 
 
-def score(pipeline: "Pipeline", frame: pl.DataFrame, features: Mapping[str, ColumnType]) -> npt.NDArray[np.float64]:
+def score(pipeline: "Model", frame: pl.DataFrame, features: Mapping[str, ColumnType]) -> npt.NDArray[np.float64]:
     """Probability of class 1, or a regression's value, for each row (rows,), also with nulls and levels that training
     has not seen."""
     if frame.is_empty():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from drift_pipeline_tests.benchmarks import hostile
+from drift_pipeline_tests.benchmarks import graph, hostile
 from drift_pipeline_tests.benchmarks.gateway import measure
 
 
@@ -20,3 +20,11 @@ def test_a_hostile_caller_is_refused_and_costs_the_gateway_no_memory() -> None:
     assert set(found["4 M nested numbers", 10_000].told) == {"413"}
     assert found["half requests without a key", 10].told["begun"] > 0
     assert peak - before < 100
+
+
+@pytest.mark.live
+def test_a_graph_is_measured_beside_one_pipeline() -> None:
+    found = graph.measure(seconds=1, rounds=1, connections=2)
+    assert all(rate > 0 for kind in graph.KINDS for rate in graph.ratios(found, kind))
+    assert graph.ratios(found, "one pipeline") == (1.0, 1.0)
+    assert 1 < found.alone_us["two steps"] / found.alone_us["one pipeline"] < 5

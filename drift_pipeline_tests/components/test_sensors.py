@@ -67,6 +67,7 @@ def test_a_wanted_retrain_is_launched_once_with_its_lane_and_never_again(live: D
         "drift/decision": decision_id,
         "drift/lane": "normal",
         "drift/retrain": MODEL,
+        "drift/capacity": "spot",
     }
     assert run.tags["dagster/max_retries"] == "2"
     assert run.asset_selection is not None

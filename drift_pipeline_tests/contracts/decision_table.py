@@ -27,6 +27,8 @@ PLAIN: dict[str, Any] = {
         "this_month": 1,
         "max_per_month": 6,
         "rejected_in_a_row": 0,
+        "gpu_hours_this_month": 0.0,
+        "max_gpu_hours": None,
     },
     "rollout_active": False,
     "paused": False,
@@ -66,17 +68,29 @@ class Row:
 
     @property
     def document(self) -> dict[str, Any]:
-        document = deepcopy(PLAIN)
-        for key, value in self.given.items():
-            *path, last = key.split(".")
-            node = document
-            for part in path:
-                node = node[part]
-            if value is Ellipsis:
-                node.pop(last, None)
-            else:
-                node[last] = value
-        return document
+        return changed(PLAIN, self.given)
+
+    @property
+    def decision(self) -> dict[str, Any] | None:
+        """The whole answer; what is retrained says on what."""
+        capacity = {"retrain": "spot", "hotfix_retrain": "on_demand"}.get(self.action or "")
+        told = {"action": self.action, "reasons": self.reasons, **({"capacity": capacity} if capacity else {})}
+        return told if self.action else None
+
+
+def changed(plain: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Another document: values by dotted key, `...` for one that is left out."""
+    document = deepcopy(plain)
+    for key, value in given.items():
+        *path, last = key.split(".")
+        node = document
+        for part in path:
+            node = node[part]
+        if value is Ellipsis:
+            node.pop(last, None)
+        else:
+            node[last] = value
+    return document
 
 
 ROWS = [
@@ -263,6 +277,24 @@ ROWS = [
         "ignore",
         ["monthly budget used: 0 of 0"],
     ),
+    Row(
+        "the GPU budget holds",
+        {**FALLEN, "retrain.gpu_hours_this_month": 12.4, "retrain.max_gpu_hours": 12},
+        "ignore",
+        ["GPU budget used: 12 of 12 h"],
+    ),
+    Row(
+        "the GPU budget's last hour is free",
+        {**FALLEN, "retrain.gpu_hours_this_month": 11.9, "retrain.max_gpu_hours": 12},
+        "retrain",
+        [FELL],
+    ),
+    Row(
+        "an operator may spend more GPU hours",
+        {**OPERATOR, "retrain.gpu_hours_this_month": 99, "retrain.max_gpu_hours": 12},
+        "retrain",
+        ["an operator asked for a retrain"],
+    ),
     Row("a pause holds", {**FALLEN, "paused": True}, "ignore", ["paused by an operator"]),
     Row(
         "every block is named",
@@ -413,4 +445,67 @@ ROWS = [
             ("performance", None),
         )
     ),
+]
+
+# A canary that gates and people allow.
+STEP: dict[str, Any] = {
+    "model": "fraud",
+    "now": "2026-03-02T12:00:00+00:00",
+    "step": "canary",
+    "environment": "production",
+    "risk_profile": None,
+    "gates_passed": True,
+    "approvals": 1,
+    "approvals_wanted": 1,
+    "weekday": "Monday",
+}
+ALLOWED = ["gates and people allow canary"]
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What differs from STEP by dotted key, and whether it may; allow None = undefined, hence refused."""
+
+    claim: str
+    given: dict[str, Any]
+    allow: bool | None
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return changed(STEP, self.given)
+
+
+STEPS = [
+    StepRow("what gates and people allow may go on", {}, True, ALLOWED),
+    StepRow("more approvals than wanted will do", {"approvals": 3}, True, ALLOWED),
+    StepRow("where none is wanted none is", {"approvals": 0, "approvals_wanted": 0}, True, ALLOWED),
+    StepRow("a canary wants its approvals", {"approvals": 0}, False, ["0 of 1 approvals"]),
+    StepRow(
+        "so does a promotion", {"step": "full", "approvals": 1, "approvals_wanted": 2}, False, ["1 of 2 approvals"]
+    ),
+    StepRow(
+        "to ask for approvals wants none",
+        {"step": "awaiting_approval", "approvals": 0},
+        True,
+        ["gates and people allow awaiting_approval"],
+    ),
+    StepRow("gates hold", {"gates_passed": False}, False, ["its gates did not pass, and are not waived"]),
+    StepRow(
+        "all that holds is named",
+        {"gates_passed": False, "approvals": 0},
+        False,
+        ["0 of 1 approvals", "its gates did not pass, and are not waived"],
+    ),
+    StepRow("back is allowed", {"step": "rollback"}, True, ["back to what answered before"]),
+    StepRow(
+        "back is allowed whatever else is so",
+        {"step": "rollback", "gates_passed": "no", "approvals": None, "weekday": ...},
+        True,
+        ["back to what answered before"],
+    ),
+    StepRow("no step is none", {"step": ...}, None),
+    StepRow("a step that nobody knows is none", {"step": "sideways"}, None),
+    *(StepRow(f"{key} is needed", {key: ...}, None) for key in ("gates_passed", "approvals", "approvals_wanted")),
+    *(StepRow(f"{key} of another type is none", {key: "1"}, None) for key in ("gates_passed", "approvals")),
 ]

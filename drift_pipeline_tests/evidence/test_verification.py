@@ -106,9 +106,12 @@ def append_a_comment(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"# a comment\n")
 
 
+@pytest.mark.parametrize("file", ["drift.rego", "release.rego", "data.json"])
 @pytest.mark.parametrize("harm", [delete, append_a_comment])
-def test_rules_that_are_not_those_that_decided_name_their_digest(home: Path, harm: Callable[[Path], None]) -> None:
-    (rules,) = (home / "gitops" / "policies").rglob("*.rego")
+def test_rules_that_are_not_those_that_decided_name_their_digest(
+    home: Path, harm: Callable[[Path], None], file: str
+) -> None:
+    (rules,) = (home / "gitops" / "policies").rglob(file)
     harm(rules)
     first_bad, reason = refused(home)
     digest = f"sha256:{rules.parent.name}"

@@ -14,7 +14,7 @@ from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Messa
 from drift_pipeline.errors import UnavailableError
 from drift_pipeline.loop.context import Backends
 from drift_pipeline.loop.home import Home
-from drift_pipeline.policy.engines import PolicyEngine
+from drift_pipeline.policy.engines import DECISION, Answer, PolicyEngine
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import Bundle
 from drift_pipeline.spec import ModelSpec
@@ -183,14 +183,14 @@ class MortalPolicy:
         self._engine, self.up, self.refused = engine, True, 0
 
     @property
-    def digest(self) -> str:
+    def digest(self) -> str | None:
         return self._engine.digest
 
-    def evaluate(self, facts: Mapping[str, object]) -> Mapping[str, object]:
+    def evaluate(self, facts: Mapping[str, object], rule: str = DECISION) -> Answer:
         if not self.up:
             self.refused += 1
             raise UnavailableError("it is dead")
-        return self._engine.evaluate(facts)
+        return self._engine.evaluate(facts, rule)
 
 
 @dataclass(frozen=True)

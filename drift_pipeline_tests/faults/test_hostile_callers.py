@@ -172,7 +172,7 @@ def test_refused_requests_are_not_free(home: Home) -> None:
         assert codes.count(400) < 60
         late = client.post(INFER, json=infer(ROW), headers=other)
         assert (late.status_code, "was refused" in late.json()["error"]) == (429, True)
-        assert int(late.headers["Retry-After"]) <= 1 / WASTE
+        assert int(late.headers["Retry-After"]) <= 1 / WASTE + 1  # of a second that has begun
         for _ in range(300):
             assert client.post(INFER, json={"inputs": []}).status_code == 400
         ask(client)

@@ -196,7 +196,7 @@ def approved(data: bytes, folder: Path) -> object:
 def policy(data: bytes, folder: Path) -> object:
     pairs(folder, "drift.rego", data)
     with EmbeddedEngine(folder) as engine:
-        return engine.evaluate(PROBE)
+        return engine.evaluate(PROBE).value
 
 
 def environment(data: bytes, _: Path) -> object:

@@ -1,47 +1,42 @@
-"""The bundle: its digest, and what the real OPA makes of it (skipped where no `opa` is on the PATH)."""
+"""The bundle: its digest, and what the real OPA makes of it."""
 
-import json
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from drift_pipeline.errors import InputError
 from drift_pipeline.policy.engines import PACKAGED_BUNDLE, Bundle, read_bundle
-from drift_pipeline_tests.contracts.decision_table import ROWS
-
-OPA = shutil.which("opa")
-needs_opa = pytest.mark.skipif(OPA is None, reason="no `opa` on the PATH: the bundle is not tried on the real OPA")
-
-
-def opa(*arguments: str, question: str | None = None) -> str:
-    ran = subprocess.run([str(OPA), *arguments], input=question, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+from drift_pipeline_tests.parts.cache import MissingError
+from drift_pipeline_tests.parts.fixtures import lacking
+from drift_pipeline_tests.parts.opa import find
 
 
-@needs_opa
-def test_opa_finds_the_bundle_valid_and_formatted() -> None:
+@pytest.fixture(scope="module")
+def opa() -> Callable[..., str]:
+    try:
+        program = find()
+    except MissingError as error:
+        lacking("opa", error)
+
+    def run(*arguments: str) -> str:
+        ran = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    return run
+
+
+@pytest.mark.live
+def test_opa_finds_the_bundle_valid_and_formatted(opa: Callable[..., str]) -> None:
     opa("check", "--strict", str(PACKAGED_BUNDLE))
     assert opa("fmt", "--list", str(PACKAGED_BUNDLE)) == ""
 
 
-@needs_opa
-def test_the_bundles_own_tests_pass_on_opa() -> None:
-    opa("test", str(PACKAGED_BUNDLE))
-
-
-@needs_opa
-def test_the_decision_table_comes_out_the_same_on_opa(tmp_path: Path) -> None:
-    (tmp_path / "data.json").write_text(json.dumps({"documents": [row.document for row in ROWS]}))
-    query = "[decisions | some d in data.documents; decisions := [x | x := data.drift.decision with input as d]]"
-    data = ("--data", str(PACKAGED_BUNDLE / "drift.rego"), "--data", str(tmp_path / "data.json"))
-    result = json.loads(opa("eval", "--format=json", *data, query))
-    decisions = result["result"][0]["expressions"][0]["value"]
-    wanted = [[{"action": row.action, "reasons": row.reasons}] if row.action else [] for row in ROWS]
-    assert dict(zip((row.claim for row in ROWS), decisions, strict=True)) == dict(
-        zip((row.claim for row in ROWS), wanted, strict=True)
-    )
+@pytest.mark.live
+def test_the_bundles_own_tests_pass_on_opa(opa: Callable[..., str]) -> None:
+    assert "PASS: 2/2" in opa("test", str(PACKAGED_BUNDLE))
 
 
 def test_the_digest_leaves_tests_out_and_names_every_rule(tmp_path: Path) -> None:
@@ -63,3 +58,21 @@ def test_the_digest_keeps_names_and_texts_apart() -> None:
 def test_the_digest_is_a_sha256() -> None:
     kind, _, digits = read_bundle().digest.partition(":")
     assert (kind, len(bytes.fromhex(digits))) == ("sha256", 32)
+
+
+def test_the_digest_is_of_the_data_and_not_of_how_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.rego").write_text("package drift")
+    (tmp_path / "data.json").write_text('{"policy": {"b": 1, "a": 2}}')
+    digest = read_bundle(tmp_path).digest
+    (tmp_path / "data.json").write_text('{"policy":\n{"a": 2.0, "b": 1}}')
+    assert read_bundle(tmp_path).digest == digest
+    (tmp_path / "data.json").write_text('{"policy": {"b": 1, "a": 3}}')
+    assert read_bundle(tmp_path).digest != digest
+
+
+@pytest.mark.parametrize("data", ["", "[]", "{}", '{"drift": {}}', '{"policy": {}, "drift": {}}', "[" * 100_000])
+def test_data_that_is_no_bundles_is_refused(tmp_path: Path, data: str) -> None:
+    (tmp_path / "a.rego").write_text("package drift")
+    (tmp_path / "data.json").write_text(data)
+    with pytest.raises(InputError, match="the policy cannot be read"):
+        read_bundle(tmp_path)

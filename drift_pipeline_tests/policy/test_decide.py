@@ -10,6 +10,7 @@ import pytest
 from drift_pipeline.errors import UnavailableError
 from drift_pipeline.policy.decide import (
     Action,
+    Capacity,
     Decision,
     Facts,
     IncidentFacts,
@@ -17,6 +18,7 @@ from drift_pipeline.policy.decide import (
     Trigger,
     decide,
 )
+from drift_pipeline.policy.engines import DECISION, Answer
 from drift_pipeline.policy.engines.embedded import PROBE, EmbeddedEngine
 from drift_pipeline_tests.contracts.decision_table import PLAIN
 
@@ -46,10 +48,10 @@ class Said:
     def __init__(self, answer: Mapping[str, object] | UnavailableError) -> None:
         self.answer = answer
 
-    def evaluate(self, facts: Mapping[str, object]) -> Mapping[str, object]:  # noqa: ARG002
+    def evaluate(self, facts: Mapping[str, object], rule: str = DECISION) -> Answer:  # noqa: ARG002
         if isinstance(self.answer, UnavailableError):
             raise self.answer
-        return self.answer
+        return Answer(self.answer, self.digest)
 
 
 @pytest.mark.parametrize("action", list(Action))
@@ -71,12 +73,14 @@ def test_a_whole_answer_is_the_decision(action: Action) -> None:
         ({"action": "retrain", "reasons": "r"}, "with the reasons 'r'"),
         ({"action": "retrain", "reasons": ["r", 1]}, "with the reasons ['r', 1]"),
         ({"action": "retrain", "reasons": [""]}, "with the reasons ['']"),
+        ({"action": "retrain", "reasons": ["r"], "capacity": "cheap"}, "it answered the capacity 'cheap'"),
         ({"action": "retrain", "reasons": ["r"], "force": True}, "it answered keys that nobody reads: force"),
     ],
 )
 def test_anything_less_is_ignored_and_says_why(answer: Mapping[str, object] | UnavailableError, why: str) -> None:
     decision = decide(FACTS, Said(answer))
     assert decision.action is Action.IGNORE
+    assert decision.unavailable
     assert decision.policy_digest == "sha256:00"
     (reason,) = decision.reasons
     assert reason.startswith("policy unavailable: ")
@@ -111,9 +115,9 @@ def test_facts_refuse_numbers_that_are_none_and_times_without_a_zone(wrong: dict
 def test_on_the_packaged_rules_a_fall_of_auroc_retrains_and_names_the_rules() -> None:
     fallen = replace(FACTS, kpis={**FACTS.kpis, "auroc": "BREACH"}, fall=0.062)
     with EmbeddedEngine() as engine:
-        assert decide(fallen, engine) == Decision(
-            Action.RETRAIN, ("auroc BREACH: fell 6.20 pp, allowed are 5.00 pp",), engine.digest
-        )
+        why = ("auroc BREACH: fell 6.20 pp, allowed are 5.00 pp",)
+        by = {"engine": "embedded"}
+        assert decide(fallen, engine) == Decision(Action.RETRAIN, why, engine.digest, Capacity.SPOT, by)
 
 
 def test_a_verdict_that_nobody_knows_is_ignored() -> None:

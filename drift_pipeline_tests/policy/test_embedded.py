@@ -15,7 +15,7 @@ from drift_pipeline.policy.decide import Action, decide
 from drift_pipeline.policy.engines.embedded import PROBE, EmbeddedEngine
 from drift_pipeline_tests.policy.test_decide import FACTS
 
-RETRAIN = {"action": "retrain", "reasons": ["the scheduled retrain is due"]}
+RETRAIN = {"action": "retrain", "reasons": ["the scheduled retrain is due"], "capacity": "spot"}
 # 10^12 steps, for every model but the probe: it loads well, then hangs
 HANG = """
 decision := {"action": "retrain", "reasons": ["r"]} if input.model == "probe"
@@ -58,9 +58,9 @@ def wait_until_gone(pid: int) -> None:
 def test_the_child_lives_on_from_question_to_question() -> None:
     with EmbeddedEngine() as engine:
         assert engine.pid is None
-        assert engine.evaluate(PROBE) == RETRAIN
+        assert engine.evaluate(PROBE).value == RETRAIN
         first = engine.pid
-        assert engine.evaluate(PROBE) == RETRAIN
+        assert engine.evaluate(PROBE).value == RETRAIN
         assert engine.pid == first
 
 
@@ -70,7 +70,7 @@ def test_a_child_killed_between_questions_is_replaced() -> None:
         first = engine.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        assert engine.evaluate(PROBE) == RETRAIN
+        assert engine.evaluate(PROBE).value == RETRAIN
         assert engine.pid not in (None, first)
 
 
@@ -83,7 +83,7 @@ if n == 1 and not os.path.exists({str(marker)!r}):
     os.kill(os.getpid(), 9)
 print(json.dumps(good), flush=True)"""
     with EmbeddedEngine(program=child(tmp_path, dies_once)) as engine:
-        assert engine.evaluate(PROBE) == {"action": "retrain", "reasons": ["r"]}
+        assert engine.evaluate(PROBE).value == {"action": "retrain", "reasons": ["r"]}
     assert marker.exists()
 
 
@@ -106,7 +106,7 @@ def test_a_real_child_killed_while_it_computes_is_replaced_and_the_next_question
         with pytest.raises(UnavailableError, match="did not answer within 3 s"):
             engine.evaluate({**PROBE, "model": "fraud"})
         killer.join()
-        assert engine.evaluate(PROBE)["action"] == "retrain"
+        assert engine.evaluate(PROBE).value["action"] == "retrain"
 
 
 def test_a_policy_that_hangs_is_killed_and_ignored(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_decision_that_is_undefined_for_the_facts_is_ignored(tmp_path: Path) -
     only_probe = 'decision := {"action": "retrain", "reasons": ["r"]} if input.model == "probe"'
     with EmbeddedEngine(bundle(tmp_path, only_probe)) as engine:
         assert decide(FACTS, engine).action is Action.IGNORE
-        assert engine.evaluate(PROBE)["action"] == "retrain"
+        assert engine.evaluate(PROBE).value["action"] == "retrain"
 
 
 def test_the_environment_is_empty_to_the_policy_and_to_the_system(
@@ -179,7 +179,7 @@ def test_the_environment_is_empty_to_the_policy_and_to_the_system(
 ) -> None:
     monkeypatch.setenv("DRIFT_SECRET", "hunter2")
     with EmbeddedEngine(bundle(tmp_path, 'decision := {"env": object.get(opa.runtime(), "env", {})}')) as engine:
-        assert engine.evaluate(PROBE) == {"env": {}}
+        assert engine.evaluate(PROBE).value == {"env": {}}
         environ = Path(f"/proc/{engine.pid}/environ")
         if environ.exists():
             assert environ.read_bytes() == b""
@@ -190,13 +190,13 @@ def test_what_changes_on_disk_changes_neither_decisions_nor_digest(tmp_path: Pat
     with EmbeddedEngine(folder) as engine:
         digest = engine.digest
         bundle(tmp_path, 'decision := {"action": "retrain", "reasons": ["new"]}')
-        assert engine.evaluate(PROBE)["reasons"] == ["old"]
+        assert engine.evaluate(PROBE).value["reasons"] == ["old"]
         assert engine.pid is not None
         os.kill(engine.pid, signal.SIGKILL)
-        assert engine.evaluate(PROBE)["reasons"] == ["old"]
+        assert engine.evaluate(PROBE).value["reasons"] == ["old"]
         assert engine.digest == digest
     with EmbeddedEngine(folder) as engine:
-        assert engine.evaluate(PROBE)["reasons"] == ["new"]
+        assert engine.evaluate(PROBE).value["reasons"] == ["new"]
         assert engine.digest != digest
 
 
@@ -216,7 +216,7 @@ def test_closing_leaves_no_process_and_a_closed_engine_starts_again() -> None:
     engine.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert engine.evaluate(PROBE) == RETRAIN
+    assert engine.evaluate(PROBE).value == RETRAIN
     engine.close()
 
 
@@ -253,5 +253,5 @@ def test_ctrl_c_is_the_parents_business() -> None:
         first = engine.pid
         assert first is not None
         os.kill(first, signal.SIGINT)
-        assert engine.evaluate(PROBE) == RETRAIN
+        assert engine.evaluate(PROBE).value == RETRAIN
         assert engine.pid == first

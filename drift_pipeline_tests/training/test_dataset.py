@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.training.dataset import block_rows, split_newest, training_dataset
+from drift_pipeline.training.dataset import Dataset, block_rows, split_newest
+from drift_pipeline.training.sources.lake import LakeSource
 from drift_pipeline_tests.training.worlds import START, history, spec
 
 HOUR = timedelta(hours=1)
@@ -26,12 +28,16 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
+def training_dataset(lake: Lake, spec: ModelSpec, now: datetime) -> Dataset:
+    return LakeSource(lake, spec).rows(now)
+
+
 def test_only_labels_known_at_the_moment_are_trained_on(lake: Lake) -> None:
     found = training_dataset(lake, spec(), START + 8 * HOUR)
     assert found.frame["_id"].to_list() == [str(minute) for minute in range(120)]
     assert found.frame.columns == ["amount", "age", "device", "region", "_label", "_time", "_id"]
     assert found.frame.schema["_label"] == pl.Int8
-    assert found.versions == {"predictions": 0, "outcomes": 0}
+    assert (found.pin.kind, found.pin.versions) == ("lake", {"predictions": 0, "outcomes": 0})
 
 
 def test_the_window_ends_now_and_has_the_length_of_the_spec(lake: Lake) -> None:

@@ -19,7 +19,7 @@ ENVELOPE: dict[str, Any] = {
     "data_sources": ["history", "stable"],
     "floors": {"performance": 0.7, "parity_gap": 0.1},
 }
-INSIDE = Change(FEATURES, "gradient_boosting", {"learning_rate": 0.1, "loss": "log_loss"}, ("stable",), 0.75, 0.05)
+INSIDE = Change(FEATURES, ("gradient_boosting",), {"learning_rate": 0.1, "loss": "log_loss"}, ("stable",), 0.75, 0.05)
 
 
 def spec(envelope: dict[str, Any] | None = ENVELOPE, **risk: Any) -> ModelSpec:
@@ -37,7 +37,7 @@ def test_a_candidate_within_the_envelope_passes() -> None:
     [
         ({"features": {**FEATURES, "age": "numeric"}}, "the features are sha256:"),
         ({"features": {"amount": "categorical", "country": "categorical"}}, "the features are sha256:"),
-        ({"trainer": "logistic_regression"}, "the trainer logistic_regression is none of gradient_boosting"),
+        ({"trainers": ("logistic_regression",)}, "the trainer logistic_regression is none of gradient_boosting"),
         ({"params": {"learning_rate": 0.31, "loss": "log_loss"}}, "learning_rate is 0.31, not within [0.01, 0.3]"),
         ({"params": {"loss": "log_loss"}}, "learning_rate is None"),
         ({"params": {"learning_rate": True, "loss": "log_loss"}}, "learning_rate is True"),
@@ -75,7 +75,7 @@ def test_of_a_regression_the_floor_is_the_largest_error() -> None:
 
 
 def test_what_the_envelope_leaves_out_is_not_bounded() -> None:
-    found = envelope_gate(Change({}, "any", {}, None, None, None), spec({}))
+    found = envelope_gate(Change({}, ("any",), {}, None, None, None), spec({}))
     assert found is not None
     assert found.outcome is Outcome.PASS
 

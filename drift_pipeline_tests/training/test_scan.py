@@ -39,7 +39,7 @@ def archive(**members: bytes | str) -> bytes:
 @pytest.mark.parametrize("name", ["gradient_boosting", "logistic_regression"])
 def test_our_own_models_pass_both_and_their_types_are_listed(name: str) -> None:
     data = model(name)
-    types, secrets = allowed_types_gate(data), secrets_gate({"model.skops": data})
+    types, secrets = allowed_types_gate({"model.skops": data}), secrets_gate({"model.skops": data})
     assert (types.outcome, secrets.outcome) == (PASS, PASS)
     assert "numpy.dtype" in types.facts["types"]
     assert types.facts["tool"].startswith("skops ")
@@ -49,7 +49,7 @@ def test_our_own_models_pass_both_and_their_types_are_listed(name: str) -> None:
 def test_a_type_that_is_not_on_the_list_fails_and_is_named() -> None:
     import skops.io
 
-    found = allowed_types_gate(skops.io.dumps(logging.Formatter()))
+    found = allowed_types_gate({"model.skops": skops.io.dumps(logging.Formatter())})
     assert found.outcome is FAIL
     assert "logging.Formatter" in found.reason
     assert "logging.Formatter" in found.facts["types"]
@@ -57,7 +57,7 @@ def test_a_type_that_is_not_on_the_list_fails_and_is_named() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no model", archive(**{"schema.json": "{"})])
 def test_what_is_no_model_has_no_answer(data: bytes) -> None:
-    assert allowed_types_gate(data).outcome is UNKNOWN
+    assert allowed_types_gate({"model.skops": data}).outcome is UNKNOWN
 
 
 SOURCE = "import os\n{}\n"

@@ -31,7 +31,7 @@ def test_what_was_found_is_told() -> None:
     rows = history(1200)
     found = train(rows, spec(trials=3), seed=0, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
-    assert (found.trials, found.rows, found.start) == (3, 1200, rows["_time"][0])
+    assert (len(found.trials), found.rows, found.start) == (3, 1200, rows["_time"][0])
     assert 0.7 < found.validation < 0.9
     assert set(found.params) == {"max_leaf_nodes", "learning_rate", "max_iter", "min_samples_leaf", "l2_regularization"}
 

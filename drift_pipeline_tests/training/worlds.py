@@ -1,6 +1,8 @@
 """Small labelled histories with a known truth."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -43,3 +45,22 @@ def history(rows: int, *, seed: int = 0, flipped_from: int | None = None) -> pl.
             "_id": [str(row) for row in range(rows)],
         }
     )
+
+
+GRAPH: dict[str, dict[str, Any]] = {
+    "ranking": {"inputs": ["retrieval", "age", "device"], "trainer": "gradient_boosting"},
+    "retrieval": {"inputs": ["amount", "age"], "trainer": "logistic_regression"},
+}
+FILTERED: dict[str, dict[str, Any]] = {
+    "prefilter": {"inputs": ["amount", "device"], "trainer": "logistic_regression", "threshold": 0.2},
+    "model": {"inputs": ["amount", "age", "device", "prefilter"], "trainer": "gradient_boosting"},
+    "calibration": {"inputs": ["model"], "trainer": "isotonic"},
+}
+
+
+def graph_spec(graph: Mapping[str, Any] | None = None, **retrain: object) -> ModelSpec:
+    """`spec` with a graph: a candidate retrieval and a ranking, unless another one is given."""
+    document = spec().model_dump(mode="json")
+    document["retrain"].pop("trainer")
+    more = {"graph": graph or GRAPH, "retrain": {**document["retrain"], **retrain}}
+    return ModelSpec.model_validate({**document, **more})

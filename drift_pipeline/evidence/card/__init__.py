@@ -8,7 +8,7 @@ record becomes `card.json`, `card.md` and `card.html`. Nothing is measured here 
 """
 
 from drift_pipeline.evidence.card.document import Document, Field, ModelCard, Section, Source, State
-from drift_pipeline.evidence.card.facts import CardFacts, Known
+from drift_pipeline.evidence.card.facts import CardFacts, Known, steps_of
 from drift_pipeline.evidence.card.rendering import card_files
 from drift_pipeline.evidence.card.sections import make_card
 
@@ -23,4 +23,5 @@ __all__ = [
     "State",
     "card_files",
     "make_card",
+    "steps_of",
 ]

@@ -10,6 +10,7 @@ from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.card.document import Field, Source, State
 from drift_pipeline.evidence.history import History
+from drift_pipeline.registry.graph import GRAPH, listed_steps
 from drift_pipeline.rollout.approval import Approval, Refusal
 from drift_pipeline.rollout.waiver import Waiver
 from drift_pipeline.spec import ModelSpec, Statement
@@ -137,6 +138,12 @@ class Known:
         if self.spec.protected:
             return field
         return Field(field.id, None, State.NOT_APPLICABLE, NO_PROTECTED, self.source("spec", "protected"), MACHINE)
+
+
+def steps_of(known: Known, id: str, keys: Sequence[str]) -> list[Field]:
+    """A field of what the manifest says of each step of a graph; none of a model that is one pipeline."""
+    told = [{key: step.facts.get(key) for key in keys} for step in listed_steps(known.facts.manifest)]
+    return [known.counted(id, told, known.source("manifest", GRAPH))] if told else []
 
 
 def _at(body: Any, path: str) -> Any:

@@ -7,12 +7,13 @@ from typing import Any
 from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.evidence.card.document import Field, ModelCard, Section, Source, State
-from drift_pipeline.evidence.card.facts import MACHINE, CardFacts, Known, require_one_version
+from drift_pipeline.evidence.card.facts import MACHINE, CardFacts, Known, require_one_version, steps_of
 from drift_pipeline.evidence.card.limits import limits
 from drift_pipeline.evidence.curves import CURVES
 from drift_pipeline.rollout.approval import Approval, Refusal, filled
 from drift_pipeline.rollout.waiver import Waiver
 
+_OF_A_STEP = ("name", "version", "inputs", "threshold", "trainer", "params", "libraries", "sha256")
 FIRST = "the first version: it was adopted, not proven against a champion"
 
 
@@ -69,6 +70,7 @@ def _details(known: Known) -> list[Field]:
         known.auto("details.trainer", "manifest#trainer"),
         known.auto("details.params", "manifest#params"),
         known.auto("details.features", "manifest#features"),
+        *steps_of(known, "details.steps", (*_OF_A_STEP, f"validation_{known.measure}")),
         known.auto("details.libraries", "manifest#libraries"),
     ]
 

@@ -131,6 +131,11 @@ class Naming:
             found["version"] = facet("version", datasetVersion=str(version))
         return {"namespace": self.namespace, "name": f"{model}.{name}", "facets": found, **more}
 
+    def elsewhere(self, dataset: Mapping[str, str]) -> dict[str, Any]:
+        """One that is not the home's, as its source names it: namespace, name, version."""
+        told = {"version": facet("version", datasetVersion=dataset["version"])}
+        return {"namespace": dataset["namespace"], "name": dataset["name"], "facets": told}
+
     def table(self, model: str, name: str, *, version: object = None, **more: Any) -> dict[str, Any]:
         """A Delta table of the model's lake, told with where it lies."""
         where = {"namespace": "file", "name": (self.lake / model / name).resolve().as_posix(), "type": "TABLE"}

@@ -1,10 +1,8 @@
 """Where lineage events go: files of JSON lines below the home, or a lineage backend by HTTP, such as Marquez."""
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -120,28 +118,3 @@ def run_event(event: Event) -> "RunEvent":
         inputs=[InputDataset(**dataset) for dataset in event["inputs"]],
         outputs=[OutputDataset(**dataset) for dataset in event["outputs"]],
     )
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[bool]:
-    """Whether no other process delivers meanwhile; the kernel lets go of what a killed one held.
-
-    Raises UnavailableError where the folder cannot be made.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise UnavailableError(f"{folder}: cannot be made: {error.strerror}") from error
-    try:
-        yield _locked(lock)
-    finally:
-        os.close(lock)
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

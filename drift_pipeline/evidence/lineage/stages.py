@@ -69,6 +69,7 @@ def _started(at: ToldRecord) -> Iterator[Event]:
         for table in ("predictions", "outcomes")
         if table in said
     ]
+    inputs += [at.naming.elsewhere(one) for one in said.get("source", {}).get("inputs", ())]
     outputs = [{**at.pinned(), "outputFacets": written(int(said["rows"]))}]
     yield from at.once(at.run("pin", said["decision"]), parent=parent, inputs=inputs, outputs=outputs)
     yield at.begin(at.run("fit", said["decision"]), parent=parent, inputs=[at.pinned()])

@@ -7,12 +7,20 @@ from drift_pipeline.loop.releasing.approvals import approved, filed, kept_back
 from drift_pipeline.loop.releasing.rolling_back import roll_back
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.state import Version
+from drift_pipeline.policy.release import Permission, Step, may_release
 from drift_pipeline.rollout.advance import Promote
 from drift_pipeline.rollout.advance import advance as moved_by
 from drift_pipeline.rollout.approval import filled
 from drift_pipeline.rollout.observe import observe
 from drift_pipeline.rollout.plan import Phase, Plan, Status
 from drift_pipeline.rollout.verdict import Observations, judge
+
+_HELD = "held"  # state: what the policy said against the next step of a rollout
+_AFTER = {
+    Phase.SHADOW: Phase.AWAITING_APPROVAL,
+    Phase.AWAITING_APPROVAL: Phase.CANARY,
+    Phase.CANARY: Phase.FULL,
+}
 
 
 def advance(rollouts: Rollouts, champion: Version, *, paused: bool = False) -> Status | None:
@@ -50,7 +58,8 @@ def why_it_waits(rollouts: Rollouts, champion: Version) -> str:
         return "no rollout is under way"
     judged = "; ".join(judge(_seen(rollouts, status, candidate, champion), plan.min_samples).reasons)
     approvals = approved(rollouts.context, status.candidate, status.rollout_id)
-    lacking = [judged, kept_back(rollouts.context, status.candidate), f"{approvals} of {_people(rollouts)}"]
+    waits = kept_back(rollouts.context, status.candidate)
+    lacking = [judged, waits, f"{approvals} of {_people(rollouts)}", _held(rollouts, status)]
     return "; ".join(filter(None, lacking))
 
 
@@ -73,7 +82,12 @@ def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, ac
     moved, effects = moved_by(plan, status, seen, approvals, at.clock.now(), lacking)
     if moved == status or (paused and moved.phase is not Phase.ROLLED_BACK):
         return None
+    permission = None
     if moved.phase is not Phase.ROLLED_BACK:
+        permission = _permission(rollouts, moved, not lacking, approvals)
+        if not permission.allowed:
+            _hold(rollouts, moved, permission)
+            return None
         try:  # what was loaded when the rollout began may lie there as something else by now
             rollouts.load(status.candidate)
         except IntegrityError as error:
@@ -83,8 +97,37 @@ def _advance(rollouts: Rollouts, plan: Plan, champion: Version, paused: bool, ac
         promoted = {**candidate.to_json(), "previous": champion.to_json()}
     if reason:
         moved = replace(moved, reason=f"{reason}; {moved.reason}")
-    rollouts.move(moved, effects, actor, champion=promoted, approvals=given)
+    rollouts.move(moved, effects, actor, champion=promoted, approvals=given, permission=permission)
     return moved
+
+
+def _permission(rollouts: Rollouts, moved: Status, gates_passed: bool, approvals: int) -> Permission:
+    at, spec = rollouts.context, rollouts.context.spec
+    profile, wanted = spec.declarations.risk.in_force, sum(spec.rollout.wanted.values())
+    where, now = at.trust.environment, at.clock.now()
+    step = Step(spec.name, now, str(moved.phase), where, profile, gates_passed, approvals, wanted)
+    return may_release(step, at.policy) if at.policy else Permission(False, ("no policy is at hand",), None)
+
+
+def _hold(rollouts: Rollouts, moved: Status, permission: Permission) -> None:
+    """The audit tells once why a step is not taken: for each reason of the policy, and once that it gave none."""
+    ledger, rollout = rollouts.context.ledger, moved.rollout_id
+    told = {"rollout": rollout, "step": str(moved.phase), "reasons": list(permission.reasons)}
+    before = ledger.find(_HELD) or {}
+    silent = permission.policy_digest is None
+    same = all(before.get(key) == told[key] for key in ("rollout", "step"))
+    if same and (before["silent"] if silent else before["reasons"] == told["reasons"]):
+        return
+    details = {**told, "by": dict(permission.by)}
+    puts = {_HELD: {**told, "silent": silent}}
+    ledger.commit("release.held", details, {}, puts=puts, policy_digest=permission.policy_digest)
+
+
+def _held(rollouts: Rollouts, status: Status) -> str:
+    """What the policy last said against the next step, if it did."""
+    found = rollouts.context.ledger.find(_HELD)
+    of_this = found and found["rollout"] == status.rollout_id and Phase(found["step"]) is _AFTER.get(status.phase)
+    return "; ".join(found["reasons"]) if found and of_this else ""
 
 
 def _seen(rollouts: Rollouts, status: Status, candidate: Version, champion: Version) -> Observations:

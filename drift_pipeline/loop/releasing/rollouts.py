@@ -6,9 +6,10 @@ from typing import Any
 
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.state import RECORDED, Version
+from drift_pipeline.policy.release import ROLLBACK_RULE, Permission
 from drift_pipeline.rollout.advance import Effect, Page
 from drift_pipeline.rollout.approval import Accepted, Approval, Refusal
-from drift_pipeline.rollout.plan import Status
+from drift_pipeline.rollout.plan import Phase, Status
 
 
 class Rollouts:
@@ -52,12 +53,14 @@ class Rollouts:
         champion: Mapping[str, Any] | None = None,
         approvals: Iterable[Approval | Refusal] = (),
         also: Mapping[str, Mapping[str, Any]] | None = None,
+        permission: Permission | None = None,
     ) -> None:
         """The rollout's new status and, where it changes who answers, the champion: never one without the other.
 
         Args:
             approvals: what the step rests on, where it makes the candidate the champion.
             also: state to put with it.
+            permission: what the policy said of a step forward.
         """
         ledger, event = self.context.ledger, f"rollout.{status.phase}"
         pages = [effect for effect in effects if isinstance(effect, Page)]
@@ -66,6 +69,10 @@ class Rollouts:
             **status.to_json(),
             "effects": [f"{type(e).__name__} {' '.join(map(str, asdict(e).values()))}" for e in effects],
         }
+        if permission is not None:
+            told["policy"] = {**permission.by, "reasons": list(permission.reasons)}
+        if status.phase is Phase.ROLLED_BACK:
+            told["policy"] = {"rule": ROLLBACK_RULE}
         digests = {"candidate": status.candidate, "champion": status.champion}
         digests = {name: digest for name, digest in digests.items() if digest != RECORDED}
         puts: dict[str, Mapping[str, Any]] = {"rollout": status.to_json(), **(also or {})}
@@ -74,4 +81,5 @@ class Rollouts:
             puts["model"] = champion
             given = sorted((one.approver, one.person) for one in approvals if isinstance(one, Accepted))
             told["approved_by"] = [{"key_id": key_id, "person": person} for key_id, person in given]
-        ledger.commit(event, told, digests, puts=puts, messages=alerts, actor=actor)
+        rules = permission.policy_digest if permission else None
+        ledger.commit(event, told, digests, puts=puts, messages=alerts, actor=actor, policy_digest=rules)

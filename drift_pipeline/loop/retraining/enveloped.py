@@ -4,6 +4,7 @@ import polars as pl
 
 from drift_pipeline.loop.retraining.trainings import Trainings
 from drift_pipeline.loop.state import Version
+from drift_pipeline.registry.graph import listed_steps
 from drift_pipeline.training.envelope import Change, asks, envelope_gate
 from drift_pipeline.training.gates import GateResult, parity_gate
 
@@ -17,9 +18,10 @@ def envelope_results(
         return ()
     manifest, record = at.registry.get(candidate.digest).manifest, trainings.candidate(candidate.digest)
     routes = (record.get("composition") or {}).get("routes")
+    steps = listed_steps(manifest)
     change = Change(
         features=manifest["features"],
-        trainer=str(manifest["trainer"]),
+        trainers=tuple(str(one["trainer"]) for one in [step.facts for step in steps] or [manifest]),
         params=manifest["params"],
         data_sources=None if routes is None else tuple(routes),
         performance=at.performance.of(block["_label"], candidate.scores(block, spec)),

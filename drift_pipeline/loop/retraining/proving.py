@@ -15,6 +15,7 @@ from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.retraining.enveloped import envelope_results
 from drift_pipeline.loop.retraining.trainings import Trainings, proving_block
 from drift_pipeline.loop.state import Assignment, Training, Version
+from drift_pipeline.registry.graph import SUFFIX, listed_steps
 from drift_pipeline.training import gates
 from drift_pipeline.training.results import GateResult, Gates, Outcome
 from drift_pipeline.training.scan import allowed_types_gate, secrets_gate
@@ -72,9 +73,11 @@ def _asked(
 def _scanned(at: Context, candidate: Version) -> Iterator[GateResult]:
     """The gates of what is stored and of what made it."""
     bundle = at.registry.get(candidate.digest)
-    yield allowed_types_gate(bundle.files["model.skops"])
+    yield allowed_types_gate({name: data for name, data in bundle.files.items() if name.endswith(SUFFIX)})
     yield secrets_gate(bundle.files)
-    tests = trainer_tests_gate(at.spec, bundle.manifest.get("trainer_source"))
+    steps, name = listed_steps(bundle.manifest), bundle.manifest["version"]
+    trained = [step.name for step in steps if step.facts["version"] == name]
+    tests = trainer_tests_gate(at.spec, bundle.manifest.get("trainer_source"), steps=trained)
     if tests is not None:
         yield tests
     if at.scan is not None:

@@ -11,7 +11,7 @@ from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.state import Assignment, Retrains, Version
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.training.dataset import Dataset, training_dataset
+from drift_pipeline.training.dataset import Dataset
 
 
 class Trainings:
@@ -64,14 +64,19 @@ class Trainings:
         return (self.context.ledger.find(f"retrain/{decision_id}") or {}).get("policy_digest")
 
     def rows(self, assignment: Assignment) -> Dataset:
-        """The assignment's rows, read again from the Delta versions it pinned unless they are at hand."""
+        """The assignment's rows, read again from the source by their pin unless they are at hand."""
         if self._read is None or self._read[0].version != assignment.version:
             spec = self.context.spec
-            found = training_dataset(self.context.lake, spec, assignment.known_at, assignment.versions)
+            if assignment.pin.kind != spec.retrain.source.kind:
+                raise IntegrityError(
+                    f"{spec.name}: {assignment.version} was pinned in the source {assignment.pin.kind}, and "
+                    f"retrain.source is {spec.retrain.source.kind} by now; pin a new dataset"
+                )
+            found = self.context.source.rows(assignment.known_at, assignment.pin)
             if found.frame.height != assignment.rows:
                 raise IntegrityError(
                     f"{spec.name}: {found.frame.height:,} rows where {assignment.version} pinned "
-                    f"{assignment.rows:,}: the lake or the spec changed; pin a new dataset"
+                    f"{assignment.rows:,}: the {assignment.pin.kind} or the spec changed; pin a new dataset"
                 )
             self.keep(assignment, found)
             return found

@@ -1,4 +1,8 @@
-# What should be done about it: retrain | hotfix_retrain | suggest | ignore, with reasons.
+# What should be done about it: retrain | hotfix_retrain | suggest | ignore, with reasons, and what is retrained on:
+# capacity that may be taken away (spot), or that may not (on_demand).
+#
+# The KPI matrix is data: data.json says what a BREACH of each KPI is (shift: retrain unless the performance is
+# conclusively OK; retrain; suggest, which one that is not named is), besides the performance that the task is judged by.
 #
 # Read it as a table: what is wanted, then what stands in its way. Facts that are missing or of another
 # type leave `decision` undefined, which every engine reports as a refusal: nothing here has a default.
@@ -11,9 +15,15 @@ package drift
 
 import rego.v1
 
+decision := {"action": wanted, "reasons": sort(why), "capacity": data.policy.capacity[wanted]} if {
+	facts_usable
+	trains
+	not held
+}
+
 decision := {"action": wanted, "reasons": sort(why)} if {
 	facts_usable
-	not held
+	not trains
 }
 
 decision := {"action": "ignore", "reasons": sort(blocks)} if {
@@ -21,8 +31,10 @@ decision := {"action": "ignore", "reasons": sort(blocks)} if {
 	held
 }
 
+trains if wanted in {"retrain", "hotfix_retrain"}
+
 held if {
-	wanted in {"retrain", "hotfix_retrain"}
+	trains
 	count(blocks) > 0
 }
 
@@ -84,7 +96,7 @@ why contains reason if {
 	some reason in suggestions
 }
 
-why contains sprintf("past the cooldown of %v h: %s %s at least 3 times what is allowed", [hours_left, input.performance, moved]) if {
+why contains sprintf("past the cooldown of %v h: %s %s at least %v times what is allowed", [hours_left, input.performance, moved, times]) if {
 	wanted == "hotfix_retrain"
 	input.trigger == "drift"
 }
@@ -114,25 +126,30 @@ causes contains sprintf("%s BREACH", [input.performance]) if {
 	not fall_known
 }
 
-causes contains "demographic_parity BREACH" if input.kpis.demographic_parity == "BREACH"
+causes contains sprintf("%s BREACH", [kpi]) if {
+	some kpi, "BREACH" in input.kpis
+	breach_of(kpi) == "retrain"
+	kpi != input.performance
+}
 
 causes contains sprintf("%s BREACH while %s is %s", [kpi, input.performance, performance]) if {
-	some kpi in {"psi", "range_z"}
-	input.kpis[kpi] == "BREACH"
+	some kpi, "BREACH" in input.kpis
+	breach_of(kpi) == "shift"
 	performance != "OK"
 }
 
 # --- What is worth a person's look, and no training ----------------------------------------------
 
 suggestions contains sprintf("%s BREACH, but observed performance is conclusively OK", [kpi]) if {
-	some kpi in {"psi", "range_z"}
-	input.kpis[kpi] == "BREACH"
+	some kpi, "BREACH" in input.kpis
+	breach_of(kpi) == "shift"
 	performance == "OK"
 }
 
 suggestions contains sprintf("%s BREACH: retraining does not mend it", [kpi]) if {
 	some kpi, "BREACH" in input.kpis
-	not kpi in {"psi", "range_z", input.performance, "demographic_parity"}
+	breach_of(kpi) == "suggest"
+	kpi != input.performance
 }
 
 suggestions contains sprintf("%s WARN", [kpi]) if some kpi, "WARN" in input.kpis
@@ -162,6 +179,12 @@ blocks contains "paused by an operator" if {
 
 blocks contains sprintf("monthly budget used: %v of %v", [input.retrain.this_month, input.retrain.max_per_month]) if {
 	input.retrain.this_month >= input.retrain.max_per_month
+	not by_operator
+}
+
+blocks contains sprintf("GPU budget used: %v of %v h", [round(input.retrain.gpu_hours_this_month), input.retrain.max_gpu_hours]) if {
+	is_number(input.retrain.max_gpu_hours)
+	input.retrain.gpu_hours_this_month >= input.retrain.max_gpu_hours
 	not by_operator
 }
 
@@ -196,7 +219,7 @@ cooling if input.retrain.cooldown_left_hours > 0
 severe if {
 	performance == "BREACH"
 	fall_known
-	basis_points(input.fall) >= 3 * basis_points(input.fall_allowed)
+	basis_points(input.fall) >= times * basis_points(input.fall_allowed)
 }
 
 fall_known if {
@@ -208,13 +231,13 @@ fall_known if {
 # The verdict of the KPI that the task is judged by; an AUROC falls by points, an MAE rises by a share of what it was.
 performance := input.kpis[input.performance]
 
-moves := {"auroc": "fell", "mae": "rose"}
+moved := data.policy.measures[input.performance].moved
 
-units := {"auroc": " pp", "mae": " %"}
+unit := data.policy.measures[input.performance].unit
 
-moved := moves[input.performance]
+breach_of(kpi) := object.get(data.policy.breach_of, kpi, "suggest")
 
-unit := units[input.performance]
+times := data.policy.hotfix_from_times_allowed
 
 # Whole hundredths of a percentage point: what is compared is what is printed.
 basis_points(part) := round(part * 10000)
@@ -238,14 +261,12 @@ drift_in_incident if {
 	incident_open
 }
 
-kpi_names := {"psi", "range_z", "auroc", "latency_p95_ms", "demographic_parity"}
-
 verdicts := {"OK", "WARN", "BREACH", "INCONCLUSIVE", "NOT_CONFIGURED"}
 
 facts_usable if {
 	input.trigger in {"drift", "schedule", "operator", "hotfix"}
 	incident_usable
-	every kpi in kpi_names { input.kpis[kpi] in verdicts }
+	every kpi in data.policy.required { input.kpis[kpi] in verdicts }
 	is_string(moved)
 	performance in verdicts
 	every verdict in input.kpis { verdict in verdicts }
@@ -260,6 +281,8 @@ facts_usable if {
 	is_number(input.retrain.this_month)
 	is_number(input.retrain.max_per_month)
 	is_number(input.retrain.rejected_in_a_row)
+	is_number(input.retrain.gpu_hours_this_month)
+	number_or_null(input.retrain.max_gpu_hours)
 }
 
 incident_usable if is_null(input.incident)

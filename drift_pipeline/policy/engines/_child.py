@@ -3,7 +3,8 @@
 Run by path with an empty environment, because regopy may crash and shows its environment to the policy.
 It imports nothing of drift_pipeline, and ends when its stdin does.
 
-    {"id": 0, "alarm_seconds": 6, "modules": {"drift.rego": "package drift ..."}, "input": {...}}
+    {"id": 0, "alarm_seconds": 6, "modules": {"drift.rego": "package drift ...", "data.json": "{}"},
+     "rules": ["drift/decision"], "rule": "drift/decision", "input": {...}}
     {"id": 0, "decision": {...}}     null = undefined;   {"id": 0, "error": "..."} = could not be evaluated
 """
 
@@ -14,21 +15,23 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-ENTRYPOINT = "drift/decision"
-Policy = Callable[[Any], Any]
+Policy = Callable[[str, Any], Any]
 
 
-def compile_policy(modules: dict[str, str]) -> Policy:
+def compile_policy(modules: dict[str, str], rules: list[str]) -> Policy:
     from regopy import Interpreter
 
     rego = Interpreter()
     for name, text in modules.items():
-        rego.add_module(name, text)
-    compiled = rego.build(None, [ENTRYPOINT])
+        if name.endswith(".json"):
+            rego.add_data_json(text)
+        else:
+            rego.add_module(name, text)
+    compiled = rego.build(None, rules)
 
-    def ask(facts: Any) -> Any:
+    def ask(rule: str, facts: Any) -> Any:
         rego.set_input_term(json.dumps(facts))
-        output = rego.query_bundle_entrypoint(compiled, ENTRYPOINT)
+        output = rego.query_bundle_entrypoint(compiled, rule)
         if not output.ok():
             raise ValueError(str(output))
         return output.results[0].expressions[0] if output.results and output.results[0].expressions else None
@@ -45,8 +48,8 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
         answer = {"id": question["id"]}
         try:
             if "modules" in question:
-                policy = compile_policy(question["modules"])
-            answer["decision"] = policy(question["input"]) if policy else None
+                policy = compile_policy(question["modules"], question["rules"])
+            answer["decision"] = policy(question["rule"], question["input"]) if policy else None
         except Exception as error:  # a process edge: the parent records it
             answer["error"] = f"{type(error).__name__}: {error}"
         answers.write(json.dumps(answer).encode() + b"\n")

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from drift_pipeline.errors import UnavailableError
-from drift_pipeline.policy.engines import PACKAGED_BUNDLE, read_bundle
+from drift_pipeline.policy.engines import DECISION, PACKAGED_BUNDLE, RELEASE, Answer, read_bundle
 
 CHILD = Path(__file__).with_name("_child.py")
+_EMBEDDED = {"engine": "embedded"}
 
 # A plain question that every bundle must answer with an object: regopy drops a rule it does not understand.
 PROBE: Mapping[str, object] = {
@@ -35,10 +36,16 @@ PROBE: Mapping[str, object] = {
         "this_month": 0,
         "max_per_month": 1,
         "rejected_in_a_row": 0,
+        "gpu_hours_this_month": 0,
+        "max_gpu_hours": None,
     },
     "rollout_active": False,
     "paused": False,
 }
+
+
+class UndefinedError(UnavailableError):
+    """The rules answer nothing."""
 
 
 class _DiedError(Exception):
@@ -120,9 +127,20 @@ class EmbeddedEngine:
         InputError: `bundle` holds no readable policy. Whether the policy works shows in `evaluate`.
     """
 
-    def __init__(self, bundle: Path | None = None, timeout_seconds: float = 5.0, *, program: Path = CHILD) -> None:
-        self._bundle = read_bundle(bundle or PACKAGED_BUNDLE)
-        self._digest = self._bundle.digest
+    def __init__(
+        self,
+        bundle: Path | None = None,
+        timeout_seconds: float = 5.0,
+        *,
+        program: Path = CHILD,
+        also: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """
+        Args:
+            also: more modules by the paths of their rules that may be asked, which the digest does not name: tests.
+        """
+        rules, self._also = read_bundle(bundle or PACKAGED_BUNDLE), also
+        self._digest, self._modules = rules.digest, dict(rules.modules)
         self._timeout_seconds = timeout_seconds
         self._program = program
         self._lock = threading.Lock()
@@ -148,34 +166,43 @@ class EmbeddedEngine:
         with self._lock:
             self._stop()
 
-    def evaluate(self, facts: Mapping[str, object]) -> Mapping[str, object]:
+    def evaluate(self, facts: Mapping[str, object], rule: str = DECISION) -> Answer:
+        return Answer(self.ask(f"drift/{rule}", facts), self._digest, _EMBEDDED)
+
+    def ask(self, path: str, facts: Mapping[str, object]) -> Mapping[str, object]:
+        """The value of one of its rules, by its whole path; errors as of `evaluate`."""
+        question = {"rule": path, "input": facts}
         with self._lock:
             try:
-                decision = self._ask(facts)
+                decision = self._ask(question)
             except _DiedError:
-                decision = self._ask_again(facts)
+                decision = self._ask_again(question)
         if decision is None:
-            raise UnavailableError("the policy is undefined for these facts: one is missing or of another type")
+            raise UndefinedError("the policy is undefined for these facts: one is missing or of another type")
         return decision
 
-    def _ask(self, facts: Mapping[str, object]) -> Mapping[str, object] | None:
-        return self._exchange(self._child or self._start(), {"input": facts})
+    def _ask(self, question: Mapping[str, object]) -> Mapping[str, object] | None:
+        return self._exchange(self._child or self._start(), question)
 
-    def _ask_again(self, facts: Mapping[str, object]) -> Mapping[str, object] | None:
+    def _ask_again(self, question: Mapping[str, object]) -> Mapping[str, object] | None:
         try:
-            return self._ask(facts)
+            return self._ask(question)
         except _DiedError as error:
             raise UnavailableError("the policy engine died twice on one question") from error
 
     def _start(self) -> _Child:
         self._child = child = _Child(self._program)
         try:
-            if self._exchange(child, {"modules": dict(self._bundle.modules), "input": PROBE}) is None:
+            if self._exchange(child, {**self._loaded(), "rule": f"drift/{DECISION}", "input": PROBE}) is None:
                 raise UnavailableError("the bundle gives no decision on a plain question: it is broken, or no policy")
         except UnavailableError:
             self._stop()
             raise
         return child
+
+    def _loaded(self) -> Mapping[str, object]:
+        modules = {**self._modules, **{f"{path}.rego": text for path, text in self._also.items()}}
+        return {"modules": modules, "rules": [f"drift/{DECISION}", f"drift/{RELEASE}", *self._also]}
 
     def _exchange(self, child: _Child, message: Mapping[str, object]) -> Mapping[str, object] | None:
         """Send one message and read the decision; None = undefined.

