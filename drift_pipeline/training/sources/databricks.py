@@ -59,8 +59,8 @@ class DatabricksSource:
         wanted = [*spec.watched, spec.outcome.column, columns.timestamp, columns.prediction_id, columns.entity]
         wanted += [columns.latency_ms, columns.version, spec.prediction.column]
         question = {
-            "uri": self._name if "/" in self._name else f"uc://{self._name}",
-            "options": self._options(),
+            "uri": self._name,
+            "catalog": self._catalog(),
             "version": version,
             "wanted": list(dict.fromkeys(name for name in wanted if name)),
             "readable": _READ,
@@ -78,17 +78,17 @@ class DatabricksSource:
         self._refuse(said, question["wanted"], version)
         return dict(said), pl.read_parquet(rows)
 
-    def _options(self) -> dict[str, str]:
+    def _catalog(self) -> dict[str, str] | None:
+        """Whom to ask where the table lies; None where its URI says it."""
         host, token = self._access.databricks_host, self._access.databricks_token.get_secret_value()
         if "/" in self._name:
-            return {}
+            return None
         if not (host and token):
             raise SpecError(
                 f"{self._spec.name}: {self._name} is a table of Unity Catalog: set DRIFT_DATABRICKS_HOST and "
                 "DRIFT_DATABRICKS_TOKEN"
             )
-        options = {"databricks_host": host.rstrip("/"), "databricks_token": token}
-        return {**options, "allow_http_url": "true"} if host.startswith("http:") else options
+        return {"host": host.rstrip("/"), "token": token}
 
     def _refuse(self, said: Any, wanted: Any, version: int | None) -> None:
         if "error" in said:
