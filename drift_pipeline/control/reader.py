@@ -49,12 +49,15 @@ class ControlReader:
             try:
                 self._first_look(asked, write)
             except UnavailableError:
-                if asked.get_backend_name() != "postgresql" or exists(asked):
+                if asked.get_backend_name() != "postgresql":
                     raise
-                if not write:
-                    raise InputError(f"{self._url}: the server has no such database; drift adopt makes it") from None
-                make_database(asked)
-                self._first_look(asked, write)
+                if not exists(asked):
+                    if not write:
+                        raise InputError(
+                            f"{self._url}: the server has no such database; drift adopt makes it"
+                        ) from None
+                    make_database(asked)
+                self._first_look(asked, write)  # another process may have made it meanwhile
         except BaseException:
             self._engine.dispose()
             raise
