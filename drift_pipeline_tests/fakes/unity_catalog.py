@@ -1,4 +1,4 @@
-"""A fake: what delta-rs asks of a workspace's Unity Catalog to find a table, answered for one table in a folder.
+"""A fake: what is asked of a workspace's Unity Catalog to find a table, answered for one table in a folder.
 
 It is no Databricks: no permission, no cloud storage, credentials that open nothing.
 """
