@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from drift_pipeline.clock import ManualClock, SystemClock
-from drift_pipeline.components.sensors import loop_sensors
+from drift_pipeline.components.sensors import NONE_DUE, loop_sensors
 from drift_pipeline.components.today import Today
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import opened
@@ -56,6 +56,22 @@ def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster, mon
     schedules = {schedule.name for schedule in live.repository.schedule_defs if schedule.default_status is running}
     assert schedules == {"retrain_when_due", "report_yesterday"}
     assert {one.default_status.value for one in live.repository.sensor_defs} == {"RUNNING"}
+
+
+def test_a_model_that_was_looked_at_a_moment_ago_waits_for_its_turn(
+    live: Dagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFT_TICK_SECONDS", "30")
+    tick = loop_sensors({MODEL: SPEC}, live.repository.get_job("submit_rollout"))[0]
+    told = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            result = tick(dg.build_sensor_context(instance=instance))
+            assert isinstance(result, dg.SensorResult)
+            assert isinstance(result.skip_reason, dg.SkipReason)
+            told.append(result.skip_reason.skip_message)
+    assert (told[0] or "").startswith(f"{MODEL}: ")
+    assert told[1] == NONE_DUE
 
 
 def test_a_wanted_retrain_is_launched_once_with_its_lane_and_never_again(live: Dagster) -> None:

@@ -5,7 +5,7 @@ It is no Databricks: no permission, no cloud storage, credentials that open noth
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,8 +17,14 @@ _UNSET = {"enable_auto_maintenance": "INHERIT", "enable_predictive_optimization"
 
 
 @contextmanager
-def unity_catalog(table: Path, token: str) -> Iterator[tuple[str, list[str]]]:
-    """Its address, and what it was asked, as it is asked. Whoever has another token is answered 401."""
+def unity_catalog(
+    table: Path, token: str, *, gives: Mapping[str, Any] | None = None, elsewhere: str = ""
+) -> Iterator[tuple[str, list[str]]]:
+    """Its address, and what it was asked, as it is asked. Whoever has another token is answered 401.
+
+    Args:
+        gives: as credentials, in place of some of AWS. elsewhere: where everybody is sent to.
+    """
     asked: list[str] = []
 
     class Answers(BaseHTTPRequestHandler):
@@ -27,9 +33,11 @@ def unity_catalog(table: Path, token: str) -> Iterator[tuple[str, list[str]]]:
             asked.append(f"{self.command} {self.path}")
             known = self.headers.get("Authorization") == f"Bearer {token}"
             wanted = self.path.endswith((f"/tables/{NAME}", "/temporary-table-credentials"))
-            document = _table(table) if "/tables/" in self.path else _credentials(table)
+            given = _credentials(table) if gives is None else dict(gives)
+            document = _table(table) if "/tables/" in self.path else given
             body = json.dumps(document if known and wanted else {"error_code": "NO", "message": "no"}).encode()
-            self.send_response(200 if known and wanted else 404 if known else 401)
+            self.send_response(302 if elsewhere else 200 if known and wanted else 404 if known else 401)
+            self.send_header("Location", f"{elsewhere}{self.path}")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

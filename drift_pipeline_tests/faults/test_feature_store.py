@@ -287,6 +287,57 @@ def test_a_table_of_unity_catalog_needs_a_host_and_a_token_which_is_never_told(t
     assert SECRET not in repr(access)
 
 
+AZURE = {"azure_user_delegation_sas": {"sas_token": "s"}}
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        ({"gcp_oauth_token": {"oauth_token": "x"}}, "credentials that are not known here: gcp_oauth_token"),
+        ({"expiration_time": 1, "url": "x"}, "credentials that are not known here: none"),
+        ({"aws_temp_credentials": {"access_key_id": "a"}}, "the workspace's answer has no 'secret_access_key'"),
+        ({"azure_user_delegation_sas": {"token": "s"}}, "the workspace's answer has no 'sas_token'"),
+    ],
+)
+def test_credentials_that_open_nothing_here_are_named(tmp_path: Path, gives: dict[str, Any], said: str) -> None:
+    Tabled(tmp_path)
+    spec = model({"databricks": {"table": NAME}}, tmp_path)
+    with unity_catalog(tmp_path / "table", SECRET, gives=gives) as (server, _):
+        access = Access(databricks_host=server, databricks_token=SecretStr(SECRET))
+        with pytest.raises(UnavailableError, match=said):
+            source_for(spec, Lake(tmp_path / "lake"), access).rows(NOW)
+
+
+def test_a_shared_access_signature_opens_a_table_as_keys_do(tmp_path: Path) -> None:
+    Tabled(tmp_path)
+    spec = model({"databricks": {"table": NAME}}, tmp_path)
+    with unity_catalog(tmp_path / "table", SECRET, gives=AZURE) as (server, _):
+        access = Access(databricks_host=server, databricks_token=SecretStr(SECRET))
+        assert source_for(spec, Lake(tmp_path / "lake"), access).rows(NOW).frame.height
+
+
+def test_a_table_that_the_catalog_does_not_know_is_no_reason_to_wait(tmp_path: Path) -> None:
+    Tabled(tmp_path)
+    spec = model({"databricks": {"table": "main.fraud.other"}}, tmp_path)
+    with unity_catalog(tmp_path / "table", SECRET) as (server, _):
+        access = Access(databricks_host=server, databricks_token=SecretStr(SECRET))
+        with pytest.raises(SpecError, match="there is no such Delta table"):
+            source_for(spec, Lake(tmp_path / "lake"), access).rows(NOW)
+
+
+def test_a_token_follows_no_redirect(tmp_path: Path) -> None:
+    Tabled(tmp_path)
+    spec = model({"databricks": {"table": NAME}}, tmp_path)
+    with (
+        unity_catalog(tmp_path / "table", SECRET) as (elsewhere, asked_there),
+        unity_catalog(tmp_path / "table", SECRET, elsewhere=elsewhere) as (server, asked_here),
+    ):
+        access = Access(databricks_host=server, databricks_token=SecretStr(SECRET))
+        with pytest.raises(UnavailableError, match="the workspace answers 302"):
+            source_for(spec, Lake(tmp_path / "lake"), access).rows(NOW)
+    assert (len(asked_here), asked_there) == (1, [])
+
+
 def test_a_workspace_that_does_not_answer_is_waited_for_no_longer_than_is_set(tmp_path: Path) -> None:
     spec = model({"databricks": {"table": NAME}}, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent:
