@@ -72,7 +72,8 @@ class Wandb:
         finally:
             left = [run for run in runs if not any(run.glob("*.wandb.synced"))]
             for run in {*runs}.difference(left):
-                shutil.rmtree(self._settings.wandb / "copies" / run.name.removeprefix(RUN), ignore_errors=True)
+                for room in ("copies", "kept"):
+                    shutil.rmtree(self._settings.wandb / room / run.name.removeprefix(RUN), ignore_errors=True)
                 shutil.rmtree(run, ignore_errors=True)
         if left:
             raise UnavailableError(f"{left[0].name} is not taken: {told['said']}")
@@ -83,8 +84,13 @@ class Wandb:
         return [str(one) for one in told["refused"]]
 
     def tidy(self) -> None:
-        """What killed clients left, and the log that each one writes, once they are a day old."""
+        """What killed clients left, and the log that each one writes, once they are a day old; and links to files of
+        runs that somebody sent by hand."""
         folder, old = self._settings.wandb, time.time() - DAY.total_seconds()
+        wanted = {run.name.removeprefix(RUN) for run in self.unsent()}
+        for path in folder.glob("kept/*"):
+            if path.name not in wanted:
+                shutil.rmtree(path, ignore_errors=True)
         for path in (*folder.glob("incoming-*"), *folder.glob("cache/wandb/logs/*")):
             with suppress(OSError):
                 if path.lstat().st_mtime < old:

@@ -21,7 +21,6 @@ from drift_pipeline.registry.bundle import MANIFEST, read_manifest
 from drift_pipeline.registry.mirror import digest_alias, merged
 
 MOST_BYTES = 1 << 30  # of a file that is written: a server may send without end
-COPIES = "copies"
 _LOCAL = "entity", "project"
 
 
@@ -48,11 +47,13 @@ def write(job: Mapping[str, Any]) -> dict[str, Any]:
     incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=folder))
     try:
         for run in job["runs"]:
-            final, copies = folder / f"offline-run-{run['name']}", folder / COPIES / run["name"]
+            final, copies, kept = (folder / room for room in (f"offline-run-{run['name']}", *rooms(run["name"])))
             if not final.exists():
-                shutil.rmtree(copies, ignore_errors=True)  # of one that was cut short
+                for room in (copies, kept):
+                    shutil.rmtree(room, ignore_errors=True)  # of one that was cut short
                 _write(job, run, incoming, copies)
                 made = next((incoming / "wandb").glob("offline-run-*"))
+                _link(copies, kept)
                 if not final.exists():  # else another process was faster
                     made.rename(final)
     finally:
@@ -92,12 +93,27 @@ def _artifact(told: Mapping[str, Any], copies: Path) -> Any:
     return made
 
 
+def rooms(name: str) -> tuple[str, str]:
+    """Below the folder: the files that a run names, which `wandb sync` deletes, and links to them for the next try."""
+    return f"copies/{name}", f"kept/{name}"
+
+
+def _link(files: Path, to: Path) -> None:
+    """Those that are not there yet: what `wandb sync` had deleted when it was killed is sent again."""
+    for path in files.rglob("*"):
+        if path.is_file() and not (link := to / path.relative_to(files)).exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, link)
+
+
 def send(job: Mapping[str, Any]) -> dict[str, Any]:
     """One after the other, for their order is that of the aliases. Which ones went, the marker beside each tells."""
     from wandb.cli.cli import cli
 
     where = [part for name in _LOCAL if job[name] for part in (f"--{name}", job[name])]
     for run in job["runs"]:
+        copies, kept = rooms(Path(run).name.removeprefix("offline-run-"))
+        _link(Path(job["folder"], kept), Path(job["folder"], copies))
         cli(["sync", *where, run], standalone_mode=False)
     return {}
 
@@ -184,7 +200,8 @@ def main() -> None:
     job = json.loads(sys.stdin.read())
     signal.alarm(int(job["seconds"]) + 2)
     if sys.argv[1] != "fetch":
-        fcntl.flock(os.open(Path(job["folder"], ".client"), os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+        os.dup2(os.open(Path(job["folder"], ".client"), os.O_RDWR | os.O_CREAT, 0o600), sys.stdin.fileno())
+        fcntl.flock(sys.stdin, fcntl.LOCK_EX)  # wandb-core inherits it: the next client waits for an orphan's end, too
     try:
         told = {"ok": True, **{"write": write, "send": send, "stand": stand, "fetch": fetch}[sys.argv[1]](job)}
     except Exception as error:  # the edge of the process: whatever the client raises is told to who asked
