@@ -6,12 +6,15 @@ import shutil
 import signal
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import httpx
 import polars as pl
 import pytest
 
 from drift_pipeline.clock import SystemClock
+from drift_pipeline.control.audit import AuditRecord, Entry
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import UnavailableError
 from drift_pipeline.loop.home import models_of
 from drift_pipeline.serving.app import make_app
@@ -176,6 +179,25 @@ def test_verbs_are_audited_with_actor_and_reason_and_shown(adopted: Path) -> Non
     assert drift("hotfix", MODEL, "--reason", "urgent").code == 0
     assert drift("maintenance", "begin", MODEL, "--to", "2099-01-01", "--reason", "move", "--yes").code == 0
     assert drift("audit", "verify").code == 0
+
+
+@pytest.mark.parametrize(("ticks", "code", "decisions"), [(2, 0, 1), (99, 1, 0)])
+def test_a_verb_is_done_again_where_a_tick_came_in_between(
+    adopted: Path, monkeypatch: pytest.MonkeyPatch, ticks: int, code: int, decisions: int
+) -> None:
+    commit, ahead = ControlStore.commit, iter(range(ticks))
+
+    def raced(self: ControlStore, entry: Entry, *what: Any) -> AuditRecord:
+        if entry.actor == "Ada" and next(ahead, None) is not None:
+            assert drift("tick").code in (0, 3)
+        return commit(self, entry, *what)
+
+    monkeypatch.setattr(ControlStore, "commit", raced)
+    asked = drift("hotfix", MODEL, "--reason", "urgent", "--actor", "Ada")
+    assert asked.code == code, asked.err
+    assert ("somebody else ticked meanwhile" in asked.err) == bool(code)
+    assert len([record for record in records(adopted) if record.actor == "Ada"]) == decisions
+    assert len(list(ahead)) == (0 if not code else ticks - 5)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import getpass
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -28,9 +28,11 @@ from drift_pipeline.cli.options import (
 from drift_pipeline.cli.telling import at_work, minute, say
 from drift_pipeline.cli.watch import list_incidents
 from drift_pipeline.clock import DAY, Window, system_clock
-from drift_pipeline.errors import DriftError, InputError
+from drift_pipeline.errors import ConflictError, DriftError, InputError
 
 LONG = 30 * DAY
+T = TypeVar("T")
+_TRIES = 5
 
 
 def _verb(command: Callable[..., int]) -> Callable[..., int]:
@@ -40,17 +42,27 @@ def _verb(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-@contextmanager
-def _loop(model: str, home: Path | None, actor: str | None) -> Iterator[tuple[Any, str]]:
-    """The model's loop and who acts."""
+def _act(model: str, home: Path | None, actor: str | None, do: Callable[[Any, str], T]) -> T:
+    """Do it to the model's loop, as the actor; again where a tick came in between, whose state is taken up first.
+
+    Raises:
+        ConflictError: ticks came in between each time.
+    """
     from drift_pipeline.loop.home import model_of, opened
 
     settings = settings_of(home)
     spec = model_of(settings, model)
     with at_work(f"{model}: taking up where its loop stands"), opened(settings, system_clock()) as at:
-        yield at.loop(spec), actor or getpass.getuser()
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                done = do(at.loop(spec), actor or getpass.getuser())
+                break
+            except ConflictError:
+                if not tries_left:
+                    raise
         with suppress(DriftError):  # what was done stands; the next tick writes the card, or tells why it cannot
             at.document(spec)
+    return done
 
 
 def _say(model: str, words: str, as_json: bool, **told: Any) -> int:
@@ -76,11 +88,14 @@ def _retrain(
 ) -> int:
     from drift_pipeline.loop import operating
     from drift_pipeline.loop.deciding import NO_CANARY
-    from drift_pipeline.policy.decide import Action
+    from drift_pipeline.policy.decide import Action, Decision
 
-    with _loop(model, home, actor) as (loop, who):
-        decision_id, decision = operating.retrain(loop, who, reason, hotfix=hotfix, steps=steps)
-        elsewhere = f"; {NO_CANARY}" if loop.monitor.champion.recorded else ""
+    def ask(loop: Any, who: str) -> tuple[str, Decision, bool]:
+        decided = operating.retrain(loop, who, reason, hotfix=hotfix, steps=steps)
+        return *decided, loop.monitor.champion.recorded
+
+    decision_id, decision, recorded = _act(model, home, actor, ask)
+    elsewhere = f"; {NO_CANARY}" if recorded else ""
     agreed = decision.action in (Action.RETRAIN, Action.HOTFIX_RETRAIN)
     alone = f" of {', '.join(steps)} alone" if steps else ""
     then = f"; the sensor, or drift tick, runs it{alone}{elsewhere}" if agreed else ""
@@ -122,8 +137,7 @@ def promote(model: str, reason: str, actor: str | None, home: Path | None, as_js
     """Take MODEL's rollout its next step now. Evidence, gates and approvals are asked for as ever."""
     from drift_pipeline.loop import operating
 
-    with _loop(model, home, actor) as (loop, who):
-        status = operating.promote(loop, who, reason)
+    status = _act(model, home, actor, lambda loop, who: operating.promote(loop, who, reason))
     return _say(model, f"{status.rollout_id} is in {status.phase}", as_json, phase=str(status.phase))
 
 
@@ -134,8 +148,7 @@ def rollback(model: str, reason: str, actor: str | None, home: Path | None, as_j
     """Stop MODEL's rollout or, after a promotion, go back to the version before. The gateway follows at once."""
     from drift_pipeline.loop import operating
 
-    with _loop(model, home, actor) as (loop, who):
-        status = operating.roll_back(loop, who, reason, champion=champion)
+    status = _act(model, home, actor, lambda loop, who: operating.roll_back(loop, who, reason, champion=champion))
     words = f"{status.rollout_id} rolled back; {status.champion} answers"
     return _say(model, words, as_json, rollout=status.rollout_id, champion=status.champion)
 
@@ -157,8 +170,7 @@ def resume(model: str, reason: str, actor: str | None, home: Path | None, as_jso
 def _pause(model: str, reason: str, actor: str | None, home: Path | None, as_json: bool, *, on: bool) -> int:
     from drift_pipeline.loop import operating
 
-    with _loop(model, home, actor) as (loop, who):
-        operating.pause(loop, who, reason, on=on)
+    _act(model, home, actor, lambda loop, who: operating.pause(loop, who, reason, on=on))
     return _say(model, "retraining and promotion are held" if on else "goes on", as_json, paused=on)
 
 
@@ -196,8 +208,7 @@ def begin(
     if end - since > LONG and not yes:
         long = f"nothing would be judged or done for {(end - since).days:,} days"
         raise InputError(f"--to {minute(end)}: {long}; say --yes if that is meant")
-    with _loop(model, home, actor) as (loop, who):
-        operating.announce_maintenance(loop, who, reason, Window(since, end))
+    _act(model, home, actor, lambda loop, who: operating.announce_maintenance(loop, who, reason, Window(since, end)))
     told = {"from": since.isoformat(), "to": end.isoformat()}
     return _say(model, f"maintenance from {minute(since)} to {minute(end)} UTC", as_json, **told)
 
@@ -215,8 +226,7 @@ def end_maintenance(model: str, reason: str, actor: str | None, home: Path | Non
     """End MODEL's maintenance now, or call off the one to come; what lands from now on is judged."""
     from drift_pipeline.loop import operating
 
-    with _loop(model, home, actor) as (loop, who):
-        operating.end_maintenance(loop, who, reason)
+    _act(model, home, actor, lambda loop, who: operating.end_maintenance(loop, who, reason))
     return _say(model, "maintenance is over; what lands from now on is judged", as_json, maintenance=False)
 
 
@@ -231,8 +241,8 @@ def acknowledge(model: str, reason: str, actor: str | None, home: Path | None, a
     """Say that somebody looks after MODEL's open incident."""
     from drift_pipeline.loop import operating
 
-    with _loop(model, home, actor) as (loop, who):
-        key = operating.acknowledge(loop, who, reason)
+    who = actor or getpass.getuser()
+    key = _act(model, home, who, lambda loop, who: operating.acknowledge(loop, who, reason))
     return _say(model, f"incident {key} is acknowledged by {who}", as_json, incident=key, by=who)
 
 
@@ -244,8 +254,7 @@ def snooze(model: str, reason: str, actor: str | None, home: Path | None, as_jso
     from drift_pipeline.loop import operating
 
     until = _later(system_clock().now(), lasting)
-    with _loop(model, home, actor) as (loop, who):
-        operating.snooze(loop, who, reason, until)
+    _act(model, home, actor, lambda loop, who: operating.snooze(loop, who, reason, until))
     return _say(model, f"no pages until {until:%Y-%m-%d %H:%M} UTC", as_json, until=until.isoformat())
 
 
@@ -255,8 +264,7 @@ def close(model: str, reason: str, actor: str | None, home: Path | None, as_json
     """Close MODEL's open incident by hand; what is still found opens it again."""
     from drift_pipeline.loop import operating
 
-    with _loop(model, home, actor) as (loop, who):
-        key = operating.close_incident(loop, who, reason)
+    key = _act(model, home, actor, lambda loop, who: operating.close_incident(loop, who, reason))
     return _say(model, f"incident {key} is closed", as_json, incident=key)
 
 

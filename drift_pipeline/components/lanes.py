@@ -8,12 +8,18 @@ fast     what people do to a rollout: promote, roll back
 ```
 """
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext  # where Dagster's guide takes it from
+from dagster._grpc.types import ExecuteExternalJobArgs  # what a worker is told is nowhere else
+from dagster._serdes import deserialize_value
+
+log = logging.getLogger(__name__)
 
 MODEL = "drift/model"
 DECISION = "drift/decision"  # the retrain that a run carries out
@@ -48,18 +54,33 @@ def lacking_tags(run: dg.DagsterRun) -> Mapping[str, str]:
 
 
 def give_way(run: dg.DagsterRun) -> None:
-    """In a worker of a normal run: seven of them on a small machine must not hold up ticks, hotfixes and people."""
+    """In a worker of a normal run: seven of them on a small machine must not hold up ticks, hotfixes and people.
+    Backfills may be hundreds."""
     if run.tags.get(LANE) == NORMAL:
         _be_nice()
 
 
-def give_way_early() -> None:
-    """In a worker that materialises assets alone, as reports and backfills do, which may be hundreds: before it loads
-    the models' code, which takes longer than most of its steps. What else a worker runs may be urgent.
-    """
-    given = getattr(multiprocessing.current_process(), "_args", ())  # the run's id, and its job
-    if ALL_ASSETS in {getattr(one, "job_name", None) for one in given}:
-        _be_nice()
+def run_of_worker() -> dg.DagsterRun | None:
+    """The run for which Dagster's code server began this process; None in every other process."""
+    told = [given for given in getattr(multiprocessing.current_process(), "_args", ()) if isinstance(given, str)]
+    if len(told) != 1:
+        return None
+    try:
+        asked = deserialize_value(told[0], ExecuteExternalJobArgs)
+        assert asked.instance_ref is not None
+        with dg.DagsterInstance.from_ref(asked.instance_ref) as instance:
+            return instance.get_run_by_id(asked.run_id)
+    except Exception:  # of Dagster's inside: whatever it is, the run itself tells it, if it matters
+        log.warning("what this process was begun for is not known: all models are loaded", exc_info=True)
+        return None
+
+
+def models_of_run(run: dg.DagsterRun) -> frozenset[str]:
+    """The models that it is about, by its assets or its configuration; none where it says none."""
+    keys = [*(run.asset_selection or ()), *(check.asset_key for check in run.asset_check_selection or ())]
+    ops: Any = run.run_config.get("ops", {})
+    configured = (op.get("config", {}).get("model") for op in ops.values())
+    return frozenset({key.path[0] for key in keys} | {model for model in configured if isinstance(model, str)})
 
 
 def _be_nice() -> None:

@@ -10,15 +10,15 @@ from uuid import uuid4
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository  # not exported, as what
-from dagster._core.remote_origin import RemoteRepositoryOrigin  # follows
+from dagster._core.remote_origin import RemoteRepositoryOrigin  # not exported, as what follows
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._grpc.types import ExecuteExternalJobArgs
+from dagster._serdes import serialize_value
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 from drift_pipeline.components.lanes import (
-    ALL_ASSETS,
     FAST,
     HOTFIX,
     LANE,
@@ -27,12 +27,16 @@ from drift_pipeline.components.lanes import (
     SUBMIT,
     LanedRunCoordinator,
     give_way,
-    give_way_early,
     retrain_tags,
+    run_of_worker,
 )
 from drift_pipeline.components.training import TRAINING
-from drift_pipeline_tests.components.daemon import LOCATION, ROOT
+from drift_pipeline.definitions import needed
+from drift_pipeline.settings import Settings
+from drift_pipeline_tests.components.daemon import FROM_A_FOLDER, LOCATION, ROOT
+from drift_pipeline_tests.components.worlds import write_model
 
+pytestmark = FROM_A_FOLDER
 SLOTS = 10
 
 
@@ -152,19 +156,67 @@ def test_a_worker_of_the_normal_lane_gives_way_and_no_other() -> None:
     assert niceness(NORMAL) == mine
 
 
-def early_niceness(job: ReconstructableJob, told: Any) -> None:
-    """Of a worker as the code server begins one: the job is among the arguments of its process."""
-    assert job.job_name
-    give_way_early()
-    told.put(os.getpriority(os.PRIO_PROCESS, 0))
+BOTH = ["churn", "fraud"]
 
 
-@pytest.mark.parametrize(("job", "nice"), [(ALL_ASSETS, NICE), ("rollback", 0), ("retrain", 0)])
-def test_reports_and_backfills_give_way_before_they_load_the_models(job: str, nice: int) -> None:
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in BOTH:
+        write_model(tmp_path / "models", name)
+    monkeypatch.setenv("DRIFT_MODELS", str(tmp_path / "models"))
+
+
+def loaded() -> list[str]:
+    found, specs = needed(Settings())
+    assert {key.path[0] for key in found.resolve_asset_graph().get_all_asset_keys()} == specs.keys()
+    return sorted(specs)
+
+
+def about(*assets: str, **config: Any) -> dg.DagsterRun:
+    selection = frozenset(map(dg.AssetKey.from_user_string, assets)) or None
+    ops = {"ops": {"an_op": {"config": config}}} if config else {}
+    return dg.DagsterRun(
+        job_name="a", run_id=str(uuid4()), tags={LANE: NORMAL}, run_config=ops, asset_selection=selection
+    )
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(
+    ("run", "wanted"),
+    [
+        (about("fraud/training_dataset", "fraud/evaluation"), ["fraud"]),
+        (about("fraud/drift_report", "churn/drift_report"), BOTH),
+        (about(model="churn", reason="a"), ["churn"]),
+        (about(apply=False), BOTH),
+        (about(model="in_another_folder"), BOTH),
+        (about(model="../models/fraud"), BOTH),
+        (None, BOTH),
+    ],
+    ids=["assets", "assets of two", "an op", "an op of all", "a folder of another name", "a path", "no worker"],
+)
+def test_a_worker_loads_the_one_model_that_its_run_is_about(
+    monkeypatch: pytest.MonkeyPatch, run: dg.DagsterRun | None, wanted: list[str]
+) -> None:
+    monkeypatch.setattr("drift_pipeline.definitions.run_of_worker", lambda: run)
+    assert loaded() == wanted
+
+
+def begun(_: str, told: Any) -> None:
+    told.put((loaded(), os.getpriority(os.PRIO_PROCESS, 0)))
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("models")
+def test_what_a_worker_is_for_is_among_the_arguments_that_the_code_server_gives_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    assert run_of_worker() is None
+    instance.add_run(run := about("fraud/training_dataset"))
+    origin = RemoteRepositoryOrigin(LOCATION, "__repository__").get_job_origin("a")
+    asked = ExecuteExternalJobArgs(job_origin=origin, run_id=run.run_id, instance_ref=instance.get_ref())
     mine, processes = os.getpriority(os.PRIO_PROCESS, 0), multiprocessing.get_context("spawn")
-    repository = ReconstructableRepository.for_module("drift_pipeline.definitions", "defs")
     told = processes.Queue()
-    worker = processes.Process(target=early_niceness, args=(repository.get_reconstructable_job(job), told))
+    worker = processes.Process(target=begun, args=(serialize_value(asked), told))
     worker.start()
-    assert told.get(timeout=60) == max(mine, nice)
+    assert told.get(timeout=120) == (["fraud"], max(mine, NICE))
     worker.join()
