@@ -196,7 +196,7 @@ def test_a_verb_is_done_again_where_a_tick_came_in_between(
     asked = drift("hotfix", MODEL, "--reason", "urgent", "--actor", "Ada")
     assert asked.code == code, asked.err
     assert ("somebody else ticked meanwhile" in asked.err) == bool(code)
-    assert len([record for record in records(adopted) if record.actor == "Ada"]) == decisions
+    assert len([record for record in records(adopted / "home") if record.actor == "Ada"]) == decisions
     assert len(list(ahead)) == (0 if not code else ticks - 5)
 
 
