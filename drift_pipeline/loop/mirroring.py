@@ -190,6 +190,7 @@ class _Delivery:
                 self._refuse(why)
         if last > self._cursor.told:
             self._keep(replace(self._cursor, told=last))
+        self._wandb.forget_sent()
 
     def _teller(self) -> Mirrored:
         first = next(self._store.records(), None)

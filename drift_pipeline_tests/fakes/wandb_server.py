@@ -55,6 +55,7 @@ class FakeWandb:
     url: str = ""
     answer: str = ""  # "" = well; a status; "hang"
     pause_s: float = 0.0
+    loses: int = 0  # so many models stay as they were begun
     registry: bool = True  # whether the organisation has one
     lie: Any = None  # (path, bytes) -> bytes
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -133,7 +134,10 @@ class _Operations:
 
     def op_CommitArtifact(self, v: Any) -> Any:
         artifact = self._fake.by_id(v["artifactID"])
-        artifact.state = "COMMITTED"
+        if artifact.kind == "model" and self._fake.loses:
+            self._fake.loses -= 1
+        else:
+            artifact.state = "COMMITTED"
         return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
 
     def op_UseArtifact(self, v: Any) -> Any:

@@ -102,6 +102,16 @@ def test_a_delivery_that_is_killed_is_gone_on_with(fake: FakeWandb, home: Path, 
     complete(fake, home)
 
 
+def test_what_was_taken_in_part_is_sent_again(fake: FakeWandb, home: Path) -> None:
+    """As where wandb-core died between an artifact's beginning and its end, and marked its run as sent."""
+    settings, fake.loses = online(home, fake.url), 1
+    (line,) = delivered(settings)
+    assert "is there in part only: what was sent last is sent again" in line
+    assert runs_of(home)
+    assert delivered(settings) == []
+    complete(fake, home)
+
+
 def test_two_that_deliver_at_once_do_it_once(fake: FakeWandb, home: Path) -> None:
     both = [begun(home, fake) for _ in range(2)]
     for process in both:

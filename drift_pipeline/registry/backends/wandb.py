@@ -28,6 +28,7 @@ from drift_pipeline.settings import Settings
 
 CHILD = "drift_pipeline.registry.backends.wandb_client"
 RUN = "offline-run-"
+_SENT = "*.wandb.synced"  # beside a run's file
 FETCH_S, PAUSE_S = 20.0, 120.0  # of one bundle, and before it is asked for again
 _NOT_A_REASON = ("wandb: Using", "wandb: Syncing", "wandb: [wandb sync] Loaded")
 
@@ -62,35 +63,42 @@ class Wandb:
 
     def unsent(self) -> list[Path]:
         """The oldest first."""
-        found = [path for path in self._settings.wandb.glob(f"{RUN}*") if not any(path.glob("*.wandb.synced"))]
-        return sorted(found, key=lambda path: path.name)
+        return sorted((run for run in self._runs() if not any(run.glob(_SENT))), key=lambda path: path.name)
 
     def send(self, runs: Sequence[Path], seconds: float) -> None:
-        """In their order, by `wandb sync`, whose exit code says nothing: it marks what went. That is not kept here."""
-        try:
-            told = self._ask("send", seconds, runs=[str(run.absolute()) for run in runs])
-        finally:
-            left = [run for run in runs if not any(run.glob("*.wandb.synced"))]
-            for run in {*runs}.difference(left):
-                for room in ("copies", "kept"):
-                    shutil.rmtree(self._settings.wandb / room / run.name.removeprefix(RUN), ignore_errors=True)
-                shutil.rmtree(run, ignore_errors=True)
-        if left:
+        """In their order, by `wandb sync`, whose exit code says nothing: it marks what went."""
+        told = self._ask("send", seconds, runs=[str(run.absolute()) for run in runs])
+        if left := [run for run in runs if not any(run.glob(_SENT))]:
             raise UnavailableError(f"{left[0].name} is not taken: {told['said']}")
 
     def stand(self, standings: Sequence[Standing], uses: Sequence[Use], seconds: float) -> list[str]:
-        """Tell how versions stand, and what runs that are sent used; returns what was refused for ever, in words."""
+        """Tell how versions stand, and what runs that are sent used; returns what was refused for ever, in words.
+
+        Raises:
+            UnavailableError: also where one of them is there in part only; then every run that is still kept is sent
+                again.
+        """
         told = self._ask("stand", seconds, standings=[asdict(one) for one in standings], uses=[asdict(u) for u in uses])
+        if told["pending"]:
+            for marker in (marker for run in self._runs() for marker in run.glob(_SENT)):
+                marker.unlink(missing_ok=True)
+            raise UnavailableError(f"{told['pending']} is there in part only: what was sent last is sent again")
         return [str(one) for one in told["refused"]]
 
+    def forget_sent(self) -> None:
+        """Runs that are sent, and stand as they should."""
+        for run in self._runs():
+            if any(run.glob(_SENT)):
+                for path in (self._settings.wandb / room / run.name.removeprefix(RUN) for room in ("copies", "kept")):
+                    shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(run, ignore_errors=True)
+
+    def _runs(self) -> Iterator[Path]:
+        return self._settings.wandb.glob(f"{RUN}*")
+
     def tidy(self) -> None:
-        """What killed clients left, and the log that each one writes, once they are a day old; and links to files of
-        runs that somebody sent by hand."""
+        """What killed clients left, and the log that each one writes, once they are a day old."""
         folder, old = self._settings.wandb, time.time() - DAY.total_seconds()
-        wanted = {run.name.removeprefix(RUN) for run in self.unsent()}
-        for path in folder.glob("kept/*"):
-            if path.name not in wanted:
-                shutil.rmtree(path, ignore_errors=True)
         for path in (*folder.glob("incoming-*"), *folder.glob("cache/wandb/logs/*")):
             with suppress(OSError):
                 if path.lstat().st_mtime < old:

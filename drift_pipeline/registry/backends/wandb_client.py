@@ -118,13 +118,20 @@ def send(job: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+class _PendingError(Exception):
+    """An artifact was begun and its files never came: `wandb sync` marks a run as sent all the same."""
+
+
 def stand(job: Mapping[str, Any]) -> dict[str, Any]:
     """Edges first, then each version; what W&B will never take is told, and stops nothing."""
     api = wandb.Api(timeout=max(int(job["seconds"] / 2), 1))
-    for use in job["uses"]:
-        _used(api, job, use)
-    refused = (_stands(api, job, one) for one in job["standings"])
-    return {"refused": [why[:300] for why in refused if why]}
+    try:
+        for use in job["uses"]:
+            _used(api, job, use)
+        refused = [_stands(api, job, one) for one in job["standings"]]
+    except _PendingError as error:
+        return {"refused": [], "pending": str(error)}
+    return {"refused": [why[:300] for why in refused if why], "pending": ""}
 
 
 def _stands(api: Any, job: Mapping[str, Any], one: Mapping[str, Any]) -> str:
@@ -175,7 +182,10 @@ def _found(api: Any, job: Mapping[str, Any]) -> Any:
 def _named(api: Any, job: Mapping[str, Any], name: str, alias: str) -> Any:
     """None where there is none; the client's own `artifact_exists` says so, too, where it is not answered."""
     try:
-        return api.artifact(f"{_project(api, job)}/{name}:{alias}")
+        found = api.artifact(f"{_project(api, job)}/{name}:{alias}")
+        if found.state == "PENDING":
+            raise _PendingError(f"{name} {alias}")
+        return found
     except wandb.errors.CommError as error:
         if isinstance(error.exc, ValueError):
             return None
