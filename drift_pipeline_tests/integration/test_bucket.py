@@ -1,0 +1,320 @@
+"""A home whose lake and registry lie in a bucket of a real S3-compatible server, and a server that goes wrong."""
+
+import io
+import json
+import logging
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from drift_pipeline import bucket as module
+from drift_pipeline.bucket import Bucket, Objects
+from drift_pipeline.clock import HOUR, ManualClock, Window
+from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
+from drift_pipeline.evidence.verification import verify_home
+from drift_pipeline.loop.adopting import adopt
+from drift_pipeline.loop.erasure import erase
+from drift_pipeline.loop.fleet import Failed, Fleet
+from drift_pipeline.loop.home import Home, opened
+from drift_pipeline.loop.retention import retain
+from drift_pipeline.registry.backends import registry_of
+from drift_pipeline.registry.backends.bucket import BucketRegistry
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import ModelSpec, read_spec
+from drift_pipeline.telemetry.history import read_history
+from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.sources.spool import SpoolWriter
+from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, synthetic_history
+from drift_pipeline_tests.contracts.test_registry import FIELDS, FILES
+from drift_pipeline_tests.faults.test_erasure import DAYS, IDS, LENGTH, NOW, PRICE, SUBJECT, Site, live, traces
+from drift_pipeline_tests.parts.postgres import Postgres
+from drift_pipeline_tests.parts.s3 import KEY, S3, SECRET
+from drift_pipeline_tests.telemetry.test_lake import ALL, predictions
+
+pytestmark = pytest.mark.live
+
+
+# what goes wrong
+
+
+def refused(place: Bucket) -> list[str]:
+    """What reading, writing, and the registry say of it."""
+    lake, said = Lake(place / "lake"), list[str]()
+    doors = (
+        lambda: lake.read("predictions", ALL),
+        lambda: lake.append("predictions", predictions(0), 0),
+        lambda: lake.compact("predictions"),
+        lambda: BucketRegistry(place / "registry").put(FIELDS, FILES),
+        lambda: BucketRegistry(place / "registry").get("sha256:" + "0" * 64),
+    )
+    for door in doors:
+        with pytest.raises(UnavailableError) as error:
+            door()
+        said.append(str(error.value))
+        assert error.value.__suppress_context__  # its words may quote a token
+    return said
+
+
+def one_sentence(said: list[str], *words: str) -> None:
+    for text in said:
+        assert text.startswith("s3://")
+        assert all(word in text for word in words), text
+        assert "\n" not in text
+        assert not any(secret in text for secret in (KEY + ":", SECRET, "AKIA", "Signature"))
+
+
+def test_a_bucket_that_is_not_there_is_said_so(s3_place: Bucket) -> None:
+    wrong = Bucket("s3://no-such-bucket/home", s3_place.beside)
+    one_sentence(refused(wrong), "there is no such bucket at http://127.0.0.1:", "mend DRIFT_STORE")
+
+
+def test_without_credentials_it_is_said_which_are_wanted(s3_place: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # where a machine's role would be asked for
+    one_sentence(refused(s3_place), "no credentials: set AWS_ACCESS_KEY_ID")
+
+
+def test_who_may_not_is_told_403(s3_server: S3, s3_place: Bucket) -> None:
+    name = s3_place.split()[0].removeprefix("s3://")
+    rule = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::{name}/*"}
+    s3_server.ask("PUT", f"/{name}?policy", json.dumps({"Version": "2012-10-17", "Statement": [rule]}).encode())
+    one_sentence(refused(s3_place), "refuses it (403", "give the credentials rights")
+
+
+def test_a_server_that_is_down_is_said_so_soon(s3_place: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    one_sentence(refused(s3_place), "http://127.0.0.1:9 cannot be reached")
+
+
+def test_a_server_that_hangs_is_waited_for_a_bounded_time_and_nothing_is_lost(
+    s3_server: S3, s3_place: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIMEOUT_S", 1)
+    monkeypatch.setattr(module, "_RETRY_S", 1)
+    lake = Lake(s3_place / "lake")
+    lake.append("predictions", predictions(0), 0)
+    put = BucketRegistry(s3_place / "registry").put(FIELDS, FILES)
+    s3_server.server.freeze(True)
+    try:
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match="did not answer in time"):
+            lake.append("predictions", predictions(1), 1)
+        with pytest.raises(UnavailableError, match="did not answer in time"):
+            lake.read("predictions", ALL)
+        assert time.monotonic() - began < 30
+        assert BucketRegistry(s3_place / "registry").get(put.digest) == put  # of the copy here
+        with pytest.raises(UnavailableError, match="did not answer in time"):
+            BucketRegistry(s3_place / "registry", copies=False).get(put.digest)
+    finally:
+        s3_server.server.freeze(False)
+    lake.flush("predictions")
+    assert Lake(s3_place / "lake").read("predictions", ALL).height == 6
+
+
+def test_a_commit_that_was_taken_and_not_answered_is_not_written_twice(
+    s3_server: S3, s3_place: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is frozen in the middle of appends, and goes on with what it had received."""
+    monkeypatch.setattr(module, "TIMEOUT_S", 1)
+    monkeypatch.setattr(module, "_RETRY_S", 1)
+    lake, failed, ending = Lake(s3_place / "lake"), 0, threading.Event()
+
+    def stutter() -> None:
+        while not ending.is_set():
+            time.sleep(0.3)
+            s3_server.server.freeze(True)
+            time.sleep(1.5)
+            s3_server.server.freeze(False)
+
+    lake.append("predictions", predictions(0), 0)
+    other = threading.Thread(target=stutter)
+    other.start()
+    try:
+        for batch in range(1, 9):
+            until = time.monotonic() + 120
+            while time.monotonic() < until:
+                try:
+                    lake.append("predictions", predictions(batch), batch)
+                    lake.flush("predictions")
+                    break
+                except UnavailableError:
+                    failed += 1
+    finally:
+        ending.set()
+        other.join()
+        s3_server.server.freeze(False)
+    assert failed > 0
+    rows = Lake(s3_place / "lake").read("predictions", ALL)["_id"].to_list()
+    assert len(rows) == 27 == len(set(rows))
+
+
+@pytest.mark.parametrize("what", ["swapped", "gone"])
+def test_bytes_of_a_bundle_that_were_changed_count_for_nothing(s3_place: Bucket, what: str, tmp_path: Path) -> None:
+    place = s3_place / "registry"
+    put = BucketRegistry(place).put(FIELDS, FILES)
+    objects = Objects(place)
+    (name,) = [name for name in objects.names() if name.endswith("/model.skops")]
+    objects.put(name, b"other bytes") if what == "swapped" else objects.delete([name])
+    other = BucketRegistry(Bucket(place.url, tmp_path / "other"))
+    for door in (lambda: other.get(put.digest), lambda: other.put(FIELDS, FILES)):
+        with pytest.raises(IntegrityError, match=r"model\.skops"):
+            door()
+    assert BucketRegistry(place).get(put.digest) == put
+    with pytest.raises(IntegrityError, match=r"model\.skops"):
+        BucketRegistry(place, copies=False).get(put.digest)
+
+
+def test_a_copy_that_was_damaged_is_read_from_the_bucket(s3_place: Bucket, caplog: pytest.LogCaptureFixture) -> None:
+    place = s3_place / "registry"
+    put = BucketRegistry(place).put(FIELDS, FILES)
+    (copy,) = place.beside.rglob("model.skops")
+    copy.write_bytes(b"other")
+    with caplog.at_level(logging.WARNING):
+        assert BucketRegistry(place).get(put.digest) == put
+    assert "it is a copy" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3://UPPER/x", "gs://bucket", "s3://bucket/../x", "s3://bucket/a b", "/lake"]
+)
+def test_what_names_no_bucket_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="DRIFT_STORE"):
+        Settings(store=url)
+
+
+# whole homes
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ModelSpec:
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    text = SAMPLE_SPEC + "retrain: {trials: 1, trainer: logistic_regression}\n"
+    (tmp_path / "models" / "m" / "defs.yaml").write_text(text)
+    spec = read_spec(tmp_path / "models" / "m" / "defs.yaml")
+    return spec.model_copy(update={"prediction": spec.prediction.model_copy(update={"score": None})})
+
+
+@pytest.fixture
+def home(s3_place: Bucket, spec: ModelSpec, tmp_path: Path) -> Iterator[Home]:
+    settings = Settings(home=tmp_path / "home", database="", store=s3_place.url)
+    with opened(settings, ManualClock(NOW), new=True) as made:
+        _adopt(made, spec, tmp_path)
+        yield made
+
+
+def _adopt(home: Home, spec: ModelSpec, folder: Path) -> None:
+    synthetic_history(DAYS, 60, 0, score=False).write_parquet(folder / "history.parquet")
+    adopt(home, spec, read_history(folder / "history.parquet", spec))
+
+
+def objects_that_tell(place: Bucket) -> list[str]:
+    """Objects of the bucket that hold the subject, an id or a value of theirs, as bytes or in a cell."""
+    wanted = [text.encode() for text in (*IDS, SUBJECT, json.dumps(SUBJECT)[1:-1], str(PRICE), str(LENGTH))]
+    wanted += [struct.pack(order + "d", value) for order in "<>" for value in (PRICE, LENGTH)]
+    objects, found = Objects(place), list[str]()
+    for name in objects.names():
+        data = objects.get(name) or b""
+        parts = [data]
+        if data.startswith(b"PAR1"):
+            parts.append(str(pl.read_parquet(io.BytesIO(data), hive_partitioning=False).to_dicts()).encode())
+        if any(text in part for part in parts for text in wanted):
+            found.append(name)
+    return sorted(found)
+
+
+def test_a_home_in_a_bucket_lives_erases_and_verifies(home: Home, spec: ModelSpec, s3_place: Bucket) -> None:
+    site = Site(home, spec)
+    live(site)
+    assert not [one for one in Fleet(home, {spec.name: spec}).tick(inline=False) if isinstance(one, Failed)]
+    tables = {name.split("/")[2] for name in objects_that_tell(s3_place)}
+    assert tables >= {"predictions", "outcomes", "shadow", "late", "dead_letters"}
+    found = erase(home, spec, SUBJECT, "asked by letter", "ada")
+    assert objects_that_tell(s3_place) == []
+    assert traces(home.settings.home) == []
+    assert found.rows["predictions"] == 2
+    assert Lake(home.settings.lake / spec.name).read("predictions", Window(NOW, NOW + HOUR)).height == 21
+    assert not list((home.settings.home / "lake").rglob("*.parquet"))
+    assert verify_home(home.settings).ok, verify_home(home.settings).reason
+
+
+def test_retention_holds_in_a_bucket(home: Home, spec: ModelSpec) -> None:
+    lake = Lake(home.settings.lake / spec.name)
+    before = lake.read("predictions", Window(NOW - 999 * HOUR * 24, NOW))
+    later = ManualClock(NOW + spec.retention.telemetry - 10 * 24 * HOUR)
+    then = Home(home.settings, later, home.store, home.registry, home.policy, home.alerts)
+    old = retain(then, spec, "ada")
+    kept = lake.read("predictions", Window(NOW - 999 * HOUR * 24, NOW))
+    assert kept.height == before.height - old.tables["predictions"][0] < before.height
+    gone = set(before["_id"]) - set(kept["_id"])
+    objects = Objects(Bucket(str(home.settings.lake / spec.name), Path()))
+    tables = [objects.get(name) or b"" for name in objects.names("predictions") if name.endswith(".parquet")]
+    assert not {one for data in tables for one in pl.read_parquet(io.BytesIO(data))["_id"]} & gone
+
+
+def test_verifying_reads_the_bucket_and_no_copy(home: Home) -> None:
+    assert verify_home(home.settings).ok
+    objects = Objects(Bucket(str(home.settings.registry_place), Path()))
+    name = next(name for name in objects.names() if name.endswith(".skops"))
+    objects.put(name, b"other bytes")
+    found = verify_home(home.settings)
+    assert not found.ok
+    assert "model.skops" in found.reason
+
+
+def test_a_bucket_that_keeps_versions_is_told_at_an_erasure(
+    s3_server: S3, s3_place: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = s3_place.split()[0].removeprefix("s3://")
+    asked = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    s3_server.ask("PUT", f"/{name}?versioning", asked)
+    lake = Lake(s3_place / "lake")
+    lake.append("predictions", predictions(0), 0)
+    with caplog.at_level(logging.WARNING):
+        assert lake.erase("predictions", "_id", {"p000.00-0"}) == 1
+    assert "the bucket keeps versions of what is deleted" in caplog.text
+
+
+def _capture(folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "drift_pipeline.cli", "capture", "--once"]
+    whole = {**os.environ, **environment, "DRIFT_HOME": str(folder)}
+    return subprocess.Popen(command, env=whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_two_machines_share_a_home_and_no_row_is_lost_or_doubled(
+    s3_place: Bucket, postgres_server: Postgres, spec: ModelSpec, tmp_path: Path
+) -> None:
+    """Each has a folder, a spool and a capture of its own; both spools have the same name and numbers."""
+    url = postgres_server.of("two machines")
+    first = Settings(home=tmp_path / "first", database=url, store=s3_place.url)
+    with opened(first, ManualClock(NOW), new=True) as one:
+        _adopt(one, spec, tmp_path)
+        site = Site(one, spec)
+    environment = {"DRIFT_DATABASE": url, "DRIFT_STORE": s3_place.url, "DRIFT_MODELS": str(tmp_path / "models")}
+    begun, now = [tmp_path / "first", tmp_path / "second"], datetime.now(UTC)
+    for number, folder in enumerate(begun):
+        folder.mkdir(exist_ok=True)
+        spool = SpoolWriter(folder / "spool" / "gateway")
+        for segment in range(3):
+            names = [f"{number}-{segment}-{row}" for row in range(5)]
+            spool.write([json.dumps(site.predicted(name, f"u-{name}", now, 20.0)).encode() for name in names])
+            spool.rotate()
+        spool.close()
+    captures = [_capture(folder, environment) for folder in begun]
+    said = [capture.communicate(timeout=200)[0] for capture in captures]
+    assert [capture.returncode for capture in captures] == [0, 0], said
+    landed = Lake(first.lake / spec.name).find("predictions", pl.col("_id").str.contains(r"^\d-\d-\d$"), ("_id",))
+    assert sorted(landed["_id"]) == sorted(f"{n}-{s}-{r}" for n in range(2) for s in range(3) for r in range(5))
+    with opened(first.model_copy(update={"home": tmp_path / "second"}), ManualClock(NOW)) as two:
+        champion = two.store.get("model", spec.name)
+        assert champion is not None
+        assert registry_of(two.settings).get(champion.body["digest"]).files
