@@ -20,6 +20,7 @@ _RETRIES, _RETRY_S = 3, 20  # after so long a request that failed is not repeate
 _STATUS = re.compile(r"\b([45]\d\d [A-Z][A-Za-z ]+)")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _NO_BUCKET = "NoSuchBucket"
+_PROBE = "put-once"  # an object that says nothing
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,14 @@ class Objects:
         with self._asked("deleted"):
             if names:
                 self._store.delete(names)
+
+    def require_conditional(self) -> None:
+        """Raises InputError where the store puts an object over one that `add` should have left: commits of two
+        writers would be one."""
+        if self.add(_PROBE, b"") and self.add(_PROBE, b""):
+            raise InputError(
+                f"{self._place}: the store ignores If-None-Match: *, so commits would be lost; use another"
+            )
 
     def keeps_versions(self, name: str) -> bool:
         """Whether what is deleted stays there as an older version; told of an object that is there."""

@@ -5,13 +5,10 @@ erased at any time, and a reader that knows how far it came misses nothing. Old 
 what a version held is what landed until then.
 """
 
-import fcntl
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -20,10 +17,10 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from drift_pipeline import bucket
-from drift_pipeline.bucket import Bucket, Objects, Place
+from drift_pipeline.bucket import Place
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
-from drift_pipeline.files import keep_private
+from drift_pipeline.telemetry.ground import ONCE, ground_of, turn, vacuum
 
 T = TypeVar("T")
 Handle = DeltaTable
@@ -31,20 +28,12 @@ log = logging.getLogger(__name__)
 LANDED, WRITER, BATCH, DAY = "_landed", "_writer", "_batch", "_day"
 OURS = (LANDED, WRITER, BATCH)  # the columns that say how a row came here
 
-_PROPERTIES = {
-    "delta.dataSkippingStatsColumns": LANDED,  # of any other column they would be somebody's values
-    "delta.checkpointInterval": "32",
-    "delta.deletedFileRetentionDuration": "interval 0 seconds",  # nobody asks for old versions: see the top
-    "delta.logRetentionDuration": "interval 0 seconds",
-}
-# in a bucket a writer may hang while others go on: an entry that is gone would be put a second time, and be lost
-_LONGER_LOG = {"delta.logRetentionDuration": "interval 1 hours"}
+_SKIPPING = {"delta.dataSkippingStatsColumns": LANDED}  # of any other column they would be somebody's values
 _MERGES = ((32, 1 << 20), (1024, 1 << 24))  # each so many commits, files are merged up to so many bytes
 _VACUUM_EVERY = 1024  # commits
 _GRACE_HOURS = 1  # a merged file stays for whoever began to read before
-_ATTEMPTS, _ATTEMPTS_IN_BUCKET = 5, 20  # of who writes a bucket, many may be faster
+_ATTEMPTS = 5
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # before the second attempt; doubled before each further one
-_ONCE = CommitProperties(max_commit_retries=0)  # never moved behind somebody else's commit
 PATIENCE_S = 60.0  # for another process's turn; an erasure of many rows takes long
 
 
@@ -53,7 +42,7 @@ class Delta:
 
     def __init__(self, path: Place, patience_s: float = PATIENCE_S) -> None:
         self.path, self._patience_s = path, patience_s
-        self._shared = isinstance(path, Bucket)
+        self._ground = ground_of(path)
         self._table: DeltaTable | None = None
 
     def handle(self) -> DeltaTable | None:
@@ -66,7 +55,7 @@ class Delta:
         for _ in _attempts():
             try:
                 if self._table is None:
-                    self._table = DeltaTable(str(self.path), storage_options=self._options())
+                    self._table = DeltaTable(str(self.path), storage_options=self._ground.options())
                 else:
                     self._table.update_incremental()
                 return self._table
@@ -75,7 +64,7 @@ class Delta:
             except (DeltaError, OSError) as error:  # also where a checkpoint took the place of what was being read
                 self._table, failed = None, error
                 self._raise_away(error, "read")
-        if isinstance(failed, OSError) and not self._shared:
+        if isinstance(failed, OSError):
             raise UnavailableError(f"{self.path}: cannot be read: {failed}") from failed
         raise IntegrityError(f"{self.path}: cannot be read: {_why(failed)}; restore it from a copy") from failed
 
@@ -131,6 +120,8 @@ class Delta:
             fresh = [part.with_columns(pl.lit(n, pl.Int64).alias(BATCH)) for n, part in parts if n > last]
             if not fresh:
                 return last, version
+            if handle is None:
+                self._ground.begin()
             frame = pl.concat(fresh).with_columns(
                 pl.lit(version + 1, pl.Int64).alias(LANDED),
                 pl.lit(source).alias(WRITER),
@@ -142,8 +133,8 @@ class Delta:
                 mode="append",
                 schema_mode="merge",  # a spec that gains a column leaves null in older rows
                 partition_by=[DAY],
-                configuration=(_PROPERTIES | (_LONGER_LOG if self._shared else {})) if handle is None else None,
-                storage_options=self._options(),
+                configuration=_SKIPPING | self._ground.properties if handle is None else None,
+                storage_options=self._ground.options(),
                 # never moved behind somebody else's commit, where its rows' number would be another's
                 commit_properties=CommitProperties(
                     max_commit_retries=0, app_transactions=[Transaction(source, parts[-1][0])]
@@ -162,10 +153,9 @@ class Delta:
             ConflictError: others did not end their turn, or were faster every time; nothing is written.
             UnavailableError: disk or bucket does not take it.
         """
-        tries = _ATTEMPTS_IN_BUCKET if self._shared else _ATTEMPTS
-        for _ in _attempts(tries):
+        for _ in _attempts(self._ground.tries):
             try:
-                with self._turn():
+                with turn(self._ground.lock, self.path, self._patience_s):
                     return do()
             except CommitFailedError:
                 self._table = None
@@ -173,7 +163,7 @@ class Delta:
                 self._table = None
                 self._raise_away(error, "written")
                 raise UnavailableError(f"{self.path}: cannot be written: {_why(error)}") from error
-        raise ConflictError(f"{self.path}: {tries} commits were lost to other writers; do it again")
+        raise ConflictError(f"{self.path}: {self._ground.tries} commits were lost to other writers; do it again")
 
     def compact(self) -> int:
         """Merge the small files of each day, and delete what nothing names; how many files were merged."""
@@ -183,7 +173,7 @@ class Delta:
             if handle is None:
                 return 0
             merged = int(_merge(handle, _MERGES[-1][1])["numFilesRemoved"])
-            _vacuum(handle, _GRACE_HOURS)
+            vacuum(handle, _GRACE_HOURS)
             return merged
 
         return self.change(merge)
@@ -202,11 +192,8 @@ class Delta:
             if handle is None:
                 return
             for one in conditions:
-                told.append(handle.delete(one, commit_properties=_ONCE).get("num_deleted_rows") or 0)
-            if isinstance(self.path, Bucket):
-                self._sweep(handle, self.path)
-            else:
-                _vacuum(handle, 0)  # in our turn no file is being written, so that what no commit names is nobody's
+                told.append(handle.delete(one, commit_properties=ONCE).get("num_deleted_rows") or 0)
+            self._ground.clear(handle, DAY)
             _shorten(handle)
 
         self.change(delete)
@@ -227,56 +214,17 @@ class Delta:
                 if handle is not None and now // every > before // every:
                     _merge(handle, size)
             if handle is not None and now // _VACUUM_EVERY > before // _VACUUM_EVERY:
-                _vacuum(handle, _GRACE_HOURS)
+                vacuum(handle, _GRACE_HOURS)
 
         try:
             self.change(merge)
         except DriftError as error:
             log.warning("%s; its small files are merged later", error)
 
-    def _sweep(self, handle: DeltaTable, path: Bucket) -> None:
-        """Delete each data file that lies there now and that no commit names after the next one, which is ours: its
-        writer looked at an older version, and cannot commit any more."""
-        files = Objects(path)
-        names = sorted(files.names())
-        lying = [name for name in names if not name.startswith("_delta_log/")]
-        handle.create_write_transaction([], "append", handle.schema(), [DAY], commit_properties=_ONCE)
-        handle.update_incremental()
-        named = {unquote(uri).removeprefix(f"{path}/") for uri in handle.file_uris()}
-        files.delete([name for name in lying if unquote(name) not in named])
-        if files.keeps_versions(next((name for name in names if name not in lying), "")):
-            log.warning("%s: the bucket keeps versions of what is deleted; delete those, or rows are not gone", path)
-
-    def _options(self) -> dict[str, str] | None:
-        return bucket.delta_options() if self._shared else None
-
     def _raise_away(self, error: Exception, done: str) -> None:
-        """Raises UnavailableError where it is the bucket that does not answer, without the client's own words."""
-        if self._shared and bucket.is_away(error):
-            raise UnavailableError(f"{self.path}: cannot be {done}: {bucket.why(error)}") from None
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One process of this machine at a time.
-
-        Raises ConflictError where others keep it for longer than patience lasts.
-        """
-        here = self.path.beside if isinstance(self.path, Bucket) else self.path
-        here.parent.mkdir(parents=True, exist_ok=True)
-        keep_private(here.parent)
-        lock = os.open(here.with_name(f"{here.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            until, pause = time.monotonic() + self._patience_s, 0.002
-            while not _locked(lock):
-                if time.monotonic() > until:
-                    raise ConflictError(
-                        f"{self.path}: another process writes it for {self._patience_s:.0f} s; try again"
-                    )
-                time.sleep(pause)
-                pause = min(2 * pause, 0.1)
-            yield
-        finally:
-            os.close(lock)
+        """Raises UnavailableError where it is the place that does not answer, without the client's own words."""
+        if (reason := self._ground.away(error)) is not None:
+            raise UnavailableError(f"{self.path}: cannot be {done}: {reason}") from None
 
 
 def _attempts(count: int = _ATTEMPTS) -> Iterator[int]:
@@ -312,7 +260,7 @@ def scan(handle: DeltaTable, among: Sequence[tuple[str, str, Any]] = ()) -> pl.L
 
 
 def _merge(handle: DeltaTable, size: int) -> dict[str, Any]:
-    return handle.optimize.compact(target_size=size, commit_properties=_ONCE)
+    return handle.optimize.compact(target_size=size, commit_properties=ONCE)
 
 
 def _why(error: Exception) -> str:
@@ -324,16 +272,3 @@ def _shorten(handle: DeltaTable) -> None:
     """Leave of the log what tells of the table as it is now."""
     handle.create_checkpoint()
     handle.cleanup_metadata()
-
-
-def _vacuum(handle: DeltaTable, hours: int) -> None:
-    handle.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False, full=True)
-    handle.update_incremental()
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

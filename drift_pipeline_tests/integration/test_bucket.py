@@ -1,5 +1,6 @@
 """A home whose lake and registry lie in a bucket of a real S3-compatible server, and a server that goes wrong."""
 
+import http.server
 import io
 import json
 import logging
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +23,9 @@ from drift_pipeline import bucket as module
 from drift_pipeline.bucket import Bucket, Objects
 from drift_pipeline.clock import HOUR, ManualClock, Window
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
+from drift_pipeline.evidence.day_pages import page_file, remove_page, rendered_days, share_page, shared_page
 from drift_pipeline.evidence.verification import verify_home
+from drift_pipeline.files import write_whole
 from drift_pipeline.loop.adopting import adopt
 from drift_pipeline.loop.erasure import erase
 from drift_pipeline.loop.fleet import Failed, Fleet
@@ -35,7 +40,7 @@ from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, synthetic_history
 from drift_pipeline_tests.contracts.test_registry import FIELDS, FILES
-from drift_pipeline_tests.faults.test_erasure import DAYS, IDS, LENGTH, NOW, PRICE, SUBJECT, Site, live, traces
+from drift_pipeline_tests.faults.test_erasure import DAYS, IDS, LENGTH, NOW, PRICE, SUBJECT, Site, live, render, traces
 from drift_pipeline_tests.parts.postgres import Postgres
 from drift_pipeline_tests.parts.s3 import KEY, S3, SECRET
 from drift_pipeline_tests.telemetry.test_lake import ALL, predictions
@@ -192,6 +197,62 @@ def test_what_names_no_bucket_is_refused(url: str) -> None:
         Settings(store=url)
 
 
+class Careless(http.server.BaseHTTPRequestHandler):
+    """A store that puts an object over another, whatever is asked: a real one behind it is not told."""
+
+    real = ""
+
+    def _pass_on(self) -> None:
+        data = self.rfile.read(int(self.headers.get("content-length") or 0))
+        left_out = ("if-none-match", "host", "content-length")
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
+        asked = urllib.request.Request(self.real + self.path, data or None, headers, method=self.command)
+        try:
+            with urllib.request.urlopen(asked, timeout=20) as found:
+                status, told, kept = found.status, found.read(), found.headers
+        except urllib.error.HTTPError as error:
+            status, told, kept = error.code, error.read(), error.headers
+        self.send_response(status)
+        for name in ("etag", "content-type", "last-modified"):
+            if name in kept:
+                self.send_header(name, kept[name])
+        self.send_header("content-length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    do_GET = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_store_that_ignores_conditions_is_refused(
+    s3_server: S3, s3_place: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = type("Handler", (Careless,), {"real": s3_server.url})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as careless:
+        threading.Thread(target=careless.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{careless.server_port}")
+        try:
+            with pytest.raises(InputError, match="ignores If-None-Match"):
+                Lake(s3_place / "lake").append("predictions", predictions(0), 0)
+        finally:
+            careless.shutdown()
+
+
+def test_a_page_that_one_machine_rendered_another_shows_until_it_is_removed(s3_place: Bucket, tmp_path: Path) -> None:
+    ours, theirs = (Settings(home=tmp_path / name, store=s3_place.url) for name in ("ours", "theirs"))
+    for day in ("2026-03-01", "2026-03-02"):
+        write_whole(page_file(ours, "fraud", day), f"<p>{day}")
+        share_page(ours, "fraud", day)
+    assert rendered_days(theirs, "fraud") == ["2026-03-01", "2026-03-02"]
+    assert rendered_days(theirs, "fraud", shared=False) == rendered_days(theirs, "frau") == []
+    assert shared_page(theirs, "fraud", "2026-03-02") == b"<p>2026-03-02"
+    remove_page(ours, "fraud", "2026-03-02")
+    assert shared_page(theirs, "fraud", "2026-03-02") is None
+    assert rendered_days(ours, "fraud") == rendered_days(theirs, "fraud") == ["2026-03-01"]
+
+
 # whole homes
 
 
@@ -235,9 +296,10 @@ def objects_that_tell(place: Bucket) -> list[str]:
 def test_a_home_in_a_bucket_lives_erases_and_verifies(home: Home, spec: ModelSpec, s3_place: Bucket) -> None:
     site = Site(home, spec)
     live(site)
+    render(site)
     assert not [one for one in Fleet(home, {spec.name: spec}).tick(inline=False) if isinstance(one, Failed)]
-    tables = {name.split("/")[2] for name in objects_that_tell(s3_place)}
-    assert tables >= {"predictions", "outcomes", "shadow", "late", "dead_letters"}
+    places = {name.split("/")[0 if name.startswith("drift_reports") else 2] for name in objects_that_tell(s3_place)}
+    assert places >= {"predictions", "outcomes", "shadow", "late", "dead_letters", "drift_reports"}
     found = erase(home, spec, SUBJECT, "asked by letter", "ada")
     assert objects_that_tell(s3_place) == []
     assert traces(home.settings.home) == []
