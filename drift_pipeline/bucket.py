@@ -11,8 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from drift_pipeline.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
 
 SCHEME = "s3://"
 TIMEOUT_S, CONNECT_S = 30, 5  # of one request
@@ -86,7 +90,7 @@ def why(error: Exception) -> str:
     if status.startswith(("401", "403")) or "privileges" in said:
         told = f"403 {code}" if code else status or "403"
         return f"{where} refuses it ({told}); give the credentials rights to get, put, list and delete below it"
-    if "timed out" in said:
+    if "timed out" in said or "TimedOut" in said:
         return f"{where} did not answer in time ({TIMEOUT_S} s a request); do it again once it does"
     if not status:
         return f"{where} cannot be reached; mend AWS_ENDPOINT_URL, or do it again once it is up"
@@ -110,8 +114,8 @@ class Objects:
             self._store = S3Store(
                 root.removeprefix(SCHEME),
                 prefix=prefix or None,
-                config={**_endpoint(), "conditional_put": "etag"},
-                client_options=client_options(),
+                config=cast("S3Config", {**_endpoint(), "aws_conditional_put": "etag"}),
+                client_options=cast("ClientConfig", client_options()),
                 retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
             )
         except ImportError as error:

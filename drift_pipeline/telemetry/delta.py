@@ -133,7 +133,7 @@ class Delta:
                 mode="append",
                 schema_mode="merge",  # a spec that gains a column leaves null in older rows
                 partition_by=[DAY],
-                configuration=_SKIPPING | self._ground.properties if handle is None else None,
+                configuration={**_SKIPPING, **self._ground.properties} if handle is None else None,
                 storage_options=self._ground.options(),
                 # never moved behind somebody else's commit, where its rows' number would be another's
                 commit_properties=CommitProperties(

@@ -1,12 +1,12 @@
 """A real S3-compatible server that goes wrong, and bytes in it that do: told in one sentence, and nothing is lost."""
 
 import http.server
-import json
 import logging
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,10 +63,11 @@ def test_without_credentials_it_is_said_which_are_wanted(s3_place: Bucket, monke
 
 
 def test_who_may_not_is_told_403(s3_server: S3, s3_place: Bucket) -> None:
-    name = s3_place.split()[0].removeprefix("s3://")
-    rule = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::{name}/*"}
-    s3_server.ask("PUT", f"/{name}?policy", json.dumps({"Version": "2012-10-17", "Statement": [rule]}).encode())
-    one_sentence(refused(s3_place), "refuses it (403", "give the credentials rights")
+    s3_server.ask("POST", "/moto-api/reset-auth", b"0")  # from now on it asks who somebody is
+    try:
+        one_sentence(refused(s3_place), "refuses it (403", "give the credentials rights")
+    finally:
+        s3_server.ask("POST", "/moto-api/reset-auth", b"1000000000")
 
 
 def test_a_server_that_is_down_is_said_so_soon(s3_place: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +145,8 @@ def test_bytes_of_a_bundle_that_were_changed_count_for_nothing(s3_place: Bucket,
     (name,) = [name for name in objects.names() if name.endswith("/model.skops")]
     objects.put(name, b"other bytes") if what == "swapped" else objects.delete([name])
     other = BucketRegistry(Bucket(place.url, tmp_path / "other"))
-    for door in (lambda: other.get(put.digest), lambda: other.put(FIELDS, FILES)):
+    doors: list[Callable[[], object]] = [lambda: other.get(put.digest), lambda: other.put(FIELDS, FILES)]
+    for door in doors:
         with pytest.raises(IntegrityError, match=r"model\.skops"):
             door()
     assert BucketRegistry(place).get(put.digest) == put

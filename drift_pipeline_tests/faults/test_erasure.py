@@ -321,7 +321,7 @@ def test_an_erased_subject_is_in_no_file_and_its_neighbours_are_all_there(home: 
     assert found.versions == ("v1",)
     kept = rows(home, spec)
     assert kept["_id"].to_list() == before.filter(pl.col("_entity") != subject)["_id"].to_list()
-    files = list((home.settings.lake / spec.name).glob("*/_day=*/*.parquet"))
+    files = list((home.settings.home / "lake" / spec.name).glob("*/_day=*/*.parquet"))
     assert not {name for file in files for name in pl.read_parquet(file)["_id"]} & set(theirs["_id"])
     last = list(home.store.records())[-1]
     assert (last.event, last.actor, last.details["versions"]) == ("erased", "ada", ["v1"])

@@ -115,7 +115,7 @@ def test_retention_holds_in_a_bucket(home: Home, spec: ModelSpec) -> None:
     assert kept.height == before.height - old.tables["predictions"][0] < before.height
     gone = set(before["_id"]) - set(kept["_id"])
     objects = Objects(Bucket(str(home.settings.lake / spec.name), Path()))
-    tables = [objects.get(name) or b"" for name in objects.names("predictions") if name.endswith(".parquet")]
+    tables = [objects.get(name) or b"" for name in objects.names("predictions") if "/_day=" in name]
     assert not {one for data in tables for one in pl.read_parquet(io.BytesIO(data))["_id"]} & gone
 
 
@@ -143,7 +143,7 @@ def test_a_bucket_that_keeps_versions_is_told_at_an_erasure(
 
 
 def _capture(folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "drift_pipeline.cli", "capture", "--once"]
+    command = [sys.executable, "-c", "from drift_pipeline.cli import main; main()", "capture", "--once"]
     whole = {**os.environ, **environment, "DRIFT_HOME": str(folder)}
     return subprocess.Popen(command, env=whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -157,6 +157,7 @@ def test_two_machines_share_a_home_and_no_row_is_lost_or_doubled(
     with opened(first, ManualClock(NOW), new=True) as one:
         _adopt(one, spec, tmp_path)
         site = Site(one, spec)
+        site.spool.close()
     environment = {"DRIFT_DATABASE": url, "DRIFT_STORE": s3_place.url, "DRIFT_MODELS": str(tmp_path / "models")}
     begun, now = [tmp_path / "first", tmp_path / "second"], datetime.now(UTC)
     for number, folder in enumerate(begun):

@@ -39,7 +39,8 @@ class S3:
 
     def ask(self, method: str, path: str, data: bytes | None = None) -> bytes:
         """As the owner of everything; moto looks at no signature."""
-        request = urllib.request.Request(self.url + path, data, method=method)
+        kind = {"content-type": "application/octet-stream"}
+        request = urllib.request.Request(self.url + path, data, kind, method=method)
         with urllib.request.urlopen(request, timeout=20) as answer:
             told: bytes = answer.read()
             return told
