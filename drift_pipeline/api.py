@@ -282,7 +282,7 @@ def replay(
     from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
     from drift_pipeline.replays.replay import Replay
     from drift_pipeline.replays.summary import summarise
-    from drift_pipeline.settings import Settings
+    from drift_pipeline.settings import FILES_ALONE, Settings
     from drift_pipeline.telemetry.history import read_history
 
     folder = (Path(tempfile.mkdtemp(prefix="drift_replay_")) if out is None else Path(out)).absolute()
@@ -292,7 +292,7 @@ def replay(
     history = between(read_history(Table.of(data), known, timestamp, labels), _utc(start), _utc(end))
     options = Options(_span(reference), _span(step), triggers, seed, None if policy is None else Path(policy))
     with work_folder(folder) as work:
-        with Replay(history, known, Settings(home=work, database=""), options, progress) as running:
+        with Replay(history, known, Settings(home=work, **FILES_ALONE), options, progress) as running:
             summary = summarise(running.run())
         write_summary(work, summary)
         publish(work, folder)

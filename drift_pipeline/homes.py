@@ -31,7 +31,7 @@ from drift_pipeline.loop import chronicle
 from drift_pipeline.loop.home import models_of, reading
 from drift_pipeline.loop.monitoring.kpi_history import read_kpis
 from drift_pipeline.loop.status import Standing, standing
-from drift_pipeline.settings import Settings
+from drift_pipeline.settings import FILES_ALONE, Settings
 from drift_pipeline.telemetry.lake import Lake
 
 _TIME, _TEXTS = pl.Datetime("us", "UTC"), pl.List(pl.String)
@@ -238,7 +238,7 @@ def open_home(path: str | Path | None = None, models: str | Path | None = None) 
     Raises:
         InputError: there is no home.
     """
-    given: dict[str, Any] = ({} if path is None else {"home": Path(path), "database": ""}) | (
+    given: dict[str, Any] = ({} if path is None else {"home": Path(path), **FILES_ALONE}) | (
         {} if models is None else {"models": Path(models)}
     )
     home = Home(Settings(**given))

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from drift_pipeline.bucket import Bucket, Place
 from drift_pipeline.errors import InputError
 
 _WANDB = {  # held to only where W&B is in use: its variables may be anybody's
@@ -25,6 +26,7 @@ def _wandb(name: str, default: Any, told: str) -> Any:
     return Field(default=default, validation_alias=names, description=told)
 
 
+FILES_ALONE = {"database": "", "store": ""}  # a home that is named is its folder: those are of DRIFT_HOME alone
 STORE, ASIDE = "control.db", "control.db.moved"  # a home's control store, and what is left where it moved to a server
 
 
@@ -44,6 +46,11 @@ class Settings(BaseSettings):
     database: SecretStr = Field(
         default=SecretStr(""),
         description="postgresql://USER:PASSWORD@HOST/DATABASE of the control store; empty = SQLite below home",
+    )
+    store: str = Field(
+        default="",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)*/?)?$",
+        description="s3://BUCKET/PREFIX where lake, registry and reports lie, with AWS_* beside; empty = below home",
     )
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
@@ -130,17 +137,26 @@ class Settings(BaseSettings):
         return self.database.get_secret_value().startswith("postgresql")
 
     @property
-    def lake(self) -> Path:
-        return self.home / "lake"
+    def bucket(self) -> Bucket | None:
+        return Bucket(self.store.rstrip("/"), self.home) if self.store else None
 
     @property
-    def dead_letters(self) -> Path:
+    def lake(self) -> Place:
+        return (self.bucket or self.home) / "lake"
+
+    @property
+    def dead_letters(self) -> Place:
         """The lake of what was no event; no model's name begins with an underscore."""
         return self.lake / "_dead_letters"
 
     @property
     def registry(self) -> Path:
+        """Of a home in a bucket: copies of what was read from there."""
         return self.home / "registry"
+
+    @property
+    def registry_place(self) -> Place:
+        return (self.bucket or self.home) / "registry"
 
     @property
     def wandb(self) -> Path:

@@ -214,11 +214,11 @@ def _rotated(home: Any, actor: str, as_json: bool) -> int:
 
 def settings_for(home: Path | None, environment: str | None) -> "Settings":
     """The settings of a home and where the version may run."""
-    from drift_pipeline.settings import Settings
+    from drift_pipeline.settings import FILES_ALONE, Settings
 
     if environment == "":
         raise InputError("--environment: is empty; name where the version may run, such as production")
-    given: dict[str, Any] = ({} if home is None else {"home": home, "database": ""}) | (
+    given: dict[str, Any] = ({} if home is None else {"home": home, **FILES_ALONE}) | (
         {} if environment is None else {"environment": environment}
     )
     return Settings(**given)
@@ -230,12 +230,12 @@ def write_cards(settings: "Settings", model: str) -> None:
     from drift_pipeline.evidence.documents import refresh_documents
     from drift_pipeline.loop.declared import spec_in_force
     from drift_pipeline.loop.forms import frozen
-    from drift_pipeline.registry.backends.local import LocalRegistry
+    from drift_pipeline.registry.backends import kept_registry
 
     clock = system_clock()
     with suppress(DriftError), closing(open_store(settings, clock)) as store:
         spec = frozen(store, spec_in_force(settings, store, model))
-        refresh_documents(settings, store, LocalRegistry(settings.registry), spec, clock.now())
+        refresh_documents(settings, store, kept_registry(settings), spec, clock.now())
 
 
 @click.command(epilog=example('drift approve fraud v3 --key ada.pem --reason "read the card"'))

@@ -60,7 +60,7 @@ def demo(
     from drift_pipeline.registry.backends import registry_of
     from drift_pipeline.replays.demo import run_demo, start_of
     from drift_pipeline.replays.output import publish, refuse_out, work_folder, write_summary
-    from drift_pipeline.settings import Settings
+    from drift_pipeline.settings import FILES_ALONE, Settings
     from drift_pipeline.spec import read_spec
 
     settings = Settings(**({"registry_kind": registry} if registry else {}))
@@ -73,7 +73,7 @@ def demo(
         summary, acts = run_demo(spec, work, start, seed, lambda line: say(line, err=as_json))
         write_summary(work, summary)
         publish(work, home)
-    mirrored = _mirrored(settings.model_copy(update={"home": home, "database": ""}))
+    mirrored = _mirrored(settings.model_copy(update={"home": home, **FILES_ALONE}))
     passed = not any(act.fault for act in acts) and _exit_code(summary) == OK
     if as_json:
         told = [{"title": act.title, "from": act.start.isoformat(), "fault": act.fault} for act in acts]

@@ -128,10 +128,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 def settings_of(home: Path | None) -> "Settings":
-    """The settings of the environment, of another home where one is named: DRIFT_DATABASE is of DRIFT_HOME alone."""
-    from drift_pipeline.settings import Settings
+    """The settings of the environment; of another home where one is named, which is its folder alone."""
+    from drift_pipeline.settings import FILES_ALONE, Settings
 
     of_environment = Settings()
     if home is None or home.absolute() == of_environment.home.absolute():
         return of_environment
-    return Settings(home=home, database="")
+    return Settings(home=home, **FILES_ALONE)

@@ -9,7 +9,7 @@ from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import ControlReader, ControlStore, Entry
 from drift_pipeline.control.trust import approvers
 from drift_pipeline.errors import InputError, IntegrityError, SpecError
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.backends import kept_registry
 from drift_pipeline.rollout.signed import REPLAY, REPLAY_ONLY, Asked, Refusal, read
 from drift_pipeline.rollout.waiver import (
     AcceptedWaiver,
@@ -134,10 +134,10 @@ def untrusted(settings: Settings, body: Mapping[str, Any]) -> str:
             "its record names no trainer's key, so nobody can tell whether the approver trained it: "
             "a version that was recorded before drift-pipeline wrote that down has to be trained again"
         )
-    registry = LocalRegistry(settings.registry)
+    registry = kept_registry(settings)
     try:
         if not registry.exists(body["digest"]):
-            return f"{settings.registry} holds no bundle {body['digest']}; restore it, or train another version"
+            return f"{settings.registry_place} holds no bundle {body['digest']}; restore it, or train another version"
         registry.get(body["digest"])
     except IntegrityError as error:
         return f"its stored bytes do not fit: {error}; find out who changed them, and train another version"

@@ -18,7 +18,7 @@ from drift_pipeline.evidence.gitops.progress import last_checkpoint, read
 from drift_pipeline.evidence.placing import FILE, put_digests, waiting_for
 from drift_pipeline.files import write_whole
 from drift_pipeline.policy.engines import Bundle, read_bundle
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.backends import Registry, kept_registry
 from drift_pipeline.settings import Settings
 
 _LOOKS = 6  # at a home that is written to meanwhile: what is found is believed once two in a row say it
@@ -64,7 +64,7 @@ def verify_home(settings: Settings, kept: tuple[str, Mapping[str, Any]] | None =
 
 def _verified(settings: Settings, kept: tuple[str, Mapping[str, Any]] | None) -> Verification:
     store = read_store(settings)
-    registry = LocalRegistry(settings.registry)
+    registry = kept_registry(settings, copies=False)
     faults: list[str] = []
 
     def exists(digest: str) -> bool:
@@ -127,7 +127,7 @@ def _unsigned(settings: Settings, store: ControlReader) -> Iterator[str]:
         yield f"{path}: is gone, and was the last checkpoint"
 
 
-def _holds(registry: LocalRegistry, digest: str) -> bool:
+def _holds(registry: Registry, digest: str) -> bool:
     """Read whole: `get` recomputes every digest, and raises IntegrityError for bytes that were changed."""
     return registry.exists(digest) and registry.get(digest).digest == digest
 

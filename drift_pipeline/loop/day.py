@@ -24,6 +24,7 @@ from drift_pipeline.detection.report import (
 )
 from drift_pipeline.detection.statistics.auroc import Auroc
 from drift_pipeline.detection.statistics.mae import Mae
+from drift_pipeline.evidence.day_pages import page_file, remove_page, rendered_days, share_page
 from drift_pipeline.loop.context import Backends
 from drift_pipeline.loop.forms import frozen
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline, in_force_before, read_baseline
@@ -93,8 +94,9 @@ def drift_of(
     report = monitor.look_back(day.end, versions or {})
     reference = _scored(at.lake.read("predictions", baseline.span, baseline.versions["predictions"]), baseline, spec)
     current = at.lake.read("predictions", day, versions["predictions"] if versions else None)
-    html = settings.drift_reports / spec.name / f"{day.start:%Y-%m-%d}.html"
+    html = page_file(settings, spec.name, f"{day.start:%Y-%m-%d}")
     files = write_drift_report(report, DAY, reference, current, spec, html, settings.evidently)
+    share_page(settings, spec.name, html.stem)
     held_out = baseline.reference.baseline
     numbers = numbers_of(report.kpis, len(report.drifting), spec, held_out.value if held_out else None)
     write_point(settings.evidently, spec, day.end, numbers, str(report.verdict), baseline.champion.name)
@@ -125,13 +127,19 @@ def _scored(rows: pl.DataFrame, baseline: MonitoringBaseline, spec: ModelSpec) -
     return rows.with_columns(pl.Series("_score", scores))
 
 
-def pages_of(settings: Settings, store: ControlStore, spec: ModelSpec, times: Sequence[datetime]) -> list[Path]:
-    """The files of the reports that show rows of these times: as the day's, or as the reference's."""
-    bodies, found = [record.body for record in store.find("reference", f"{spec.name}/")], list[Path]()
-    for page in sorted((settings.drift_reports / spec.name).glob("????-??-??.html")):
-        day = day_of(page.stem)
+def rendered_of(settings: Settings, store: ControlStore, spec: ModelSpec, times: Sequence[datetime]) -> list[str]:
+    """The days whose reports show rows of these times: as the day's, or as the reference's."""
+    bodies, found = [record.body for record in store.find("reference", f"{spec.name}/")], list[str]()
+    for name in rendered_days(settings, spec.name):
+        day = day_of(name)
         body = in_force_before(day.end, bodies, spec)
         spans = [day, Window(datetime.fromisoformat(body["from"]), datetime.fromisoformat(body["to"]))]
         if any(span.start <= at < span.end for span in spans for at in times):
-            found += [page, run_file(spec.name, DAY, day.end, settings.evidently)]
+            found.append(name)
     return found
+
+
+def unrender(settings: Settings, spec: ModelSpec, day: str) -> None:
+    """Delete a day's report, from Evidently's workspace as well. Raises UnavailableError: a bucket does not answer."""
+    remove_page(settings, spec.name, day)
+    run_file(spec.name, DAY, day_of(day).end, settings.evidently).unlink(missing_ok=True)

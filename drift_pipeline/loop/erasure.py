@@ -160,10 +160,10 @@ class _Erasure:
 
     def _unrender(self, times: Sequence[datetime]) -> None:
         """Delete the drift reports that show rows of these times; Dagster makes them anew."""
-        from drift_pipeline.loop.day import pages_of
+        from drift_pipeline.loop.day import rendered_of, unrender
 
-        for page in pages_of(self._home.settings, self._home.store, self._spec, times):
-            page.unlink(missing_ok=True)
+        for day in rendered_of(self._home.settings, self._home.store, self._spec, times):
+            unrender(self._home.settings, self._spec, day)
 
     def _told(self, gone: Mapping[Table, int]) -> Erased:
         begun = dict(self._ledger.find(_BEGUN) or {})

@@ -16,7 +16,7 @@ from drift_pipeline.control.store import ControlStore, Put
 from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError, UnavailableError
 from drift_pipeline.evidence.mirrored import Mirrored, Told
 from drift_pipeline.files import alone
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.backends import kept_registry
 from drift_pipeline.registry.backends.wandb import Wandb, require_wandb
 from drift_pipeline.registry.mirror import Run, Standing, Use, folded, uses_of
 from drift_pipeline.settings import Settings
@@ -194,7 +194,7 @@ class _Delivery:
 
     def _teller(self) -> Mirrored:
         first = next(self._store.records(), None)
-        local = LocalRegistry(self._settings.registry)
+        local = kept_registry(self._settings)
         return Mirrored(self._settings, self._store, local, first.hash if first else "")
 
     def _told(self, teller: Mirrored, record: AuditRecord, *, again: bool = False) -> Told:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from drift_pipeline.clock import DAY, HOUR, Clock
 from drift_pipeline.errors import DriftError, InputError
+from drift_pipeline.evidence.day_pages import shared_page
 from drift_pipeline.pages.door import HEALTH, Door
 from drift_pipeline.pages.index import Index
 from drift_pipeline.pages.kept import Kept
@@ -161,7 +162,10 @@ class Pages:
         if not _DAY.fullmatch(day):
             raise Refused(404, "there is no report of such a day")
         spec = self._spec(request)
-        return _html(_read(self._settings.drift_reports / spec.name, Path(f"{day}.html")), REPORT_POLICY)
+        page = shared_page(self._settings, spec.name, day)
+        if page is None:
+            page = _read(self._settings.drift_reports / spec.name, Path(f"{day}.html"))
+        return _html(page, REPORT_POLICY)
 
     def _spec(self, request: Request) -> ModelSpec:
         name = request.path_params["model"]

@@ -1,7 +1,6 @@
 """What a page tells of one model of a home that lives: read only, and drawn as a replay's report is."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from drift_pipeline.detection.judging.verdict import told_verdict, told_waiting
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.chain import Chain as CausalChain
 from drift_pipeline.evidence.chain import chain_of, known_versions
+from drift_pipeline.evidence.day_pages import page_file, rendered_days
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.home import model_of, reading
 from drift_pipeline.loop.status import NOT_ADOPTED, Standing, standings
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 CARD, CHAIN = "card.html", "chain.html"
 LATE_TICKS = 10
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass
@@ -111,11 +110,10 @@ class Reader:
 
     def _day(self, model: str, links: "Links") -> dict[str, str]:
         """The newest day's drift report."""
-        days = [path for path in (self.settings.drift_reports / model).glob("*.html") if _DAY.fullmatch(path.stem)]
-        newest = max(days, key=lambda path: path.stem, default=None)
-        if newest is None:
+        days = rendered_days(self.settings, model, shared=isinstance(links, ServedLinks))
+        if not days:
             return {"report": "", "report_day": ""}
-        return {"report": links.day(newest, model, newest.stem), "report_day": newest.stem}
+        return {"report": links.day(page_file(self.settings, model, days[-1]), model, days[-1]), "report_day": days[-1]}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from drift_pipeline.evidence.timeline import Story
 from drift_pipeline.replays.options import Options
 from drift_pipeline.replays.replay import Replay
 from drift_pipeline.replays.summary import summarise
-from drift_pipeline.settings import Settings
+from drift_pipeline.settings import FILES_ALONE, Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.history import read_history
 from drift_pipeline.telemetry.synthetic import Drift, synthetic_history
@@ -64,7 +64,7 @@ def run_demo(
     frame.write_parquet(home / HISTORY)
     history, options = read_history(home / HISTORY, spec), Options(REFERENCE * DAY, DAY, "drift", seed)
     stage = _Stage(acts_of(start), say)
-    with Replay(history, spec, Settings(home=home, database=""), options, tell=stage.hear) as running:
+    with Replay(history, spec, Settings(home=home, **FILES_ALONE), options, tell=stage.hear) as running:
         summary = summarise(running.run())
     stage.end()
     return summary, stage.acts

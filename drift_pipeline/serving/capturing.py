@@ -1,12 +1,15 @@
 """Capture as a process: the spools of a home, its lakes, and the mirror of its rollouts."""
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
+from uuid import uuid4
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store, require_store
+from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.mirror import Mirror
@@ -18,16 +21,32 @@ from drift_pipeline.telemetry.lake import Lake
 PATIENCE_S = 2.0  # for who writes one model's lake, while all others wait; then its events are set aside for a while
 
 
+def machine_of(settings: Settings) -> str:
+    """What tells this machine's spools from those of others that land in the same bucket, whose names and numbers are
+    the same; made once.
+
+    Raises InputError where the home cannot be written.
+    """
+    path = settings.home / "machine"
+    if not path.exists():
+        made = write_whole(path.with_name(f"machine.{uuid4().hex}"), uuid4().hex[:12])
+        with suppress(FileExistsError):  # another process was faster
+            os.link(made, path)
+        made.unlink()
+    return path.read_text(encoding="utf-8")
+
+
 @contextmanager
 def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) -> Iterator[tuple[Capture, Event]]:
     """The capture of a home, and what SIGINT and SIGTERM set: a segment under way is finished."""
     lakes: dict[tuple[str, str], Lake] = {}
+    machine = f"@{machine_of(settings)}" if settings.bucket else ""
 
     def lake_of(model: str, source: str) -> Lake:
         place = (model, source)
         if place not in lakes:
             folder = settings.lake / model if model else settings.dead_letters
-            lakes[place] = Lake(folder, source=source, patience_s=PATIENCE_S)
+            lakes[place] = Lake(folder, source=source + machine, patience_s=PATIENCE_S)
         return lakes[place]
 
     stop = Event()

@@ -215,6 +215,7 @@ def _environment(settings: Settings, started: Sequence[Service]) -> Mapping[str,
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "DRIFT_HOME": str(settings.home),
         "DRIFT_DATABASE": settings.database.get_secret_value(),
+        "DRIFT_STORE": settings.store,
         **({DAGSTER_DATABASE: _beside(settings)} if settings.on_postgres else {}),
         "DRIFT_ENVIRONMENT": settings.environment,
     }

@@ -5,13 +5,10 @@ erased at any time, and a reader that knows how far it came misses nothing. Old 
 what a version held is what landed until then.
 """
 
-import fcntl
 import logging
-import os
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -19,9 +16,11 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from drift_pipeline import bucket
+from drift_pipeline.bucket import Place
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
-from drift_pipeline.files import keep_private
+from drift_pipeline.telemetry.ground import ONCE, ground_of, turn, vacuum
 
 T = TypeVar("T")
 Handle = DeltaTable
@@ -29,25 +28,21 @@ log = logging.getLogger(__name__)
 LANDED, WRITER, BATCH, DAY = "_landed", "_writer", "_batch", "_day"
 OURS = (LANDED, WRITER, BATCH)  # the columns that say how a row came here
 
-_PROPERTIES = {
-    "delta.dataSkippingStatsColumns": LANDED,  # of any other column they would be somebody's values
-    "delta.checkpointInterval": "32",
-    "delta.deletedFileRetentionDuration": "interval 0 seconds",  # nobody asks for old versions: see the top
-    "delta.logRetentionDuration": "interval 0 seconds",
-}
+_SKIPPING = {"delta.dataSkippingStatsColumns": LANDED}  # of any other column they would be somebody's values
 _MERGES = ((32, 1 << 20), (1024, 1 << 24))  # each so many commits, files are merged up to so many bytes
 _VACUUM_EVERY = 1024  # commits
 _GRACE_HOURS = 1  # a merged file stays for whoever began to read before
 _ATTEMPTS = 5
-_PAUSE_S = 0.05  # before the second attempt; doubled before each further one
+_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # before the second attempt; doubled before each further one
 PATIENCE_S = 60.0  # for another process's turn; an erasure of many rows takes long
 
 
 class Delta:
-    """A table in a folder, which may not be there yet. Its rows are partitioned by UTC day."""
+    """A table in a folder or a bucket, which may not be there yet. Its rows are partitioned by UTC day."""
 
-    def __init__(self, path: Path, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, path: Place, patience_s: float = PATIENCE_S) -> None:
         self.path, self._patience_s = path, patience_s
+        self._ground = ground_of(path)
         self._table: DeltaTable | None = None
 
     def handle(self) -> DeltaTable | None:
@@ -55,12 +50,12 @@ class Delta:
 
         Raises:
             IntegrityError: what is there is no whole table.
-            UnavailableError: the disk does not answer.
+            UnavailableError: disk or bucket does not answer.
         """
         for _ in _attempts():
             try:
                 if self._table is None:
-                    self._table = DeltaTable(str(self.path))
+                    self._table = DeltaTable(str(self.path), storage_options=self._ground.options())
                 else:
                     self._table.update_incremental()
                 return self._table
@@ -68,6 +63,7 @@ class Delta:
                 return None
             except (DeltaError, OSError) as error:  # also where a checkpoint took the place of what was being read
                 self._table, failed = None, error
+                self._raise_away(error, "read")
         if isinstance(failed, OSError):
             raise UnavailableError(f"{self.path}: cannot be read: {failed}") from failed
         raise IntegrityError(f"{self.path}: cannot be read: {_why(failed)}; restore it from a copy") from failed
@@ -80,8 +76,7 @@ class Delta:
     def last_batch(self, source: str) -> int:
         """The number of the source's last batch, -1 before the first."""
         handle = self.handle()
-        version = None if handle is None else handle.transaction_version(source)
-        return -1 if version is None else version
+        return -1 if handle is None else _last_batch(handle, source)
 
     def look(self, at: Callable[[Handle], T], absent: T) -> T:
         """What is found in the table as it is now; looked at anew where files were rewritten meanwhile.
@@ -91,7 +86,7 @@ class Delta:
 
         Raises:
             IntegrityError: a file of the table is gone, or its bytes are no table.
-            UnavailableError: the disk does not give them.
+            UnavailableError: disk or bucket does not give them.
         """
         for _ in _attempts():
             handle = self.handle()
@@ -102,10 +97,12 @@ class Delta:
             except FileNotFoundError as error:
                 self._table, gone = None, error
             except (DeltaError, pl.exceptions.PolarsError) as error:
+                self._raise_away(error, "read")
                 raise IntegrityError(
                     f"{self.path}: cannot be read: {_why(error)}; restore the table from a copy"
                 ) from error
             except OSError as error:
+                self._raise_away(error, "read")
                 raise UnavailableError(f"{self.path}: cannot be read: {_why(error)}") from error
         raise IntegrityError(f"{self.path}: a file of the table is gone: {gone}; restore it from a copy") from gone
 
@@ -117,11 +114,14 @@ class Delta:
         """
 
         def write() -> tuple[int, int]:
-            last, version = self.last_batch(source), self.version()
+            handle = self.handle()
+            last = -1 if handle is None else _last_batch(handle, source)
+            version = -1 if handle is None else handle.version()
             fresh = [part.with_columns(pl.lit(n, pl.Int64).alias(BATCH)) for n, part in parts if n > last]
             if not fresh:
                 return last, version
-            handle = self._table
+            if handle is None:
+                self._ground.begin()
             frame = pl.concat(fresh).with_columns(
                 pl.lit(version + 1, pl.Int64).alias(LANDED),
                 pl.lit(source).alias(WRITER),
@@ -133,7 +133,8 @@ class Delta:
                 mode="append",
                 schema_mode="merge",  # a spec that gains a column leaves null in older rows
                 partition_by=[DAY],
-                configuration=_PROPERTIES if handle is None else None,
+                configuration={**_SKIPPING, **self._ground.properties} if handle is None else None,
+                storage_options=self._ground.options(),
                 # never moved behind somebody else's commit, where its rows' number would be another's
                 commit_properties=CommitProperties(
                     max_commit_retries=0, app_transactions=[Transaction(source, parts[-1][0])]
@@ -150,18 +151,19 @@ class Delta:
 
         Raises:
             ConflictError: others did not end their turn, or were faster every time; nothing is written.
-            UnavailableError: the disk does not take it.
+            UnavailableError: disk or bucket does not take it.
         """
-        for _ in _attempts():
+        for _ in _attempts(self._ground.tries):
             try:
-                with self._turn():
+                with turn(self._ground.lock, self.path, self._patience_s):
                     return do()
             except CommitFailedError:
                 self._table = None
             except (DeltaError, OSError) as error:  # a full disk, a folder that went away
                 self._table = None
+                self._raise_away(error, "written")
                 raise UnavailableError(f"{self.path}: cannot be written: {_why(error)}") from error
-        raise ConflictError(f"{self.path}: {_ATTEMPTS} commits were lost to other writers; do it again")
+        raise ConflictError(f"{self.path}: {self._ground.tries} commits were lost to other writers; do it again")
 
     def compact(self) -> int:
         """Merge the small files of each day, and delete what nothing names; how many files were merged."""
@@ -170,8 +172,8 @@ class Delta:
             handle = self.handle()
             if handle is None:
                 return 0
-            merged = int(handle.optimize.compact(target_size=_MERGES[-1][1])["numFilesRemoved"])
-            _vacuum(handle, _GRACE_HOURS)
+            merged = int(_merge(handle, _MERGES[-1][1])["numFilesRemoved"])
+            vacuum(handle, _GRACE_HOURS)
             return merged
 
         return self.change(merge)
@@ -183,16 +185,19 @@ class Delta:
             conditions: each in Delta's SQL, one after the other; they stand in the log until this is done.
         """
 
-        def delete() -> int:
+        told = list[int]()  # also of tries that others outran after the rows were gone
+
+        def delete() -> None:
             handle = self.handle()
             if handle is None:
-                return 0
-            told = [handle.delete(condition).get("num_deleted_rows") for condition in conditions]
-            _vacuum(handle, 0)  # in our turn no file is being written, so that what no commit names is nobody's
+                return
+            for one in conditions:
+                told.append(handle.delete(one, commit_properties=ONCE).get("num_deleted_rows") or 0)
+            self._ground.clear(handle, DAY)
             _shorten(handle)
-            return sum(rows or 0 for rows in told)
 
-        return self.change(delete)
+        self.change(delete)
+        return sum(told)
 
     def _tidy(self, before: int) -> None:
         """Now and then, after a commit on the version `before`: merge small files, which are then few at any age.
@@ -207,41 +212,32 @@ class Delta:
             handle = self.handle()
             for every, size in _MERGES:
                 if handle is not None and now // every > before // every:
-                    handle.optimize.compact(target_size=size)
+                    _merge(handle, size)
             if handle is not None and now // _VACUUM_EVERY > before // _VACUUM_EVERY:
-                _vacuum(handle, _GRACE_HOURS)
+                vacuum(handle, _GRACE_HOURS)
 
         try:
             self.change(merge)
         except DriftError as error:
             log.warning("%s; its small files are merged later", error)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One process at a time. Raises ConflictError where others keep it for longer than patience lasts."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        keep_private(self.path.parent)
-        lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            until, pause = time.monotonic() + self._patience_s, 0.002
-            while not _locked(lock):
-                if time.monotonic() > until:
-                    raise ConflictError(
-                        f"{self.path}: another process writes it for {self._patience_s:.0f} s; try again"
-                    )
-                time.sleep(pause)
-                pause = min(2 * pause, 0.1)
-            yield
-        finally:
-            os.close(lock)
+    def _raise_away(self, error: Exception, done: str) -> None:
+        """Raises UnavailableError where it is the place that does not answer, without the client's own words."""
+        if (reason := self._ground.away(error)) is not None:
+            raise UnavailableError(f"{self.path}: cannot be {done}: {reason}") from None
 
 
-def _attempts() -> Iterator[int]:
-    """A few, with longer and longer pauses between them."""
-    for attempt in range(_ATTEMPTS):
+def _attempts(count: int = _ATTEMPTS) -> Iterator[int]:
+    """A few, with longer and longer pauses between them, which are no two writers' same."""
+    for attempt in range(count):
         if attempt:
-            time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+            time.sleep(min(_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.5))
         yield attempt
+
+
+def _last_batch(handle: DeltaTable, source: str) -> int:
+    version = handle.transaction_version(source)
+    return -1 if version is None else version
 
 
 def days_of(window: Window) -> list[tuple[str, str, str]]:
@@ -257,7 +253,14 @@ def scan(handle: DeltaTable, among: Sequence[tuple[str, str, Any]] = ()) -> pl.L
     files = [unquote(file) for file in handle.file_uris(file_pruning_predicate=list(among) or None)]
     if not files:
         return pl.LazyFrame(schema=schema)
-    return pl.scan_parquet(files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert")
+    far: dict[str, Any] = {}
+    if handle.table_uri.startswith(bucket.SCHEME):
+        far = {"storage_options": bucket.polars_options(), "credential_provider": None}
+    return pl.scan_parquet(files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert", **far)
+
+
+def _merge(handle: DeltaTable, size: int) -> dict[str, Any]:
+    return handle.optimize.compact(target_size=size, commit_properties=ONCE)
 
 
 def _why(error: Exception) -> str:
@@ -269,16 +272,3 @@ def _shorten(handle: DeltaTable) -> None:
     """Leave of the log what tells of the table as it is now."""
     handle.create_checkpoint()
     handle.cleanup_metadata()
-
-
-def _vacuum(handle: DeltaTable, hours: int) -> None:
-    handle.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False, full=True)
-    handle.update_incremental()
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

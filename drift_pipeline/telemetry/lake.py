@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from drift_pipeline.bucket import Place
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.telemetry.delta import (
@@ -67,7 +68,7 @@ class Lake(Upkeep):
     """
 
     def __init__(
-        self, root: Path, source: str = "capture", flush_rows: int = 1, patience_s: float = PATIENCE_S
+        self, root: Place, source: str = "capture", flush_rows: int = 1, patience_s: float = PATIENCE_S
     ) -> None:
         """
         Args:
@@ -76,7 +77,7 @@ class Lake(Upkeep):
         Raises:
             InputError: delta-rs could not write here: it dies on these signs in a path, or writes elsewhere.
         """
-        if odd := sorted(set(str(root.absolute())) & set("[]^|\\%")):
+        if isinstance(root, Path) and (odd := sorted(set(str(root.absolute())) & set("[]^|\\%"))):
             raise InputError(f"{root}: a lake's path cannot hold {' '.join(odd)}; choose another folder")
         self.root = root
         self._source = source
@@ -104,7 +105,7 @@ class Lake(Upkeep):
 
         Raises:
             ConflictError: other writers were faster every time; what waits still waits.
-            UnavailableError: the disk does not take it; what waits still waits.
+            UnavailableError: disk or bucket does not take it; what waits still waits.
         """
         waiting = self._waiting[table]
         if waiting:

@@ -127,7 +127,7 @@ class Soak:
     def period(self) -> Period:
         home = self.site.settings.home
         logs = data = files = 0
-        for path in (self.site.settings.lake / NAME).rglob("*"):
+        for path in (home / "lake" / NAME).rglob("*"):
             if path.is_file():
                 files += 1
                 size = path.stat().st_size

@@ -5,20 +5,25 @@ from pathlib import Path
 
 import pytest
 
+from drift_pipeline.bucket import Bucket
 from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.errors import InputError
 from drift_pipeline.registry.backends import Registry
+from drift_pipeline.registry.backends.bucket import BucketRegistry
 from drift_pipeline.registry.backends.local import LocalRegistry
 
 FIELDS = {"model": "fraud", "version": 1, "auroc": 0.8125, "gates": {"passed": True}}
 FILES = {"model.skops": bytes(range(256)) * 100, "card.md": "# Fräud".encode(), "empty": b""}
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", pytest.param("bucket", marks=pytest.mark.live)])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
     match request.param:
         case "local":
             return LocalRegistry(tmp_path / "registry")
+        case "bucket":
+            place: Bucket = request.getfixturevalue("s3_place")
+            return BucketRegistry(place / "registry")
     raise AssertionError(request.param)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from drift_pipeline.bucket import Place
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.checkpoints import Checkpoints
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
@@ -111,7 +112,7 @@ class BreakableStore(ControlStore):
 class BreakableLake(Lake):
     """The loop's: it writes profiles."""
 
-    def __init__(self, root: Path, source: str, fuses: Fuses) -> None:
+    def __init__(self, root: Place, source: str, fuses: Fuses) -> None:
         super().__init__(root, source)
         self._fuses = fuses
 
@@ -131,7 +132,7 @@ class BreakableLake(Lake):
 class CaptureLake(Lake):
     """Capture's: it can die between what lands and the segment that is done."""
 
-    def __init__(self, root: Path, source: str, fuses: Fuses) -> None:
+    def __init__(self, root: Place, source: str, fuses: Fuses) -> None:
         super().__init__(root, source)
         self._fuses = fuses
 

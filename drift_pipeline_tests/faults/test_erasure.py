@@ -14,10 +14,12 @@ import polars as pl
 import pytest
 
 from drift_pipeline.clock import DAY, HOUR, ManualClock, Window
+from drift_pipeline.detection.report import run_file
 from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.evidence.day_pages import share_page
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop.adopting import adopt
-from drift_pipeline.loop.day import pages_of
+from drift_pipeline.loop.day import day_of, rendered_of
 from drift_pipeline.loop.erasure import carry_on, erase
 from drift_pipeline.loop.fleet import Failed, Fleet
 from drift_pipeline.loop.home import Home, opened
@@ -129,11 +131,12 @@ def render(site: Site) -> list[Path]:
     page = settings.drift_reports / name / f"{NOW:%Y-%m-%d}.html"
     page.parent.mkdir(parents=True)
     page.write_text(f"axis to {PRICE}")
-    files = pages_of(settings, site.home.store, site.spec, [NOW])
+    (day,) = rendered_of(settings, site.home.store, site.spec, [NOW])
+    files = [page, run_file(name, DAY, day_of(day).end, settings.evidently)]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"axis to {PRICE}")
-    assert len(files) == 2
+    share_page(settings, name, day)
     return files
 
 
@@ -318,7 +321,7 @@ def test_an_erased_subject_is_in_no_file_and_its_neighbours_are_all_there(home: 
     assert found.versions == ("v1",)
     kept = rows(home, spec)
     assert kept["_id"].to_list() == before.filter(pl.col("_entity") != subject)["_id"].to_list()
-    files = list((home.settings.lake / spec.name).glob("*/_day=*/*.parquet"))
+    files = list((home.settings.home / "lake" / spec.name).glob("*/_day=*/*.parquet"))
     assert not {name for file in files for name in pl.read_parquet(file)["_id"]} & set(theirs["_id"])
     last = list(home.store.records())[-1]
     assert (last.event, last.actor, last.details["versions"]) == ("erased", "ada", ["v1"])

@@ -1,7 +1,5 @@
 """What came in wrong or twice, as the loop counts it; and a lake that fails a model's tick, as people hear of it."""
 
-from pathlib import Path
-
 import pytest
 
 from drift_pipeline.clock import HOUR, MINUTE
@@ -45,7 +43,7 @@ def test_events_hours_behind_are_counted_in_their_slice_once(live: Live) -> None
 def test_a_lake_that_cannot_be_read_fails_one_tick_with_advice_and_one_page_an_hour(live: Live, what: str) -> None:
     site = live.site
     live.minutes(2)
-    table = Path(site.settings.lake) / site.spec.name / "predictions"
+    table = site.settings.home / "lake" / site.spec.name / "predictions"
     paths = sorted((table / "_delta_log").glob("*.json") if what == "the log" else table.rglob("*.parquet"))
     for path in paths[-1:] if what == "the log" else paths:
         path.write_bytes(path.read_bytes()[:100])

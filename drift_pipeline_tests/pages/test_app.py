@@ -48,7 +48,7 @@ def test_an_index_shows_a_broken_model_on_its_own_row(settings: Settings) -> Non
 def test_a_model_whose_lake_is_broken_leaves_the_others_alone(tmp_path: Path) -> None:
     """Also where the error is none that was foreseen."""
     settings = copied(tmp_path)
-    for log in (settings.lake / MODEL / "kpis" / "_delta_log").glob("*"):
+    for log in (settings.home / "lake" / MODEL / "kpis" / "_delta_log").glob("*"):
         log.write_bytes(b"\0 no JSON") if log.is_file() else shutil.rmtree(log)
     assert settings.models is not None
     (settings.models / "other").mkdir()

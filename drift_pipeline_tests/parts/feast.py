@@ -1,12 +1,8 @@
 """Feast, in an environment of its own since it needs pandas < 3, made once and kept in DRIFT_PARTS."""
 
-import fcntl
-import hashlib
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -16,10 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from drift_pipeline_tests.parts.cache import MissingError, cache, pinned
+from drift_pipeline_tests.parts.environment import Environment
 
-REQUIREMENTS = Path(__file__).with_name("feast-requirements.txt")
-VERSION = pinned("feast")["version"]
+ENVIRONMENT = Environment("feast", "feast-requirements.txt")
 PATIENCE_S = 1200.0
 _QUIET = {"FEAST_USAGE": "False", "PYTHONWARNINGS": "ignore"}
 
@@ -46,37 +41,7 @@ FeatureStore(repo_path=sys.argv[1]).materialize(datetime(2020, 1, 1), datetime.f
 """
 
 
-def find() -> Path:
-    """The interpreter of an environment with Feast."""
-    if not (_folder() / "whole").exists():
-        raise MissingError(f"no Feast {VERSION}: python -m drift_pipeline_tests.parts install feast")
-    return _folder() / "bin" / "python"
-
-
-def install() -> Path:
-    """Made anew where it is not whole; needs the package index. Raises MissingError."""
-    folder = _folder()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "whole").exists():
-            _install(folder)
-    return find()
-
-
-def _folder() -> Path:
-    locked = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    return cache() / f"feast-{VERSION}-{sys.version_info.major}{sys.version_info.minor}-{locked}"
-
-
-def _install(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    made, pip = [sys.executable, "-m", "venv", str(folder)], [str(folder / "bin" / "pip"), "install", "-q", "-r"]
-    for step in (made, [*pip, str(REQUIREMENTS)]):
-        ended = subprocess.run(step, capture_output=True, text=True, check=False)
-        if ended.returncode:
-            raise MissingError(f"Feast {VERSION} cannot be installed here: {ended.stderr.strip().splitlines()[-1:]}")
-    (folder / "whole").touch()
+find, install = ENVIRONMENT.find, ENVIRONMENT.install
 
 
 def run(python: Path, script: str, *arguments: str) -> str:

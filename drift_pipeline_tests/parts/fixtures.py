@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import pytest
 
-from drift_pipeline_tests.parts import feast, opa, postgres
+from drift_pipeline.bucket import Bucket
+from drift_pipeline_tests.parts import feast, opa, postgres, s3
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -46,3 +47,21 @@ def postgres_server() -> Iterator[postgres.Postgres]:
         lacking("postgres", error)
     with postgres.running() as part:
         yield part
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[s3.S3]:
+    try:
+        s3.find()
+    except MissingError as error:
+        lacking("s3", error)
+    with s3.running() as part:
+        yield part
+
+
+@pytest.fixture
+def s3_place(s3_server: s3.S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
+    """A place in a new bucket, which this process and its children reach."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return Bucket(f"s3://{s3_server.bucket()}/a/home", tmp_path / "machine")

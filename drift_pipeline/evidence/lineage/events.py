@@ -6,11 +6,11 @@ the stage and what it was about, so that who gets an event twice knows it.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from drift_pipeline import __version__
+from drift_pipeline.bucket import Bucket, Place
 from drift_pipeline.spec import ModelSpec
 
 Event = dict[str, Any]
@@ -70,7 +70,7 @@ class Naming:
 
     home: str
     namespace: str
-    lake: Path
+    lake: Place
 
     def run_id(self, run: Run) -> str:
         return str(uuid5(NAMESPACE_URL, f"drift-pipeline:{self.home}:{run.model}:{run.stage}:{run.subject}"))
@@ -138,7 +138,9 @@ class Naming:
 
     def table(self, model: str, name: str, *, version: object = None, **more: Any) -> dict[str, Any]:
         """A Delta table of the model's lake, told with where it lies."""
-        where = {"namespace": "file", "name": (self.lake / model / name).resolve().as_posix(), "type": "TABLE"}
+        lies = self.lake / model / name
+        namespace, path = lies.split() if isinstance(lies, Bucket) else ("file", lies.resolve().as_posix())
+        where = {"namespace": namespace, "name": path, "type": "TABLE"}
         facets = {"symlinks": facet("symlinks", identifiers=[where]), **more.pop("facets", {})}
         return self.dataset(model, name, version=version, facets=facets, **more)
 

@@ -29,15 +29,30 @@ class Registry(Protocol):
 
 def registry_of(settings: Settings) -> Registry:
     """The one that the settings name, of a process that serves or goes on with the loop. Who verifies a home reads what
-    lies in it, and so takes the local one.
+    lies in it, and so takes the kept one.
 
     Raises InputError where a package is not installed.
     """
-    from drift_pipeline.registry.backends.local import LocalRegistry
     from drift_pipeline.registry.backends.wandb import WandbRegistry
 
     match settings.registry_kind:
         case "local":
-            return LocalRegistry(settings.registry)
+            return kept_registry(settings)
         case "wandb":
             return WandbRegistry(settings)
+
+
+def kept_registry(settings: Settings, *, copies: bool = True) -> Registry:
+    """Where the home's bundles lie, below it or in its bucket.
+
+    Args:
+        copies: False = only what lies in the bucket counts, no copy of it on this machine.
+
+    Raises InputError where a package is not installed.
+    """
+    from drift_pipeline.registry.backends.bucket import BucketRegistry
+    from drift_pipeline.registry.backends.local import LocalRegistry
+
+    if settings.bucket is None:
+        return LocalRegistry(settings.registry)
+    return BucketRegistry(settings.bucket / "registry", copies=copies)

@@ -21,7 +21,7 @@ from typing import Any
 
 from drift_pipeline.clock import DAY
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
-from drift_pipeline.registry.backends.local import LocalRegistry
+from drift_pipeline.registry.backends import kept_registry
 from drift_pipeline.registry.bundle import MANIFEST, Bundle, check_file, checked_digest, read_manifest
 from drift_pipeline.registry.mirror import Run, Standing, Use
 from drift_pipeline.settings import Settings
@@ -181,25 +181,25 @@ def _others() -> dict[str, str]:
 
 
 class WandbRegistry:
-    """The local registry; a bundle that it lacks is fetched from W&B, verified, and kept from then on."""
+    """The registry that keeps; a bundle that it lacks is fetched from W&B, verified, and kept from then on."""
 
     def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Raises InputError where the package is not installed."""
         require_wandb()
-        self._local, self._settings, self._monotonic = LocalRegistry(settings.registry), settings, monotonic
+        self._kept, self._settings, self._monotonic = kept_registry(settings), settings, monotonic
         self._failed: dict[str, tuple[float, Exception]] = {}
 
     def put(self, manifest_fields: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
-        return self._local.put(manifest_fields, files)
+        return self._kept.put(manifest_fields, files)
 
     def get(self, digest: str) -> Bundle:
-        if not self._local.exists(digest) and self._settings.wandb_sends:
+        if not self._kept.exists(digest) and self._settings.wandb_sends:
             self._fetch(digest)
-        return self._local.get(digest)
+        return self._kept.get(digest)
 
     def exists(self, digest: str) -> bool:
         """Here: what W&B says that it has is no promise."""
-        return self._local.exists(digest)
+        return self._kept.exists(digest)
 
     def _fetch(self, digest: str) -> None:
         at, before = self._failed.get(checked_digest(digest), (0.0, None))
@@ -227,7 +227,7 @@ class WandbRegistry:
             except IntegrityError as error:
                 raise IntegrityError(f"{self._settings.wandb_base_url} gave other bytes, refused: {error}") from error
         fields = {name: value for name, value in manifest.items() if name != "files"}
-        self._local.put(fields, files)
+        self._kept.put(fields, files)
 
 
 @contextmanager
