@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from drift_pipeline_tests.parts import feast, opa, postgres
+from drift_pipeline_tests.parts import feast, kafka, opa, postgres
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -45,4 +45,14 @@ def postgres_server() -> Iterator[postgres.Postgres]:
     except MissingError as error:
         lacking("postgres", error)
     with postgres.running() as part:
+        yield part
+
+
+@pytest.fixture(scope="module")
+def kafka_broker() -> Iterator[kafka.Kafka]:
+    try:
+        kafka.find()
+    except MissingError as error:
+        lacking("kafka", error)
+    with kafka.running() as part:
         yield part
