@@ -34,7 +34,7 @@ def read_lines(
     unread: dict[str, DriftError] = {}
     for line, place in zip(lines, batch.places if batch else repeat(None, len(lines)), strict=True):
         try:
-            if batch is not None and place in batch.unread:
+            if batch is not None and place is not None and place in batch.unread:
                 event: Event = dead_letter(line, batch.unread[place], now, source)
             else:
                 event = read_event(line, specs, now, source, handed_over=True)

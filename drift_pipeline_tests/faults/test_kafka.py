@@ -10,6 +10,7 @@ from threading import Event as Stop
 from typing import Any
 
 import pytest
+from confluent_kafka import Message
 
 from drift_pipeline.clock import DAY, SystemClock
 from drift_pipeline.errors import UnavailableError
@@ -49,7 +50,7 @@ def traffic(count: int, name: str = "p") -> list[dict[str, Any]]:
 
 
 def test_a_topic_lands_as_the_spool_does(topic: Topic, sites: Any, tmp_path: Path) -> None:
-    events = [
+    events: list[Any] = [
         prediction("a"),
         prediction("b", model="n"),
         outcome("a"),
@@ -77,17 +78,22 @@ def test_what_is_no_event_goes_to_the_dead_letter_topic_as_it_came(topic: Topic,
     topic.send({**prediction("b"), "features": {}}, partition=0, headers=[("trace", b"t1")])
     site = sites(topic.url, kafka_dead_letters=letters.name)
     assert site.capture.once(Stop()) == Captured(1, predictions=1, dead_letters=2)
-    poison, wrong = sorted(letters.read(2), key=lambda one: dict(one.headers())["drift.offset"])
+    poison, wrong = sorted(letters.read(2), key=lambda one: headers(one)["drift.offset"])
     assert (poison.key(), poison.value()) == (None, b"poison\nin lines")
-    assert dict(poison.headers()) == {
+    assert headers(poison) == {
         "drift.reason": b"not JSON: Expecting value: line 1 column 1 (char 0)",
         "drift.topic": topic.name.encode(),
         "drift.partition": b"0",
         "drift.offset": b"0",
     }
-    assert (wrong.key(), dict(wrong.headers())["trace"]) == (b"b", b"t1")
-    assert b"missing" in dict(wrong.headers())["drift.reason"]
+    assert (wrong.key(), headers(wrong)["trace"]) == (b"b", b"t1")
+    assert b"missing" in headers(wrong)["drift.reason"]
     assert site.rows("dead_letters", "dead_letters").height == 2
+
+
+def headers(message: Message) -> dict[str, bytes]:
+    found: Any = message.headers()
+    return dict(found)
 
 
 def test_without_the_dead_letter_topic_nothing_is_passed_over(topic: Topic, sites: Any) -> None:

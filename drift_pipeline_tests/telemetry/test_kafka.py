@@ -8,11 +8,9 @@ from pathlib import Path
 from threading import Event as Stop
 from typing import Any
 
-import numpy as np
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
-from confluent_kafka.schema_registry.mock_schema_registry_client import MockSchemaRegistryClient
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from drift_pipeline.errors import InputError, UnavailableError
@@ -92,7 +90,7 @@ def test_what_a_producer_tells_lands_and_two_producers_ids_are_two(topic: Topic,
     for name in ("checkout", "search"):
         with EventProducer(topic.url, producer=name) as events:
             for n in range(20):
-                events.prediction("m", f"{n}", {"x": np.float32(n), "kind": "a"}, version="v7", score=0.5, time=NOW)
+                events.prediction("m", f"{n}", {"x": float(n), "kind": "a"}, version="v7", score=0.5, time=NOW)
             events.outcome("m", "3", label=1, time=NOW)
     site = sites(topic.url)
     assert site.capture.once(Stop()) == Captured(1, predictions=40, outcomes=2, shared_ids=20)
@@ -121,7 +119,7 @@ def test_a_producer_refuses_what_is_no_event_and_says_what_was_not_taken(topic: 
 def test_events_in_avro_land_and_what_is_no_datum_is_a_dead_letter(
     topic: Topic, sites: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = MockSchemaRegistryClient({"url": "mock://"})
+    registry = SchemaRegistryClient.new_client({"url": "mock://events"})
     monkeypatch.setattr(SchemaRegistryClient, "new_client", staticmethod(lambda _: registry))
     encode = AvroSerializer(registry, json.dumps(SCHEMA))
     about = SerializationContext(topic.name, MessageField.VALUE)
@@ -129,7 +127,7 @@ def test_events_in_avro_land_and_what_is_no_datum_is_a_dead_letter(
     datum = encode(event, about)
     assert datum is not None
     topic.send(datum, prediction("b"), datum[:20], b"\0\0\0\0\x63" + datum[5:], partition=0)
-    site = sites(topic.url, kafka_schemas="mock://")
+    site = sites(topic.url, kafka_schemas="mock://events")
     assert site.capture.once(Stop()) == Captured(1, predictions=2, dead_letters=2)
     assert site.rows().select("_id", "_time", "_score", "x").rows() == [("a", NOW, None, 1.5), ("b", NOW, 0.5, 1.5)]
     reasons = site.rows("dead_letters", "dead_letters")["_reason"].to_list()

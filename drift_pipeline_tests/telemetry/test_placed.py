@@ -25,7 +25,7 @@ from drift_pipeline_tests.faults.breaking import KilledError
 from drift_pipeline_tests.telemetry.test_capture import NOW, SPECS, TABLES, Site, mirror, outcome, prediction
 
 SOURCE = "log.t.0"
-EVENTS = [
+EVENTS: list[Any] = [
     prediction("0"),
     prediction("1", model="n"),
     outcome("0"),
@@ -166,6 +166,7 @@ def test_killed_at_any_write_and_come_again_with_other_neighbours_each_event_is_
     assert world.found() == EXPECTED
 
 
+@pytest.mark.live  # a minute
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.integers(1, 14)), max_size=4))
 def test_any_number_of_deaths_leaves_each_event_once(deaths: list[tuple[int, bool, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -196,7 +197,7 @@ def test_who_lost_the_log_unawares_writes_nothing_any_more(world: World, tmp_pat
     held = next(batches)
     other.capture.step()
     assert other.found() == EXPECTED
-    world.log.batches = lambda _: (one for one in [held])  # type: ignore[method-assign]
+    world.log.batches = lambda _: (one for one in [held])  # type: ignore[method-assign,assignment]
     with pytest.raises(OvertakenError):
         world.capture.step()
     assert other.found() == EXPECTED

@@ -16,7 +16,8 @@ from typing import Any
 
 import polars as pl
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import UnavailableError
@@ -43,7 +44,7 @@ class Topic:
 
     def __init__(self, brokers: str, partitions: int = 1, config: Mapping[str, Any] | None = None) -> None:
         self.brokers, self.partitions, self.name = brokers, partitions, f"t{uuid.uuid4().hex[:12]}"
-        self._config = {"bootstrap.servers": brokers, **(config or {})}
+        self._config = {"bootstrap.servers": brokers, "log_level": 0, **(config or {})}
         self.admin = AdminClient(self._config)
         self.producer = Producer({**self._config, "enable.idempotence": True, "linger.ms": 5})
         self.make()
@@ -72,7 +73,7 @@ class Topic:
 
     def send(self, *events: dict[str, Any] | bytes, partition: int | None = None, **more: Any) -> None:
         """Each keyed by its id; back once the broker has them all."""
-        where = {} if partition is None else {"partition": partition}
+        where: dict[str, Any] = {} if partition is None else {"partition": partition}
         for one in events:
             value = one if isinstance(one, bytes) else json.dumps(one).encode()
             key = None if isinstance(one, bytes) else one["id"]
@@ -90,10 +91,12 @@ class Topic:
         consumer, found = Consumer({**self._config, **group}), list[Message]()
         consumer.subscribe([self.name])
         try:
-            until(lambda: found.extend(consumer.consume(count, 0.2)) or len(found) >= count, f"{count} messages")
+            end = time.monotonic() + PATIENCE_S
+            while len(found) < count and time.monotonic() < end:
+                found += consumer.consume(count, 0.2)
         finally:
             consumer.close()
-        assert all(one.error() is None for one in found)
+        assert [one.error() for one in found] == [None] * count
         return found
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -42,7 +42,7 @@ class _Log:
 
     @staticmethod
     def log(_: int, *said: object) -> None:
-        log.debug(*said)  # type: ignore[arg-type]
+        log.debug(*said)
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,14 @@ def words(error: Exception) -> str:
     return f"{advice} ({said})" if advice else said
 
 
-def topic_ids(admin: AdminClient, address: Address) -> dict[str, str]:
+def topic_ids(admin: AdminClient, address: Address, topics: Collection[str]) -> dict[str, str]:
     """Of each topic the id that its broker gave it when it was made: one that is made again has another.
 
     Raises:
         UnavailableError: no broker answers, or there is no such topic.
         InputError: brokers before Kafka 2.8, which know no such id.
     """
-    asked = admin.describe_topics(TopicCollection(list(address.topics)), request_timeout=ANSWER_S)
+    asked = admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=ANSWER_S)
     found = {}
     for name, answer in asked.items():
         try:

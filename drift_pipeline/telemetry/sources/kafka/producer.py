@@ -116,7 +116,7 @@ class EventProducer:
             "model": model,
             "id": id,
             "time": at.isoformat(),
-            "producer": self._producer_name,
+            "producer": self._whose,
             **told,
         }
         try:
