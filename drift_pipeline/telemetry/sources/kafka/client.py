@@ -19,6 +19,8 @@ _BROKER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\],]+):([0-9]{1,5})")
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _ADVICE = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: "there is no such topic; create it",
+    KafkaError._UNKNOWN_TOPIC: "there is no such topic; create it",
+    KafkaError._MSG_TIMED_OUT: "no broker took it in time",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not read the topic; allow READ and DESCRIBE",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group; allow READ of it",
     KafkaError.SASL_AUTHENTICATION_FAILED: "user or password are refused; set DRIFT_KAFKA_USERNAME, _PASSWORD",

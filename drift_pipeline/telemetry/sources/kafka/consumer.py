@@ -93,12 +93,13 @@ class KafkaLog:
 
     def done(self, batch: Batch, refused: Mapping[int, str]) -> None:
         """As `Source`."""
-        held = next(one for one in self._partitions.all() if one.source == batch.source)
         self._letters.send([(self._messages[place], reason) for place, reason in refused.items()])
         self._positions.advance(batch.source, batch.number, batch.after)
-        held.read_to, held.seen_at = batch.number, None
-        with suppress(KafkaException):  # for people who look at the group's lag; the lake is what counts
-            self._consumer.commit(offsets=[held.at(batch.number + 1)], asynchronous=True)
+        for held in self._partitions.all():
+            if held.source == batch.source:
+                held.read_to, held.seen_at = batch.number, None
+                with suppress(KafkaException):  # for people who look at the group's lag; the lake is what counts
+                    self._consumer.commit(offsets=[held.at(batch.number + 1)], asynchronous=True)
 
     @property
     def is_behind(self) -> bool:

@@ -19,7 +19,11 @@ class Letters:
         """
         self._topic = topic
         self._failed: list[KafkaError] = []
-        told = {"enable.idempotence": True, "delivery.timeout.ms": int(ANSWER_S * 1000)}
+        told = {
+            "enable.idempotence": True,
+            "delivery.timeout.ms": int(ANSWER_S * 1000),
+            "topic.metadata.propagation.max.ms": 2000,
+        }
         self._producer = made(Producer, {**config, **told}) if topic else None
 
     def send(self, letters: Sequence[tuple[Message, str]]) -> None:
