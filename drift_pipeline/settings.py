@@ -30,7 +30,36 @@ FILES_ALONE = {"database": "", "store": ""}  # a home that is named is its folde
 STORE, ASIDE = "control.db", "control.db.moved"  # a home's control store, and what is left where it moved to a server
 
 
-class Settings(BaseSettings):
+class KafkaSettings(BaseSettings):
+    """Of whom Kafka is read from and written to."""
+
+    kafka_security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        default="plaintext", description="how a Kafka broker is spoken to"
+    )
+    kafka_ca: Path | None = Field(default=None, description="certificates (PEM) that a broker's is held against")
+    kafka_certificate: Path | None = Field(default=None, description="ours for a broker that asks for one (PEM)")
+    kafka_key: Path | None = Field(default=None, description="the private key of that certificate (PEM)")
+    kafka_key_password: SecretStr = Field(default=SecretStr(""), description="of that key")
+    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="of SASL"
+    )
+    kafka_username: str = Field(default="", description="of SASL")
+    kafka_password: SecretStr = Field(default=SecretStr(""), description="of SASL")
+    kafka_group: str = Field(default="", description="the consumer group; empty = drift- and the home's own number")
+    kafka_dead_letters: str = Field(
+        default="", pattern=r"^[a-zA-Z0-9._-]{0,249}$", description="the topic of what is no event; empty = none"
+    )
+    kafka_schemas: str = Field(
+        default="",
+        pattern=r"^((https?|mock)://[^@\s]+)?$",
+        description="a schema registry (Confluent's API) for events in Avro; empty = all are JSON",
+    )
+    kafka_schemas_token: SecretStr = Field(
+        default=SecretStr(""), description="USER:PASSWORD that the schema registry asks for"
+    )
+
+
+class Settings(KafkaSettings):
     """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, ...)."""
 
     model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True, populate_by_name=True)

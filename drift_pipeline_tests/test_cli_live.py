@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -239,6 +240,39 @@ def test_retention_tells_before_it_deletes_and_an_erasure_says_what_went(adopted
 def test_capture_lands_what_is_there_and_ends(adopted: Path) -> None:
     ended = drift("capture", "--once", "--json")
     assert (ended.code, json.loads(ended.out)["segments"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nats://h:1/t", "nats:// is not known; there are: kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC]"),
+        ("h:9092/t", "is not known; there are: kafka://"),
+        ("kafka://h:9092", "kafka://h:9092: '' is no name of a topic"),
+        ("kafka://u:secret@h:9092/t", "holds no user or password"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(adopted: Path, url: str, said: str) -> None:
+    ended = drift("capture", "--once", "--source", url)
+    assert ended.code == 2
+    assert said in ended.err
+    assert "secret" not in ended.err
+
+
+def test_a_source_whose_package_is_not_installed_says_what_to_install(
+    adopted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("drift_pipeline.telemetry.sources.kafka")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    ended = drift("capture", "--once", "--source", "kafka://h:9092/t")
+    assert ended.code == 2
+    assert "kafka:// needs confluent_kafka: pip install 'drift-pipeline[kafka]'" in ended.err
+
+
+def test_a_source_that_does_not_answer_is_undecided(adopted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFT_SOURCE", "kafka://127.0.0.1:9/t")
+    ended = drift("capture", "--once")
+    assert (ended.code, ended.err) == (3, "drift: kafka://127.0.0.1:9/t: no broker answers; capture waits for it\n")
 
 
 def test_much_that_capture_lays_aside_is_an_alert_that_the_next_tick_sends(adopted: Path) -> None:

@@ -159,12 +159,14 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 @click.command(epilog=example("drift capture --home live"))
 @click.option("--once", is_flag=True, help="Land what is there, and end.")
 @click.option("--every", "interval", type=Duration(), default="2s", show_default=True)
+@click.option("--source", "sources", multiple=True, envvar="DRIFT_SOURCE", help="kafka://HOST:PORT/TOPIC; repeatable.")
 @home_option
 @json_option
-def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -> int:
+def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Path | None, as_json: bool) -> int:
     """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow.
 
     What is no event is laid aside with the reason; where that is much, the model's owner is alerted once an hour.
+    --source reads topics of events as well; captures of one home share their partitions (telemetry/README.md).
     """
     from drift_pipeline.loop.home import live_specs, refuse_unadopted
     from drift_pipeline.serving.capturing import capturing
@@ -173,9 +175,9 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
     settings = settings_of(home)
     specs, clock = live_specs(settings), system_clock()
     refuse_unadopted(settings, specs)
-    with capturing(settings, specs, clock) as (landing, stop), telling(settings, specs, clock) as tell:
+    with capturing(settings, specs, clock, sources) as (landing, stop), telling(settings, specs, clock) as tell:
         if once:
-            found = asdict(landing.step(stop))
+            found = asdict(landing.once(stop))
             tell(landing.refused())
             click.echo(json.dumps(found) if as_json else ", ".join(f"{name} {n}" for name, n in found.items()))
         else:

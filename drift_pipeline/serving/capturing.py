@@ -2,8 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Event
 from uuid import uuid4
 
@@ -17,6 +17,8 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.sources import opened
+from drift_pipeline.telemetry.sources.positions import Positions
 
 PATIENCE_S = 2.0  # for who writes one model's lake, while all others wait; then its events are set aside for a while
 
@@ -37,8 +39,17 @@ def machine_of(settings: Settings) -> str:
 
 
 @contextmanager
-def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) -> Iterator[tuple[Capture, Event]]:
-    """The capture of a home, and what SIGINT and SIGTERM set: a segment under way is finished."""
+def capturing(
+    settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock, sources: Sequence[str] = ()
+) -> Iterator[tuple[Capture, Event]]:
+    """The capture of a home, and what SIGINT and SIGTERM set: a segment under way is finished.
+
+    Args:
+        sources: URLs of what is read beside the spool.
+
+    Raises:
+        InputError: a source that cannot be used.
+    """
     lakes: dict[tuple[str, str], Lake] = {}
     machine = f"@{machine_of(settings)}" if settings.bucket else ""
 
@@ -57,6 +68,9 @@ def capturing(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock) 
     try:
         specs = FrozenSpecs(store, specs)
         mirror = Mirror(store, registry_of(settings), specs)
-        yield Capture(settings.home / "spool", lake_of, specs, clock, mirror.mirror), stop
+        group, positions = f"drift-{next(iter(store.records())).hash[:16]}", Positions(lake_of)
+        with ExitStack() as stack:
+            logs = [stack.enter_context(opened(url, settings, group, positions, clock)) for url in sources]
+            yield Capture(settings.home / "spool", lake_of, specs, clock, mirror.mirror, logs=logs), stop
     finally:
         store.close()

@@ -4,12 +4,13 @@ Models stand for themselves: what the lake of one does not take waits apart (`se
 the others. It is tried again before anything newer of that model, so that all land in order.
 """
 
-import json
 import logging
 import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,14 @@ from threading import Event as Stop
 import polars as pl
 
 from drift_pipeline.clock import HOUR, Clock
-from drift_pipeline.errors import DriftError, IntegrityError
+from drift_pipeline.errors import DriftError, IntegrityError, UnavailableError
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.event import DeadLetter, Event, read_event
+from drift_pipeline.telemetry.delta import OvertakenError
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.landing import Captured, Landing, RenumberedError
 from drift_pipeline.telemetry.refusals import Concern, Refusals, Waiting, What
+from drift_pipeline.telemetry.said import Said, read_lines, refused_of
+from drift_pipeline.telemetry.sources import Batch, Source
 from drift_pipeline.telemetry.sources.set_aside import SetAside, oldest
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
 
@@ -32,13 +35,13 @@ __all__ = ["Capture", "Captured"]
 WAITS_LONG_S = 300.0
 SLOW_S, RESTS = 0.5, 20  # a try that fails after longer is done again after so many times as long
 _TOLD = {"late": What.LATE, "shared_ids": What.SHARED}  # of what is counted, what people hear of where it is much
-Said = dict[str, tuple[list[bytes], list[Event]]]  # by model, "" for dead letters: lines and what they say
+PATIENCE_S = 60.0  # of a source that is to be read once, for its first and for each further message
 
 log = logging.getLogger(__name__)
 
 
 class Capture:
-    """The one reader of a spool: a folder a source, each with segments."""
+    """The one reader of a spool: a folder a source, each with segments. And of logs, which others may read as well."""
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Capture:
         lateness: timedelta = HOUR,
         failed: Callable[[Exception], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        logs: Sequence[Source] = (),
     ) -> None:
         """
         Args:
@@ -58,6 +62,7 @@ class Capture:
             mirror: of a model and the predictions that are about to land, the rows of `shadow`, or None.
             lateness: how far behind the model's newest event an id is found in memory; older ones are looked up.
             failed: is told what `run` and the mirror survived; None = the log.
+            logs: what is read beside the spool.
         """
         self._spool, self._specs, self._clock = spool, specs, clock
         self._failed, self._logged = failed or self._log, deque[str](maxlen=100)
@@ -65,6 +70,7 @@ class Capture:
         self._counts: Counter[str] = Counter()
         self._refusals, self._fates = Refusals(), list[tuple[str, What, int]]()
         self._monotonic, self._resting = monotonic, dict[str, tuple[float, Exception | None]]()
+        self._logs = tuple(logs)
 
     def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Concern]], None] = lambda _: None) -> None:
         """Step until `stop` is set; what fails is told, and tried again after the interval.
@@ -73,19 +79,35 @@ class Capture:
             tell: is told after each step what people should know, as long as it is so.
         """
         while not stop.is_set():
+            wrong = list[Exception]()
             for do in (partial(self.step, stop), lambda: tell(self.refused())):
                 try:
                     do()
                 except Exception as error:  # the edge of the process: capture outlives whatever a step meets
+                    wrong.append(error)
                     self._failed(error)
-            stop.wait(interval_s)
+            if wrong or not any(one.is_behind for one in self._logs):
+                stop.wait(interval_s)
+
+    def once(self, stop: Stop, patience_s: float = PATIENCE_S) -> Captured:
+        """Land what is there, of logs until they are at their ends.
+
+        Raises:
+            UnavailableError: a log told nothing for so long and is not there; or as `step`.
+        """
+        total, until = Counter(asdict(self.step(stop))), self._monotonic() + patience_s
+        while not stop.is_set() and not all(one.is_at_end for one in self._logs):
+            if self._monotonic() > until:
+                raise UnavailableError(f"a --source told nothing for {patience_s:.0f} s and is not at its end")
+            found = asdict(self.step(stop))
+            total.update(found)
+            until = self._monotonic() + patience_s if any(found.values()) else until
+        return Captured(**total)
 
     def refused(self) -> list[Concern]:
         """Of what models much was laid aside, late, or of an id that is another's, within the last hour; and what
         waits for long."""
-        ages = {model: time.time() - since for model, since in oldest(self._spool).items()}
-        waiting = [Waiting(model, age) for model, age in sorted(ages.items()) if age >= WAITS_LONG_S]
-        return [*self._refusals.found(self._clock.now()), *waiting]
+        return [*self._refusals.found(self._clock.now()), *_waiting(oldest(self._spool), self._logs)]
 
     def step(self, stop: Stop | None = None) -> Captured:
         """Land all closed segments, and what was set aside. What fails waits, and the rest goes on before it is told.
@@ -105,9 +127,24 @@ class Capture:
                 errors += self._drain(folder, stop)
             except (DriftError, OSError) as error:
                 errors.append(error)
+        for source in self._logs:
+            try:
+                errors += self._follow(source, stop)
+            except (DriftError, OSError) as error:
+                errors.append(error)
         if errors:
             raise errors[0]
         return Captured(**self._counts)
+
+    def _follow(self, source: Source, stop: Stop) -> Iterator[Exception]:
+        """What waits of a log lies in a folder of its own, and lands from there as the segments of a spool do."""
+        with closing(source.batches(stop)) as batches:
+            for batch in batches:
+                aside = SetAside(self._spool / f"{batch.source}.waiting")
+                said = yield from self._take(batch, batch.source, aside, set(aside.models()))
+                source.done(batch, refused_of(said))
+                self._seen(said)
+        self._tell_fates()
 
     def _drain(self, folder: Path, stop: Stop) -> Iterator[Exception]:
         if folder.is_symlink():
@@ -124,10 +161,17 @@ class Capture:
         for segment in reader.closed():
             if stop.is_set():
                 break
-            events = yield from self._take(segment, folder.name, aside, blocked)
+            said = yield from self._take(segment, folder.name, aside, blocked)
             reader.done(segment)
-            self._refusals.add(events, self._clock.now())  # once it is gone, so that no try counts twice
-            self._counts["segments"] += 1
+            self._seen(said)
+        self._tell_fates()
+
+    def _seen(self, said: Mapping[str, Said]) -> None:
+        """Of a batch that is gone, so that no try counts twice."""
+        self._refusals.add([event for one in said.values() for event in one.events], self._clock.now())
+        self._counts["segments"] += 1
+
+    def _tell_fates(self) -> None:
         for model, what, events_of in self._fates:
             self._refusals.mark(model, what, events_of, self._clock.now())
         self._fates.clear()
@@ -139,12 +183,12 @@ class Capture:
                 kept = aside.read(part)
             except DriftError as unreadable:
                 return unreadable
-            said, unread = self._read(kept.lines, source, kept.judged_at)
+            said, unread = read_lines(kept.lines, self._specs, source, kept.judged_at)
             if model in unread:
                 return unread[model]
-            for name, (_, events) in said.items():
+            for name, one in said.items():
                 of = f"{source}.{model}" if model and not name else source
-                land = partial(self._land, name, of, part.number, events, self._clock.now())
+                land = partial(self._land, name, of, part.number, one, self._clock.now())
                 if (error := self._tried(model, part, land)) is not None:
                     return error
             aside.done(model, part)
@@ -152,45 +196,27 @@ class Capture:
 
     def _take(
         self, segment: Segment, source: str, aside: SetAside, blocked: set[str]
-    ) -> Generator[Exception, None, list[Event]]:
-        """Of models that are blocked, and of those that fail now, the part is set aside. Returns all events."""
-        now = self._clock.now()
-        said, unread = self._read(segment.lines(), source, now)
-        for model, (lines, events) in said.items():
+    ) -> Generator[Exception, None, Mapping[str, Said]]:
+        """Of models that are blocked, and of those that fail now, the part is set aside. Returns what all lines say."""
+        now, batch = self._clock.now(), segment if isinstance(segment, Batch) else None
+        said, unread = read_lines(segment.lines(), self._specs, source, now, batch)
+        for model, one in said.items():
             error: Exception | None = unread.get(model)
             if error is None and model not in blocked:
-                land = partial(self._land, model, source, segment.number, events, now)
+                land = partial(self._land, model, source, segment.number, one, now)
                 error = self._rests(model) or self._tried(model, segment, land)
                 if error is None:
                     continue
+            if isinstance(error, OvertakenError):  # they are another capture's by now
+                raise error
             if error is not None:
                 blocked.add(model)
                 yield error
-            aside.add(model, segment, now, lines)
-        return [event for _, events in said.values() for event in events]
+            aside.add(model, segment, now, one.lines)
+        return said
 
-    def _read(self, lines: Sequence[bytes], source: str, now: datetime) -> tuple[Said, Mapping[str, DriftError]]:
-        """By model, dead letters first: an event that is refused for its time, which a later try may accept, then lies
-        there as well. And the models whose spec cannot be had, so that their events say nothing yet."""
-        said: Said = {"": ([], [])}
-        unread: dict[str, DriftError] = {}
-        for line in lines:
-            try:
-                event = read_event(line, self._specs, now, source, handed_over=True)
-            except DriftError as error:
-                model = str(json.loads(line)["model"])
-                unread[model] = error
-                said.setdefault(model, ([], []))[0].append(line)
-                continue
-            of_model = said.setdefault("" if isinstance(event, DeadLetter) else event.model, ([], []))
-            of_model[0].append(line)
-            of_model[1].append(event)
-        if not said[""][0]:
-            del said[""]
-        return said, unread
-
-    def _land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> None:
-        counts = self._landing.land(model, source, number, events, now)
+    def _land(self, model: str, source: str, number: int, said: Said, now: datetime) -> None:
+        counts = self._landing.land(model, source, number, said.events, now, said.places)
         self._counts.update(counts)
         self._fates += [(model, what, counts[name]) for name, what in _TOLD.items() if counts[name]]
 
@@ -226,6 +252,14 @@ def _failed(segment: Segment, land: Callable[[], None]) -> Exception | None:
     except Exception as error:  # the edge between models
         return IntegrityError(f"{segment.path}: cannot land: {type(error).__name__}: {error}; it is tried again")
     return None
+
+
+def _waiting(since: Mapping[str, float], logs: Sequence[Source]) -> list[Waiting]:
+    """What waits for long, below the spool or in a log, of which nobody knows whose it is."""
+    seen = [("", at) for at in (one.waiting_since() for one in logs) if at is not None]
+    newest_first = dict(sorted([*since.items(), *seen], key=lambda one: one[1], reverse=True))
+    ages = {model: time.time() - at for model, at in newest_first.items()}
+    return [Waiting(model, age) for model, age in sorted(ages.items()) if age >= WAITS_LONG_S]
 
 
 def _is_a_link(path: Path) -> IntegrityError:

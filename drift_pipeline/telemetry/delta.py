@@ -37,6 +37,10 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # before the second attempt; doubled bef
 PATIENCE_S = 60.0  # for another process's turn; an erasure of many rows takes long
 
 
+class OvertakenError(ConflictError):
+    """Another process wrote a batch of the source meanwhile."""
+
+
 class Delta:
     """A table in a folder or a bucket, which may not be there yet. Its rows are partitioned by UTC day."""
 
@@ -44,6 +48,7 @@ class Delta:
         self.path, self._patience_s = path, patience_s
         self._ground = ground_of(path)
         self._table: DeltaTable | None = None
+        self.wrote = -1  # the version that the last `append` made
 
     def handle(self) -> DeltaTable | None:
         """The table as it is now, other processes' commits included; None before the first row.
@@ -106,17 +111,24 @@ class Delta:
                 raise UnavailableError(f"{self.path}: cannot be read: {_why(error)}") from error
         raise IntegrityError(f"{self.path}: a file of the table is gone: {gone}; restore it from a copy") from gone
 
-    def append(self, parts: Sequence[tuple[int, pl.DataFrame]], source: str, time_column: str) -> int:
+    def append(
+        self, parts: Sequence[tuple[int, pl.DataFrame]], source: str, time_column: str, after: int | None = None
+    ) -> int:
         """Write batches that are not here yet, as one commit that also records the last one's number, which is told.
 
+        Args:
+            after: the number that the source's last batch has to have; None = any.
+
         Raises:
-            ConflictError, UnavailableError: as for `change`; nothing is written.
+            OvertakenError: it has another. ConflictError, UnavailableError: as for `change`. Nothing is written.
         """
 
         def write() -> tuple[int, int]:
             handle = self.handle()
             last = -1 if handle is None else _last_batch(handle, source)
             version = -1 if handle is None else handle.version()
+            if after not in (None, last):
+                raise OvertakenError(f"{self.path}: {source} came to {last}, not {after}: another process reads it")
             fresh = [part.with_columns(pl.lit(n, pl.Int64).alias(BATCH)) for n, part in parts if n > last]
             if not fresh:
                 return last, version
@@ -140,6 +152,7 @@ class Delta:
                     max_commit_retries=0, app_transactions=[Transaction(source, parts[-1][0])]
                 ),
             )
+            self.wrote = version + 1
             return parts[-1][0], version
 
         written, before = self.change(write)

@@ -123,7 +123,12 @@ def read_event(
         raise ValueError(f"event: {document.get('event')!r} is neither 'prediction' nor 'outcome'")
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "not JSON that can be read: it is nested too deep"
-        return DeadLetter(now, source, model, reason[:_REASON_LENGTH], _cut(line), tuple(names(line)))
+        return dead_letter(line, reason, now, source, model)
+
+
+def dead_letter(line: bytes, reason: str, now: datetime, source: str, model: str = "") -> DeadLetter:
+    """Of a line that is no event, whoever found that; its beginning is kept."""
+    return DeadLetter(now, source, model, reason[:_REASON_LENGTH], _cut(line), tuple(names(line)))
 
 
 def _cut(line: bytes) -> str:

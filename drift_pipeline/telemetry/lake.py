@@ -98,6 +98,15 @@ class Lake(Upkeep):
             self.flush(table)
         return True
 
+    def append_next(self, table: Table, frame: pl.DataFrame, batch: int, after: int) -> int:
+        """Write a batch, or only its number, at once behind the source's batch `after`; as which version.
+
+        Raises OvertakenError, ConflictError and UnavailableError as `Delta.append`.
+        """
+        delta = self._tables[table]
+        self._written[table] = delta.append([(batch, frame)], self._source, _TIME[table], after)
+        return delta.wrote
+
     def flush(self, table: Table) -> None:
         """Write what waits, as one Delta commit that also records the last batch's number.
 
@@ -151,7 +160,7 @@ class Lake(Upkeep):
         known = inside if version is None else inside & (pl.col(LANDED) <= version)
         _, stored = self._stored(table, known, days_of(window), version, columns=wanted)
         frames = [*stored, *(_only(frame, wanted) for frame in frames)]
-        return self._in_order(table, frames)
+        return _in_order(table, frames)
 
     def landed(self, table: Table, since: Cursor) -> tuple[pl.DataFrame, Cursor]:
         """Rows that landed after the cursor, whatever their time, and the cursor after them.
@@ -165,7 +174,7 @@ class Lake(Upkeep):
         among = [(LANDED, ">", since.version)]
         version, stored = self._stored(table, _after(since), among, since.version, since.version)
         frames = [frame for frame in (*stored, *self._waiting_after(table, since)) if frame.height]
-        return self._in_order(table, frames), self._at_end(table, version)
+        return _in_order(table, frames), self._at_end(table, version)
 
     def daily(self, table: Table, window: Window) -> pl.DataFrame:
         """Of each UTC day of the window that has rows on disk, one: `_day` (a date), `_rows`, `_landed` (the Delta
@@ -247,8 +256,9 @@ class Lake(Upkeep):
         waiting = self._waiting[table]
         return Cursor(version, waiting[-1][0], self._source) if waiting else Cursor(version)
 
-    def _in_order(self, table: Table, frames: list[pl.DataFrame]) -> pl.DataFrame:
-        return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id") if frames else pl.DataFrame()
+
+def _in_order(table: Table, frames: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(frames, how="diagonal_relaxed").sort(_TIME[table], "_id") if frames else pl.DataFrame()
 
 
 def _after(cursor: Cursor) -> pl.Expr:

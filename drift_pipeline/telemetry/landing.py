@@ -1,7 +1,11 @@
-"""Landing: a batch of a segment in the tables of one model, durably, whatever an earlier try of it came to.
+"""Landing: a batch in the tables of one model, durably, whatever an earlier try of it came to.
 
-A segment is one batch of each table. `predictions` land last and thereby close it for the model: all that is decided
-by what landed before (late, duplicate) is decided the same way again after a crash, or not at all.
+A segment of the spool is one batch of each table. `predictions` land last and thereby close it for the model: all that
+is decided by what landed before (late, duplicate) is decided the same way again after a crash, or not at all.
+
+A log such as Kafka's gives a later try other neighbours. There each event has its place in the log, a batch's number
+is its last place, and a table takes only what lies behind the number that was committed with its last rows: whoever
+comes second, with however much of it, writes nothing twice.
 """
 
 import hashlib
@@ -17,9 +21,10 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import DeadLetter, Event, OutcomeKnown, Prediction
 from drift_pipeline.telemetry.labels import owned
 from drift_pipeline.telemetry.lake import Lake, Table
-from drift_pipeline.telemetry.recent import Recent, late_before
+from drift_pipeline.telemetry.recent import Recent, Sorted, late_before
 from drift_pipeline.telemetry.rows import outcomes_frame, predictions_frame
 
+_TABLES: tuple[Table, ...] = ("outcomes", "late", "shadow", "predictions")
 _KNOWN_BY: Mapping[Table, tuple[str, ...]] = {"dead_letters": ("_id",), "outcomes": ("_id", "_producer", "_label")}
 
 
@@ -61,25 +66,73 @@ class Landing:
         self._recent: dict[str, Recent] = {}
         self._last: dict[tuple[str, str, Table], int] = {}
 
-    def land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> Counter[str]:
-        """One model's events of one segment; of "", which are dead letters. What came of them, as `Captured` has it.
+    def land(
+        self, model: str, source: str, number: int, events: Sequence[Event], now: datetime, places: Sequence[int] = ()
+    ) -> Counter[str]:
+        """One model's events of one batch; of "", which are dead letters. What came of them, as `Captured` has it.
+
+        Args:
+            places: of the events in the source's log, rising, none above `number`; () = the spool's, which has none.
 
         Raises:
-            RenumberedError: the lake holds later batches of the source.
+            RenumberedError: the lake holds later batches of the source; without places only.
+            OvertakenError: with places: another process reads the source by now.
             DriftError: as the lake's methods do; may be tried again.
         """
         if not model:
-            return self._bury(source, number, events)
+            return self._bury(source, number, events, places)
         try:
+            if places:
+                return self._land_placed(model, source, number, list(zip(places, events, strict=True)), now)
             return self._land(model, source, number, events, now)
         except BaseException:
             self._recent.pop(model, None)  # what was decided did not land: remember from the lake
             raise
 
-    def _bury(self, source: str, number: int, events: Sequence[Event]) -> Counter[str]:
-        letters = [event for event in events if isinstance(event, DeadLetter)]
-        _write(self._lake_of("", source), "dead_letters", _dead_letters_frame(letters, number), number)
-        return Counter(dead_letters=len(letters))
+    def _bury(self, source: str, number: int, events: Sequence[Event], places: Sequence[int]) -> Counter[str]:
+        letters, lake = [event for event in events if isinstance(event, DeadLetter)], self._lake_of("", source)
+        if not places:
+            frame = dead_letters_frame(letters, [(number, n) for n in range(len(letters))])
+            _write(lake, "dead_letters", frame, number)
+            return Counter(dead_letters=len(letters))
+        last = lake.last_batch("dead_letters")
+        behind = [(place, letter) for place, letter in zip(places, letters, strict=True) if place > last]
+        frame = dead_letters_frame([letter for _, letter in behind], [(place, 0) for place, _ in behind])
+        if behind:
+            lake.append_next("dead_letters", frame, number, last)
+        return Counter(dead_letters=len(behind))
+
+    def _land_placed(
+        self, model: str, source: str, number: int, placed: Sequence[tuple[int, Event]], now: datetime
+    ) -> Counter[str]:
+        """Of what an earlier try laid aside as late, that is late, and of what lies behind it time decides."""
+        lake, spec = self._lake_of(model, source), self._specs[model]
+        last = {table: lake.last_batch(table) for table in _TABLES}
+        outcomes = [one for at, one in placed if isinstance(one, OutcomeKnown) and at > last["outcomes"]]
+        predictions = [(at, one) for at, one in placed if isinstance(one, Prediction) and at > last["predictions"]]
+        recent = self._recent_of(model, lake, now)
+        recent.catch_up()
+
+        def write(table: Table, frame: pl.DataFrame) -> None:
+            if not frame.is_empty():
+                recent.wrote(table, lake.append_next(table, frame, number, last[table]))
+
+        told = recent.told(outcomes, now)
+        write("outcomes", outcomes_frame(spec, told.outcomes, told.observed))
+        tried = [one for at, one in predictions if at <= last["late"]]
+        before = recent.sort(tried, now, late_before(lake, tried)) if tried else Sorted()
+        found = recent.sort([one for at, one in predictions if at > last["late"]], now, None)
+        write("late", predictions_frame(spec, found.late))
+        fresh = [*before.fresh, *found.fresh]
+        frame = predictions_frame(spec, fresh)
+        mirrored = {id(one) for at, one in predictions if at <= last["shadow"]}
+        unmirrored = frame.filter(pl.Series([id(one) not in mirrored for one in fresh], dtype=pl.Boolean))
+        counts = Counter(unmirrored=self._shadow(model, unmirrored, lambda rows: write("shadow", rows)))
+        write("predictions", frame)
+        counts.update(outcomes=len(told.outcomes), late=len(found.late), predictions=len(fresh))
+        counts.update(late_outcomes=told.late, duplicates=told.duplicates + before.duplicates + found.duplicates)
+        counts.update(shared_ids=before.shared + found.shared)
+        return counts
 
     def _land(self, model: str, source: str, number: int, events: Sequence[Event], now: datetime) -> Counter[str]:
         lake, spec = self._lake_of(model, source), self._specs[model]
@@ -97,7 +150,8 @@ class Landing:
         found = recent.sort(predictions, now, landed_late)
         frame = predictions_frame(spec, found.fresh)
         _write(lake, "late", predictions_frame(spec, found.late), number)
-        counts = Counter(unmirrored=self._shadow(model, lake, frame, number))
+        mirrored = self._shadow(model, frame, lambda rows: _write(lake, "shadow", rows, number))
+        counts = Counter(unmirrored=mirrored)
         _write(lake, "predictions", frame, number, last)
         self._last |= {(model, source, "outcomes"): number} if told.outcomes else {}
         self._last |= {(model, source, "predictions"): number} if found.fresh else {}
@@ -105,7 +159,7 @@ class Landing:
         counts.update(late_outcomes=told.late, duplicates=told.duplicates + found.duplicates, shared_ids=found.shared)
         return counts
 
-    def _shadow(self, model: str, lake: Lake, frame: pl.DataFrame, number: int) -> int:
+    def _shadow(self, model: str, frame: pl.DataFrame, write: Callable[[pl.DataFrame], None]) -> int:
         """Land what the mirror says; how many rows it failed for: what was served lands all the same."""
         if frame.is_empty():
             return 0
@@ -115,7 +169,7 @@ class Landing:
             self._failed(error)
             return frame.height
         if mirrored is not None:
-            _write(lake, "shadow", _owned_as(frame, mirrored), number)
+            write(_owned_as(frame, mirrored))
         return 0
 
     def _last_of(self, model: str, source: str, lake: Lake, table: Table) -> int:
@@ -173,11 +227,15 @@ def _is_there(lake: Lake, table: Table, frame: pl.DataFrame) -> bool:
     return landed.height > 0 and owned(frame).join(owned(landed), on=by, how="anti").is_empty()
 
 
-def _dead_letters_frame(letters: Sequence[DeadLetter], number: int) -> pl.DataFrame:
-    """The lake's `dead_letters`."""
+def dead_letters_frame(letters: Sequence[DeadLetter], places: Sequence[tuple[int, int]]) -> pl.DataFrame:
+    """The lake's `dead_letters`.
+
+    Args:
+        places: of each letter in its source.
+    """
     rows = [
-        (_digest(a.source, number, place), a.time, a.source, a.model, a.reason, a.payload, list(a.names))
-        for place, a in enumerate(letters)
+        (_digest(a.source, *place), a.time, a.source, a.model, a.reason, a.payload, list(a.names))
+        for a, place in zip(letters, places, strict=True)
     ]
     texts = dict.fromkeys(("_source", "_model", "_reason", "_payload"), pl.String)
     times, lists = {"_time": pl.Datetime("us", "UTC")}, {"_names": pl.List(pl.String)}

@@ -19,6 +19,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORGET_ABOVE = 10_000  # ids: to look for those that can go costs a look at all
 _TICK = timedelta(microseconds=1)
 _OWNED = ("_id", "_time", "_producer", "_route")
+_TOLD = ("_id", "_producer", "_told_at", "_label", "_observed_at")
+_COLUMNS: Mapping[Table, tuple[str, ...]] = {"predictions": _OWNED, "outcomes": _TOLD}
 _Keys = Collection[tuple[str, str]]  # of predictions: id, whose
 _Key = tuple[str, str, datetime | None]  # of an outcome: id, who told it, and when as its producer said
 
@@ -58,12 +60,45 @@ class Recent:
         self._shared: dict[tuple[str, str], datetime] = {}
         self._told: dict[_Key, tuple[tuple[float, ...], datetime]] = {}
         self._kept = 0
+        self._seen: dict[Table, int] = {table: lake.cursor(table).version for table in _COLUMNS}
+        self._ours: dict[Table, set[int]] = {table: set() for table in _COLUMNS}
         self._remember(now + 2 * DAY)
 
     @property
     def ids(self) -> int:
         """How many are in memory."""
         return len(self._ids) + len(self._shared) + len(self._told)
+
+    def wrote(self, table: Table, version: int) -> None:
+        """What is in memory landed as this version."""
+        if table in self._ours:
+            self._ours[table].add(version)
+
+    def catch_up(self) -> None:
+        """Remember what other processes landed since.
+
+        Raises:
+            IntegrityError, UnavailableError: as the lake's reading does.
+        """
+        for table, columns in _COLUMNS.items():
+            rows, version = self._lake.landed_beside(table, self._seen[table], self._ours[table], columns)
+            self._seen[table] = version
+            self._ours[table] = {one for one in self._ours[table] if one > version}
+            if rows.height and table == "predictions":
+                self._know(_owners(rows))
+            elif rows.height:
+                for key, (labels, time) in _said(rows).items():
+                    before = self._told[key][0] if key in self._told else ()
+                    self._told[key] = (*before, *labels), time
+                    self._told_watermark = max(self._told_watermark, self._behind(time))
+
+    def _know(self, owners: Iterable[tuple[str, datetime, str]]) -> None:
+        for name, time, whose in owners:
+            if name not in self._ids:
+                self._ids[name] = whose, time
+            elif self._ids[name][0] != whose:
+                self._shared[name, whose] = time
+            self._watermark = max(self._watermark, self._behind(time))
 
     def is_ahead(self, now: datetime) -> bool:
         """Whether the clock went back behind what is in memory: then memory has to be made again."""
@@ -164,7 +199,7 @@ class Recent:
                     self._ids[name] = whose, time
         if self._told_since > _EPOCH:
             window = Window(self._told_since, until)
-            self._told = _said(self._lake, _inside("_observed_at", window), window)
+            self._told = _said(self._lake.find("outcomes", _inside("_observed_at", window), _TOLD, window))
 
     def _landed_before(self, predictions: Iterable[Prediction]) -> Mapping[str, set[str]]:
         """Of those that are too old for memory: who has an event of each id in the lake, by id."""
@@ -184,7 +219,8 @@ class Recent:
         if not old:
             return {}
         window = Window(min(one.time for one in old), self._limit + 2 * self._lateness + DAY)
-        said = _said(self._lake, pl.col("_id").is_in([one.id for one in old]), window)
+        rows = pl.col("_id").is_in([one.id for one in old])
+        said = _said(self._lake.find("outcomes", rows, _TOLD, window))
         return {key: labels for key, (labels, _) in said.items()}
 
 
@@ -223,10 +259,8 @@ def _owners(rows: pl.DataFrame) -> Iterable[tuple[str, datetime, str]]:
         )
 
 
-def _said(lake: Lake, rows: pl.Expr, window: Window) -> dict[_Key, tuple[tuple[float, ...], datetime]]:
+def _said(found: pl.DataFrame) -> dict[_Key, tuple[tuple[float, ...], datetime]]:
     """What was told, each label once and the last one last."""
-    columns = ("_id", "_producer", "_told_at", "_label", "_observed_at")
-    found = lake.find("outcomes", rows, columns, window)
     said: dict[_Key, tuple[tuple[float, ...], datetime]] = {}
     for row in (found.sort("_observed_at") if found.height else found).iter_rows(named=True):
         told_at = row.get("_told_at")

@@ -51,6 +51,21 @@ class Upkeep(ABC):
 
         return self._tables[table].look(found, pl.DataFrame())
 
+    def landed_beside(
+        self, table: Table, since: int, ours: Collection[int], columns: Collection[str]
+    ) -> tuple[pl.DataFrame, int]:
+        """What landed after the version `since` in other versions than `ours`, and the version now."""
+
+        def found(handle: Handle) -> tuple[pl.DataFrame, int]:
+            now = handle.version()
+            if all(version in ours for version in range(since + 1, now + 1)):
+                return pl.DataFrame(), now
+            rows = scan(handle, [(LANDED, ">", since)])
+            beside = rows.filter(pl.col(LANDED) > since, ~pl.col(LANDED).is_in(list(ours)))
+            return beside.select(name for name in rows.collect_schema().names() if name in columns).collect(), now
+
+        return self._tables[table].look(found, (pl.DataFrame(), -1))
+
     def distinct(self, table: Table, column: str) -> list[str]:
         """The texts of a column, or of its lists."""
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from drift_pipeline.bucket import Bucket
-from drift_pipeline_tests.parts import feast, opa, postgres, s3
+from drift_pipeline_tests.parts import feast, kafka, opa, postgres, s3
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -65,3 +65,13 @@ def s3_place(s3_server: s3.S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return Bucket(f"s3://{s3_server.bucket()}/a/home", tmp_path / "machine")
+
+
+@pytest.fixture(scope="module")
+def kafka_broker() -> Iterator[kafka.Kafka]:
+    try:
+        kafka.find()
+    except MissingError as error:
+        lacking("kafka", error)
+    with kafka.running() as part:
+        yield part

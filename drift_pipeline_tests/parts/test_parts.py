@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from drift_pipeline_tests.parts import feast, opa, postgres, s3
+from drift_pipeline_tests.parts import feast, kafka, opa, postgres, s3
 from drift_pipeline_tests.parts.__main__ import PARTS, main
 from drift_pipeline_tests.parts.cache import HERE, MissingError, pinned
 from drift_pipeline_tests.parts.fixtures import REQUIRED, lacking
@@ -32,7 +32,7 @@ def test_what_cannot_be_had_says_how_to_get_it(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("DRIFT_PARTS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(postgres, "DEBIAN", tmp_path)
-    for part in (opa, postgres, feast, s3):
+    for part in (opa, postgres, feast, s3, kafka):
         with pytest.raises(MissingError, match=r"python -m drift_pipeline_tests\.parts install"):
             part.find()
     with pytest.raises(MissingError, match="no go"):
@@ -42,4 +42,4 @@ def test_what_cannot_be_had_says_how_to_get_it(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("arguments", [[], ["install"], ["nosuch"], ["install", "opa", "nosuch"]])
 def test_a_name_that_is_none_is_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    assert "there are: opa, postgres, feast, s3" in capsys.readouterr().out
+    assert "there are: opa, postgres, feast, s3, kafka" in capsys.readouterr().out
