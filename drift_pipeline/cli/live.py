@@ -1,7 +1,7 @@
 """Commands of the live loop: adopt a model, serve it, tick its loop."""
 
 import json
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -156,20 +156,26 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
     return OK
 
 
-@click.command(epilog=example("drift capture --home live"))
+@click.command(epilog=example("drift capture --home live", "drift capture --source otlp://127.0.0.1:4318"))
+@click.option("--source", metavar="URL", help="Where else events come in: otlp://HOST:PORT (OTLP/HTTP).")
 @click.option("--once", is_flag=True, help="Land what is there, and end.")
 @click.option("--every", "interval", type=Duration(), default="2s", show_default=True)
 @home_option
 @json_option
-def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -> int:
+def capture(source: str | None, once: bool, interval: timedelta, home: Path | None, as_json: bool) -> int:
     """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow.
 
     What is no event is laid aside with the reason; where that is much, the model's owner is alerted once an hour.
     """
     from drift_pipeline.loop.home import live_specs, refuse_unadopted
     from drift_pipeline.serving.capturing import capturing
+    from drift_pipeline.serving.receiver import address_of, receiving
     from drift_pipeline.serving.refused import telling
 
+    if source is not None and once:
+        raise InputError("--once and --source: a source goes on for ever; give one of them")
+    if source is not None:
+        address_of(source)
     settings = settings_of(home)
     specs, clock = live_specs(settings), system_clock()
     refuse_unadopted(settings, specs)
@@ -179,7 +185,8 @@ def capture(once: bool, interval: timedelta, home: Path | None, as_json: bool) -
             tell(landing.refused())
             click.echo(json.dumps(found) if as_json else ", ".join(f"{name} {n}" for name, n in found.items()))
         else:
-            landing.run(stop, interval.total_seconds(), tell)
+            with receiving(settings, specs, clock, source, stop) if source else nullcontext():
+                landing.run(stop, interval.total_seconds(), tell)
     return OK
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drift_pipeline_tests.parts import feast, opa, postgres
+from drift_pipeline_tests.parts import feast, opa, otel, postgres
 from drift_pipeline_tests.parts.cache import MissingError
 
 
@@ -21,6 +21,7 @@ PARTS = {
     "opa": Part(opa.install, opa.running, "DRIFT_OPA_URL"),
     "postgres": Part(postgres.install, postgres.running, "DRIFT_DATABASE"),
     "feast": Part(feast.install),
+    "otel": Part(otel.install, otel.running, "OTEL_EXPORTER_OTLP_ENDPOINT"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from drift_pipeline_tests.parts import feast, opa, postgres
+from drift_pipeline_tests.parts import feast, opa, otel, postgres
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -36,6 +36,15 @@ def opa_server() -> Iterator[opa.Opa]:
         lacking("opa", error)
     with opa.running() as part:
         yield part
+
+
+@pytest.fixture(scope="module")
+def otel_collector() -> None:
+    """That there is a collector; each test runs its own, with its own file."""
+    try:
+        otel.find()
+    except MissingError as error:
+        lacking("otel", error)
 
 
 @pytest.fixture(scope="module")
