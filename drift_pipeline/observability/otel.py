@@ -1,8 +1,8 @@
 """OTLP out: events as log records and requests as spans, sent by the OpenTelemetry SDK on threads of its own.
 
-Who hands something over never waits: it goes into a bounded queue, and what finds that full, or is refused by who receives
-it, is counted and logged. Where to send is said by the SDK's own variables: `OTEL_EXPORTER_OTLP_ENDPOINT`, `_HEADERS`,
-`_CERTIFICATE`, `_TIMEOUT`, `_COMPRESSION`, each also for `_LOGS_` and `_TRACES_` alone, `OTEL_SERVICE_NAME`,
+Who hands something over never waits: it goes into a bounded queue, and what finds that full, or is refused by who
+receives it, is counted and logged. Where to send is said by the SDK's own variables: `OTEL_EXPORTER_OTLP_ENDPOINT`,
+`_HEADERS`, `_CERTIFICATE`, `_TIMEOUT`, `_COMPRESSION`, each also for `_LOGS_` and `_TRACES_`, `OTEL_SERVICE_NAME`,
 `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`. A log record's body is the event as a map.
 """
 
@@ -254,7 +254,9 @@ def _sends(signal: str) -> bool:
         raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol!r} is not sent here, only http/protobuf")
     if os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() != "otlp":
         return False
-    return bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
+    return bool(
+        os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    )
 
 
 def _nanoseconds(time: object) -> int | None:

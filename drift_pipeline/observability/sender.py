@@ -1,10 +1,12 @@
-"""For those who serve a model elsewhere: its predictions and outcomes as OTLP log records, for `drift capture` or a Collector.
+"""For those who serve a model elsewhere: its predictions and outcomes as OTLP log records.
 
-    OTEL_EXPORTER_OTLP_ENDPOINT=http://capture:4318 OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20KEY"
+They go to `drift capture --source otlp://...`, or to a Collector.
 
-    with EventSender() as sender:
-        sender.prediction("fraud", "tx-1", version="7", features={"amount": 12.5, "device": "tv"}, score=0.2)
-        sender.outcome("fraud", "tx-1", label=1)
+OTEL_EXPORTER_OTLP_ENDPOINT=http://capture:4318 OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20KEY"
+
+with EventSender() as sender:
+    sender.prediction("fraud", "tx-1", version="7", features={"amount": 12.5, "device": "tv"}, score=0.2)
+    sender.outcome("fraud", "tx-1", label=1)
 """
 
 import json

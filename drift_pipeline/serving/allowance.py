@@ -165,7 +165,9 @@ class Allowance:
 
     def _refuse_longer(self, length: int) -> None:
         if length > self._most_bytes:
-            raise HTTPException(413, f"the body is longer than {self._most_bytes:,} bytes; send fewer rows in a request")
+            raise HTTPException(
+                413, f"the body is longer than {self._most_bytes:,} bytes; send fewer rows in a request"
+            )
 
     def _refuse_fuller(self, data: bytes) -> None:
         """Each value of JSON stands behind a comma or an opening bracket; those in texts are counted as well."""

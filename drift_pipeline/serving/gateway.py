@@ -72,15 +72,13 @@ class Gateway:
             lambda: time.time() - min(oldest(spool.folder.parent).values(), default=time.time())
         )
         self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
+        for reason in ("full", "refused") if outlet else ():
+            self.metrics.unsent.labels(reason).set_function(partial(_lost, outlet, reason))
 
     @property
     def heard(self) -> bool:
         """Whether the control store ever answered."""
         return self._heard_at is not None
-
-        if outlet is not None:
-            for reason in ("full", "refused"):
-                self.metrics.unsent.labels(reason).set_function(partial(lambda why: outlet.lost.get(why, 0), reason))
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -240,6 +238,10 @@ class Gateway:
         if trouble != self.trouble:
             log.error("%s", trouble)
         self.trouble = trouble
+
+
+def _lost(outlet: Outlet, reason: str) -> int:
+    return outlet.lost.get(reason, 0)
 
 
 async def repeat(step: Callable[[], Awaitable[None]], seconds: float) -> None:

@@ -58,7 +58,12 @@ class Receiver:
     """On one event loop, as the gateway; without the control store it goes on with the keys that it last heard."""
 
     def __init__(
-        self, specs: Mapping[str, ModelSpec], store: ControlStore, spool: SpoolWriter, clock: Clock, every_seconds: float
+        self,
+        specs: Mapping[str, ModelSpec],
+        store: ControlStore,
+        spool: SpoolWriter,
+        clock: Clock,
+        every_seconds: float,
     ) -> None:
         self.callers = Callers(store, every_seconds, most_bytes=MOST_BYTES, most_values=None)
         self.heard = False
@@ -111,7 +116,11 @@ class Receiver:
             return refusal(request, 503, str(error), _SOON)
         except ClientDisconnect:  # nobody hears the answer
             return refusal(request, LOST, "the client went away")
-        told = f"of {taken:,} log records {len(reasons):,} are no events, and were laid aside: {reasons[0]}" if reasons else ""
+        told = (
+            f"of {taken:,} log records {len(reasons):,} are no events, and were laid aside: {reasons[0]}"
+            if reasons
+            else ""
+        )
         return Response(answered(len(reasons), told, as_json=as_json), media_type=JSON if as_json else PROTOBUF)
 
     async def _take(self, request: Request, as_json: bool) -> tuple[int, list[str]]:
@@ -241,14 +250,14 @@ def address_of(url: str) -> tuple[str, int]:
     """Host and port of otlp://HOST:PORT. Raises InputError."""
     found = _ADDRESS.fullmatch(url)
     if found is None or int(found["port"]) > 65535:
-        raise InputError(f"{url!r} is no source: write otlp://HOST:PORT, such as otlp://127.0.0.1:4318; port 0: any free")
+        raise InputError(
+            f"{url!r} is no source: write otlp://HOST:PORT, such as otlp://127.0.0.1:4318; port 0: any free"
+        )
     return found["six"] or found["host"], int(found["port"])
 
 
 @contextmanager
-def receiving(
-    settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock, url: str, stop: Stop
-) -> Iterator[None]:
+def receiving(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock, url: str, stop: Stop) -> Iterator[None]:
     """A receiver on a thread of its own, beside the capture that lands what it writes; `stop` is set if it ends early.
 
     Raises:
@@ -291,7 +300,7 @@ def receiving(
 
 def _require_otlp() -> None:
     try:
-        import google.rpc.status_pb2
+        import google.rpc.status_pb2  # noqa: F401
         import opentelemetry.proto.collector.logs.v1.logs_service_pb2  # noqa: F401
     except ImportError as error:
         raise InputError("OTLP needs the extra otel: pip install 'drift-pipeline[otel]'") from error

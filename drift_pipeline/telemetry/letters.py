@@ -41,7 +41,9 @@ def refused_line(letter: DeadLetter) -> bytes:
 def read_refused(document: dict[str, Any], models: Container[str], now: datetime, source: str) -> DeadLetter:
     """What `refused_line` wrote. Raises ValueError for what else calls itself so."""
     model, reason, payload, about = (document.get(key) for key in ("model", "reason", "payload", "names"))
-    if not (isinstance(model, str) and isinstance(reason, str) and isinstance(payload, str) and isinstance(about, list)):
+    if not (
+        isinstance(model, str) and isinstance(reason, str) and isinstance(payload, str) and isinstance(about, list)
+    ):
         raise ValueError("event: 'refused' is neither 'prediction' nor 'outcome'")
     whose = model if model in models else ""
     return DeadLetter(now, source, whose, reason[:_REASON_LENGTH], payload[:_PAYLOAD_LENGTH], tuple(map(str, about)))

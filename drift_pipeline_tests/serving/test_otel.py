@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+
 from drift_pipeline.observability.sender import EventSender
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline_tests.parts import otel

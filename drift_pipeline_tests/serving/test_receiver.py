@@ -1,4 +1,4 @@
-"""The OTLP receiver: an event it acknowledged is in the spool, whatever else came; each bad request has its one answer."""
+"""The OTLP receiver: an event that it acknowledged is in the spool; each bad request has its one answer."""
 
 import gzip
 import json
@@ -297,7 +297,9 @@ def test_a_half_request_holds_nobody_up_and_is_closed(home: Home) -> None:
     assert {event["id"] for event in spooled(home)} == {"a"}
 
 
-@pytest.mark.parametrize("url", ["otlp://", "otlp://host", "otlp://h:99999", "http://h:1", "otlp://u@h:1", "otlp://h:1/x"])
+@pytest.mark.parametrize(
+    "url", ["otlp://", "otlp://host", "otlp://h:99999", "http://h:1", "otlp://u@h:1", "otlp://h:1/x"]
+)
 def test_a_source_that_is_none_is_told(url: str) -> None:
     with pytest.raises(InputError, match="write otlp://HOST:PORT"):
         address_of(url)
@@ -305,14 +307,14 @@ def test_a_source_that_is_none_is_told(url: str) -> None:
 
 
 def test_an_address_that_is_taken_and_a_second_receiver_are_told(home: Home) -> None:
-    stop = threading.Event()
+    stop, at = threading.Event(), (home.settings, SPECS, SystemClock())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"otlp://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(InputError, match="cannot listen"), receiving(home.settings, SPECS, SystemClock(), url, stop):
+        with pytest.raises(InputError, match="cannot listen"), receiving(*at, url, stop):
             pass
     url = "otlp://127.0.0.1:0"
-    with receiving(home.settings, SPECS, SystemClock(), url, stop):
-        with pytest.raises(InputError, match="another writer"), receiving(home.settings, SPECS, SystemClock(), url, stop):
+    with receiving(*at, url, stop):
+        with pytest.raises(InputError, match="another writer"), receiving(*at, url, stop):
             pass
         assert not stop.is_set()
     assert stop.is_set()

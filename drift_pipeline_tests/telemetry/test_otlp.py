@@ -21,24 +21,19 @@ from drift_pipeline.telemetry.sources.otlp import (
     read_logs,
 )
 
-EVENT = {"event": "prediction", "id": "a", "score": 0.5, "features": {"age": 3, "device": None, "old": True, "x": [1, "b"]}}
+EVENT = {
+    "event": "prediction",
+    "id": "a",
+    "score": 0.5,
+    "features": {"age": 3, "device": None, "old": True, "x": [1, "b"]},
+}
 
 
-def any_value(value: object) -> AnyValue:
-    match value:
-        case None:
-            return AnyValue()
-        case bool():
-            return AnyValue(bool_value=value)
-        case int():
-            return AnyValue(int_value=value)
-        case float():
-            return AnyValue(double_value=value)
-        case str():
-            return AnyValue(string_value=value)
-        case bytes():
-            return AnyValue(bytes_value=value)
-    found = AnyValue()
+_PLAIN = {bool: "bool_value", int: "int_value", float: "double_value", str: "string_value", bytes: "bytes_value"}
+
+
+def any_value(value: Any) -> AnyValue:
+    found = AnyValue(**{_PLAIN[type(value)]: value}) if type(value) in _PLAIN else AnyValue()
     if isinstance(value, dict):
         found.kvlist_value.SetInParent()
         for key, one in value.items():
@@ -71,7 +66,9 @@ def test_a_map_and_the_text_of_its_json_are_the_same_event_in_both_forms() -> No
 
 
 def test_a_body_without_a_time_has_the_records_own() -> None:
-    told, own = read(request({"id": "a"}, {"id": "b", "time": "2026-01-31T12:00:00Z"}, nanoseconds=10**18 + 123_456_789))
+    told, own = read(
+        request({"id": "a"}, {"id": "b", "time": "2026-01-31T12:00:00Z"}, nanoseconds=10**18 + 123_456_789)
+    )
     assert told == {"id": "a", "time": "2001-09-09T01:46:40.123456+00:00"}
     assert own == {"id": "b", "time": "2026-01-31T12:00:00Z"}
 

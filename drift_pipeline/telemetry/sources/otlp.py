@@ -1,13 +1,14 @@
 """OTLP logs as events: the body of a log record is an event, as a map, or as a text of its JSON.
 
-A body without a `time` has the record's own. Severity, attributes, resource, scope and trace are not read. Both forms of
-OTLP/HTTP are: protobuf, and JSON as its specification maps it.
+A body without a `time` has the record's own. Severity, attributes, resource, scope and trace are not read. Both forms
+of OTLP/HTTP are: protobuf, and JSON as its specification maps it.
 """
 
 import base64
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -16,10 +17,9 @@ from drift_pipeline.errors import InputError
 
 MOST_RECORDS = 10_000
 MOST_VALUES = 500_000  # 512 records, an SDK's batch, of 200 features each are some 105,000
+_KINDS = ("string", "bool", "int", "double", "array", "kvlist", "bytes")
+_JSON_NAMES = {f"{kind}Value": f"{kind}_value" for kind in _KINDS}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_JSON_NAMES = {
-    f"{kind}Value": f"{kind}_value" for kind in ("string", "bool", "int", "double", "array", "kvlist", "bytes")
-}
 
 
 class TooMuchError(InputError):
@@ -164,20 +164,8 @@ def _json_part(value: Any) -> tuple[str, Any]:
         return "", None
     if len(told) > 1:
         raise InputError(f"a value has {told[0][0]} and {told[1][0]}; it can have one")
-    kind, content = _JSON_NAMES[told[0][0]], told[0][1]
-    match kind:
-        case "kvlist_value":
-            pairs = _items(_object(content, "kvlistValue"), "values")
-            return kind, [(_of(str, one.get("key", ""), "key"), one.get("value") or {}) for one in pairs]
-        case "array_value":
-            return kind, _items(_object(content, "arrayValue"), "values")
-        case "int_value":
-            return kind, _integer({"intValue": content}, "intValue")
-        case "double_value":
-            return kind, _double(content)
-        case "bool_value":
-            return kind, _of(bool, content, "boolValue")
-    return kind, _of(str, content, told[0][0])
+    name, content = told[0]
+    return _JSON_NAMES[name], _JSON_CONTENTS[name](content, name)
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
@@ -213,7 +201,12 @@ def _integer(parent: dict[str, Any], name: str) -> int:
     return number
 
 
-def _double(value: Any) -> float:
+def _pairs(content: Any, name: str) -> list[tuple[str, Any]]:
+    values = _items(_object(content, name), "values")
+    return [(_of(str, one.get("key", ""), "key"), one.get("value") or {}) for one in values]
+
+
+def _double(value: Any, name: str) -> float:
     """A number, or one of the words for those that JSON does not have."""
     words = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
     if isinstance(value, str) and value in words:
@@ -223,7 +216,18 @@ def _double(value: Any) -> float:
             return float(value)
         except (ValueError, OverflowError):
             pass
-    raise InputError("doubleValue is no number")
+    raise InputError(f"{name} is no number")
+
+
+_JSON_CONTENTS: Mapping[str, Callable[[Any, str], Any]] = {
+    "stringValue": partial(_of, str),
+    "boolValue": partial(_of, bool),
+    "intValue": lambda content, name: _integer({name: content}, name),
+    "doubleValue": _double,
+    "arrayValue": lambda content, name: _items(_object(content, name), "values"),
+    "kvlistValue": _pairs,
+    "bytesValue": partial(_of, str),
+}
 
 
 def answered(refused: int, told: str, *, as_json: bool) -> bytes:
