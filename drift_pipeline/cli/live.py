@@ -1,7 +1,7 @@
 """Commands of the live loop: adopt a model, serve it, tick its loop."""
 
 import json
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -157,36 +157,35 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 
 
 @click.command(epilog=example("drift capture --home live", "drift capture --source otlp://127.0.0.1:4318"))
-@click.option("--source", metavar="URL", help="Where else events come in: otlp://HOST:PORT (OTLP/HTTP).")
+@click.option("--source", "sources", multiple=True, help="otlp://HOST:PORT, to listen to OTLP/HTTP; repeatable.")
 @click.option("--once", is_flag=True, help="Land what is there, and end.")
 @click.option("--every", "interval", type=Duration(), default="2s", show_default=True)
 @home_option
 @json_option
-def capture(source: str | None, once: bool, interval: timedelta, home: Path | None, as_json: bool) -> int:
+def capture(sources: tuple[str, ...], once: bool, interval: timedelta, home: Path | None, as_json: bool) -> int:
     """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow.
 
     What is no event is laid aside with the reason; where that is much, the model's owner is alerted once an hour.
     """
     from drift_pipeline.loop.home import live_specs, refuse_unadopted
     from drift_pipeline.serving.capturing import capturing
-    from drift_pipeline.serving.receiver import address_of, receiving
+    from drift_pipeline.serving.receiver import address_of
     from drift_pipeline.serving.refused import telling
 
-    if source is not None and once:
-        raise InputError("--once and --source: a source goes on for ever; give one of them")
-    if source is not None:
-        address_of(source)
+    for url in sources:
+        address_of(url)
+        if once:
+            raise InputError(f"--once and --source {url}: it is listened to for ever; give one of them")
     settings = settings_of(home)
     specs, clock = live_specs(settings), system_clock()
     refuse_unadopted(settings, specs)
-    with capturing(settings, specs, clock) as (landing, stop), telling(settings, specs, clock) as tell:
+    with capturing(settings, specs, clock, sources) as (landing, stop), telling(settings, specs, clock) as tell:
         if once:
             found = asdict(landing.step(stop))
             tell(landing.refused())
             click.echo(json.dumps(found) if as_json else ", ".join(f"{name} {n}" for name, n in found.items()))
         else:
-            with receiving(settings, specs, clock, source, stop) if source else nullcontext():
-                landing.run(stop, interval.total_seconds(), tell)
+            landing.run(stop, interval.total_seconds(), tell)
     return OK
 
 

@@ -95,6 +95,10 @@ class Receiver:
                 unread.add(model)
         return known, specs, unread
 
+    @property
+    def _known(self) -> set[str]:
+        return {*self._specs, *self._unread}
+
     async def health(self, _: Request) -> Response:
         code, headers = (200, {}) if self.heard else (503, _SOON)
         return Response(to_json({"ready": self.heard}), code, headers, media_type=JSON)
@@ -139,45 +143,60 @@ class Receiver:
                 self._spool.write(lines)
                 await asyncio.to_thread(self._spool.sync)
         for model in foreign:
-            await self.callers.record_refusal(producer, model if model in self._given else "")
+            await self.callers.record_refusal(producer, model if model in self._known else "")
         return len(records), reasons
 
     async def _lines(self, records: Sequence[Record], allowance: Allowance) -> tuple[list[bytes], list[str], set[str]]:
         """Between two slices others are answered."""
         lines, reasons, foreign, budget = list[bytes](), list[str](), set[str](), Budget()
         producer, now = allowance.producer, self._clock.now()
+        own = {model: spec for model, spec in self._specs.items() if producer.may(model)}
         for start in range(0, len(records), SLICE_ROWS):
             with allowance.parsing():
                 for record in records[start : start + SLICE_ROWS]:
                     event = record.event(budget)
-                    line = self._line(event, producer, now)
+                    line = self._line(event, producer, own, now)
                     if isinstance(line, DeadLetter):
                         reasons.append(line.reason)
                         line = refused_line(line)
                         if isinstance(event, dict) and not _may(producer, event):
-                            foreign.add(str(event["model"]))
+                            foreign.add(event["model"])
                     lines.append(line)
             await asyncio.sleep(0)
         return lines, reasons, foreign
 
-    def _line(self, event: dict[str, Any] | bytes, producer: Producer, now: datetime) -> bytes | DeadLetter:
-        """The event as the spool holds it: whose it is says the key, and it was answered elsewhere."""
+    def _line(
+        self, event: dict[str, Any] | bytes, producer: Producer, specs: Mapping[str, ModelSpec], now: datetime
+    ) -> bytes | DeadLetter:
+        """The event as the spool holds it: whose it is says the key, and it was answered elsewhere.
+
+        Args:
+            specs: of the models that the key is for; of others it learns nothing.
+        """
         if isinstance(event, bytes):
             return dead_letter(event, now, "the body of the log record is neither a map nor an object of JSON")
         line = to_json(event)
         if not _may(producer, event):
-            reason = f"model: the key of {producer.name} is not for {str(event['model'])[:100]!r}"
-            return dead_letter(line, now, reason)
-        own = {"route": EXTERNAL, "producer": producer.name} if event.get("event") == "prediction" else {}
-        if event.get("event") == "outcome":
-            own = {"producer": producer.name} | ({} if "time" in event else {"time": now.isoformat(), "stamped": True})
+            return dead_letter(line, now, f"model: the key of {producer.name} is not for {event['model'][:100]!r}")
         if odd := _taken_for_ours(event):
-            return dead_letter(line, now, odd, str(event.get("model")) if event.get("model") in self._given else "")
-        line = to_json({**event, **own})
-        if event.get("model") in self._unread:
+            model = event.get("model")
+            return dead_letter(line, now, odd, model if isinstance(model, str) and model in specs else "")
+        line = to_json({**event, **_ours(event, producer, now)})
+        if isinstance(event.get("model"), str) and event["model"] in self._unread:
             return line
-        found = read_event(line, self._specs, now)
+        found = read_event(line, specs, now)
         return found if isinstance(found, DeadLetter) else line
+
+
+def _ours(event: Mapping[str, Any], producer: Producer, now: datetime) -> dict[str, Any]:
+    """What the receiver says of an event."""
+    match event.get("event"):
+        case "prediction":
+            return {"route": event.get("route", EXTERNAL), "producer": producer.name}
+        case "outcome":
+            stamp = {} if "time" in event else {"time": now.isoformat(), "stamped": True}
+            return {"producer": producer.name, **stamp}
+    return {}
 
 
 def _may(producer: Producer, event: Mapping[str, Any]) -> bool:

@@ -36,11 +36,10 @@ import sys
 from pathlib import Path
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.serving.capturing import capturing
-from drift_pipeline.serving.receiver import receiving
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.serving.worlds import SPECS
 settings, clock = Settings(home=Path(sys.argv[1]), database=""), SystemClock()
-with capturing(settings, SPECS, clock) as (capture, stop), receiving(settings, SPECS, clock, sys.argv[2], stop):
+with capturing(settings, SPECS, clock, [sys.argv[2]]) as (capture, stop):
     capture.run(stop, 0.2)
 """
 

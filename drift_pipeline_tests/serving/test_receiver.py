@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 from google.rpc.status_pb2 import Status
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from drift_pipeline.clock import SystemClock
@@ -155,6 +157,35 @@ def test_an_event_of_a_model_that_the_key_is_not_for_is_refused_as_nobodys_and_a
     assert Lake(home.settings.dead_letters).read("dead_letters", ALL)["_model"].to_list() == ["", ""]
     refused = [record for record in home.store.records() if record.event == "producer.refused"]
     assert [(record.subject, record.details["model"]) for record in refused] == [("app", "fraud")]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(["event", "model", "id", "time", "route", "score", "features", "label", "stamped", "names", "x"])
+LIKELY = st.sampled_from(["prediction", "outcome", "refused", "fraud", "other", "external", "canary"])
+
+
+def test_whatever_a_body_is_it_is_an_event_or_a_dead_letter_and_the_key_learns_of_no_other_model(home: Home) -> None:
+    specs = {**SPECS, "other": SPECS["fraud"].model_copy(update={"name": "other"})}
+    sent = 0
+    with receiver(home, home.producer(rows_per_second=10_000_000), specs) as client:
+
+        @given(st.lists(VALUES | st.dictionaries(KEYS, VALUES | LIKELY), max_size=20))
+        @settings(max_examples=60)
+        def attack(bodies: list[object]) -> None:
+            nonlocal sent
+            count, told = rejected(send(client, *bodies))
+            sent += len(bodies)
+            assert count <= len(bodies)
+            assert "there are: fraud, other" not in told
+
+        attack()
+    assert len(spooled(home)) == sent
+    found = landed(home)
+    assert found.dead_letters + found.predictions + found.outcomes + found.duplicates == sent
 
 
 def test_a_time_may_be_the_records_own_and_an_outcome_without_any_is_stamped(home: Home) -> None:

@@ -52,7 +52,8 @@ def read_logs(body: bytes, *, as_json: bool) -> list["Record"]:
         TooMuchError: it holds too many.
         InputError: it is none.
     """
-    found = _json_records(body) if as_json else _protobuf_records(body)
+    around = Budget(2 * MOST_RECORDS)  # resources and scopes
+    found = _json_records(body, around) if as_json else _protobuf_records(body, around)
     records = []
     for record in found:
         if len(records) >= MOST_RECORDS:
@@ -65,13 +66,13 @@ class Budget:
     """How many values one request may still hold."""
 
     def __init__(self, values: int = MOST_VALUES) -> None:
-        self._left = values
+        self._most = self._left = values
 
     def take(self) -> None:
         """Raises TooMuchError."""
         self._left -= 1
         if self._left < 0:
-            raise TooMuchError(f"more than {MOST_VALUES:,} values; send fewer log records in a request")
+            raise TooMuchError(f"more than {self._most:,} values; send fewer log records in a request")
 
 
 class Record:
@@ -115,7 +116,7 @@ def _plain(value: Any, part: Callable[[Any], tuple[str, Any]], budget: Budget) -
     return content
 
 
-def _protobuf_records(body: bytes) -> Iterator[Record]:
+def _protobuf_records(body: bytes, around: Budget) -> Iterator[Record]:
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
@@ -123,11 +124,10 @@ def _protobuf_records(body: bytes) -> Iterator[Record]:
         request = ExportLogsServiceRequest.FromString(body)
     except DecodeError as error:
         raise InputError(f"the body is no ExportLogsServiceRequest of protobuf: {error}") from error
-    budget = Budget()
     for resource in request.resource_logs:
-        budget.take()
+        around.take()
         for scope in resource.scope_logs:
-            budget.take()
+            around.take()
             for record in scope.log_records:
                 yield Record(record.body, record.time_unix_nano or record.observed_time_unix_nano, _protobuf_part)
 
@@ -144,15 +144,18 @@ def _protobuf_part(value: Any) -> tuple[str, Any]:
     return kind, getattr(value, kind)
 
 
-def _json_records(body: bytes) -> Iterator[Record]:
-    if (values := len(body) - len(body.translate(None, b",[{"))) > 6 * MOST_VALUES:  # a value of OTLP takes so many
+def _json_records(body: bytes, around: Budget) -> Iterator[Record]:
+    values = len(body) - len(body.translate(None, b",[{"))  # each stands behind one of these; a feature takes four
+    if values > 2 * MOST_VALUES:
         raise TooMuchError(f"the body holds some {values:,} values of JSON; send fewer log records in a request")
     try:
         request = from_json(body, cache_strings="keys")
     except ValueError as error:
         raise InputError(f"the body is not JSON: {error}") from error
     for resource in _items(_object(request, "the body"), "resourceLogs"):
+        around.take()
         for scope in _items(resource, "scopeLogs"):
+            around.take()
             for record in _items(scope, "logRecords"):
                 time = _integer(record, "timeUnixNano") or _integer(record, "observedTimeUnixNano")
                 yield Record(record.get("body") or {}, time, _json_part)
