@@ -28,6 +28,7 @@ from drift_pipeline.telemetry.capture import Capture, Captured
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.sources.otlp import MOST_RECORDS
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
+from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.serving.worlds import SPECS, Home, listening
 from drift_pipeline_tests.telemetry.test_capture import ALL, no_mirror
 from drift_pipeline_tests.telemetry.test_otlp import request
@@ -335,6 +336,15 @@ def test_a_source_that_is_none_is_told(url: str) -> None:
     with pytest.raises(InputError, match="write otlp://HOST:PORT"):
         address_of(url)
     assert address_of("otlp://[::1]:4318") == ("::1", 4318)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["http://h:1"], "write otlp://HOST:PORT"), (["otlp://127.0.0.1:0", "--once"], "listened to for ever")],
+)
+def test_the_command_refuses_what_it_cannot_listen_to(arguments: list[str], told: str) -> None:
+    ended = drift("capture", "--source", *arguments)
+    assert (ended.code, told in ended.err) == (2, True)
 
 
 def test_an_address_that_is_taken_and_a_second_receiver_are_told(home: Home) -> None:
