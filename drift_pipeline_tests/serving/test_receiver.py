@@ -144,7 +144,7 @@ def test_a_record_that_is_no_event_is_told_and_laid_aside_with_that_reason_and_t
     found = landed(home)
     assert (found.predictions, found.dead_letters) == (1, len(bad))
     letters = Lake(home.settings.dead_letters).read("dead_letters", ALL)
-    assert [reason in told for (_, reason), told in zip(bad, letters["_reason"], strict=True)] == [True] * len(bad)
+    assert [reason for _, reason in bad if not any(reason in told for told in letters["_reason"])] == []
     assert letters["_source"].unique().to_list() == ["otlp"]
     assert letters.filter(letters["_payload"] == "Server started").height == 1
 
@@ -174,8 +174,8 @@ def test_whatever_a_body_is_it_is_an_event_or_a_dead_letter_and_the_key_learns_o
     sent = 0
     with receiver(home, home.producer(rows_per_second=10_000_000), specs) as client:
 
-        @given(st.lists(VALUES | st.dictionaries(KEYS, VALUES | LIKELY), max_size=20))
-        @settings(max_examples=60)
+        @given(st.lists(VALUES | st.dictionaries(KEYS, VALUES | LIKELY), min_size=10, max_size=40))
+        @settings(max_examples=12)
         def attack(bodies: list[object]) -> None:
             nonlocal sent
             count, told = rejected(send(client, *bodies))
@@ -227,7 +227,7 @@ BODIES = {
     "json": (400, JSON, b"{"),
     "a JSON bomb": (400, JSON, b"[" * 1_000_000),
     "much JSON": (413, JSON, b'{"resourceLogs":[' + b"{}," * 2_700_000 + b"{}]}"),
-    "many resources": (413, PROTOBUF, b"\x0a\x00" * 1_000_000),
+    "many resources": (413, PROTOBUF, b"\x0a\x00" * 100_000),
     "too long": (413, PROTOBUF, bytes(MOST_BYTES + 1)),
     "gzip": (400, {**PROTOBUF, "Content-Encoding": "gzip"}, b"plain"),
     "torn gzip": (400, {**PROTOBUF, "Content-Encoding": "gzip"}, gzip.compress(b"a" * 999)[:-1]),
@@ -245,7 +245,11 @@ def test_a_body_that_cannot_be_read_has_its_answer_and_the_next_request_is_serve
         told = client.post("/v1/logs", content=body, headers=headers)
         assert told.status_code == status
         assert message(told)
-        assert rejected(send(client, prediction("a"))) == (0, "")
+        end = time.monotonic() + 20
+        while (told := send(client, prediction("a"))).status_code == 429:  # what was refused has to be paid for
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert rejected(told) == (0, "")
     assert [event["id"] for event in spooled(home)] == ["a"]
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -136,12 +137,22 @@ def test_a_body_of_protobuf_that_is_no_request_is_refused(body: bytes) -> None:
         read_logs(body, as_json=False)
 
 
+def wrapped(tag: int, content: bytes) -> bytes:
+    """A field of protobuf."""
+    length, left = b"", len(content)
+    while left > 127:
+        length, left = length + bytes([left & 127 | 128]), left >> 7
+    return bytes([tag]) + length + bytes([left]) + content
+
+
 def test_protobuf_that_is_nested_too_deep_is_refused() -> None:
-    body: object = 1
-    for _ in range(60):  # each is a list in a value: beyond the parser's 100
-        body = [body]
-    with pytest.raises(InputError):
-        read_logs(request(body).SerializeToString(), as_json=False)
+    for lists, refused in ((10, False), (60, True), (10_000, True)):
+        value = b""
+        for _ in range(lists):
+            value = wrapped(0x2A, wrapped(0x0A, value))
+        body = wrapped(0x0A, wrapped(0x12, wrapped(0x12, wrapped(0x2A, value))))
+        with pytest.raises(InputError) if refused else nullcontext():
+            assert len(read_logs(body, as_json=False)) == 1
 
 
 def test_more_records_or_values_than_a_request_may_hold_are_refused_before_they_are_read() -> None:
