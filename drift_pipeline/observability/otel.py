@@ -165,7 +165,7 @@ class _Sdk:
         self._emitted, self._finished, self._turn, self._lose = 0, 0, Lock(), lose
         named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
         resource = Resource.create({} if named else {"service.name": service})
-        room = {"max_queue_size": 2 * IN_FLIGHT, "max_export_batch_size": IN_FLIGHT // 2}
+        room: dict[str, Any] = {"max_queue_size": 2 * IN_FLIGHT, "max_export_batch_size": IN_FLIGHT // 2}
         self._logs = self._traces = None
         if _sends("LOGS"):
             self._logs = LoggerProvider(resource, shutdown_on_exit=False)

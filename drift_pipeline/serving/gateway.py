@@ -72,8 +72,9 @@ class Gateway:
             lambda: time.time() - min(oldest(spool.folder.parent).values(), default=time.time())
         )
         self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
-        for reason in ("full", "refused") if outlet else ():
-            self.metrics.unsent.labels(reason).set_function(partial(_lost, outlet, reason))
+        if outlet is not None:
+            for reason in ("full", "refused"):
+                self.metrics.unsent.labels(reason).set_function(partial(_lost, outlet, reason))
 
     @property
     def heard(self) -> bool:

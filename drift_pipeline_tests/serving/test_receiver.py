@@ -33,7 +33,7 @@ from drift_pipeline_tests.serving.worlds import SPECS, Home, listening
 from drift_pipeline_tests.telemetry.test_capture import ALL, no_mirror
 from drift_pipeline_tests.telemetry.test_otlp import request
 
-FEATURES = {"amount": 0.5, "age": 1, "device": "tv", "region": None}
+FEATURES: dict[str, float | str | None] = {"amount": 0.5, "age": 1, "device": "tv", "region": None}
 PROTOBUF, JSON = {"Content-Type": "application/x-protobuf"}, {"Content-Type": "application/json"}
 
 

@@ -54,7 +54,7 @@ def read_logs(body: bytes, *, as_json: bool) -> list["Record"]:
     """
     around = Budget(2 * MOST_RECORDS)  # resources and scopes
     found = _json_records(body, around) if as_json else _protobuf_records(body, around)
-    records = []
+    records = list[Record]()
     for record in found:
         if len(records) >= MOST_RECORDS:
             raise TooMuchError(f"more than {MOST_RECORDS:,} log records; send fewer in a request")
@@ -244,7 +244,7 @@ def answered(refused: int, told: str, *, as_json: bool) -> bytes:
     if refused:
         response.partial_success.rejected_log_records = refused
         response.partial_success.error_message = told
-    return response.SerializeToString()
+    return bytes(response.SerializeToString())
 
 
 def status(told: str, *, as_json: bool) -> bytes:
@@ -253,4 +253,4 @@ def status(told: str, *, as_json: bool) -> bytes:
         return to_json({"message": told})
     from google.rpc.status_pb2 import Status
 
-    return Status(message=told).SerializeToString()
+    return bytes(Status(message=told).SerializeToString())
