@@ -142,7 +142,7 @@ def test_what_the_collector_acknowledged_lands_once_whoever_is_killed_meanwhile(
         producer.start()
         try:
             server = collector.server if victim == "collector" else capture
-            for _ in range(3):
+            for _ in range(2):
                 had = len(acknowledged)
                 until(lambda had=had: len(acknowledged) > had + 200)  # type: ignore[misc]
                 server.kill()
