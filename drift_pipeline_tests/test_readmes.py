@@ -14,6 +14,7 @@ READMES = [
     TOP / "README.md",
     *sorted((TOP / "drift_pipeline").rglob("README.md")),
     *sorted((TOP / "drift_pipeline_tests").rglob("README.md")),
+    *sorted((TOP / "deploy").rglob("README.md")),
 ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -156,10 +157,16 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
     return OK
 
 
-@click.command(epilog=example("drift capture --home live"))
+@click.command(epilog=example("drift capture --home live", "drift capture --source otlp://127.0.0.1:4318"))
 @click.option("--once", is_flag=True, help="Land what is there, and end.")
 @click.option("--every", "interval", type=Duration(), default="2s", show_default=True)
-@click.option("--source", "sources", multiple=True, envvar="DRIFT_SOURCE", help="kafka://HOST:PORT/TOPIC; repeatable.")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    envvar="DRIFT_SOURCE",
+    help="kafka://HOST:PORT/TOPIC, or otlp://HOST:PORT to listen to; repeatable.",
+)
 @home_option
 @json_option
 def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Path | None, as_json: bool) -> int:
@@ -170,8 +177,15 @@ def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Pat
     """
     from drift_pipeline.loop.home import live_specs, refuse_unadopted
     from drift_pipeline.serving.capturing import capturing
+    from drift_pipeline.serving.receiver import address_of
     from drift_pipeline.serving.refused import telling
 
+    for url in sources:
+        if urlsplit(url).scheme != "otlp":
+            continue
+        address_of(url)
+        if once:
+            raise InputError(f"--once and --source {url}: it is listened to for ever; give one of them")
     settings = settings_of(home)
     specs, clock = live_specs(settings), system_clock()
     refuse_unadopted(settings, specs)

@@ -21,7 +21,7 @@ BURST_SECONDS = 2  # of each rate may come at once
 MOST_BYTES = 2 * 1024 * 1024
 MOST_VALUES = 50_000  # 1,000 rows of 24 tensors are 24,000; parsing as many took 25 ms at worst, on one core of 2026
 AT_ONCE_BYTES = 16 * 1024
-MOST_HELD = 4 * MOST_BYTES  # of all the bodies that one producer has sent in part
+HELD_BODIES = 4  # as much as so many of the longest may one producer have sent in part
 BYTES_A_ROW = 8192  # 24 tensors of one cell are 2,000
 LEAST_BYTES = 64 * 1024  # a second, however low the rate of rows
 WASTE = 0.01  # seconds a second of parsing what was refused
@@ -69,19 +69,31 @@ class Bucket:
 
 
 class Allowance:
-    """One producer's. Its requests of more than `AT_ONCE_BYTES` are worked off one at a time, in slices."""
+    """One producer's. Its requests of more than `AT_ONCE_BYTES` are worked off one at a time, in slices.
 
-    def __init__(self, producer: Producer, monotonic: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        most_bytes: of one body.
+        most_values: of JSON in one body; None where its reader bounds them.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        monotonic: Callable[[], float] = time.monotonic,
+        most_bytes: int = MOST_BYTES,
+        most_values: int | None = MOST_VALUES,
+    ) -> None:
         rows, name = producer.rows_per_second, producer.name
         bytes_per_second = max(LEAST_BYTES, rows * BYTES_A_ROW)
         self.producer, self._turn, self._held = producer, asyncio.Lock(), 0
+        self._most_bytes, self._most_values, self._most_held = most_bytes, most_values, HELD_BODIES * most_bytes
         self._rows = Bucket(rows, BURST_SECONDS * rows, monotonic)
-        self._bytes = Bucket(bytes_per_second, max(MOST_BYTES, BURST_SECONDS * bytes_per_second), monotonic)
+        self._bytes = Bucket(bytes_per_second, max(most_bytes, BURST_SECONDS * bytes_per_second), monotonic)
         self._waste = Bucket(WASTE, BURST_WASTE, monotonic)
         self._looks = Bucket(LOOKS, BURST_LOOKS, monotonic)
         self._told_rows = f"{name} may send {rows:,} rows a second"
         self._told_bytes = f"{name} may send {bytes_per_second:,} bytes a second"
-        self._told_held = f"{name} may have {MOST_HELD:,} bytes on their way at once"
+        self._told_held = f"{name} may have {self._most_held:,} bytes on their way at once"
         self._told_looks = f"{name} may take {LOOKS:.0%} of the time for metrics"
         self._told_waste = f"{name} sent much that was refused"
 
@@ -93,6 +105,14 @@ class Allowance:
             raise HTTPException(413, told)
         _refuse_for(wait, self._told_rows)
 
+    def charge_rows(self, rows: int) -> None:
+        """Those of a request that is taken whole: the next one waits until they are paid for."""
+        self._rows.charge(rows)
+
+    def charge_bytes(self, length: int) -> None:
+        """What a body came to beyond what was sent of it."""
+        self._bytes.charge(length)
+
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
         """A request's body, not asked for where its producer has sent too much, nor read on where it is too long.
@@ -100,7 +120,7 @@ class Allowance:
         Raises:
             HTTPException: 413 or 429, before it is parsed.
         """
-        _refuse_longer(int(request.headers.get("content-length", 0)))
+        self._refuse_longer(int(request.headers.get("content-length", 0)))
         self._refuse_debts()
         parts, length = [], 0
         try:
@@ -109,10 +129,10 @@ class Allowance:
                 length += len(part)
                 self._held += len(part)
                 self._bytes.charge(len(part))
-                _refuse_longer(length)
-                _refuse_for(float(self._held > MOST_HELD), self._told_held)
+                self._refuse_longer(length)
+                _refuse_for(float(self._held > self._most_held), self._told_held)
             data = b"".join(parts)
-            _refuse_fuller(data)
+            self._refuse_fuller(data)
             async with self._turn if length > AT_ONCE_BYTES else nullcontext():
                 self._refuse_debts()
                 yield data
@@ -143,19 +163,21 @@ class Allowance:
         _refuse_for(self._bytes.seconds_to(0), self._told_bytes)
         _refuse_for(self._waste.seconds_to(0), self._told_waste)
 
+    def _refuse_longer(self, length: int) -> None:
+        if length > self._most_bytes:
+            raise HTTPException(
+                413, f"the body is longer than {self._most_bytes:,} bytes; send fewer rows in a request"
+            )
+
+    def _refuse_fuller(self, data: bytes) -> None:
+        """Each value of JSON stands behind a comma or an opening bracket; those in texts are counted as well."""
+        if self._most_values is None:
+            return
+        if (values := len(data) - len(data.translate(None, b",[{"))) > self._most_values:
+            told = f"the body holds some {values:,} values, more than {self._most_values:,}"
+            raise HTTPException(413, f"{told}; send fewer rows in a request")
+
 
 def _refuse_for(seconds: float, told: str) -> None:
     if seconds:
         raise HTTPException(429, f"{told}; wait, then send again", {"Retry-After": str(math.ceil(seconds))})
-
-
-def _refuse_longer(length: int) -> None:
-    if length > MOST_BYTES:
-        raise HTTPException(413, f"the body is longer than {MOST_BYTES:,} bytes; send fewer rows in a request")
-
-
-def _refuse_fuller(data: bytes) -> None:
-    """Each value of JSON stands behind a comma or an opening bracket; those in texts are counted as well."""
-    if (values := len(data) - len(data.translate(None, b",[{"))) > MOST_VALUES:
-        told = f"the body holds some {values:,} values, more than {MOST_VALUES:,}; send fewer rows in a request"
-        raise HTTPException(413, told)

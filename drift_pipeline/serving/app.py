@@ -22,6 +22,7 @@ from starlette.routing import Route
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.loop.forms import FrozenSpecs
+from drift_pipeline.observability.otel import Outlet
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.endpoints import Endpoints, failed
 from drift_pipeline.serving.gateway import Gateway, Judge, RolledBack
@@ -46,8 +47,9 @@ def make_app(
     every_seconds: float = 1.0,
     rotate_seconds: float = 5.0,
     drills: bool = False,
+    outlet: Outlet | None = None,
 ) -> Starlette:
-    """The ASGI application over a home's control store and registry. It closes the spool when it is shut down.
+    """The ASGI application over a home's control store and registry. It closes spool and outlet when it is shut down.
 
     Args:
         judge_slo: told each second the counts of every canary, and for a day of a champion just promoted; a reason
@@ -55,6 +57,7 @@ def make_app(
         rolled_back: told what was stopped, in a thread; called again until it returns.
         rotate_seconds: how long an event waits at most before capture may read it.
         drills: requests may ask for delays.
+        outlet: is handed what was answered, for OTLP.
 
     Raises:
         SpecError: a spec declares other forms than its model was adopted with.
@@ -71,6 +74,7 @@ def make_app(
         every_seconds=every_seconds,
         rotate_seconds=rotate_seconds,
         drills=drills,
+        outlet=outlet,
     )
 
     @asynccontextmanager
@@ -87,11 +91,13 @@ def make_app(
             finally:
                 spool.close()
                 store.close()
+                if outlet is not None:
+                    await asyncio.to_thread(outlet.close)
 
     endpoints = Endpoints(gateway)
     paths = [Route(path, endpoints.answered(endpoint), methods=[method]) for method, path, endpoint in endpoints.all()]
     app = Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _told_by_starlette})
-    app.state.metrics = gateway.metrics
+    app.state.lost = lambda status: gateway.metrics.requests.labels("", str(status)).inc()
     return app
 
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from drift_pipeline.clock import HOUR
 from drift_pipeline.control.store import ControlStore
@@ -16,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class Callers:
-    """On the event loop; only the control store is asked in a thread."""
+    """On the event loop; only the control store is asked in a thread. `bounds` are an `Allowance`'s."""
 
-    def __init__(self, store: ControlStore, every_seconds: float) -> None:
-        self._store, self._every = store, every_seconds
+    def __init__(self, store: ControlStore, every_seconds: float, **bounds: Any) -> None:
+        self._store, self._every, self._bounds = store, every_seconds, bounds
         self._known: dict[str, Producer] = {}  # by the key's hash
         self._allowances: dict[str, Allowance] = {}
         self._refused: dict[tuple[str, str], float] = {}
@@ -40,7 +41,7 @@ class Callers:
         """A new one where the producer was given another rate."""
         found = self._allowances.get(producer.name)
         if found is None or found.producer != producer:
-            found = self._allowances[producer.name] = Allowance(producer)
+            found = self._allowances[producer.name] = Allowance(producer, **self._bounds)
         return found
 
     async def record_refusal(self, producer: Producer, model: str) -> None:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Event
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from drift_pipeline.clock import Clock
@@ -13,6 +14,7 @@ from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.mirror import Mirror
+from drift_pipeline.serving.receiver import receiving
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
@@ -45,10 +47,11 @@ def capturing(
     """The capture of a home, and what SIGINT and SIGTERM set: a segment under way is finished.
 
     Args:
-        sources: URLs of what is read beside the spool.
+        sources: URLs of what is read beside the spool, or listened to: kafka://HOST:PORT/TOPIC, otlp://HOST:PORT.
 
     Raises:
         InputError: a source that cannot be used.
+        UnavailableError: a source that is listened to ended by itself.
     """
     lakes: dict[tuple[str, str], Lake] = {}
     machine = f"@{machine_of(settings)}" if settings.bucket else ""
@@ -57,7 +60,8 @@ def capturing(
         place = (model, source)
         if place not in lakes:
             folder = settings.lake / model if model else settings.dead_letters
-            lakes[place] = Lake(folder, source=source + machine, patience_s=PATIENCE_S)
+            named = source if source.startswith("kafka.") else source + machine  # a partition is every machine's
+            lakes[place] = Lake(folder, source=named, patience_s=PATIENCE_S)
         return lakes[place]
 
     stop = Event()
@@ -70,7 +74,12 @@ def capturing(
         mirror = Mirror(store, registry_of(settings), specs)
         group, positions = f"drift-{next(iter(store.records())).hash[:16]}", Positions(lake_of)
         with ExitStack() as stack:
-            logs = [stack.enter_context(opened(url, settings, group, positions, clock)) for url in sources]
+            logs = []
+            for url in sources:
+                if urlsplit(url).scheme == "otlp":
+                    stack.enter_context(receiving(settings, specs, clock, url, stop))
+                else:
+                    logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))
             yield Capture(settings.home / "spool", lake_of, specs, clock, mirror.mirror, logs=logs), stop
     finally:
         store.close()

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from drift_pipeline import __version__
 from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.observability.otel import Span, Telling
 from drift_pipeline.serving.answer import Answer, answer, joined
 from drift_pipeline.serving.entrance import (
     key_holder,
@@ -140,7 +141,7 @@ class Endpoints:
         return _json({"name": spec.name, "ready": True})
 
     async def infer(self, request: Request) -> Response:
-        began, gateway = time.perf_counter(), self._gateway
+        began, gateway, began_ns = time.perf_counter(), self._gateway, time.time_ns()
         spec, allowance = await spec_and_allowance(request, self._gateway)
         async with allowance.body(request) as body:
             with allowance.parsing():
@@ -152,6 +153,8 @@ class Endpoints:
                 await asyncio.sleep(ask.delay_ms / 1000)
             found = await self._answer(spec, served, ask, began, allowance.producer.name)
         gateway.write(spec.name, found.events)
+        if gateway.outlet is not None:
+            gateway.outlet.put(_telling(request, spec, ask, found, began_ns))
         gateway.recent.add(spec.name, ask.ids)
         for count in found.counts:
             gateway.count(spec.name, count)
@@ -227,6 +230,19 @@ class Endpoints:
         self._gateway.count_off_form(spec.name, off_form)
         self._gateway.write(spec.name, lines)
         return spec, events
+
+
+def _telling(request: Request, spec: ModelSpec, ask: Ask, found: Answer, began_ns: int) -> Telling:
+    """What was answered, as OTLP tells it; the trace goes on where the caller has one."""
+    headers = {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
+    attributes = {
+        "drift.model": spec.name,
+        "drift.versions": [*dict.fromkeys(found.versions)],
+        "drift.route": found.route,
+        "drift.prediction_ids": ask.ids,
+    }
+    span = Span(f"infer {spec.name}", headers, began_ns, time.time_ns(), attributes)
+    return Telling(found.events, span)
 
 
 def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

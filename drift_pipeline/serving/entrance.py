@@ -3,11 +3,14 @@
 Reasons name folders and digests: they are for the log. Who has no key for a model learns nothing of it.
 """
 
+from typing import Protocol
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from drift_pipeline.errors import UnavailableError
 from drift_pipeline.serving.allowance import Allowance
+from drift_pipeline.serving.callers import Callers
 from drift_pipeline.serving.gateway import SEE_LOG, Gateway
 from drift_pipeline.serving.keys import Producer, key_hash
 from drift_pipeline.serving.models import Served
@@ -16,14 +19,23 @@ from drift_pipeline.spec import ModelSpec
 _BEARER = {"WWW-Authenticate": "Bearer"}
 
 
-async def key_holder(request: Request, gateway: Gateway) -> Producer | None:
+class Keyed(Protocol):
+    """What asks for keys; `heard`: whether they were read."""
+
+    callers: Callers
+
+    @property
+    def heard(self) -> bool: ...
+
+
+async def key_holder(request: Request, gateway: Keyed) -> Producer | None:
     """Whose key the request has; None without one that is known."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     key = key.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
     return await gateway.callers.producer_of(key_hash(key)) if key else None
 
 
-async def producer_of(request: Request, gateway: Gateway) -> Producer:
+async def producer_of(request: Request, gateway: Keyed) -> Producer:
     """401 without a key that is known."""
     if not gateway.heard:
         raise UnavailableError("the keys were not read yet; ask again")

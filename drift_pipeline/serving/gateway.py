@@ -6,11 +6,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from drift_pipeline.clock import DAY, Clock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import DriftError, InputError, IntegrityError, SpecError, UnavailableError
 from drift_pipeline.loop.routes import Route, route_of
+from drift_pipeline.observability.otel import Outlet
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.serving.answer import Count
@@ -53,8 +55,9 @@ class Gateway:
         every_seconds: float,
         rotate_seconds: float,
         drills: bool,
+        outlet: Outlet | None = None,
     ) -> None:
-        self.drills = drills
+        self.drills, self.outlet = drills, outlet
         self.specs, self.clock, self.spool = dict(specs), SteadyClock(clock, spool.last_line), spool
         self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
         self.callers, self.recent = Callers(store, every_seconds), Recent()
@@ -69,6 +72,9 @@ class Gateway:
             lambda: time.time() - min(oldest(spool.folder.parent).values(), default=time.time())
         )
         self.metrics.routes_age.set_function(lambda: time.monotonic() - (self._heard_at or float("nan")))
+        if outlet is not None:
+            for reason in ("full", "refused"):
+                self.metrics.unsent.labels(reason).set_function(partial(_lost, outlet, reason))
 
     @property
     def heard(self) -> bool:
@@ -79,7 +85,7 @@ class Gateway:
         """Until it is cancelled."""
         every = self._every
         steps = ((self.follow, every), (self.judge, every), (self.tell, every), (self.rotate, self._rotate_every))
-        await asyncio.gather(*(_repeat(step, seconds) for step, seconds in steps))
+        await asyncio.gather(*(repeat(step, seconds) for step, seconds in steps))
 
     async def follow(self) -> None:
         """Take up what the control store says; a version is loaded before the first request is sent to it."""
@@ -235,7 +241,12 @@ class Gateway:
         self.trouble = trouble
 
 
-async def _repeat(step: Callable[[], Awaitable[None]], seconds: float) -> None:
+def _lost(outlet: Outlet, reason: str) -> int:
+    return outlet.lost.get(reason, 0)
+
+
+async def repeat(step: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Until it is cancelled, whatever a step raises."""
     said = ""
     while True:
         try:

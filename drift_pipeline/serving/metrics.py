@@ -33,6 +33,7 @@ class Metrics:
         self.errors = made(Counter, "row_errors", "Rows without a usable score.", "model", "version", "route")
         self.off_form = made(Counter, "off_form", "Values that do not fit their column's form.", "model", "column")
         self.spool_failures = made(Counter, "spool_failures", "Times that the spool did not take events.", "model")
+        self.unsent = made(Gauge, "otlp_unsent", "Events and spans that OTLP did not take, since the start.", "reason")
         self.weight = made(Gauge, "canary_weight_percent", "Share of the traffic that the canary is sent.", "model")
         self.loaded = made(
             Gauge, "loaded_version", "1 for what is loaded.", "model", "role", "version", "digest", "way"

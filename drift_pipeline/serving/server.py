@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
+from drift_pipeline.observability.otel import Outlet, wanted
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.app import make_app
-from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline.serving.slo import brake_of, slo_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -28,14 +28,14 @@ SOURCE = "gateway"
 def server_of(app: "Starlette", **limits: Any) -> "uvicorn.Server":
     """A server whose connections are bounded; `limits` are the Door's.
 
-    What strangers send is counted and not logged, and their addresses are those that they connect from.
+    What strangers send is counted and not logged, and their addresses are those that they connect from. The
+    application's `state.lost` is told the status of each connection that is closed here.
     """
     import uvicorn
 
     from drift_pipeline.serving.connections import Door, connections_of
 
-    metrics: Metrics = app.state.metrics
-    door = Door(lambda status: metrics.requests.labels("", str(status)).inc(), **limits)
+    door = Door(app.state.lost, **limits)
     how: dict[str, Any] = {"access_log": False, "proxy_headers": False, "server_header": False, "log_level": "error"}
     return uvicorn.Server(uvicorn.Config(app, http=connections_of(door), ws="none", **how))
 
@@ -58,7 +58,9 @@ def serve(
     with listening, closing(open_store(settings, clock)) as store:
         brake = brake_of(settings, specs, store, registry_of(settings), clock)
         guarded = {"judge_slo": slo_of(specs), "rolled_back": brake, **options}
-        app = make_app(settings, specs, SpoolWriter(settings.home / "spool" / SOURCE), clock, **guarded)
+        spool = SpoolWriter(settings.home / "spool" / SOURCE)
+        outlet = Outlet("drift-gateway") if wanted() else None
+        app = make_app(settings, specs, spool, clock, outlet=outlet, **guarded)
         server = server_of(app)
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, lambda *_: None)  # uvicorn raises them once more when all is done

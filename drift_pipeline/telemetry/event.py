@@ -12,6 +12,7 @@
 (left out: nobody's by name); `stamped`: the gateway gave the time, since the producer told none. A category's value is
 brought to its column's form, of which it has to be (`cells`); null and what the spec calls missing are no value. A
 label is `outcome.positive` or its negation; one that `outcome.unknown` lists is refused, and told once it is known.
+What was refused when it was taken is a line of its own (`letters`).
 """
 
 import json
@@ -25,15 +26,15 @@ from typing import Any
 from drift_pipeline.clock import DAY, HOUR, MINUTE
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.cells import cells_of
-from drift_pipeline.telemetry.mentions import names
+from drift_pipeline.telemetry.letters import DeadLetter, dead_letter, read_refused
 from drift_pipeline.telemetry.tables.levels import level
+
+__all__ = ["DeadLetter", "Event", "OutcomeKnown", "Prediction", "off_form_of", "read_event"]
 
 EXTERNAL = "external"  # told by its producer; the gateway answered on all other routes
 ROUTES = ("stable", "canary", EXTERNAL)
 LINE_BYTES = 1_000_000
 _ID_LENGTH = 200
-_PAYLOAD_LENGTH = 4096
-_REASON_LENGTH = 300
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # events tell what happens now; a clock that lost its battery says 1970
 _TICK = timedelta(microseconds=1)
 _OF_ALL = {"event", "model", "id", "time", "producer"}
@@ -82,21 +83,6 @@ class OutcomeKnown:
     told: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A line that is no event. `time` is when it was read; `model` is empty where no known one is named.
-
-    `names` are the entities and ids that the whole line gives, `payload` is its beginning.
-    """
-
-    time: datetime
-    source: str
-    model: str
-    reason: str
-    payload: str
-    names: tuple[str, ...] = ()
-
-
 Event = Prediction | OutcomeKnown | DeadLetter
 
 
@@ -114,6 +100,8 @@ def read_event(
     model = ""
     try:
         document = _document(line)
+        if document.get("event") == "refused":
+            return read_refused(document, specs, now, source)
         model = _model(document, specs)
         spec = specs[model]
         if document.get("event") == "prediction":
@@ -123,16 +111,7 @@ def read_event(
         raise ValueError(f"event: {document.get('event')!r} is neither 'prediction' nor 'outcome'")
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "not JSON that can be read: it is nested too deep"
-        return dead_letter(line, reason, now, source, model)
-
-
-def dead_letter(line: bytes, reason: str, now: datetime, source: str, model: str = "") -> DeadLetter:
-    """Of a line that is no event, whoever found that; its beginning is kept."""
-    return DeadLetter(now, source, model, reason[:_REASON_LENGTH], _cut(line), tuple(names(line)))
-
-
-def _cut(line: bytes) -> str:
-    return line[:_PAYLOAD_LENGTH].decode("utf-8", "replace")
+        return dead_letter(line, now, reason, model, source)
 
 
 def _document(line: bytes) -> dict[str, Any]:

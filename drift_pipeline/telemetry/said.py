@@ -8,7 +8,8 @@ from itertools import repeat
 
 from drift_pipeline.errors import DriftError
 from drift_pipeline.spec import ModelSpec
-from drift_pipeline.telemetry.event import DeadLetter, Event, dead_letter, read_event
+from drift_pipeline.telemetry.event import DeadLetter, Event, read_event
+from drift_pipeline.telemetry.letters import dead_letter
 from drift_pipeline.telemetry.sources import Batch
 
 
@@ -35,7 +36,7 @@ def read_lines(
     for line, place in zip(lines, batch.places if batch else repeat(None, len(lines)), strict=True):
         try:
             if batch is not None and place is not None and place in batch.unread:
-                event: Event = dead_letter(line, batch.unread[place], now, source)
+                event: Event = dead_letter(line, now, batch.unread[place], source=source)
             else:
                 event = read_event(line, specs, now, source, handed_over=True)
         except DriftError as error:

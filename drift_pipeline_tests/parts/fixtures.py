@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from drift_pipeline.bucket import Bucket
-from drift_pipeline_tests.parts import feast, kafka, opa, postgres, s3
+from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, s3
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -37,6 +37,15 @@ def opa_server() -> Iterator[opa.Opa]:
         lacking("opa", error)
     with opa.running() as part:
         yield part
+
+
+@pytest.fixture(scope="module")
+def otel_collector() -> None:
+    """That there is a collector; each test runs its own, with its own file."""
+    try:
+        otel.find()
+    except MissingError as error:
+        lacking("otel", error)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from drift_pipeline.policy.engines import PACKAGED_BUNDLE
-from drift_pipeline_tests.parts.cache import HERE, MissingError, cache, installed, pinned
+from drift_pipeline_tests.parts.building import built
+from drift_pipeline_tests.parts.cache import HERE, MissingError, installed, pinned
 from drift_pipeline_tests.parts.server import Server, free_port
 
 DEPLOY = HERE.parents[1] / "deploy" / "opa"
@@ -31,26 +32,7 @@ def find() -> Path:
 
 def install() -> Path:
     """Build it with Go, where it is not in the cache; needs the module proxy. Raises MissingError."""
-    pin, folder = pinned("opa"), installed("opa")
-    if (folder / "opa").is_file():
-        return folder / "opa"
-    if shutil.which("go") is None:
-        raise MissingError("no go on the PATH, which builds opa")
-    folder.mkdir(parents=True, exist_ok=True)
-    go = {"GOPATH": cache() / "go", "GOCACHE": cache() / "go-build", "CGO_ENABLED": 0}
-    flags = {"GOFLAGS": "-buildvcs=false -modcacherw -mod=readonly"}
-    built = subprocess.run(
-        ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(folder / "opa.part"), pin["module"]],
-        cwd=HERE / "go" / "opa",
-        env={**os.environ, **{name: str(value) for name, value in go.items()}, **flags},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if built.returncode != 0:
-        raise MissingError(f"opa cannot be built: {built.stderr.strip()[-1000:]}")
-    (folder / "opa.part").rename(folder / "opa")
-    return folder / "opa"
+    return built("opa", pinned("opa")["module"])
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from drift_pipeline.settings import Settings
     from drift_pipeline.telemetry.sources.positions import Positions
 
-SCHEMES = {"kafka": "kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC]"}
+SCHEMES = {"kafka": "kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC]", "otlp": "otlp://HOST:PORT"}
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,22 @@ class SpoolWriter:
             self._size = self._segment_bytes  # the next write begins a segment, lest it be glued to a torn line
         return UnavailableError(f"{self.folder}: the spool takes no events: {why}; free space on its disk")
 
+    def sync(self) -> None:
+        """What was written before outlives a power failure, too, once this has returned; others may write meanwhile.
+
+        Raises:
+            UnavailableError: the disk does not say so; what was written may be there all the same.
+        """
+        with self._turn:
+            file = os.dup(self._file)
+        try:
+            os.fsync(file)
+            sync_entries(self.folder)
+        except OSError as error:
+            raise UnavailableError(f"{self.folder}: what was written is not safe on disk: {error}") from error
+        finally:
+            os.close(file)
+
     def rotate(self) -> None:
         """Close the segment unless it is empty, so that it is read.
 
