@@ -151,6 +151,9 @@ def kills(broker: kafka.Kafka, count: int, partitions: int, times: int, seed: in
     def reached(due: int) -> bool:
         return sent[0] >= due
 
+    def grew(rows: int) -> bool:
+        return landed(root).height >= rows
+
     def produce() -> None:
         at = datetime.now(UTC) - timedelta(seconds=1)
         for start in range(0, count, 1000):
@@ -163,9 +166,11 @@ def kills(broker: kafka.Kafka, count: int, partitions: int, times: int, seed: in
         captures = [stack.enter_context(child(root, topic.url, group)) for _ in range(2)]
         thread = threading.Thread(target=produce, daemon=True)
         thread.start()
+        before = 0
         for number in range(times):
             due = count * (number + 1) // (times + 1)
             until(partial(reached, due), f"{due} events are sent", PATIENCE_S)
+            until(partial(grew, min(before + 1, count)), "more has landed", PATIENCE_S)
             before = landed(root).height
             if number % 2:
                 broker.server.kill()

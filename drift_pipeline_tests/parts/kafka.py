@@ -53,8 +53,8 @@ def _java() -> str:
 
 def find() -> Path:
     """The folder of its jars. Raises MissingError."""
-    _java()
     if any((folder := installed("kafka")).glob("kafka_*.jar")):
+        _java()
         return folder
     raise MissingError("no Kafka: python -m drift_pipeline_tests.parts install kafka fetches it, a minute with Maven")
 

@@ -1,6 +1,8 @@
 """Kafka's clients: addresses, settings and passwords, producers, events in Avro."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
@@ -8,20 +10,26 @@ from pathlib import Path
 from threading import Event as Stop
 from typing import Any
 
+import polars as pl
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.loop.home import models_of
+from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.capture import Captured
+from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.sources.kafka import EventProducer
 from drift_pipeline_tests.parts import kafka
 from drift_pipeline_tests.parts.cache import MissingError
 from drift_pipeline_tests.parts.fixtures import lacking
 from drift_pipeline_tests.parts.kafka import Kafka
+from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.telemetry.test_capture import NOW, prediction
 from drift_pipeline_tests.telemetry.topics import KafkaSite, Topic, tried, until
+from drift_pipeline_tests.test_cli_live import MODEL, laid_out
 
 pytestmark = pytest.mark.live  # a real broker
 
@@ -111,6 +119,38 @@ def test_a_producer_refuses_what_is_no_event_and_says_what_was_not_taken(topic: 
     down.outcome("m", "a", 1)
     with pytest.raises(UnavailableError, match="1 events wait: no broker answers"):
         down.flush(3)
+
+
+def test_the_command_lands_a_topic_and_its_group_is_the_homes(
+    topic: Topic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid_out(tmp_path)
+    monkeypatch.setenv("DRIFT_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("DRIFT_HOME", str(tmp_path / "home"))
+    history = tmp_path / "history.parquet"
+    assert drift("adopt", MODEL, "--data", history, "--external").code == 0
+    watched = next(iter(models_of(Settings()).values())).watched
+    rows = pl.read_parquet(history)[-50:].select(list(watched)).to_dicts()
+    with EventProducer(topic.url) as events:
+        for number, row in enumerate(rows):
+            events.prediction(MODEL, f"k{number}", row, version="v1", score=0.5)
+    found = [drift("capture", "--once", "--json", "--source", topic.url) for _ in range(2)]
+    assert [(one.code, json.loads(one.out)["predictions"]) for one in found] == [(0, 50), (0, 0)]
+    groups = topic.admin.list_consumer_groups().result(30).valid
+    assert sum(one.group_id.startswith("drift-") for one in groups) == 1
+    command = [sys.executable, "-c", "from drift_pipeline.cli import main; main()", "capture", "--source", topic.url]
+    process = subprocess.Popen([*command, "--every", "1s"], stderr=subprocess.PIPE, text=True)
+    try:
+        with EventProducer(topic.url) as events:
+            events.prediction(MODEL, "last", rows[0], version="v1", score=0.5)
+        lake = Lake(tmp_path / "home" / "lake" / MODEL)
+        until(lambda: lake.find("predictions", pl.col("_id") == "last", ("_id",)).height, "it has landed")
+        process.terminate()
+        assert process.communicate(timeout=60)[1] == ""
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 # Avro

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drift_pipeline.clock import DAY, MINUTE
@@ -167,6 +167,7 @@ def test_killed_at_any_write_and_come_again_with_other_neighbours_each_event_is_
 
 
 @pytest.mark.live  # a minute
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.integers(1, 14)), max_size=4))
 def test_any_number_of_deaths_leaves_each_event_once(deaths: list[tuple[int, bool, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
