@@ -175,7 +175,7 @@ def test_whatever_a_body_is_it_is_an_event_or_a_dead_letter_and_the_key_learns_o
     with receiver(home, home.producer(rows_per_second=10_000_000), specs) as client:
 
         @given(st.lists(VALUES | st.dictionaries(KEYS, VALUES | LIKELY), min_size=10, max_size=40))
-        @settings(max_examples=12)
+        @settings(max_examples=6)
         def attack(bodies: list[object]) -> None:
             nonlocal sent
             count, told = rejected(send(client, *bodies))
