@@ -139,18 +139,17 @@ def test_the_command_lands_a_topic_and_its_group_is_the_homes(
     groups = topic.admin.list_consumer_groups().result(30).valid
     assert sum(one.group_id.startswith("drift-") for one in groups) == 1
     command = [sys.executable, "-c", "from drift_pipeline.cli import main; main()", "capture", "--source", topic.url]
-    process = subprocess.Popen([*command, "--every", "1s"], stderr=subprocess.PIPE, text=True)
-    try:
-        with EventProducer(topic.url) as events:
-            events.prediction(MODEL, "last", rows[0], version="v1", score=0.5)
-        lake = Lake(tmp_path / "home" / "lake" / MODEL)
-        until(lambda: lake.find("predictions", pl.col("_id") == "last", ("_id",)).height, "it has landed")
-        process.terminate()
-        assert process.communicate(timeout=60)[1] == ""
-        assert process.returncode == 0
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen([*command, "--every", "1s"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            with EventProducer(topic.url) as events:
+                events.prediction(MODEL, "last", rows[0], version="v1", score=0.5)
+            lake = Lake(tmp_path / "home" / "lake" / MODEL)
+            until(lambda: lake.find("predictions", pl.col("_id") == "last", ("_id",)).height, "it has landed")
+            process.terminate()
+            assert process.communicate(timeout=60)[1] == ""
+            assert process.returncode == 0
+        finally:
+            process.kill()
 
 
 # Avro
