@@ -1,6 +1,7 @@
 """Capture as a process: the spools of a home, its lakes, and the mirror of its rollouts."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +23,7 @@ from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.sources import opened
 from drift_pipeline.telemetry.sources.positions import Positions
 
+_SET_ASIDE = re.compile(r"\.\d+\.waiting(\.|$)")
 PATIENCE_S = 2.0  # for who writes one model's lake, while all others wait; then its events are set aside for a while
 
 
@@ -38,6 +40,11 @@ def machine_of(settings: Settings) -> str:
             os.link(made, path)
         made.unlink()
     return path.read_text(encoding="utf-8")
+
+
+def is_shared(source: str) -> bool:
+    """Whether it is the same on every machine: a partition of a topic, but not what one capture set aside of it."""
+    return source.startswith("kafka.") and not _SET_ASIDE.search(source)
 
 
 @contextmanager
@@ -60,8 +67,7 @@ def capturing(
         place = (model, source)
         if place not in lakes:
             folder = settings.lake / model if model else settings.dead_letters
-            named = source if source.startswith("kafka.") else source + machine  # a partition is every machine's
-            lakes[place] = Lake(folder, source=named, patience_s=PATIENCE_S)
+            lakes[place] = Lake(folder, source=source if is_shared(source) else source + machine, patience_s=PATIENCE_S)
         return lakes[place]
 
     stop = Event()

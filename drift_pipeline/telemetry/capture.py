@@ -25,7 +25,7 @@ from drift_pipeline.telemetry.delta import OvertakenError
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.landing import Captured, Landing, RenumberedError
 from drift_pipeline.telemetry.refusals import Concern, Refusals, Waiting, What
-from drift_pipeline.telemetry.said import Said, read_lines, refused_of
+from drift_pipeline.telemetry.parsed import Parsed, read_lines, refused_of
 from drift_pipeline.telemetry.sources import Batch, Source
 from drift_pipeline.telemetry.sources.set_aside import SetAside, oldest
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
@@ -166,7 +166,7 @@ class Capture:
             self._seen(said)
         self._tell_fates()
 
-    def _seen(self, said: Mapping[str, Said]) -> None:
+    def _seen(self, said: Mapping[str, Parsed]) -> None:
         """Of a batch that is gone, so that no try counts twice."""
         self._refusals.add([event for one in said.values() for event in one.events], self._clock.now())
         self._counts["segments"] += 1
@@ -196,7 +196,7 @@ class Capture:
 
     def _take(
         self, segment: Segment, source: str, aside: SetAside, blocked: set[str]
-    ) -> Generator[Exception, None, Mapping[str, Said]]:
+    ) -> Generator[Exception, None, Mapping[str, Parsed]]:
         """Of models that are blocked, and of those that fail now, the part is set aside. Returns what all lines say."""
         now, batch = self._clock.now(), segment if isinstance(segment, Batch) else None
         said, unread = read_lines(segment.lines(), self._specs, source, now, batch)
@@ -215,8 +215,8 @@ class Capture:
             aside.add(model, segment, now, one.lines)
         return said
 
-    def _land(self, model: str, source: str, number: int, said: Said, now: datetime) -> None:
-        counts = self._landing.land(model, source, number, said.events, now, said.places)
+    def _land(self, model: str, source: str, number: int, parsed: Parsed, now: datetime) -> None:
+        counts = self._landing.land(model, source, number, parsed.events, now, parsed.places)
         self._counts.update(counts)
         self._fates += [(model, what, counts[name]) for name, what in _TOLD.items() if counts[name]]
 

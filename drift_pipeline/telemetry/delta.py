@@ -20,7 +20,7 @@ from drift_pipeline import bucket
 from drift_pipeline.bucket import Place
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
-from drift_pipeline.telemetry.ground import ONCE, ground_of, turn, vacuum
+from drift_pipeline.telemetry.storage import ONCE, storage_of, turn, vacuum
 
 T = TypeVar("T")
 Handle = DeltaTable
@@ -46,7 +46,7 @@ class Delta:
 
     def __init__(self, path: Place, patience_s: float = PATIENCE_S) -> None:
         self.path, self._patience_s = path, patience_s
-        self._ground = ground_of(path)
+        self._storage = storage_of(path)
         self._table: DeltaTable | None = None
         self.wrote = -1  # the version that the last `append` made
 
@@ -60,7 +60,7 @@ class Delta:
         for _ in _attempts():
             try:
                 if self._table is None:
-                    self._table = DeltaTable(str(self.path), storage_options=self._ground.options())
+                    self._table = DeltaTable(str(self.path), storage_options=self._storage.options())
                 else:
                     self._table.update_incremental()
                 return self._table
@@ -133,7 +133,7 @@ class Delta:
             if not fresh:
                 return last, version
             if handle is None:
-                self._ground.begin()
+                self._storage.begin()
             frame = pl.concat(fresh).with_columns(
                 pl.lit(version + 1, pl.Int64).alias(LANDED),
                 pl.lit(source).alias(WRITER),
@@ -145,8 +145,8 @@ class Delta:
                 mode="append",
                 schema_mode="merge",  # a spec that gains a column leaves null in older rows
                 partition_by=[DAY],
-                configuration={**_SKIPPING, **self._ground.properties} if handle is None else None,
-                storage_options=self._ground.options(),
+                configuration={**_SKIPPING, **self._storage.properties} if handle is None else None,
+                storage_options=self._storage.options(),
                 # never moved behind somebody else's commit, where its rows' number would be another's
                 commit_properties=CommitProperties(
                     max_commit_retries=0, app_transactions=[Transaction(source, parts[-1][0])]
@@ -166,9 +166,9 @@ class Delta:
             ConflictError: others did not end their turn, or were faster every time; nothing is written.
             UnavailableError: disk or bucket does not take it.
         """
-        for _ in _attempts(self._ground.tries):
+        for _ in _attempts(self._storage.tries):
             try:
-                with turn(self._ground.lock, self.path, self._patience_s):
+                with turn(self._storage.lock, self.path, self._patience_s):
                     return do()
             except CommitFailedError:
                 self._table = None
@@ -176,7 +176,7 @@ class Delta:
                 self._table = None
                 self._raise_away(error, "written")
                 raise UnavailableError(f"{self.path}: cannot be written: {_why(error)}") from error
-        raise ConflictError(f"{self.path}: {self._ground.tries} commits were lost to other writers; do it again")
+        raise ConflictError(f"{self.path}: {self._storage.tries} commits were lost to other writers; do it again")
 
     def compact(self) -> int:
         """Merge the small files of each day, and delete what nothing names; how many files were merged."""
@@ -206,7 +206,7 @@ class Delta:
                 return
             for one in conditions:
                 told.append(handle.delete(one, commit_properties=ONCE).get("num_deleted_rows") or 0)
-            self._ground.clear(handle, DAY)
+            self._storage.clear(handle, DAY)
             _shorten(handle)
 
         self.change(delete)
@@ -236,7 +236,7 @@ class Delta:
 
     def _raise_away(self, error: Exception, done: str) -> None:
         """Raises UnavailableError where it is the place that does not answer, without the client's own words."""
-        if (reason := self._ground.away(error)) is not None:
+        if (reason := self._storage.away(error)) is not None:
             raise UnavailableError(f"{self.path}: cannot be {done}: {reason}") from None
 
 

@@ -30,7 +30,7 @@ _PROPERTIES = {
 }
 
 
-class Ground(Protocol):
+class Storage(Protocol):
     """`lock` is a file of this machine; `tries` is how often a commit may be lost to others."""
 
     @property
@@ -55,7 +55,7 @@ class Ground(Protocol):
         """Why the place does not answer, where it is that."""
 
 
-def ground_of(place: Place) -> Ground:
+def storage_of(place: Place) -> Storage:
     return InBucket(place) if isinstance(place, Bucket) else InFolder(place)
 
 

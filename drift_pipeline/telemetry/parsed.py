@@ -1,4 +1,4 @@
-"""What the lines of a batch say, model by model."""
+"""The lines of a batch, parsed and sorted by model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from drift_pipeline.telemetry.sources import Batch
 
 
 @dataclass
-class Said:
+class Parsed:
     """Lines of one model, "" for dead letters, and what they say; of a log, their places."""
 
     lines: list[bytes] = field(default_factory=list)
@@ -24,14 +24,14 @@ class Said:
 
 def read_lines(
     lines: Sequence[bytes], specs: Mapping[str, ModelSpec], source: str, now: datetime, batch: Batch | None = None
-) -> tuple[dict[str, Said], Mapping[str, DriftError]]:
+) -> tuple[dict[str, Parsed], Mapping[str, DriftError]]:
     """By model, dead letters first: an event that is refused for its time, which a later try may accept, then lies
     there as well. And the models whose spec cannot be had, so that their events say nothing yet.
 
     Args:
         batch: of a log, whose lines they are.
     """
-    said = {"": Said()}
+    said = {"": Parsed()}
     unread: dict[str, DriftError] = {}
     for line, place in zip(lines, batch.places if batch else repeat(None, len(lines)), strict=True):
         try:
@@ -42,9 +42,9 @@ def read_lines(
         except DriftError as error:
             model = str(json.loads(line)["model"])
             unread[model] = error
-            said.setdefault(model, Said()).lines.append(line)
+            said.setdefault(model, Parsed()).lines.append(line)
             continue
-        of_model = said.setdefault("" if isinstance(event, DeadLetter) else event.model, Said())
+        of_model = said.setdefault("" if isinstance(event, DeadLetter) else event.model, Parsed())
         of_model.lines.append(line)
         of_model.events.append(event)
         if place is not None:
@@ -54,8 +54,8 @@ def read_lines(
     return said, unread
 
 
-def refused_of(said: Mapping[str, Said]) -> dict[int, str]:
+def refused_of(said: Mapping[str, Parsed]) -> dict[int, str]:
     """Of a log's messages that are no events, the reasons, by place."""
-    letters = said.get("", Said())
+    letters = said.get("", Parsed())
     found = zip(letters.places, letters.events, strict=True)
     return {place: letter.reason for place, letter in found if isinstance(letter, DeadLetter)}
