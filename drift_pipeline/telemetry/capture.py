@@ -24,8 +24,8 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.delta import OvertakenError
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.landing import Captured, Landing, RenumberedError
-from drift_pipeline.telemetry.refusals import Concern, Refusals, Waiting, What
 from drift_pipeline.telemetry.parsed import Parsed, read_lines, refused_of
+from drift_pipeline.telemetry.refusals import Concern, Refusals, Waiting, What
 from drift_pipeline.telemetry.sources import Batch, Source
 from drift_pipeline.telemetry.sources.set_aside import SetAside, oldest
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
