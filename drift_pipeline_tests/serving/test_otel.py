@@ -19,12 +19,14 @@ import yaml
 from drift_pipeline.observability.sender import EventSender
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline_tests.parts import otel
+from drift_pipeline_tests.parts.kafka import Kafka
 from drift_pipeline_tests.parts.server import Server, free_port
 from drift_pipeline_tests.serving.test_receiver import FEATURES, prediction
 from drift_pipeline_tests.serving.test_server import SCRIPT as GATEWAY
 from drift_pipeline_tests.serving.worlds import Home, heard, infer
 from drift_pipeline_tests.telemetry.test_capture import ALL
 from drift_pipeline_tests.telemetry.test_otlp import request
+from drift_pipeline_tests.telemetry.topics import Topic
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("otel_collector")]
 
@@ -155,6 +157,32 @@ def test_what_the_collector_acknowledged_lands_once_whoever_is_killed_meanwhile(
         until(lambda: set(acknowledged) <= set(landed(home)))
     found = landed(home)
     assert len(found) == len(set(found))
+
+
+def test_each_event_goes_by_the_collector_and_kafka_into_the_lake_once(
+    home: Home, kafka_broker: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, count = Topic(kafka_broker.brokers, partitions=2), 1000
+    to = {"DRIFT_KAFKA_BROKERS": topic.brokers, "DRIFT_KAFKA_TOPIC": topic.name, "DRIFT_OTEL_QUEUE": str(tmp_path)}
+    command = [sys.executable, "-c", CAPTURE, str(home.settings.home), topic.url]
+    capture = Server(command, tmp_path / "capture.log", lambda: True)
+    with otel.running(otel.DEPLOY / "collector.yaml", to) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        try:
+            with EventSender() as sender:
+                for number in range(count):
+                    assert sender.prediction("fraud", str(number), version="7", features=FEATURES, score=0.5)
+                    assert sender.outcome("fraud", str(number), number % 2)
+            assert sender.lost == {}
+            collector.server.kill()
+            collector.server.start()
+            capture.start()
+            until(lambda: len(landed(home)) >= count and len(landed(home, "outcomes")) >= count)
+        finally:
+            capture.stop()
+    for table in ("predictions", "outcomes"):
+        assert sorted(map(int, landed(home, table))) == list(range(count))
+    assert Lake(home.settings.dead_letters).read("dead_letters", ALL).is_empty()
 
 
 def test_the_gateway_tells_a_collector_its_events_and_a_span_that_carries_the_predictions_id(
