@@ -6,7 +6,6 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -179,9 +178,10 @@ def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Pat
     from drift_pipeline.serving.capturing import capturing
     from drift_pipeline.serving.receiver import address_of
     from drift_pipeline.serving.refused import telling
+    from drift_pipeline.telemetry.sources import scheme_of
 
     for url in sources:
-        if urlsplit(url).scheme != "otlp":
+        if scheme_of(url) != "otlp":
             continue
         address_of(url)
         if once:

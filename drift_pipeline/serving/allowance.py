@@ -27,6 +27,7 @@ LEAST_BYTES = 64 * 1024  # a second, however low the rate of rows
 WASTE = 0.01  # seconds a second of parsing what was refused
 BURST_WASTE = 0.1
 LOOKS, BURST_LOOKS = 0.05, 0.5  # seconds a second of the metrics, which cost more the more models there are
+MOST_WASTE = 0.5  # of a request: what takes longer is not its own, such as a collection of garbage
 FREE_WASTE = 0.001  # of a request: a bad row among good ones costs what a good one does
 
 
@@ -147,7 +148,7 @@ class Allowance:
             yield
         except (InputError, HTTPException) as refusal:
             self._rows.charge(isinstance(refusal, InputError))
-            self._waste.charge(max(0.0, time.thread_time() - began - FREE_WASTE))
+            self._waste.charge(min(max(0.0, time.thread_time() - began - FREE_WASTE), MOST_WASTE))
             raise
 
     @contextmanager

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Event
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from drift_pipeline.clock import Clock
@@ -20,7 +19,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.telemetry.sources import opened
+from drift_pipeline.telemetry.sources import opened, scheme_of
 from drift_pipeline.telemetry.sources.positions import Positions
 
 _SET_ASIDE = re.compile(r"\.\d+\.waiting(\.|$)")
@@ -82,7 +81,7 @@ def capturing(
         with ExitStack() as stack:
             logs = []
             for url in sources:
-                if urlsplit(url).scheme == "otlp":
+                if scheme_of(url) == "otlp":
                     stack.enter_context(receiving(settings, specs, clock, url, stop))
                 else:
                     logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))

@@ -15,7 +15,7 @@ import pytest
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving import allowance
-from drift_pipeline.serving.allowance import MOST_BYTES, MOST_VALUES, WASTE
+from drift_pipeline.serving.allowance import MOST_BYTES, MOST_VALUES, MOST_WASTE, WASTE
 from drift_pipeline.serving.endpoints import MOST_EVENTS, Events, Outcomes
 from drift_pipeline.serving.protocol import MOST_ROWS, read_ask, read_document
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
@@ -24,7 +24,7 @@ from drift_pipeline_tests.serving.worlds import SPECS, Home, infer, until
 
 WHOLE = b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"POST /v2/models/fraud/infer HTTP/1.1\r\nHost: x\r\nX-A: "
-LOOP_SECONDS = 0.05
+MOST_TIMES = 6  # as long as reading the JSON of 10,000 outcomes, which takes 8 ms where nothing else runs: 50 ms
 
 
 @pytest.fixture
@@ -136,18 +136,20 @@ def fullest() -> dict[str, tuple[Callable[[bytes], object], bytes]]:
 
 
 @pytest.mark.parametrize("name", fullest())
-def test_what_is_parsed_holds_the_loop_for_less_than_50_ms(name: str) -> None:
-    """CPU time, the best of five: the machine may be busy."""
+def test_what_is_parsed_holds_the_loop_a_few_times_as_long_as_a_good_request(name: str) -> None:
+    """CPU time, the best of five by turns: the machine may be busy."""
     parse, body = fullest()[name]
     assert len(body) <= MOST_BYTES
     assert len(body) - len(body.translate(None, b",[{")) <= MOST_VALUES
-    took = []
+    good = json.dumps({"outcomes": [{"id": f"o{k}", "label": k % 2} for k in range(MOST_EVENTS)]}).encode()
+    took = {"bad": list[float](), "good": list[float]()}
     for _ in range(5):
-        began = time.thread_time()
-        with suppress(InputError):
-            parse(body)
-        took.append(time.thread_time() - began)
-    assert min(took) < LOOP_SECONDS
+        for what, read, text in (("bad", parse, body), ("good", json.loads, good)):
+            began = time.thread_time()
+            with suppress(InputError):
+                read(text)
+            took[what].append(time.thread_time() - began)
+    assert min(took["bad"]) < MOST_TIMES * min(took["good"])
 
 
 def test_the_bounds_leave_room_for_the_fullest_requests(home: Home) -> None:
@@ -172,7 +174,7 @@ def test_refused_requests_are_not_free(home: Home) -> None:
         assert codes.count(400) < 60
         late = client.post(INFER, json=infer(ROW), headers=other)
         assert (late.status_code, "was refused" in late.json()["error"]) == (429, True)
-        assert int(late.headers["Retry-After"]) <= 1 / WASTE + 1  # of a second that has begun
+        assert int(late.headers["Retry-After"]) <= MOST_WASTE / WASTE + 1  # of a second that has begun
         for _ in range(300):
             assert client.post(INFER, json={"inputs": []}).status_code == 400
         ask(client)

@@ -344,7 +344,17 @@ def test_a_source_that_is_none_is_told(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["http://h:1"], "write otlp://HOST:PORT"), (["otlp://127.0.0.1:0", "--once"], "listened to for ever")],
+    [
+        (
+            ["http://h:1"],
+            "http:// is not known; there are: kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC], otlp://HOST:PORT",
+        ),
+        (["otlp://"], "write otlp://HOST:PORT"),
+        (["otlp:h"], "'otlp:h' names no scheme"),
+        (["http://["], "http:// is not known"),
+        (["otlp://["], "write otlp://HOST:PORT"),
+        (["otlp://127.0.0.1:0", "--once"], "listened to for ever"),
+    ],
 )
 def test_the_command_refuses_what_it_cannot_listen_to(arguments: list[str], told: str) -> None:
     ended = drift("capture", "--source", *arguments)

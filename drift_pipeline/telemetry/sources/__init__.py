@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Stop
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.telemetry.sources.spool import Segment
@@ -109,13 +108,19 @@ def opened(
     Raises:
         InputError: the URL or a setting cannot be used, or the package that it needs is not installed.
     """
-    match urlsplit(url).scheme:
-        case "kafka":
-            try:
-                from drift_pipeline.telemetry.sources.kafka.consumer import reading
-            except ModuleNotFoundError as error:
-                raise InputError(f"kafka:// needs {error.name}: pip install 'drift-pipeline[kafka]'") from error
-            return reading(url, settings, group, positions, clock)
-        case scheme:
-            told = f"{scheme}:// is not known" if scheme else "names no scheme"
-            raise InputError(f"--source: {told}; there are: {', '.join(SCHEMES.values())}")
+    if (scheme := scheme_of(url)) != "kafka":
+        raise InputError(f"--source: {scheme}:// is listened to, not read")
+    try:
+        from drift_pipeline.telemetry.sources.kafka.consumer import reading
+    except ModuleNotFoundError as error:
+        raise InputError(f"kafka:// needs {error.name}: pip install 'drift-pipeline[kafka]'") from error
+    return reading(url, settings, group, positions, clock)
+
+
+def scheme_of(url: str) -> str:
+    """Raises InputError for one that is none of `SCHEMES`."""
+    scheme, found, _ = url.partition("://")
+    if not found or scheme not in SCHEMES:
+        told = f"{scheme[:30]}:// is not known" if found else f"{url[:100]!r} names no scheme"
+        raise InputError(f"--source: {told}; there are: {', '.join(SCHEMES.values())}")
+    return scheme
