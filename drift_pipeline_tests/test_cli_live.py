@@ -246,7 +246,7 @@ def test_capture_lands_what_is_there_and_ends(adopted: Path) -> None:
     ("url", "said"),
     [
         ("nats://h:1/t", "nats:// is not known; there are: kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC]"),
-        ("h:9092/t", "is not known; there are: kafka://"),
+        ("h:9092/t", "the address names no scheme; there are: kafka://"),
         ("kafka://h:9092", "kafka://h:9092: '' is no name of a topic"),
         ("kafka://u:secret@h:9092/t", "holds no user or password"),
     ],

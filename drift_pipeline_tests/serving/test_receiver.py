@@ -350,7 +350,7 @@ def test_a_source_that_is_none_is_told(url: str) -> None:
             "http:// is not known; there are: kafka://HOST:PORT[,HOST:PORT]/TOPIC[,TOPIC], otlp://HOST:PORT",
         ),
         (["otlp://"], "write otlp://HOST:PORT"),
-        (["otlp:h"], "'otlp:h' names no scheme"),
+        (["otlp:h"], "the address names no scheme"),
         (["http://["], "http:// is not known"),
         (["otlp://["], "write otlp://HOST:PORT"),
         (["otlp://127.0.0.1:0", "--once"], "listened to for ever"),

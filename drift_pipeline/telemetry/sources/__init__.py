@@ -121,6 +121,6 @@ def scheme_of(url: str) -> str:
     """Raises InputError for one that is none of `SCHEMES`."""
     scheme, found, _ = url.partition("://")
     if not found or scheme not in SCHEMES:
-        told = f"{scheme[:30]}:// is not known" if found else f"{url[:100]!r} names no scheme"
+        told = f"{scheme[:30]}:// is not known" if found else "the address names no scheme"
         raise InputError(f"--source: {told}; there are: {', '.join(SCHEMES.values())}")
     return scheme
