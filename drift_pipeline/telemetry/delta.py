@@ -139,25 +139,35 @@ class Delta:
                 pl.lit(source).alias(WRITER),
                 pl.col(time_column).dt.strftime("%Y-%m-%d").alias(DAY),
             )
-            write_deltalake(
-                str(self.path) if handle is None else handle,
-                frame,
-                mode="append",
-                schema_mode="merge",  # a spec that gains a column leaves null in older rows
-                partition_by=[DAY],
-                configuration={**_SKIPPING, **self._storage.properties} if handle is None else None,
-                storage_options=self._storage.options(),
-                # never moved behind somebody else's commit, where its rows' number would be another's
-                commit_properties=CommitProperties(
-                    max_commit_retries=0, app_transactions=[Transaction(source, parts[-1][0])]
-                ),
-            )
+            # never moved behind somebody else's commit, where its rows' number would be another's
+            properties = CommitProperties(max_commit_retries=0, app_transactions=[Transaction(source, parts[-1][0])])
+            if handle is None:
+                self._make(frame, properties)
+            else:  # a spec that gains a column leaves null in older rows
+                write_deltalake(handle, frame, mode="append", schema_mode="merge", commit_properties=properties)
             self.wrote = version + 1
             return parts[-1][0], version
 
         written, before = self.change(write)
         self._tidy(before)
         return written
+
+    def _make(self, frame: pl.DataFrame, properties: CommitProperties) -> None:
+        """The table with its first rows. Raises CommitFailedError where another process was faster."""
+        try:
+            write_deltalake(
+                str(self.path),
+                frame,
+                mode="error",
+                partition_by=[DAY],
+                configuration={**_SKIPPING, **self._storage.properties},
+                storage_options=self._storage.options(),
+                commit_properties=properties,
+            )
+        except DeltaError:
+            if self.handle() is None:
+                raise
+            raise CommitFailedError(f"{self.path}: another process made it") from None
 
     def change(self, do: Callable[[], T]) -> T:
         """Do what writes, in this process's turn; again where a writer that knows of no turns was faster.

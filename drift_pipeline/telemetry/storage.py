@@ -84,7 +84,7 @@ class InFolder:
 class InBucket:
     """`lock` keeps only this machine's writers from outrunning each other."""
 
-    tries = 20
+    tries = 60
     # a writer may hang while others go on: an entry of the log that is gone would be put a second time, and be lost
     properties: Mapping[str, str] = {**_PROPERTIES, "delta.logRetentionDuration": "interval 1 hours"}
 

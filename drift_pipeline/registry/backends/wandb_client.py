@@ -189,6 +189,8 @@ def _named(api: Any, job: Mapping[str, Any], name: str, alias: str) -> Any:
     except wandb.errors.CommError as error:
         if isinstance(error.exc, ValueError):
             return None
+        if isinstance(error.exc, AssertionError):  # what the client makes of one without its files
+            raise _PendingError(f"{name} {alias}") from error
         raise
 
 
