@@ -60,12 +60,13 @@ def alone(folder: Path) -> Iterator[bool]:
     except OSError as error:
         raise UnavailableError(f"{folder}: cannot be made: {error.strerror}") from error
     try:
-        yield _locked(lock)
+        yield locked(lock)
     finally:
         os.close(lock)
 
 
-def _locked(lock: int) -> bool:
+def locked(lock: int) -> bool:
+    """Whether the open file is locked now, for as long as it stays open; False where another process holds it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -4,7 +4,6 @@ In a bucket every commit is tried once, on the version that was looked at, and w
 commit of one's own parts those who can still commit from those who cannot any more.
 """
 
-import fcntl
 import logging
 import os
 import time
@@ -19,7 +18,7 @@ from deltalake import CommitProperties, DeltaTable
 from drift_pipeline import bucket
 from drift_pipeline.bucket import Bucket, Objects, Place
 from drift_pipeline.errors import ConflictError
-from drift_pipeline.files import keep_private
+from drift_pipeline.files import keep_private, locked
 
 log = logging.getLogger(__name__)
 ONCE = CommitProperties(max_commit_retries=0)  # never moved behind somebody else's commit
@@ -130,7 +129,7 @@ def turn(lock: Path, what: Place, patience_s: float) -> Iterator[None]:
     held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         until, pause = time.monotonic() + patience_s, 0.002
-        while not _locked(held):
+        while not locked(held):
             if time.monotonic() > until:
                 raise ConflictError(f"{what}: another process writes it for {patience_s:.0f} s; try again")
             time.sleep(pause)
@@ -138,11 +137,3 @@ def turn(lock: Path, what: Place, patience_s: float) -> Iterator[None]:
         yield
     finally:
         os.close(held)
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
