@@ -71,7 +71,7 @@ class ControlStore(ControlReader):
         """Change state; there is no other way, so there is no transition without its audit record.
 
         Durable when it returns; whatever happens before that, all of it is written or nothing. A checkpoint that is due
-        is written after it; what changes files in the GitOps repository is enqueued for it.
+        is written after it, or before the next one where a process is killed in between; what changes files in the GitOps repository is enqueued for it.
 
         Args:
             memory: what `remember` would write, in the same transaction.
@@ -84,6 +84,8 @@ class ControlStore(ControlReader):
         enqueued = [(message, json_of(message.body)) for message in messages]
         with self._transaction(write=True) as connection:
             seq, prev = following(connection)
+            if self._checkpoints is not None and self._checkpoints.due(connection, seq - 1):
+                self._cover(connection)  # its writer was killed before it could
             if self._checkpoints is not None and entry.event.startswith(_PUBLISHED):
                 published = self._published(entry, seq)
                 enqueued.append((published, json_of(published.body)))
@@ -156,10 +158,17 @@ class ControlStore(ControlReader):
             self._cover()
         super().close()
 
-    def _cover(self) -> None:
-        """What was committed is committed: where no checkpoint can be written, the next one covers it."""
+    def _cover(self, within: sa.Connection | None = None) -> None:
+        """What was committed is committed: where no checkpoint can be written, the next one covers it.
+
+        Args:
+            within: a transaction that is under way.
+        """
         try:
-            self.checkpoint()
+            if within is not None and self._checkpoints is not None:
+                self._checkpoints.write(within)
+            else:
+                self.checkpoint()
         except (DriftError, OSError) as error:
             log.error("no checkpoint of the audit could be written: %s", error)
 

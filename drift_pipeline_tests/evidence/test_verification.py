@@ -4,10 +4,16 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from drift_pipeline.clock import MINUTE, ManualClock
+from drift_pipeline.control.store import ControlStore, Entry
+from drift_pipeline.control.trust import open_store
+from drift_pipeline.evidence.verification import verify_home
+from drift_pipeline.settings import Settings
 from drift_pipeline_tests.replay.worlds import drift, replayed
 
 
@@ -178,3 +184,19 @@ def test_a_checkpoint_that_was_the_last_is_missed(home: Path) -> None:
     last = max((home / "gitops" / "checkpoints").iterdir())
     last.unlink()
     assert f"{last}: is gone, and was the last checkpoint" in refused(home)[1]
+
+
+def test_processes_that_are_all_killed_before_their_checkpoint_leave_records_under_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, clock = Settings(home=tmp_path), ManualClock(datetime(2026, 3, 1, tzinfo=UTC))
+    open_store(settings, clock).close()
+    monkeypatch.setattr(ControlStore, "checkpoint", lambda *_, **__: None)  # what each does after its commit
+    for number in range(5):
+        clock.advance_to(clock.now() + 11 * MINUTE)
+        store = open_store(settings, clock)
+        store.commit(Entry("drift", "loop.tick", f"tick {number}"))
+        store.close()
+        found = verify_home(settings)
+        assert found.ok, found.reason
+    assert found.records - found.covered == 1

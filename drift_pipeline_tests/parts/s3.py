@@ -1,4 +1,8 @@
-"""An S3-compatible object store: moto's server, whose buckets are in its memory; it keeps `If-None-Match: *`."""
+"""An S3-compatible object store: moto's server, whose buckets are in its memory.
+
+It looks whether an object is there, and puts it, in two steps: without a lock around both, two writers that put the
+same name at once under `If-None-Match: *` are now and then both told that theirs was new, as no real store does.
+"""
 
 import tempfile
 import urllib.request
@@ -13,6 +17,22 @@ from drift_pipeline_tests.parts.server import Server, free_port
 ENVIRONMENT = Environment("s3", "s3-requirements.txt")
 KEY, SECRET = "drift", "s3cr3t/w+th=signs"
 find, install = ENVIRONMENT.find, ENVIRONMENT.install
+ONE_WRITER_AT_A_TIME = """
+import threading
+from moto import server
+
+lock = threading.Lock()
+
+class Serialised(server.DomainDispatcherApplication):
+    def __call__(self, environ, start_response):
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return super().__call__(environ, start_response)
+        with lock:
+            return super().__call__(environ, start_response)
+
+server.DomainDispatcherApplication = Serialised
+server.main()
+"""
 
 
 class S3:
@@ -28,7 +48,7 @@ class S3:
             "AWS_REGION": "us-east-1",
         }
         self._numbers = count(1)
-        command = [str(find()), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [str(find()), "-c", ONE_WRITER_AT_A_TIME, "-H", "127.0.0.1", "-p", str(port)]
         self.server = Server(command, folder / "s3.log", self._answers, {"PYTHONPATH": ""})
 
     def bucket(self) -> str:
