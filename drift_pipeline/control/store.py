@@ -71,7 +71,8 @@ class ControlStore(ControlReader):
         """Change state; there is no other way, so there is no transition without its audit record.
 
         Durable when it returns; whatever happens before that, all of it is written or nothing. A checkpoint that is due
-        is written after it, or before the next one where a process is killed in between; what changes files in the GitOps repository is enqueued for it.
+        is written after it, or before the next one where the process is killed in between; what changes files in the
+        GitOps repository is enqueued for it.
 
         Args:
             memory: what `remember` would write, in the same transaction.
