@@ -195,7 +195,7 @@ class Delta:
             handle = self.handle()
             if handle is None:
                 return 0
-            merged = int(_merge(handle, _MERGES[-1][1])["numFilesRemoved"])
+            merged = self._merge(handle, _MERGES[-1][1])
             vacuum(handle, _GRACE_HOURS)
             return merged
 
@@ -235,7 +235,7 @@ class Delta:
             handle = self.handle()
             for every, size in _MERGES:
                 if handle is not None and now // every > before // every:
-                    _merge(handle, size)
+                    self._merge(handle, size)
             if handle is not None and now // _VACUUM_EVERY > before // _VACUUM_EVERY:
                 vacuum(handle, _GRACE_HOURS)
 
@@ -243,6 +243,11 @@ class Delta:
             self.change(merge)
         except DriftError as error:
             log.warning("%s; its small files are merged later", error)
+
+    def _merge(self, handle: DeltaTable, size: int) -> int:
+        """How many files were merged. Raises CommitFailedError where another machine merges meanwhile."""
+        self._storage.outdate(handle)
+        return int(handle.optimize.compact(target_size=size, commit_properties=ONCE)["numFilesRemoved"])
 
     def _raise_away(self, error: Exception, done: str) -> None:
         """Raises UnavailableError where it is the place that does not answer, without the client's own words."""
@@ -280,10 +285,6 @@ def scan(handle: DeltaTable, among: Sequence[tuple[str, str, Any]] = ()) -> pl.L
     if handle.table_uri.startswith(bucket.SCHEME):
         far = {"storage_options": bucket.polars_options(), "credential_provider": None}
     return pl.scan_parquet(files, schema=schema, hive_partitioning=False, glob=False, missing_columns="insert", **far)
-
-
-def _merge(handle: DeltaTable, size: int) -> dict[str, Any]:
-    return handle.optimize.compact(target_size=size, commit_properties=ONCE)
 
 
 def _why(error: Exception) -> str:

@@ -47,6 +47,9 @@ class Storage(Protocol):
     def begin(self) -> None:
         """Before a table is made. Raises InputError where two might make one."""
 
+    def outdate(self, handle: DeltaTable, /) -> None:
+        """From here on no merge is committed that looked at the table before."""
+
     def clear(self, handle: DeltaTable, day: str, /) -> None:
         """Delete every file that no commit names, also those of writers that were killed, and of none that works."""
 
@@ -73,6 +76,9 @@ class InFolder:
     def begin(self) -> None:
         pass
 
+    def outdate(self, _handle: DeltaTable) -> None:
+        pass
+
     def clear(self, handle: DeltaTable, _day: str) -> None:
         vacuum(handle, 0)
 
@@ -96,6 +102,16 @@ class InBucket:
 
     def begin(self) -> None:
         Objects(self._place).require_conditional()
+
+    def outdate(self, handle: DeltaTable) -> None:
+        """By a change of the metadata, which every commit of delta-rs is checked against.
+
+        It moves a merge behind other commits whatever it is told, and finds no conflict where one of them merged the
+        same files (delta-io/delta-rs#3982): their rows would be there twice.
+        """
+        told = {"drift.merged": str(handle.version())}
+        handle.alter.set_table_properties(told, raise_if_not_exists=False, commit_properties=ONCE)
+        handle.update_incremental()
 
     def clear(self, handle: DeltaTable, day: str) -> None:
         """Each data file that lies there now and that no commit names after the next one, which is ours: its writer

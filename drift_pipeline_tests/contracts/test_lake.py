@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from drift_pipeline.bucket import Bucket, Objects, Place
@@ -17,6 +18,7 @@ from drift_pipeline.clock import DAY, HOUR, Window
 from drift_pipeline.errors import IntegrityError
 from drift_pipeline.telemetry import delta as module
 from drift_pipeline.telemetry.lake import Cursor, Lake
+from drift_pipeline.telemetry.storage import InBucket
 from drift_pipeline_tests.telemetry.test_delta import ids, numbered
 from drift_pipeline_tests.telemetry.test_lake import ALL, START, expect, outcomes, predictions
 
@@ -241,6 +243,27 @@ def test_an_erasure_and_merges_beside_writers_of_other_machines_lose_nothing(
     for landed in numbers.values():  # every batch up to the last one, whole
         assert landed
         assert sorted(landed) == sorted(3 * list(range(max(landed) + 1)))
+
+
+@pytest.mark.live
+def test_a_merge_beside_that_of_another_machine_repeats_no_row(
+    s3_place: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = Lake(s3_place / "lake"), Lake(_on_another_machine(s3_place / "lake", 1))
+    for batch in range(6):
+        ours.append("predictions", numbered(batch), batch)
+    outdate, left = InBucket.outdate, [theirs]
+
+    def and_another_is_faster(self: InBucket, handle: DeltaTable) -> None:
+        outdate(self, handle)
+        if left:
+            assert left.pop().compact("predictions") == 6
+
+    monkeypatch.setattr(InBucket, "outdate", and_another_is_faster)
+    ours.compact("predictions")
+    assert not left
+    kept = ids(Lake(s3_place / "lake").read("predictions", ALL))
+    assert kept == sorted(row for batch in range(6) for row in ids(numbered(batch)))
 
 
 def test_a_writer_that_was_killed_goes_on_where_it_was(root: Place) -> None:
