@@ -72,10 +72,13 @@ class KeptFleet:
     """The fleet of a code server, open between evaluations so that a tick costs what is new.
 
     One evaluation works on it at a time: Dagster evaluates sensors and schedules in threads of one process.
+
+    Args:
+        documents: as for `Fleet`.
     """
 
-    def __init__(self) -> None:
-        self._lock, self._open = threading.RLock(), ExitStack()
+    def __init__(self, *, documents: bool = True) -> None:
+        self._lock, self._open, self._documents = threading.RLock(), ExitStack(), documents
         self._kept: tuple[tuple[Settings, Specs, str], LiveSpecs, Home, Fleet] | None = None
 
     @contextmanager
@@ -89,7 +92,7 @@ class KeptFleet:
             if self._kept is None or self._kept[0] != asked:
                 self.close()
                 at = self._open.enter_context(opened(settings, system_clock(), patience_s=LAKE_S))
-                self._kept = asked, LiveSpecs(settings.models, specs), at, Fleet(at, specs)
+                self._kept = asked, LiveSpecs(settings.models, specs), at, Fleet(at, specs, documents=self._documents)
             _, live, at, fleet = self._kept
             fleet.take_up({name: live[name] for name in specs})
             yield at, fleet
@@ -100,5 +103,7 @@ class KeptFleet:
             self._open.close()
 
 
-FLEET = KeptFleet()
+FLEET = KeptFleet(documents=False)
+DOCUMENTS = KeptFleet()  # apart, so that a tick waits neither for cards nor for git
 atexit.register(FLEET.close)
+atexit.register(DOCUMENTS.close)

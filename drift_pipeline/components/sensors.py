@@ -1,13 +1,14 @@
-"""Sensors, each one for all models: the loop's tick, the rollouts' own, and what becomes of a run that failed."""
+"""Sensors, each one for all models: the loop's tick, the rollouts' own, documents, and what becomes of a failed run."""
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
-from drift_pipeline.components.home import FLEET, Specs
+from drift_pipeline.components.home import DOCUMENTS, FLEET, Specs
 from drift_pipeline.components.jobs import SUBMIT_ROLLOUT, retrain
 from drift_pipeline.components.lanes import (
     CANDIDATE,
@@ -26,7 +27,8 @@ from drift_pipeline.components.training import TRAINING
 from drift_pipeline.components.wandb import wandb_sensor
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
-from drift_pipeline.loop.fleet import Failed, Fleet
+from drift_pipeline.loop.failed import Failed
+from drift_pipeline.loop.fleet import Fleet
 from drift_pipeline.loop.home import Home, none_adopted
 from drift_pipeline.loop.queue import WANTED
 from drift_pipeline.settings import Settings
@@ -34,7 +36,8 @@ from drift_pipeline.settings import Settings
 NONE_DUE = "no model is due yet"
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
 MOST_TOLD = 300  # letters of a reason
-TICK_S, ROLLOUT_S = 3.5, 3.0  # of an evaluation, after which no other model begins; Dagster ends one at 60 s
+# Of an evaluation, its wait for another one included, after which no other model begins; Dagster ends one at 60 s
+TICK_S, ROLLOUT_S, DOCUMENTS_S = 3.5, 3.0, 3.0
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
@@ -45,7 +48,7 @@ def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.Sens
     often = max(settings.tick_seconds // 3, 1)
     tick = _loop_tick(specs, settings, often, submit_rollout)
     tellers = [lineage_sensor(specs), *([wandb_sensor()] if settings.registry_kind == "wandb" else [])]
-    return [tick, _rollout_tick(specs, often), *_ended_badly(specs), *tellers]
+    return [tick, _rollout_tick(specs, often), _documents(specs, often), *_ended_badly(specs), *tellers]
 
 
 def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:
@@ -61,9 +64,10 @@ def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.
     )
     def loop_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         made, seen = _Made(), list[tuple[Ticked, Mapping[str, Any]]]()
+        ended = time.monotonic() + TICK_S
         try:
             with FLEET.of(specs) as (at, fleet):
-                ticked = fleet.tick(inline=False, seconds=TICK_S, every=every)
+                ticked = fleet.tick(inline=False, seconds=ended - time.monotonic(), every=every)
                 none = none_adopted(at.store, at.settings, specs)
                 made.failed, now = _failures(ticked), at.clock.now()
                 today.begin()
@@ -95,15 +99,35 @@ def _rollout_tick(specs: Specs, seconds: int) -> dg.SensorDefinition:
         "one step forward or back, where evidence and approvals say so.",
     )
     def rollout_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        ended = time.monotonic() + ROLLOUT_S
         try:
             with FLEET.of(specs) as (at, fleet):
                 urgent = hotfixes_of(at, fleet, specs, context.instance)
-                ticked = fleet.advance(seconds=ROLLOUT_S)
+                ticked = fleet.advance(seconds=ended - time.monotonic())
         except DriftError as error:
             return dg.SensorResult(skip_reason=str(error))
         return _told(context, _rollouts_told(ticked), _Made(urgent, _failures(ticked)))
 
     return rollout_tick
+
+
+def _documents(specs: Specs, seconds: int) -> dg.SensorDefinition:
+    @dg.sensor(
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Writes again the cards and annexes that are older than what they tell, and commits what waits for "
+        "the GitOps repository. It launches nothing, and the ticks do not wait for it.",
+    )
+    def documents(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            with DOCUMENTS.of(specs) as (_, fleet):
+                failed = fleet.document(seconds=DOCUMENTS_S)
+        except DriftError as error:
+            return dg.SensorResult(skip_reason=str(error))
+        done = "" if failed else "the documents tell what the audit holds"
+        return _told(context, done, _Made(failed=_failures(failed)))
+
+    return documents
 
 
 def _ended_badly(specs: Specs) -> list[dg.SensorDefinition]:

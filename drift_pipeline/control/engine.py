@@ -64,8 +64,12 @@ def _text(stored: bytes) -> str:
 
 def _begin(connection: sa.Connection) -> None:
     """A deferred writer that read first cannot upgrade once another wrote; a reader must not wait for writers."""
-    write = connection.get_execution_options().get("drift_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("drift_write"):
+        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('drift_synced', True) else 'NORMAL'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
 
 
 def reading_engine(url: str) -> tuple[sa.Engine, tempfile.TemporaryDirectory[str] | None]:

@@ -180,11 +180,14 @@ class ControlReader:
             self._copied.cleanup()
 
     @contextmanager
-    def _transaction(self, write: bool = False) -> Iterator[sa.Connection]:
+    def _transaction(self, write: bool = False, synced: bool = True) -> Iterator[sa.Connection]:
+        options = {"drift_write": write, "drift_synced": synced}
         try:
-            with self._engine.connect().execution_options(drift_write=write) as connection, connection.begin():
+            with self._engine.connect().execution_options(**options) as connection, connection.begin():
                 if write and connection.dialect.name == "postgresql":
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(6074127)"))
+                    if not synced:
+                        connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
                 yield connection
         except (exc.OperationalError, exc.InterfaceError) as error:
             raise UnavailableError(f"the control store {self._url} did not answer: {one_line(error)}") from error

@@ -132,10 +132,12 @@ class ControlStore(ControlReader):
     def remember(self, *memory: Put) -> None:
         """Write what is no transition, all or none: a tick's counters, what it saw, a heartbeat. `kind` is not used.
 
+        What a power failure takes of it is done again, as by a tick that had not been; a `commit` after it syncs both.
+
         Raises:
             ConflictError: the expected generation does not fit: somebody else was here in the meantime.
         """
-        with self._transaction(write=True) as connection:
+        with self._transaction(write=True, synced=False) as connection:
             for put in memory:
                 remember_row(connection, put)
 

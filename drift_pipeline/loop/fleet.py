@@ -4,32 +4,24 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
-from drift_pipeline.evidence.gitops.publishing import publish
 from drift_pipeline.loop import concerns
+from drift_pipeline.loop.documents import Documents
 from drift_pipeline.loop.erasure import carry_on
+from drift_pipeline.loop.failed import Failed
 from drift_pipeline.loop.home import Home
 from drift_pipeline.loop.loop import Loop, Ticked
 from drift_pipeline.rollout.plan import Status
 from drift_pipeline.spec import ModelSpec
 
+__all__ = ["Failed", "Fleet"]
+
 FAILED = "tick.failed"
-MOST_UNPUBLISHED_S = 60.0
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A model whose tick did not come to its end; `again` where the next tick may simply do it again."""
-
-    model: str
-    reason: str
-    again: bool
 
 
 class Fleet:
@@ -44,19 +36,20 @@ class Fleet:
         specs: Mapping[str, ModelSpec],
         progress: Callable[[str], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
+        documents: bool = True,
     ) -> None:
+        """documents: whether a step brings them up to date, or somebody else does it by `document`."""
         self._home, self._specs, self._progress, self._monotonic = home, specs, progress, monotonic
-        self.waiting, self._published = 0, -math.inf
+        self._documents, self._documents_too = Documents(home, monotonic), documents
+        self.waiting = 0
         self._loops: dict[str, Loop] = {}
         self._begun: dict[tuple[str, str], float] = {}
         self._latest = home.clock.now()
-        self._undocumented, self._seen = dict[str, None](), 0  # whose cards may be old by the records up to it, in turn
 
     def take_up(self, specs: Mapping[str, ModelSpec]) -> None:
         """Go on by these specs; the loop of a model whose spec is another one is opened anew."""
         for name in [name for name in self._loops if specs.get(name) != self._specs.get(name)]:
             del self._loops[name]
-        self._undocumented |= dict.fromkeys(specs.keys() - self._specs.keys())
         self._specs = specs
 
     def tick(self, *, inline: bool, seconds: float = math.inf, every: float = 0.0) -> list[Ticked | Failed]:
@@ -89,7 +82,7 @@ class Fleet:
     def _each(
         self, what: str, specs: Sequence[ModelSpec], step: Callable[[Loop], Ticked], seconds: float
     ) -> list[Ticked | Failed]:
-        """The first one always, and as many more as begin in time; what is left of it is for their documents."""
+        """The first one always, and as many more as begin in time; what is left of it is for the documents."""
         self._forget_the_future()
         ended, done = self._monotonic() + seconds, list[Ticked | Failed]()
         for spec in sorted(specs, key=lambda spec: self._begun.get((what, spec.name), -math.inf)):
@@ -100,17 +93,24 @@ class Fleet:
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
         ticked = {one.model for one in done if isinstance(one, Ticked)}
-        done += self._documented([spec for spec in specs if spec.name in ticked], ended) + self._covered()
-        self._publish(ended)
+        if self._documents_too:
+            done += self._documents.refresh([spec for spec in specs if spec.name in ticked], ended)
+        done += self._covered()
+        if self._documents_too:
+            self._documents.publish(ended)
         return done
 
-    def _publish(self, ended: float) -> None:
-        """Commit what waits, where there is time for it, and each minute at least."""
-        now = self._monotonic()
-        if now < ended or now >= self._published + MOST_UNPUBLISHED_S:
-            self._published = now
-            with suppress(DriftError):  # of the store, of which the models' own steps tell
-                publish(self._home.settings, self._home.store, self._home.clock)
+    def document(self, *, seconds: float = math.inf) -> list[Failed]:
+        """Cards and annexes of all adopted models that are older than what they tell, and the commits that wait.
+
+        Args:
+            seconds: after so long no other model begins.
+        """
+        ended = self._monotonic() + seconds
+        adopted = [spec for spec in self._specs.values() if self._may_be("model", spec, lambda _: True)]
+        failed = self._documents.refresh(adopted, ended)
+        self._documents.publish(ended)
+        return failed
 
     def _forget_the_future(self) -> None:
         """Where the clock went back, loops hold what they took for past: they are opened anew, from what is stored."""
@@ -132,34 +132,6 @@ class Fleet:
         except Exception as error:  # the edge between models, as for their ticks
             again = isinstance(error, ConflictError | UnavailableError)
             return Failed(spec.name, f"an erasure is not at its end: {error}", again)
-        return None
-
-    def _documented(self, specs: Sequence[ModelSpec], ended: float) -> list[Failed]:
-        """Cards tell what the step came to, and what was approved or done by others since. Only models that a record
-        names since they were last looked at are looked at: one always, and as many more as begin in time."""
-        try:
-            for record in self._home.store.records(after=self._seen) if self._seen else ():
-                self._undocumented.setdefault(record.subject)
-                self._seen = record.seq
-            if not self._seen and (head := self._home.store.head()) is not None:
-                self._undocumented, self._seen = dict.fromkeys(self._specs), head.seq
-        except DriftError as error:
-            return [Failed("audit", f"no card is looked at: {error}", again=False)]
-        looked, ticked = list[Failed | None](), {spec.name: spec for spec in specs}
-        for spec in [ticked[name] for name in self._undocumented if name in ticked]:
-            if looked and self._monotonic() >= ended:
-                break
-            del self._undocumented[spec.name]
-            looked.append(self._document(spec))
-        return [failed for failed in looked if failed is not None]
-
-    def _document(self, spec: ModelSpec) -> Failed | None:
-        try:
-            self._home.document(self._specs.get(spec.name, spec))
-        except Exception as error:  # the edge between models, as for their ticks
-            self._undocumented[spec.name] = None
-            again = isinstance(error, ConflictError | UnavailableError)
-            return Failed(spec.name, f"its card is older than what it tells: {error}", again)
         return None
 
     def _covered(self) -> list[Ticked | Failed]:

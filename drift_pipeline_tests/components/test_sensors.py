@@ -48,6 +48,7 @@ def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster, mon
     assert {name: sensor.minimum_interval_seconds for name, sensor in sensors.items()} == {
         "loop_tick": 10,
         "rollout_tick": 10,
+        "documents": 10,
         "retrain_failed": 30,
         "retrain_canceled": 30,
         "lineage": 60,
@@ -293,7 +294,7 @@ def test_every_sensor_schedule_and_job_says_what_it_is_for(live: Dagster) -> Non
     told = {one.name: one.description for one in live.repository.sensor_defs}
     told |= {one.name: one.description for one in jobs}
     told |= {one.name: one.description for one in live.repository.schedule_defs}
-    assert len(told) == 5 + 3 + 6
+    assert len(told) == 6 + 3 + 6
     assert [name for name, said in told.items() if len(said or "") < 40] == []
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
@@ -184,6 +185,15 @@ def test_the_store_is_durable_by_setting(url: str) -> None:
     with closing(ControlStore(url, ManualClock(NOW))) as store, store._engine.connect() as connection:
         pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert pragmas == ["wal", 2]
+
+
+def test_what_a_tick_remembers_costs_no_sync_and_the_next_commit_is_synced_again(url: str) -> None:
+    with closing(ControlStore(url, ManualClock(NOW))) as store:
+        told = list[str]()
+        sa.event.listen(store._engine, "before_cursor_execute", lambda _c, _cursor, said, *_: told.append(said))
+        store.remember(Put("", "a", {"tick": 1}))
+        store.commit(ENTRY)
+    assert [said for said in told if "synchronous" in said] == ["PRAGMA synchronous=NORMAL", "PRAGMA synchronous=FULL"]
 
 
 def test_a_locked_database_is_unavailable_and_readers_do_not_wait(
