@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from drift_pipeline.alerts.delivery import Alerting
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
@@ -47,6 +48,7 @@ class Fleet:
     ) -> None:
         self._home, self._specs, self._progress, self._monotonic = home, specs, progress, monotonic
         self.waiting, self._published = 0, -math.inf
+        self._alerting = Alerting(home.settings, home.store, home.clock)
         self._loops: dict[str, Loop] = {}
         self._begun: dict[tuple[str, str], float] = {}
         self._latest = home.clock.now()
@@ -99,6 +101,7 @@ class Fleet:
             done.append(self._try(spec, step))
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
+        self._alerting.deliver()
         ticked = {one.model for one in done if isinstance(one, Ticked)}
         done += self._documented([spec for spec in specs if spec.name in ticked], ended) + self._covered()
         self._publish(ended)
