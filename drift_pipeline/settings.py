@@ -1,11 +1,12 @@
 """Where things live: everything of one installation (or one replay) below one folder."""
 
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, create_model, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from drift_pipeline.bucket import Bucket, Place
@@ -65,9 +66,12 @@ class Settings(KafkaSettings):
     model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True, populate_by_name=True)
 
     def __init__(self, **given: Any) -> None:
-        """Raises InputError, which names the variable."""
+        """Raises InputError, which names the variable.
+
+        What the environment does not name is looked for in the folder of DRIFT_SECRETS_DIR, in a file of that name.
+        """
         try:
-            super().__init__(**given)
+            super().__init__(**given, _secrets_dir=secrets_folder())
         except (ValidationError, SettingsError) as error:
             raise InputError(_told(error)) from error
 
@@ -87,6 +91,14 @@ class Settings(KafkaSettings):
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
+    alerts_file: Path | None = Field(
+        default=None,
+        validation_alias="DRIFT_ALERTS",
+        description="YAML of the channels that alerts go to; None = alerts.jsonl alone, which has all of them anyhow",
+    )
+    pagerduty_webhook_secret: SecretStr = Field(
+        default=SecretStr(""), description="of PagerDuty's webhook (v3), whose acknowledgements count; empty = none do"
+    )
     policy: Path | None = Field(default=None, description="folder of Rego rules that decide; None = the packaged ones")
     opa_url: str = Field(
         default="",
@@ -260,6 +272,27 @@ class Settings(KafkaSettings):
     @property
     def longest_approval(self) -> timedelta:
         return timedelta(days=self.longest_approval_days)
+
+
+def secret(name: str) -> SecretStr:
+    """What the environment has under the name, or the file of that name in the folder of DRIFT_SECRETS_DIR.
+
+    Raises InputError, which tells the name alone, where neither does, or it is empty.
+    """
+    kept = secrets_folder()
+    kind = create_model("Secret", __base__=BaseSettings, value=(SecretStr, Field(default="", validation_alias=name)))
+    found = kind(_secrets_dir=kept).model_dump()["value"]
+    if not (plain := SecretStr(found.get_secret_value().strip() if found else "")):
+        raise InputError(f"{name}: is not set; set it in the environment, or as a file in DRIFT_SECRETS_DIR")
+    return plain
+
+
+def secrets_folder() -> Path | None:
+    """DRIFT_SECRETS_DIR. Raises InputError where the folder is none."""
+    named = os.environ.get("DRIFT_SECRETS_DIR", "")
+    if named and not Path(named).is_dir():
+        raise InputError(f"DRIFT_SECRETS_DIR: {named} is no folder; name one with a file a secret")
+    return Path(named) if named else None
 
 
 def _told(error: ValidationError | SettingsError) -> str:

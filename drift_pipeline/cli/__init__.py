@@ -11,6 +11,7 @@ import click
 
 from drift_pipeline import __version__
 from drift_pipeline.cli import (
+    alerting,
     approvals,
     docs,
     evidence,
@@ -86,7 +87,7 @@ def drift() -> None:
 
 
 _LOOP, _PROOF = (
-    (history, tables, live, producers, report, watch, operate, features, policies),
+    (history, tables, live, producers, report, watch, alerting, operate, features, policies),
     (approvals, waivers, docs, evidence),
 )
 for _room in (*_LOOP, *_PROOF, exporting, records, homes):

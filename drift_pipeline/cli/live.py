@@ -91,12 +91,17 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     Retrains that are wanted, or due by the calendar, run here and now. Beside a sensor, or another tick, only one of
     them counts. Ends with 1 where a model's tick failed.
     """
+    from drift_pipeline.alerts.standing import require
     from drift_pipeline.loop.fleet import Failed, Fleet
     from drift_pipeline.loop.home import model_of, models_of, none_adopted, opened
     from drift_pipeline.loop.lineage import deliver_lineage
     from drift_pipeline.loop.mirroring import deliver_mirror
 
     settings = settings_of(home)
+    try:
+        require(settings)
+    except InputError as error:  # who cannot be told must not stop the watching
+        say(f"alerts: {error}", err=True)
     known = models_of(settings)
     specs = {model: model_of(settings, model)} if model else known
     with opened(settings, system_clock()) as at:

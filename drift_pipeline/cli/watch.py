@@ -81,6 +81,7 @@ def status(model: str | None, watch: bool, home: Path | None, as_json: bool) -> 
 
 def _told_elsewhere(home: Path | None) -> Iterator[str]:
     """Lineage and W&B, of the whole home, where something is amiss or waits."""
+    from drift_pipeline.alerts import standing
     from drift_pipeline.loop import mirroring
     from drift_pipeline.loop.home import reading
     from drift_pipeline.loop.lineage import standing as lineage_standing
@@ -89,10 +90,13 @@ def _told_elsewhere(home: Path | None) -> Iterator[str]:
     settings = settings_of(home)
     with reading(settings) as store:
         found, mirror = lineage_standing(settings, store), mirroring.told(settings, store)
+        alerts = standing.told(settings, store) if settings.alerts_file else []
     for line in told(found) if found else ():
         yield wrapped(f"lineage: {line}", then="  ")
     for line in mirror:
         yield wrapped(f"wandb: {line}", then="  ")
+    for line in alerts:
+        yield wrapped(f"alerts: {line}", then="  ")
 
 
 def _watch(screen: Callable[[], str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -142,7 +143,14 @@ class ControlReader:
             query = query.where(outbox.c.topic == topic)
         with self._transaction() as connection:
             rows = connection.execute(query).all()
-        return [Message(row.id, row.topic, read_canonical(row.body), row.attempts) for row in rows]
+        return list(map(_message_of, rows))
+
+    def messages(self, topic: str, first: int, last: int) -> list[Message]:
+        """Of a topic, delivered or not, those that came with the audit records `first` to `last`; oldest first."""
+        chosen = sa.select(outbox).where(outbox.c.topic == topic, outbox.c.seq.between(first, last))
+        with self._transaction() as connection:
+            rows = connection.execute(chosen.order_by(outbox.c.position)).all()
+        return list(map(_message_of, rows))
 
     def records(self, after: int | None = None, about: str | None = None) -> Iterator[AuditRecord]:
         """Audit records in order, all or those with seq > after; in pages: no transaction stays open in between.
@@ -199,3 +207,7 @@ class ControlReader:
             if type(error) is not exc.DatabaseError:  # a subclass is the caller's mistake, such as a None for a key
                 raise
             raise IntegrityError(f"the control store {self._url} is damaged: {one_line(error)}") from error
+
+
+def _message_of(row: Any) -> Message:
+    return Message(row.id, row.topic, read_canonical(row.body), row.attempts, row.seq)

@@ -38,12 +38,16 @@ class Put:
 
 @dataclass(frozen=True)
 class Message:
-    """An effect to drive outside. The id comes from what it is about, never from chance; a repeated id is ignored."""
+    """An effect to drive outside. The id comes from what it is about, never from chance; a repeated id is ignored.
+
+    `seq`: the audit record that it came with, where it was read from the store.
+    """
 
     id: str
     topic: str
     body: Mapping[str, Any]
     attempts: int = 0
+    seq: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def tell(
         return
     told = {"hour": hour, "at": now.isoformat(), "event": event, "why": why}
     alert = {"model": model if owner else "", "what": event, "why": why, "at": now.isoformat(), "owner": owner}
+    alert["incident"] = event  # it is one, however often it is told
     store.commit(
         Entry(actor, event, model, details=details),
         [Put(_KIND, key, told, before.generation if before else 0)],

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from drift_pipeline.alerts.delivery import Alerting
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
@@ -41,6 +42,7 @@ class Fleet:
         """documents: whether a step brings them up to date, or somebody else does it by `document`."""
         self._home, self._specs, self._progress, self._monotonic = home, specs, progress, monotonic
         self._documents, self._documents_too = Documents(home, monotonic), documents
+        self._alerting = Alerting(home.settings, home.store, home.clock)
         self.waiting = 0
         self._loops: dict[str, Loop] = {}
         self._begun: dict[tuple[str, str], float] = {}
@@ -92,6 +94,7 @@ class Fleet:
             done.append(self._try(spec, step))
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
+        self._alerting.deliver()
         ticked = {one.model for one in done if isinstance(one, Ticked)}
         if self._documents_too:
             done += self._documents.refresh([spec for spec in specs if spec.name in ticked], ended)

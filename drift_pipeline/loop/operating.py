@@ -159,9 +159,19 @@ def _ends(span: Window) -> dict[str, str]:
 
 def acknowledge(loop: Loop, actor: str, reason: str) -> str:
     """Somebody looks after the open incident; returns its key."""
-    incident = _open_incident(loop)
-    _put(loop, "incident.acknowledged", f"acknowledged/{incident.key}", {"key": incident.key}, actor, reason)
-    return incident.key
+    key = _open_incident(loop.ledger, loop.spec).key
+    _put(loop, "incident.acknowledged", f"acknowledged/{key}", {"key": key}, actor, reason)
+    return key
+
+
+def acknowledge_paged(ledger: Ledger, clock: Clock, key: str, actor: str, reason: str) -> bool:
+    """As `acknowledge`, by whoever was paged elsewhere, who may tell it more than once; False where that is known."""
+    name = f"acknowledged/{key}"
+    if ledger.find(name) is not None:
+        return False
+    told = {"key": key, "actor": actor, "reason": reason, "at": clock.now().isoformat()}
+    ledger.commit("incident.acknowledged", {"key": key, "reason": reason}, puts={name: told}, actor=actor)
+    return True
 
 
 def snooze(loop: Loop, actor: str, reason: str, until: datetime) -> None:
@@ -181,7 +191,7 @@ def close_incident(loop: Loop, actor: str, reason: str) -> str:
     Raises:
         ConflictError: a tick came in between; nothing is changed, so do it again.
     """
-    before = _open_incident(loop)
+    before = _open_incident(loop.ledger, loop.spec)
     closed = replace(Incident(before.reference), key=before.key, onset=before.onset, closed_at=loop.clock.now())
     memory = loop.ledger.recall() or {}
     loop.ledger.find("incident")
@@ -195,11 +205,11 @@ def close_incident(loop: Loop, actor: str, reason: str) -> str:
     return before.key
 
 
-def _open_incident(loop: Loop) -> Incident:
-    memory = loop.ledger.recall()
-    incident = Incident.from_json(memory["incident"] if memory else loop.ledger.get("incident"))
+def _open_incident(ledger: Ledger, spec: ModelSpec) -> Incident:
+    memory = ledger.recall()
+    incident = Incident.from_json(memory["incident"] if memory else ledger.get("incident"))
     if not incident.open:
-        raise NothingToDoError(f"{loop.spec.name}: no incident is open")
+        raise NothingToDoError(f"{spec.name}: no incident is open")
     return incident
 
 

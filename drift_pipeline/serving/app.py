@@ -7,6 +7,7 @@ GET  /metrics                                                            of the 
 POST /v2/models/{model}/infer                                            scores, once their events are written
 POST /v2/models/{model}/outcomes                                         labels, for predictions of any time
 POST /v2/models/{model}/events                                           predictions of a model served elsewhere
+POST /webhooks/pagerduty                                                 signed by PagerDuty, where a secret is set
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.endpoints import Endpoints, failed
 from drift_pipeline.serving.gateway import Gateway, Judge, RolledBack
 from drift_pipeline.serving.guard import SloCounts
+from drift_pipeline.serving.paged import PATH, Paged
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
@@ -95,7 +97,10 @@ def make_app(
                     await asyncio.to_thread(outlet.close)
 
     endpoints = Endpoints(gateway)
-    paths = [Route(path, endpoints.answered(endpoint), methods=[method]) for method, path, endpoint in endpoints.all()]
+    asked = endpoints.all()
+    if settings.pagerduty_webhook_secret.get_secret_value():
+        asked.append(("POST", PATH, Paged(settings, gateway.specs, store, clock).answer))
+    paths = [Route(path, endpoints.answered(endpoint), methods=[method]) for method, path, endpoint in asked]
     app = Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _told_by_starlette})
     app.state.lost = lambda status: gateway.metrics.requests.labels("", str(status)).inc()
     return app

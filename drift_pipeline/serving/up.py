@@ -19,7 +19,7 @@ from drift_pipeline.control.postgres import beside, make_database
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
 from drift_pipeline.serving.keys import ANY_MODEL, add_producer, key_hash, producers, revoke_producer
-from drift_pipeline.settings import Settings
+from drift_pipeline.settings import Settings, secrets_folder
 
 if TYPE_CHECKING:
     import httpx
@@ -95,8 +95,11 @@ def up(
         started: instead of the real children.
 
     Raises:
-        InputError: a port is in use; nothing was started.
+        InputError: a port is in use, or DRIFT_ALERTS is wrong or lacks a secret; nothing was started.
     """
+    from drift_pipeline.alerts.standing import require
+
+    require(settings)
     refuse_taken(host, port, dagster_port, pages_port)
     settings = settings.model_copy(update={"home": settings.home.absolute()})
     for folder in ("logs", "dagster"):
@@ -207,7 +210,8 @@ def _run(settings: Settings, started: Sequence[Service], ending: threading.Event
 
 def _environment(settings: Settings, started: Sequence[Service]) -> Mapping[str, str]:
     """Ours for a child: the same home, wherever it thinks it stands, and where the pages are that Dagster links to."""
-    folders = {"DRIFT_MODELS": settings.models, "DRIFT_POLICY": settings.policy}
+    folders = {"DRIFT_MODELS": settings.models, "DRIFT_POLICY": settings.policy, "DRIFT_ALERTS": settings.alerts_file}
+    folders["DRIFT_SECRETS_DIR"] = secrets_folder()
     named = {name: str(folder.absolute()) for name, folder in folders.items() if folder}
     pages = next((service.address or "" for service in started if service.name == "pages"), "")
     return named | {

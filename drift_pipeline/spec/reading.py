@@ -82,6 +82,14 @@ def parse_spec(text: str, path: Path, overrides: Sequence[str] = ()) -> ModelSpe
     return _validated(document, where, ModelSpec).placed(path.parent)
 
 
+def read_part(path: Path, kind: type[Read]) -> Read:
+    """A file of settings that is a YAML mapping of this form. Raises SpecError as `read_spec`."""
+    root, document = _parsed(_text(path), path)
+    if not isinstance(document, dict) or root is None:
+        raise SpecError(f"{path}: is no YAML mapping; it has {', '.join(kind.model_fields)}")
+    return _validated(document, lambda keys: f"{path}:{_line_of(root, keys)}", kind)
+
+
 def spec_of(document: Mapping[str, Any]) -> ModelSpec:
     """A model from a mapping with the keys of its YAML. Raises SpecError: an unknown key or a bad value; names it."""
     return _validated(dict(document), lambda _: "the spec", ModelSpec)

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from drift_pipeline.bucket import Bucket
-from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, s3
+from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, pubsub, s3
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -55,6 +55,16 @@ def postgres_server() -> Iterator[postgres.Postgres]:
     except MissingError as error:
         lacking("postgres", error)
     with postgres.running() as part:
+        yield part
+
+
+@pytest.fixture(scope="module")
+def pubsub_server() -> Iterator[pubsub.PubSub]:
+    try:
+        pubsub.find()
+    except MissingError as error:
+        lacking("pubsub", error)
+    with pubsub.running() as part:
         yield part
 
 
