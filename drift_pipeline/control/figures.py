@@ -19,12 +19,14 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Asked:
     """Which figures: all state of `kinds`; of `holding`, by kind, what has one of the texts in its body; what is
-    remembered under the keys of the kind `named`, and under `keys`; messages of `topic` from `position` on."""
+    remembered under the keys of the kind `named`, under `keys`, and under keys that start with `prefix`; messages of
+    `topic` from `position` on."""
 
     kinds: Sequence[str]
     holding: Mapping[str, Sequence[str]]
     named: str
     keys: Sequence[str]
+    prefix: str
     topic: str
     position: int
 
@@ -40,9 +42,11 @@ class Pending:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message by its position in the outbox; `delivered_at` is None while it is pending."""
+    """A message by its position in the outbox, with the record that it came with; `delivered_at` is None while it is
+    pending."""
 
     position: int
+    seq: int
     at: datetime
     delivered_at: datetime | None
 
@@ -75,16 +79,18 @@ class _Reading:
         for where in (state.c.kind.in_(asked.kinds), *(_holds(kind, texts) for kind, texts in asked.holding.items())):
             for record in self._whole(record_of, sa.select(state).where(where)):
                 kept[record.kind][record.key] = record
-        remembered = self._remembered([*kept[asked.named], *asked.keys])
+        remembered = self._remembered([*kept[asked.named], *asked.keys], asked.prefix)
         deliveries = self._deliveries(asked.topic, asked.position)
         records = int(self._connection.execute(sa.select(sa.func.max(audit.c.seq))).scalar() or 0)
         return Figures(kept, remembered, self._pending(), deliveries, records, self._damaged)
 
-    def _remembered(self, keys: Sequence[str]) -> dict[str, Record]:
+    def _remembered(self, keys: Sequence[str], prefix: str) -> dict[str, Record]:
         def read(row: Any) -> Record:
             return Record("", row.key, read_canonical(row.body), row.generation)
 
-        return {one.key: one for part in _parts(keys) for one in self._whole(read, _of(memory.c.key, part, memory))}
+        asked = [_of(memory.c.key, part, memory) for part in _parts(keys)]
+        asked.append(sa.select(memory).where(memory.c.key.between(prefix, f"{prefix}~")))
+        return {one.key: one for found in asked for one in self._whole(read, found)}
 
     def _pending(self) -> dict[str, Pending]:
         tried = sa.func.sum(sa.case((outbox.c.attempts > 0, 1), else_=0)).label("tried")
@@ -100,7 +106,7 @@ class _Reading:
         rows = self._connection.execute(asked).all()
         told = self._told_at(sorted({row.seq for row in rows}))
         known = [row for row in rows if row.seq in told]
-        return [Delivery(row.position, told[row.seq], _moment(row.delivered_at)) for row in known]
+        return [Delivery(row.position, row.seq, told[row.seq], _moment(row.delivered_at)) for row in known]
 
     def _told_at(self, seqs: Sequence[int]) -> dict[int, datetime]:
         """When the records of the audit were written."""

@@ -11,6 +11,7 @@ from drift_pipeline.spec import ModelSpec
 
 CODES = {"OK": 0, "WARN": 1, "BREACH": 2, "INCONCLUSIVE": -1}  # what is NOT_CONFIGURED has no sample
 ALERTS, CHECKPOINT, CAPTURE = "alerts", "_checkpoint", "_capture"
+CHANNEL = "_alerts/"  # in memory: how far each channel of alerts was told, and what of each incident
 _KINDS = ("model", "rollout", "held", "pause", "maintenance", "retrains", "decisions", "acknowledged", "concern")
 _ACTIVE = ('"status":"wanted"', '"status":"running"')
 _MONTH, _LASTS = 30 * DAY, 2 * HOUR
@@ -25,7 +26,7 @@ class Sample(NamedTuple):
 
 def asked(position: int) -> Asked:
     """What the samples are made of; alerts from that position of the outbox on."""
-    return Asked(_KINDS, {"retrain": _ACTIVE}, "model", (CHECKPOINT, CAPTURE), ALERTS, position)
+    return Asked(_KINDS, {"retrain": _ACTIVE}, "model", (CHECKPOINT, CAPTURE), CHANNEL, ALERTS, position)
 
 
 def of_home(figures: Figures, now: datetime) -> Iterator[Sample]:
@@ -45,6 +46,24 @@ def of_home(figures: Figures, now: datetime) -> Iterator[Sample]:
     for key, record in figures.state["concern"].items():
         if now - datetime.fromisoformat(record.body["at"]) < _LASTS:
             yield Sample("drift_concern_active", 1, (key.partition("/")[0], record.body["event"]))
+
+
+def channels(figures: Figures) -> dict[str, Mapping[str, Any]]:
+    """What is remembered of each channel of alerts."""
+    return {key.removeprefix(CHANNEL): record.body for key, record in figures.memory.items() if key.startswith(CHANNEL)}
+
+
+def told_until(figures: Figures) -> int | None:
+    """The record up to which all channels were told that fail now; None where none fails."""
+    return min((body["seq"] for body in channels(figures).values() if body["failures"]), default=None)
+
+
+def of_channels(figures: Figures) -> Iterator[Sample]:
+    """Of the channels of alerts."""
+    for channel, body in channels(figures).items():
+        yield Sample("drift_channel_sent_total", body["sent"], (channel,))
+        yield Sample("drift_channel_failures", body["failures"], (channel,))
+        yield Sample("drift_channel_parked_total", body["lost"], (channel,))
 
 
 def of_model(model: str, spec: ModelSpec | None, figures: Figures, now: datetime, columns: int) -> Iterator[Sample]:
@@ -80,6 +99,9 @@ def _ticked(model: str, figures: Figures, columns: int) -> Iterator[Sample]:
         yield Sample("drift_incident_info", 1, (model, incident["key"]))
         yield Sample("drift_incident_opened_timestamp_seconds", _seconds(incident["opened_at"]), (model,))
         yield Sample("drift_incident_acknowledged", told, (model,))
+        for channel, body in channels(figures).items():
+            heard = any(name.endswith(f"/{model}/{incident['key']}") for name in body["told"])
+            yield Sample("drift_incident_told", heard, (model, channel))
 
 
 def _seen(model: str, seen: Mapping[str, Any], columns: int) -> Iterator[Sample]:

@@ -21,17 +21,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from drift_pipeline import __version__
-from drift_pipeline.clock import MINUTE, Clock
+from drift_pipeline.clock import Clock
 from drift_pipeline.control.figures import Delivery, Figures
 from drift_pipeline.control.reader import ControlReader
-from drift_pipeline.observability.facts import Sample, asked, of_home, of_model
+from drift_pipeline.observability.facts import Sample, asked, of_channels, of_home, of_model, told_until
 from drift_pipeline.observability.series import BUCKETS, DELIVERY, DELIVERY_TOLD, SERIES
 from drift_pipeline.settings import STORE, Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.sources.set_aside import oldest
 
-PARTS = ("control_store", "specs", "model", "spool", "home")
-SIZE_EVERY_S = 300.0
+PARTS = ("control_store", "channels", "specs", "model", "spool", "home")
+SIZE_EVERY_S, PROMISED_S = 300.0, 60.0
 Opened = Callable[[], AbstractContextManager[ControlReader]]
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,10 @@ class LoopMetrics(Collector):
         figures = self._figures()
         if figures is not None:
             self._errors["control_store"] += figures.damaged
+            with self._part("channels"):
+                samples += of_channels(figures)
+                self._deliveries.add(figures.deliveries, now, told_until(figures))
             with self._part("control_store"):
-                self._deliveries.add(figures.deliveries, now)
                 samples += of_home(figures, now)
             for model in figures.state["model"]:
                 with self._part("model"):
@@ -140,24 +142,34 @@ class Deliveries:
     def __init__(self) -> None:
         self.position, self.due, self.late = 0, 0, 0  # of the first message that is not done
         self.buckets, self.seconds = [0] * (len(BUCKETS) + 1), 0.0
-        self._due, self._done = set[int](), set[int]()
+        self._due, self._done, self._behind = set[int](), set[int](), set[int]()
 
-    def add(self, deliveries: Sequence[Delivery], now: datetime) -> None:
-        """What the outbox holds from `position` on, in order."""
+    def add(self, deliveries: Sequence[Delivery], now: datetime, told_until: int | None = None) -> None:
+        """What the outbox holds from `position` on, in order.
+
+        Args:
+            told_until: the record up to which channels that fail now were told; what came later is not delivered.
+        """
         for one in deliveries:
-            took = (one.delivered_at or now) - one.at
-            if one.position not in self._due and (one.delivered_at or took > MINUTE):
+            if one.position in self._done:
+                continue
+            told = one.delivered_at is not None and (told_until is None or one.seq <= told_until)
+            at = one.delivered_at if one.delivered_at and one.position not in self._behind and told else now
+            if one.delivered_at is not None and not told:
+                self._behind.add(one.position)
+            took = max((at - one.at).total_seconds(), 0.0)
+            if one.position not in self._due and (told or took > PROMISED_S):
                 self._due.add(one.position)
-                self.due, self.late = self.due + 1, self.late + (took > MINUTE)
-            if one.position not in self._done and one.delivered_at:
+                self.due, self.late = self.due + 1, self.late + (took > PROMISED_S)
+            if told:
                 self._done.add(one.position)
-                seconds = max(took.total_seconds(), 0.0)
-                self.buckets[bisect_left(BUCKETS, seconds)] += 1
-                self.seconds += seconds
+                self.buckets[bisect_left(BUCKETS, took)] += 1
+                self.seconds += took
         if deliveries:
             waiting = (one.position for one in deliveries if one.position not in self._done)
             self.position = min(waiting, default=deliveries[-1].position + 1)
-            self._due, self._done = ({p for p in kept if p >= self.position} for kept in (self._due, self._done))
+            for kept in (self._due, self._done, self._behind):
+                kept -= {position for position in kept if position < self.position}
 
     def family(self) -> Metric:
         """The histogram."""

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-_PARTS = "control_store, specs, model, spool, home"
+_PARTS = "control_store, channels, specs, model, spool, home"
 
 
 class Series(NamedTuple):
@@ -47,6 +47,7 @@ SERIES = {
     "drift_incident_opened_timestamp_seconds": _gauge("model", "When the open incident was opened."),
     "drift_incident_acknowledged": _gauge("model", "1 where somebody acknowledged the open incident."),
     "drift_incident_info": _gauge("model incident", "1, of the open incident."),
+    "drift_incident_told": _gauge("model channel", "1 where the channel was told of the open incident."),
     "drift_decisions_total": _counter("model", "Decisions that the policy made."),
     "drift_last_decision_info": _gauge("model trigger action", "1, of the last decision."),
     "drift_retrains_total": _counter("model", "Trainings that began."),
@@ -77,6 +78,9 @@ SERIES = {
     "drift_outbox_oldest_timestamp_seconds": _gauge("topic", "When the oldest message was put in that waits."),
     "drift_alerts_due_total": _counter("", "Alerts that were delivered, or should have been: a minute has passed."),
     "drift_alerts_late_total": _counter("", "Of those, alerts that were not delivered within a minute."),
+    "drift_channel_sent_total": _counter("channel", "Alerts that a channel took."),
+    "drift_channel_failures": _gauge("channel", "Attempts in a row that a channel did not take."),
+    "drift_channel_parked_total": _counter("channel", "Alerts that a channel refuses, and that were parked."),
     "drift_capture_last_step_timestamp_seconds": _gauge("", "When capture last looked for events."),
     "drift_capture_events_total": _counter("kind", "What became of the events that capture took."),
     "drift_home_size_bytes": _gauge("", "Size of the home's files; looked up each five minutes."),

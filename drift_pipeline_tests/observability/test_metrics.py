@@ -214,14 +214,36 @@ def test_the_outbox_tells_what_waits_since_when_and_what_was_late(world: World) 
 
 def test_a_delivery_counts_once_however_often_it_is_looked_at() -> None:
     found, at = Deliveries(), [AT + number * MINUTE for number in range(4)]
-    waiting = Delivery(5, at[0], None)
-    found.add([waiting, Delivery(7, at[0], at[0] + timedelta(seconds=5))], at[0] + timedelta(seconds=30))
+    waiting = Delivery(5, 3, at[0], None)
+    found.add([waiting, Delivery(7, 4, at[0], at[0] + timedelta(seconds=5))], at[0] + timedelta(seconds=30))
     assert (found.position, found.due, found.late) == (5, 1, 0)
     for _ in range(2):
-        found.add([waiting, Delivery(7, at[0], at[0] + timedelta(seconds=5))], at[3])
+        found.add([waiting, Delivery(7, 4, at[0], at[0] + timedelta(seconds=5))], at[3])
         assert (found.position, found.due, found.late) == (5, 2, 1)
-    found.add([Delivery(5, at[0], at[3]), Delivery(7, at[0], at[0] + timedelta(seconds=5))], at[3])
+    found.add([Delivery(5, 3, at[0], at[3]), Delivery(7, 4, at[0], at[0] + timedelta(seconds=5))], at[3])
     assert (found.position, found.due, found.late, sum(found.buckets)) == (8, 2, 1, 2)
+
+
+def test_an_alert_that_a_channel_does_not_take_is_late_until_it_does() -> None:
+    found, at = Deliveries(), AT + timedelta(seconds=5)
+    filed = [Delivery(1, 8, AT, at), Delivery(2, 9, AT, at)]
+    found.add(filed, at, told_until=8)
+    assert (found.position, found.due, found.late) == (2, 1, 0)
+    found.add(filed[1:], AT + 2 * MINUTE, told_until=8)
+    assert (found.position, found.due, found.late) == (2, 2, 1)
+    found.add(filed[1:], AT + 3 * MINUTE)
+    assert (found.position, found.due, found.late, found.seconds) == (3, 2, 1, 185)
+
+
+def test_channels_tell_which_open_incidents_they_were_told_of(world: World) -> None:
+    world.ticked(open=True, key="k1", opened_at=AT.isoformat())
+    body = {"seq": 1, "failures": 0, "sent": 4, "lost": 1, "told": {"production/fraud/k1": ["trigger", AT.isoformat()]}}
+    world.store.remember(Put("", "_alerts/pagerduty", body))
+    world.store.remember(Put("", "_alerts/slack", {**body, "told": {"production/fraud/k0": ["resolve", ""]}}))
+    told = world.told()
+    assert told["drift_incident_told"] == {("fraud", "pagerduty"): 1, ("fraud", "slack"): 0}
+    assert told["drift_channel_sent_total"] == {("pagerduty",): 4, ("slack",): 4}
+    assert told["drift_channel_parked_total"][("slack",)] == 1
 
 
 def test_checkpoint_capture_and_sizes_are_told(world: World) -> None:

@@ -44,5 +44,5 @@ def go(part: str, arguments: Sequence[str], folder: Path) -> str:
         check=False,
     )
     if ran.returncode != 0:
-        raise MissingError(f"{part} cannot be built: {ran.stderr.strip()[-1000:]}")
+        raise MissingError(f"{part} cannot be built: {(ran.stderr or ran.stdout).strip()[-1000:]}")
     return ran.stdout
