@@ -88,6 +88,15 @@ class Settings(KafkaSettings):
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
     pages_key: SecretStr = Field(default=SecretStr(""), description="what the live page asks of who looks at it")
+    prometheus_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^@\s]+)?$",
+        description="a Prometheus server that kpis.latency_p95_ms.source is asked of",
+    )
+    prometheus_token: SecretStr = Field(
+        default=SecretStr(""), description="what that server asks for, as a bearer token"
+    )
+    prometheus_timeout_seconds: float = Field(default=5, gt=0, le=60, description="for one answer of that server")
     policy: Path | None = Field(default=None, description="folder of Rego rules that decide; None = the packaged ones")
     opa_url: str = Field(
         default="",

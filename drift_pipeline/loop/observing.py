@@ -11,6 +11,7 @@ from drift_pipeline.control.store import Message
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Report, told_verdict, told_waiting
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
+from drift_pipeline.loop.monitoring.elsewhere import measured
 from drift_pipeline.loop.monitoring.kpi_history import KpiHistory, told
 from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.state import Memory
@@ -30,7 +31,7 @@ class Observing:
         """Judge what landed, and carry the incident on; in a maintenance its evidence starts anew."""
         now, left_out = self._at.clock.now(), self._pauses.maintenances()
         self._kpis.settle(now)
-        report = monitor.observe(now, left_out)
+        report = measured(monitor.observe(now, left_out), self._at.spec, self._at.prometheus)
         self._memory.seen = _summary(report, monitor)
         if any(now in span for span in left_out):
             self._memory.incident = replace(self._memory.incident, breaches=(), warn_since=None)
@@ -41,7 +42,8 @@ class Observing:
 
     def look(self, monitor: ChampionMonitor) -> Report:
         """What `observe` would say, without taking it as a tick of the incident."""
-        return monitor.observe(self._at.clock.now(), self._pauses.maintenances(), keep=False)
+        report = monitor.observe(self._at.clock.now(), self._pauses.maintenances(), keep=False)
+        return measured(report, self._at.spec, self._at.prometheus)
 
     def _carry_incident(self, report: Report, monitor: ChampionMonitor) -> None:
         memory, ledger, before = self._memory, self._at.ledger, self._memory.incident

@@ -1,4 +1,4 @@
-"""Real Prometheus and Alertmanager with the rules and routes of deploy/prometheus: who is paged, how often, until when."""
+"""Real Prometheus and Alertmanager with the rules and routes of deploy/prometheus: who is paged, and how often."""
 
 import json
 import re
@@ -116,7 +116,7 @@ def until(so: Callable[[], bool], told: Callable[[], object]) -> None:
 
 
 class World:
-    """A loop with its exporter, scraped twice a second; alerts fire at once, and the loop is dead after three seconds."""
+    """A loop with its exporter, scraped twice a second; alerts fire at once, a loop is dead after 3 s."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.endpoint = Endpoint()

@@ -14,8 +14,8 @@ from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline_tests.parts import alertmanager, prometheus
 from drift_pipeline_tests.parts.prometheus import DEPLOY
 
-RULES = [rule for file in ("recording", "alerts") for group in yaml.safe_load((DEPLOY / f"{file}.yaml").read_text())["groups"]
-    for rule in group["rules"]]  # fmt: skip
+FILES = [yaml.safe_load((DEPLOY / f"{name}.yaml").read_text()) for name in ("recording", "alerts")]
+RULES = [rule for file in FILES for group in file["groups"] for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 CASES = ("alerts_test.yaml", "slow_alerts_test.yaml")
 
@@ -41,6 +41,11 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
                 seen[check["alertname"]].add(bool(check["exp_alerts"]))
     assert {name: found for name, found in seen.items() if found != {True, False}} == {}
     assert seen.keys() == ALERTS.keys()
+
+
+def test_the_readme_tells_every_series_and_every_alert() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    assert [name for name in (*SERIES, DELIVERY, *ALERTS) if f"`{name}`" not in text] == []
 
 
 def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
@@ -89,5 +94,5 @@ def test_amtool_routes_pages_tickets_and_what_is_neither(tmp_path: Path) -> None
 def test_the_configurations_hold_no_secret() -> None:
     for path in DEPLOY.glob("*.yaml"):
         document: Any = yaml.safe_load(path.read_text())
-        keys = {key for key in re.findall(r'"(\w*(?:key|token|password|secret)\w*)"', str(document).replace("'", '"'))}
+        keys = set(re.findall(r'"(\w*(?:key|token|password|secret)\w*)"', str(document).replace("'", '"')))
         assert keys <= {"routing_key_file"}, path
