@@ -87,6 +87,7 @@ class Settings(KafkaSettings):
     )
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
+    metrics_columns: int = Field(default=5, ge=0, le=20, description="columns of a model, the worst, in its metrics")
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")
@@ -99,6 +100,15 @@ class Settings(KafkaSettings):
     pagerduty_webhook_secret: SecretStr = Field(
         default=SecretStr(""), description="of PagerDuty's webhook (v3), whose acknowledgements count; empty = none do"
     )
+    prometheus_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^@\s]+)?$",
+        description="a Prometheus server that kpis.latency_p95_ms.source is asked of",
+    )
+    prometheus_token: SecretStr = Field(
+        default=SecretStr(""), description="what that server asks for, as a bearer token"
+    )
+    prometheus_timeout_seconds: float = Field(default=5, gt=0, le=60, description="for one answer of that server")
     policy: Path | None = Field(default=None, description="folder of Rego rules that decide; None = the packaged ones")
     opa_url: str = Field(
         default="",

@@ -26,8 +26,9 @@ _ASKED = {
 
 def configured_kpis(spec: ModelSpec) -> list[str]:
     """The KPIs that can be judged at all: neither switched off nor without the column they need."""
+    latency = spec.kpis.latency_p95_ms
     absent = {
-        "latency_p95_ms": spec.columns.latency_ms is None,
+        "latency_p95_ms": spec.columns.latency_ms is None and (latency is None or latency.source is None),
         "demographic_parity": not spec.protected,
         "range_z": "numeric" not in spec.features.values(),
     }

@@ -15,6 +15,7 @@ from drift_pipeline.policy.engines import PolicyEngine
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.promql import PrometheusServer
 from drift_pipeline.training.sources import NO_ACCESS, Access, Source, source_for
 from drift_pipeline.training.vulnerabilities import Scan
 
@@ -25,7 +26,7 @@ class Backends:
 
     `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not. `access`: how stores of
     rows outside the home are reached. `studies`: the url of the database that the trials of trainings are kept in; "" =
-    nowhere.
+    nowhere. `prometheus`: who is asked for KPIs that are measured elsewhere.
     """
 
     lake: Lake
@@ -36,6 +37,7 @@ class Backends:
     scan: Scan | None = None
     access: Access = NO_ACCESS
     studies: str = ""
+    prometheus: PrometheusServer | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Context:
     access: Access = NO_ACCESS
     policy: PolicyEngine | None = None  # whoever only takes back needs none
     studies: str = ""
+    prometheus: PrometheusServer | None = None
 
     @property
     def source(self) -> Source:

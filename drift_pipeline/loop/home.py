@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
@@ -29,6 +29,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.delta import PATIENCE_S
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.promql import PrometheusServer
 from drift_pipeline.training.sources import Access
 from drift_pipeline.training.vulnerabilities import Scan
 
@@ -53,7 +54,8 @@ class Home:
         access, studies = access_of(self.settings), ""
         if self.settings.on_postgres:
             studies = beside(self.settings.database_url, "optuna")
-        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan, access, studies)
+        measured = prometheus_of(self.settings)
+        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan, access, studies, measured)
 
     def document(self, spec: ModelSpec) -> None:
         """Write again the cards of a model's versions that are older than what they tell; errors as of there."""
@@ -85,6 +87,22 @@ class Home:
         loop = self.loop(spec, step=step, progress=progress)
         loop.resume()
         return loop
+
+
+@cache
+def _prometheus(url: str, token: str, seconds: float) -> PrometheusServer:
+    """One a process, so that one that hangs is not waited for by one model after the other."""
+    return PrometheusServer(url, timeout_seconds=seconds, token=token)
+
+
+def prometheus_of(settings: Settings) -> PrometheusServer | None:
+    """Who is asked for what is measured elsewhere; None where nobody is named."""
+    token = settings.prometheus_token.get_secret_value()
+    return (
+        _prometheus(settings.prometheus_url, token, settings.prometheus_timeout_seconds)
+        if settings.prometheus_url
+        else None
+    )
 
 
 def access_of(settings: Settings) -> Access:

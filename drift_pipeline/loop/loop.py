@@ -88,6 +88,7 @@ class Loop:
             backends.access,
             backends.policy,
             backends.studies,
+            backends.prometheus,
         )
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
         self.session = Session(at)

@@ -85,6 +85,19 @@ class Ceiling(Part):
     threshold: float = Field(gt=0)
 
 
+class PromQl(Part):
+    """An instant query whose answer is one number, asked of the server of DRIFT_PROMETHEUS_URL at each tick."""
+
+    promql: str = Field(min_length=1, max_length=4096)
+
+
+class Latency(Ceiling):
+    """`source`: where the 95th percentile, in milliseconds, is measured of a model that another system serves; None =
+    the rows tell."""
+
+    source: PromQl | None = None
+
+
 class Level(Part):
     level: float = Field(default=0.01, gt=0, lt=0.5)
 
@@ -99,7 +112,7 @@ class Kpis(Part):
     psi: Psi | None = Psi()
     range_z: RangeZ | None = RangeZ()
     auroc: Drop | None = Drop(drop=0.05)
-    latency_p95_ms: Ceiling | None = Ceiling(threshold=150)
+    latency_p95_ms: Latency | None = Latency(threshold=150)
     demographic_parity: Drop | None = Drop(drop=0.03)
     mae: Rise | None = Rise(rise=0.1)
     residuals: Ceiling | None = Ceiling(threshold=0.05)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, pubsub, s3
+from drift_pipeline_tests.parts import alertmanager, feast, kafka, opa, otel, postgres, prometheus, pubsub, s3
 from drift_pipeline_tests.parts.cache import MissingError
 
 
@@ -25,6 +25,8 @@ PARTS = {
     "kafka": Part(kafka.install, kafka.running, "DRIFT_SOURCE"),
     "otel": Part(otel.install, otel.running, "OTEL_EXPORTER_OTLP_ENDPOINT"),
     "pubsub": Part(pubsub.install, pubsub.running, "PUBSUB_EMULATOR_HOST"),
+    "prometheus": Part(prometheus.install, prometheus.running, "DRIFT_PROMETHEUS_URL"),
+    "alertmanager": Part(alertmanager.install, alertmanager.running, "ALERTMANAGER_URL"),
 }
 
 
