@@ -72,13 +72,10 @@ class KeptFleet:
     """The fleet of a code server, open between evaluations so that a tick costs what is new.
 
     One evaluation works on it at a time: Dagster evaluates sensors and schedules in threads of one process.
-
-    Args:
-        documents: as for `Fleet`.
     """
 
-    def __init__(self, *, documents: bool = True) -> None:
-        self._lock, self._open, self._documents = threading.RLock(), ExitStack(), documents
+    def __init__(self) -> None:
+        self._lock, self._open = threading.RLock(), ExitStack()
         self._kept: tuple[tuple[Settings, Specs, str], LiveSpecs, Home, Fleet] | None = None
 
     @contextmanager
@@ -92,7 +89,7 @@ class KeptFleet:
             if self._kept is None or self._kept[0] != asked:
                 self.close()
                 at = self._open.enter_context(opened(settings, system_clock(), patience_s=LAKE_S))
-                self._kept = asked, LiveSpecs(settings.models, specs), at, Fleet(at, specs, documents=self._documents)
+                self._kept = asked, LiveSpecs(settings.models, specs), at, Fleet(at, specs, apart=True)
             _, live, at, fleet = self._kept
             fleet.take_up({name: live[name] for name in specs})
             yield at, fleet
@@ -103,7 +100,6 @@ class KeptFleet:
             self._open.close()
 
 
-FLEET = KeptFleet(documents=False)
-DOCUMENTS = KeptFleet()  # apart, so that a tick waits neither for cards nor for git
-atexit.register(FLEET.close)
-atexit.register(DOCUMENTS.close)
+FLEET, DOCUMENTS, CHANNELS = KeptFleet(), KeptFleet(), KeptFleet()  # a tick waits neither for git nor for a pager
+for kept in (FLEET, DOCUMENTS, CHANNELS):
+    atexit.register(kept.close)

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from drift_pipeline.components.home import DOCUMENTS, FLEET, Specs
+from drift_pipeline.components.home import CHANNELS, DOCUMENTS, FLEET, Specs
 from drift_pipeline.components.jobs import SUBMIT_ROLLOUT, retrain
 from drift_pipeline.components.lanes import (
     CANDIDATE,
@@ -47,8 +47,9 @@ def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.Sens
     settings = Settings()
     often = max(settings.tick_seconds // 3, 1)
     tick = _loop_tick(specs, settings, often, submit_rollout)
-    tellers = [lineage_sensor(specs), *([wandb_sensor()] if settings.registry_kind == "wandb" else [])]
-    return [tick, _rollout_tick(specs, often), _documents(specs, often), *_ended_badly(specs), *tellers]
+    tellers = [_documents(specs, often), *([_alerts(specs, often)] if settings.alerts_file else [])]
+    tellers += [lineage_sensor(specs), *([wandb_sensor()] if settings.registry_kind == "wandb" else [])]
+    return [tick, _rollout_tick(specs, often), *tellers, *_ended_badly(specs)]
 
 
 def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:
@@ -128,6 +129,24 @@ def _documents(specs: Specs, seconds: int) -> dg.SensorDefinition:
         return _told(context, done, _Made(failed=_failures(failed)))
 
     return documents
+
+
+def _alerts(specs: Specs, seconds: int) -> dg.SensorDefinition:
+    @dg.sensor(
+        minimum_interval_seconds=seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells the channels of DRIFT_ALERTS what is new to them. It launches nothing, and the ticks do not "
+        "wait for it; drift alerts list says how far each channel came.",
+    )
+    def alerts(_context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        try:
+            with CHANNELS.of(specs) as (_, fleet):
+                fleet.alert()
+        except DriftError as error:
+            return dg.SkipReason(str(error))
+        return dg.SkipReason("each channel was told what is new to it, or is tried again: see drift alerts list")
+
+    return alerts
 
 
 def _ended_badly(specs: Specs) -> list[dg.SensorDefinition]:

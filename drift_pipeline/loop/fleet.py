@@ -37,11 +37,11 @@ class Fleet:
         specs: Mapping[str, ModelSpec],
         progress: Callable[[str], None] = lambda _: None,
         monotonic: Callable[[], float] = time.monotonic,
-        documents: bool = True,
+        apart: bool = False,
     ) -> None:
-        """documents: whether a step brings them up to date, or somebody else does it by `document`."""
+        """apart: a step waits neither for alert channels nor for documents; somebody else calls `alert`, `document`."""
         self._home, self._specs, self._progress, self._monotonic = home, specs, progress, monotonic
-        self._documents, self._documents_too = Documents(home, monotonic), documents
+        self._documents, self._apart = Documents(home, monotonic), apart
         self._alerting = Alerting(home.settings, home.store, home.clock)
         self.waiting = 0
         self._loops: dict[str, Loop] = {}
@@ -94,14 +94,18 @@ class Fleet:
             done.append(self._try(spec, step))
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
-        self._alerting.deliver()
         ticked = {one.model for one in done if isinstance(one, Ticked)}
-        if self._documents_too:
+        if not self._apart:
+            self.alert()
             done += self._documents.refresh([spec for spec in specs if spec.name in ticked], ended)
         done += self._covered()
-        if self._documents_too:
+        if not self._apart:
             self._documents.publish(ended)
         return done
+
+    def alert(self) -> None:
+        """Tell the channels of DRIFT_ALERTS what is new to them."""
+        self._alerting.deliver()
 
     def document(self, *, seconds: float = math.inf) -> list[Failed]:
         """Cards and annexes of all adopted models that are older than what they tell, and the commits that wait.
