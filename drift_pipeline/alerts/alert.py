@@ -1,5 +1,6 @@
 """One alert as every channel tells it: what is the matter, since when, what was decided, and what people can do."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -10,8 +11,8 @@ from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import Message
 
-WORST = 3  # columns
-_PAGES = ("incident.", "rollout.", "model.", "tick.", "alerts.")
+WORST, _MOST_KEY = 3, 255  # columns; letters
+_PAGES = ("incident.", "rollout.", "model.", "tick.")
 _REOPENED, _ACKNOWLEDGED = "incident.reopened", "incident.acknowledged"
 _ENDS = ("incident.closed", "reference.frozen")
 
@@ -155,7 +156,7 @@ class Teller:
         self, name: str, key: str, action: Action, model: str, what: str, why: str, at: str, **more: Any
     ) -> Alert:
         incident = "/".join(filter(None, (self._environment, model, key)))
-        severity = Severity.PAGE if what.startswith(_PAGES) and what != "alerts.test" else Severity.TICKET
+        severity = Severity.PAGE if what.startswith(_PAGES) or what in _ENDS else Severity.TICKET
         link = f"{self._pages}/{quote(model)}" if self._pages and model else ""
         if link and (what.startswith("incident.") or what in _ENDS):
             link += f"#incident-{quote(key)}"
@@ -179,6 +180,13 @@ class Teller:
             found = self._store.get(kind, key)
             self._read[kind, key] = found.body if found else {}
         return self._read[kind, key]
+
+
+def dedup_key(incident: str) -> str:
+    """An incident's name as receivers take it, at most 255 letters: itself, or a digest of it."""
+    if len(incident) <= _MOST_KEY and incident.isprintable():
+        return incident
+    return f"sha256:{hashlib.sha256(incident.encode()).hexdigest()}"
 
 
 def decided(records: Iterable[AuditRecord], model: str, key: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from drift_pipeline.alerts.routing import Routing
 
 log = logging.getLogger(__name__)
-SECONDS = 10.0  # for which one call waits for its channels
+SECONDS = 5.0  # for which one call waits for its channels
 LEASE_S = 20.0  # of this process; a killed one's channel is another's after it
 PAUSES_S = (5.0, 300.0)  # after the first failure, and at most
 _KEY = "_alerts/"  # no model's name begins with an underscore

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from drift_pipeline.cli.options import (
 from drift_pipeline.cli.telling import at_work, say
 from drift_pipeline.clock import parse_duration, system_clock
 from drift_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from drift_pipeline.settings import Settings
 
 
 @click.command(epilog=example("drift adopt fraud --data history.parquet"))
@@ -91,17 +94,13 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     Retrains that are wanted, or due by the calendar, run here and now. Beside a sensor, or another tick, only one of
     them counts. Ends with 1 where a model's tick failed.
     """
-    from drift_pipeline.alerts.standing import require
     from drift_pipeline.loop.fleet import Failed, Fleet
     from drift_pipeline.loop.home import model_of, models_of, none_adopted, opened
     from drift_pipeline.loop.lineage import deliver_lineage
     from drift_pipeline.loop.mirroring import deliver_mirror
 
     settings = settings_of(home)
-    try:
-        require(settings)
-    except InputError as error:  # who cannot be told must not stop the watching
-        say(f"alerts: {error}", err=True)
+    _warn_of_alerts(settings)
     known = models_of(settings)
     specs = {model: model_of(settings, model)} if model else known
     with opened(settings, system_clock()) as at:
@@ -118,6 +117,17 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
         click.echo(told, err=True)
         return INCONCLUSIVE
     return NEGATIVE if any(isinstance(one, Failed) and not one.again for one in ticked) else OK
+
+
+def _warn_of_alerts(settings: "Settings") -> None:
+    """Who cannot be told must not stop the watching."""
+    if settings.alerts_file is not None:
+        from drift_pipeline.alerts.standing import require
+
+        try:
+            require(settings)
+        except InputError as error:
+            say(f"alerts: {error}", err=True)
 
 
 def _plain(one: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from drift_pipeline.alerts.channels.pagerduty import dedup_key
+from drift_pipeline.alerts.alert import dedup_key
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import ConflictError, DriftError

@@ -97,9 +97,10 @@ def up(
     Raises:
         InputError: a port is in use, or DRIFT_ALERTS is wrong or lacks a secret; nothing was started.
     """
-    from drift_pipeline.alerts.standing import require
+    if settings.alerts_file is not None:
+        from drift_pipeline.alerts.standing import require
 
-    require(settings)
+        require(settings)
     refuse_taken(host, port, dagster_port, pages_port)
     settings = settings.model_copy(update={"home": settings.home.absolute()})
     for folder in ("logs", "dagster"):

@@ -17,9 +17,9 @@ from aiosmtpd.smtp import AuthResult, Envelope
 from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook as StandardWebhook
 
-from drift_pipeline.alerts.alert import Action, Alert, Severity
+from drift_pipeline.alerts.alert import Action, Alert, Severity, dedup_key
 from drift_pipeline.alerts.channels.email import Email
-from drift_pipeline.alerts.channels.pagerduty import PagerDuty, dedup_key
+from drift_pipeline.alerts.channels.pagerduty import PagerDuty
 from drift_pipeline.alerts.channels.slack import Slack
 from drift_pipeline.alerts.channels.webhook import Webhook
 from drift_pipeline.errors import InputError, UnavailableError
@@ -285,7 +285,7 @@ def test_what_a_mail_server_refuses_for_good_is_the_alert_s_fault(refusal: str, 
         {"to": []},
         {"to": ["a@b\r\nBcc: c@d"]},
         {"sender": "drift"},
-        {"port": 0},
+        {"tls": "ssl"},
     ],
 )
 def test_a_mail_channel_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ def test_kill_9_between_sending_and_marking_sends_again_under_the_same_key(
         Alerting(world.settings, world.store, world.clock)
         world.opened("fraud")
         world.opened("other")
-        environment = {**os.environ, "DRIFT_ALERTS": str(world.settings.alerts_file)}
+        environment = {**os.environ, "DRIFT_ALERTS": str(world.settings.alerts_file), "DRIFT_PAGES_URL": "http://pages"}
         command = [sys.executable, "-m", killed.__name__, str(world.settings.home)]
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert (ran.returncode, len(at.posted)) == (-signal.SIGKILL, 1), ran.stderr

@@ -69,7 +69,9 @@ class World:
         """Write the YAML; without routes all goes to all."""
         assert self.settings.alerts_file is not None
         to = [*routes] or [{"channels": [*channels]}]
-        self.settings.alerts_file.write_text(yaml.safe_dump({"channels": dict(channels), "routes": to}))
+        self.settings.alerts_file.write_text(
+            yaml.safe_dump({"channels": dict(channels), "routes": to}, sort_keys=False)
+        )
 
 
 @dataclass

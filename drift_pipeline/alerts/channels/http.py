@@ -10,7 +10,7 @@ from pydantic import Field
 
 from drift_pipeline.errors import InputError, UnavailableError
 
-SECONDS = 5.0  # for one answer, and once more for a long one
+SECONDS = 4.0  # for one answer, and once more for a long one
 _MOST_BYTES = 64 * 1024
 _REFUSED = (400, 413, 415, 422)  # says that it is the alert; 401, 403 and 404 say that it is the channel
 _TOLD = 200  # letters of an answer

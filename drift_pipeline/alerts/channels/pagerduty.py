@@ -4,7 +4,6 @@ Plain HTTP instead of PagerDuty's own client: that one takes https alone, so tha
 without a certificate, and sleeps for its retries, which the delivery does by itself.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -12,14 +11,14 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from drift_pipeline.alerts.alert import Action, Alert, Severity
+from drift_pipeline.alerts.alert import Action, Alert, Severity, dedup_key
 from drift_pipeline.alerts.channels import SecretName, Secrets
 from drift_pipeline.alerts.channels.http import PrivateUrl, post
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec.parts import Part
 
 _SEVERITIES = {Severity.PAGE: "critical", Severity.TICKET: "warning"}
-_MOST_KEY, _MOST_SUMMARY, _MOST_DETAIL = 255, 1024, 8000
+_MOST_SUMMARY, _MOST_DETAIL = 1024, 8000
 
 
 class PagerDuty(Part):
@@ -47,13 +46,6 @@ class Sender:
         key = self.key.get_secret_value()
         told = json.dumps({"routing_key": key, **event(alert)}).encode()
         post(self.url, told, {"content-type": "application/json"}, (key,))
-
-
-def dedup_key(incident: str) -> str:
-    """The incident's name, or where that is too long a digest of it."""
-    if len(incident) <= _MOST_KEY and incident.isprintable():
-        return incident
-    return f"sha256:{hashlib.sha256(incident.encode()).hexdigest()}"
 
 
 def event(alert: Alert) -> dict[str, Any]:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from drift_pipeline.alerts.alert import Alert
+from drift_pipeline.alerts.alert import Alert, dedup_key
 from drift_pipeline.alerts.channels import Secrets
 from drift_pipeline.alerts.channels.events import CONTENT_TYPE, encoded
 from drift_pipeline.alerts.channels.http import SECONDS
-from drift_pipeline.alerts.channels.pagerduty import dedup_key
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.spec.parts import Part
 

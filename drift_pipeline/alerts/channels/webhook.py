@@ -1,7 +1,6 @@
 """A webhook: a CloudEvent, signed as standardwebhooks.com has it, so that any of its libraries verifies it."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 import time
@@ -32,7 +31,7 @@ class Webhook(Part):
         given = secrets(self.secret)
         try:
             key = base64.b64decode(given.get_secret_value().removeprefix("whsec_"), validate=True)
-        except binascii.Error:
+        except ValueError:
             key = b""
         if len(key) < _LEAST:
             raise InputError(f"{self.secret}: is no signing key: base64 of {_LEAST} bytes or more, as whsec_... has")
