@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.errors import SpecError
-from drift_pipeline.spec import Ceiling, Drop, Kpis, ModelSpec, Psi, RangeZ, Rise, read_spec
+from drift_pipeline.spec import Ceiling, Drop, Kpis, Latency, ModelSpec, Psi, RangeZ, Rise, read_spec
 
 MINIMAL = """\
 name: fraud
@@ -47,7 +47,7 @@ def test_what_is_left_out_is_the_kpi_matrix(tmp_path: Path) -> None:
         psi=Psi(threshold=0.2, window=30 * DAY),
         range_z=RangeZ(threshold=4),
         auroc=Drop(drop=0.05),
-        latency_p95_ms=Ceiling(threshold=150),
+        latency_p95_ms=Latency(threshold=150),
         demographic_parity=Drop(drop=0.03),
         mae=None,
         residuals=None,

@@ -147,8 +147,8 @@ def _retrained(model: str, spec: ModelSpec | None, figures: Figures, now: dateti
         if key.startswith(f"{model}/"):
             labels = (model, record.body["lane"], record.body["status"])
             active[labels] = active.get(labels, 0) + 1
-    for labels, count in active.items():
-        yield Sample("drift_retrains_active", count, labels)
+    for of, count in active.items():
+        yield Sample("drift_retrains_active", count, of)
 
 
 def _rolled_out(model: str, spec: ModelSpec | None, figures: Figures, now: datetime) -> Iterator[Sample]:
