@@ -13,7 +13,6 @@ POST /webhooks/pagerduty                                                 signed 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
-from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -98,7 +97,7 @@ def make_app(
                 if outlet is not None:
                     await asyncio.to_thread(outlet.close)
 
-    endpoints = Endpoints(gateway, LoopMetrics(settings, specs, clock, partial(nullcontext, store)))
+    endpoints = Endpoints(gateway, LoopMetrics(settings, specs, clock, lambda: nullcontext(store)))
     asked = endpoints.all()
     if settings.pagerduty_webhook_secret.get_secret_value():
         asked.append(("POST", PATH, Paged(settings, gateway.specs, store, clock).answer))

@@ -82,7 +82,7 @@ class World:
         body = {"at": AT.isoformat(), "seen": seen(), "decided": decided, "incident": open_one}
         self.store.remember(Put("", "fraud", body, found.generation if found else 0))
 
-    def told(self) -> dict[str, Told]:
+    def told(self) -> Mapping[str, Told]:
         return read(self.text())
 
     def text(self) -> str:
@@ -91,7 +91,7 @@ class World:
         return generate_latest(registry).decode()
 
 
-def read(text: str) -> dict[str, Told]:
+def read(text: str) -> Mapping[str, Told]:
     """By series' name, the samples by the values of their labels."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):
