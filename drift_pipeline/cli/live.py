@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from drift_pipeline.cli.options import (
     example,
     home_option,
     json_option,
+    long_lived,
     model_argument,
     settings_of,
 )
@@ -85,12 +87,14 @@ def adopt(
 @model_argument(required=False)
 @home_option
 @json_option
+@long_lived
 def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     """Go once through the loop of every adopted model, or of one, as Dagster's sensor does; for cron.
 
     Retrains that are wanted, or due by the calendar, run here and now. Beside a sensor, or another tick, only one of
     them counts. Ends with 1 where a model's tick failed.
     """
+    from drift_pipeline.logs import announce
     from drift_pipeline.loop.fleet import Failed, Fleet
     from drift_pipeline.loop.home import model_of, models_of, none_adopted, opened
     from drift_pipeline.loop.lineage import deliver_lineage
@@ -100,7 +104,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     known = models_of(settings)
     specs = {model: model_of(settings, model)} if model else known
     with opened(settings, system_clock()) as at:
-        ticked = Fleet(at, specs, lambda words: click.echo(words, err=True)).tick(inline=True)
+        ticked = Fleet(at, specs, partial(announce, form=settings.log)).tick(inline=True)
         deliver_lineage(settings, at.store, known, at.clock.now())
         deliver_mirror(settings, at.store)
         told = none_adopted(at.store, settings, specs)
@@ -141,6 +145,7 @@ def _line(one: Any) -> str:
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
 @click.option("--drills", is_flag=True, help="Obey a request's delay_ms, to rehearse a slow version.")
 @home_option
+@long_lived
 def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
     """Serve the models over the Open Inference Protocol, until Ctrl-C. Follows rollouts without a restart.
 
@@ -168,6 +173,7 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 )
 @home_option
 @json_option
+@long_lived
 def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Path | None, as_json: bool) -> int:
     """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow.
 
@@ -215,7 +221,7 @@ def up(host: str, port: int, dagster_port: int, pages_port: int, drills: bool, h
     settings = settings_of(home)
     system_clock()  # a drill that is none is refused here, not by each child
     refuse_unadopted(settings, models_of(settings))
-    started = services(host, port, dagster_port, pages_port, drills=drills)
+    started = services(host, port, dagster_port, pages_port, drills=drills, log=settings.log)
     return run(settings, host, port, dagster_port, pages_port, started=started)
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from drift_pipeline.clock import system_clock
 from drift_pipeline.control.postgres import beside, make_database
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
+from drift_pipeline.logs import announce
 from drift_pipeline.serving.keys import ANY_MODEL, add_producer, key_hash, producers, revoke_producer
 from drift_pipeline.settings import Settings
 
@@ -54,13 +56,18 @@ class Service:
     address: str | None = None
 
 
-def services(host: str, port: int, dagster_port: int, pages_port: int = 8081, *, drills: bool = False) -> list[Service]:
+def services(
+    host: str, port: int, dagster_port: int, pages_port: int = 8081, *, drills: bool = False, log: str = ""
+) -> list[Service]:
     """What `up` starts. Dagster and the pages answer this machine alone, since they ask nobody who they are.
+
+    `log` is DRIFT_LOG: their lines are JSON, unless it is text.
 
     `dagster dev` is one parent for webserver, daemon and the one code server that both use; started apart, each of the
     two would load the models' code for itself.
     """
     dagster = ["-w", str(WORKSPACE), "--host", "127.0.0.1", "--port", str(dagster_port)]
+    dagster += [] if log == "text" else ["--log-format", "json"]
     gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
     pages = f"http://127.0.0.1:{pages_port}"
     return [
@@ -84,7 +91,7 @@ def up(
     pages_port: int = 8081,
     *,
     started: Sequence[Service] | None = None,
-    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
+    tell: Callable[[str], None] | None = None,
 ) -> int:
     """Run until SIGINT or SIGTERM (0), or until a child dies (1); then no child is left.
 
@@ -97,6 +104,7 @@ def up(
     Raises:
         InputError: a port is in use; nothing was started.
     """
+    tell = tell or partial(announce, form=settings.log)
     refuse_taken(host, port, dagster_port, pages_port)
     settings = settings.model_copy(update={"home": settings.home.absolute()})
     for folder in ("logs", "dagster"):
@@ -218,6 +226,7 @@ def _environment(settings: Settings, started: Sequence[Service]) -> Mapping[str,
         "DRIFT_STORE": settings.store,
         **({DAGSTER_DATABASE: _beside(settings)} if settings.on_postgres else {}),
         "DRIFT_ENVIRONMENT": settings.environment,
+        "DRIFT_LOG": settings.log or "json",  # for Dagster's processes as well, and with what else is announced
     }
 
 
