@@ -36,7 +36,7 @@ def tell(
         [Put(_KIND, key, told, before.generation if before else 0)],
         [Message(f"{model}:{hour}:{event}", ALERTS, alert)],
     )
-    log.warning("%s: %s", model, event, extra={"model": model if owner else ""})
+    log.warning("%s: %s: %s", model, event, why, extra={"model": model if owner else ""})
 
 
 def lasting(store: ControlReader, model: str, now: datetime) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from drift_pipeline.bucket import Bucket
-from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, s3
+from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, s3, victorialogs
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -46,6 +46,16 @@ def otel_collector() -> None:
         otel.find()
     except MissingError as error:
         lacking("otel", error)
+
+
+@pytest.fixture(scope="module")
+def victorialogs_server() -> Iterator[victorialogs.VictoriaLogs]:
+    try:
+        victorialogs.find()
+    except MissingError as error:
+        lacking("victorialogs", error)
+    with victorialogs.running() as part:
+        yield part
 
 
 @pytest.fixture(scope="module")
