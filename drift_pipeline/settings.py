@@ -83,6 +83,7 @@ class Settings(KafkaSettings):
     )
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
+    metrics_columns: int = Field(default=5, ge=0, le=20, description="columns of a model, the worst, in its metrics")
     environment: str = Field(default="production", min_length=1, description="where approvals have to be for")
     pages_url: str = Field(default="", description="where drift pages answers, for links in Dagster; empty = no links")
     longest_approval_days: int = Field(default=90, ge=1, description="an approval that lasts longer does not count")

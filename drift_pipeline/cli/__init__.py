@@ -60,7 +60,7 @@ PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
     "Your data": ("init", "compare", "calibrate", "replay", "diff", "policy"),
     "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer", "home"),
-    "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts", "features"),
+    "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts", "features", "exporter"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
     "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
 }

@@ -9,6 +9,7 @@ from sqlalchemy import exc
 from drift_pipeline.control.audit import AuditRecord, message_digest, read_record, state_digest
 from drift_pipeline.control.canonical import canonical, read_canonical
 from drift_pipeline.control.engine import reading_engine
+from drift_pipeline.control.figures import Asked, Figures, read_figures
 from drift_pipeline.control.postgres import exists, make_database, one_line, shown
 from drift_pipeline.control.rows import (
     Message,
@@ -143,6 +144,11 @@ class ControlReader:
         with self._transaction() as connection:
             rows = connection.execute(query).all()
         return [Message(row.id, row.topic, read_canonical(row.body), row.attempts) for row in rows]
+
+    def figures(self, asked: Asked) -> Figures:
+        """What metrics tell, in one transaction; rows that are damaged are counted and left out."""
+        with self._transaction() as connection:
+            return read_figures(connection, asked)
 
     def records(self, after: int | None = None, about: str | None = None) -> Iterator[AuditRecord]:
         """Audit records in order, all or those with seq > after; in pages: no transaction stays open in between.

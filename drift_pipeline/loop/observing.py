@@ -1,18 +1,22 @@
 """Observing: a tick's report, and the incident that it opens, carries on or closes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from drift_pipeline.control.store import Message
-from drift_pipeline.detection.judging.verdict import Report, told_verdict, told_waiting
+from drift_pipeline.detection.judging.verdict import FeatureFinding, Report, told_verdict, told_waiting
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.monitoring.kpi_history import KpiHistory, told
 from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.state import Memory
 from drift_pipeline.policy.incident import Change, step
+
+MOST_COLUMNS = 20  # that metrics may tell of
 
 
 class Observing:
@@ -80,7 +84,7 @@ def _finding(key: str, report: Report, kpis: Mapping[str, Any], monitor: Champio
 def _summary(report: Report, monitor: ChampionMonitor) -> dict[str, Any]:
     """What the last tick saw, for people who ask how things stand."""
     kpis = {name: kpi.to_json() for name, kpi in report.kpis.items()}
-    shown = ("verdict", "value", "threshold", "bound", "n", "reason", "judged_at")
+    shown = ("verdict", "value", "threshold", "bound", "window", "n", "reason", "judged_at")
     return {
         **report.rolled_up.to_json(),
         "labels": monitor.labels(report),
@@ -88,4 +92,16 @@ def _summary(report: Report, monitor: ChampionMonitor) -> dict[str, Any]:
         "kpis": {name: {key: kpi[key] for key in shown} for name, kpi in kpis.items()},
         "drifting": list(report.drifting[:10]),
         "drifting_columns": len(report.drifting),
+        "worst": _worst(report),
     }
+
+
+def _worst(report: Report) -> list[dict[str, Any]]:
+    """The columns that drift most, each in the window where it does; then those with the largest PSI."""
+    told = (one for one in report.features if one.n and math.isfinite(one.psi) and math.isfinite(one.distance))
+    worst = dict[str, FeatureFinding]()
+    for one in sorted(told, key=lambda one: (not one.drift, -one.psi)):
+        worst.setdefault(one.name, one)
+    shown = ("name", "psi", "distance", "drift", "window")
+    columns = [one.to_json() for one in islice(worst.values(), MOST_COLUMNS)]
+    return [{name: column[name] for name in shown} for column in columns]

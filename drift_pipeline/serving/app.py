@@ -3,7 +3,7 @@
 GET  /v2  /v2/models/{model}  /v2/models/{model}/versions/{version}      metadata
 GET  /v2/health/live  /v2/health/ready                                   without a key; one is told which model and why
 GET  /v2/models/{model}/ready                                            with a key of the model
-GET  /metrics                                                            of the key's models
+GET  /metrics                                                            of the key's models, and how their loop stands
 POST /v2/models/{model}/infer                                            scores, once their events are written
 POST /v2/models/{model}/outcomes                                         labels, for predictions of any time
 POST /v2/models/{model}/events                                           predictions of a model served elsewhere
@@ -11,7 +11,8 @@ POST /v2/models/{model}/events                                           predict
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,6 +23,7 @@ from starlette.routing import Route
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.loop.forms import FrozenSpecs
+from drift_pipeline.observability.metrics import LoopMetrics
 from drift_pipeline.observability.otel import Outlet
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.endpoints import Endpoints, failed
@@ -94,7 +96,7 @@ def make_app(
                 if outlet is not None:
                     await asyncio.to_thread(outlet.close)
 
-    endpoints = Endpoints(gateway)
+    endpoints = Endpoints(gateway, LoopMetrics(settings, specs, clock, partial(nullcontext, store)))
     paths = [Route(path, endpoints.answered(endpoint), methods=[method]) for method, path, endpoint in endpoints.all()]
     app = Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _told_by_starlette})
     app.state.lost = lambda status: gateway.metrics.requests.labels("", str(status)).inc()

@@ -1,17 +1,22 @@
 """Capture as a process: the spools of a home, its lakes, and the mirror of its rollouts."""
 
+import math
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Event
 from uuid import uuid4
 
 from drift_pipeline.clock import Clock
+from drift_pipeline.control.store import ControlStore, Put
 from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
+from drift_pipeline.observability.facts import CAPTURE
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.mirror import Mirror
 from drift_pipeline.serving.receiver import receiving
@@ -46,6 +51,35 @@ def is_shared(source: str) -> bool:
     return source.startswith("kafka.") and not _SET_ASIDE.search(source)
 
 
+class Tally:
+    """What became of events, counted for ever, and when capture last looked for some: for metrics, so now and then."""
+
+    def __init__(
+        self, store: ControlStore, clock: Clock, every_s: float = 15.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._clock, self._every_s, self._monotonic = store, clock, every_s, monotonic
+        self._counts, self._wrote = Counter[str](), -math.inf
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Raises as `write`; nothing is lost, the next one writes it."""
+        self._counts.update(counts)
+        if self._monotonic() - self._wrote >= self._every_s:
+            self.write()
+
+    def write(self) -> None:
+        """
+        Raises:
+            ConflictError: another capture of this home was faster.
+            UnavailableError: the store does not answer.
+        """
+        found = self._store.recall(CAPTURE)
+        events = Counter(found.body["events"] if found else {}) + self._counts
+        body = {"at": self._clock.now().isoformat(), "events": dict(events)}
+        self._store.remember(Put("", CAPTURE, body, found.generation if found else 0))
+        self._wrote = self._monotonic()
+        self._counts.clear()
+
+
 @contextmanager
 def capturing(
     settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock, sources: Sequence[str] = ()
@@ -74,6 +108,7 @@ def capturing(
         signal.signal(ending, lambda *_: stop.set())
     require_store(settings)
     store = open_store(settings, clock)
+    tally = Tally(store, clock)
     try:
         specs = FrozenSpecs(store, specs)
         mirror = Mirror(store, registry_of(settings), specs)
@@ -85,6 +120,8 @@ def capturing(
                     stack.enter_context(receiving(settings, specs, clock, url, stop))
                 else:
                     logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))
-            yield Capture(settings.home / "spool", lake_of, specs, clock, mirror.mirror, logs=logs), stop
+            spool = settings.home / "spool"
+            yield Capture(spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add), stop
+            tally.write()
     finally:
         store.close()

@@ -5,7 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from drift_pipeline import __version__
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.logs import about
+from drift_pipeline.observability.metrics import LoopMetrics
 from drift_pipeline.observability.otel import Span, Telling
 from drift_pipeline.serving.answer import Answer, answer, joined
 from drift_pipeline.serving.entrance import (
@@ -29,6 +30,8 @@ from drift_pipeline.serving.entrance import (
     troubles,
 )
 from drift_pipeline.serving.gateway import Gateway
+from drift_pipeline.serving.keys import ANY_MODEL
+from drift_pipeline.serving.metrics import visible
 from drift_pipeline.serving.models import Served
 from drift_pipeline.serving.protocol import Ask, Items, metadata, read_ask, read_document, response
 from drift_pipeline.spec import ModelSpec
@@ -37,6 +40,7 @@ from drift_pipeline.telemetry.event import EXTERNAL, DeadLetter, off_form_of, re
 MOST_EVENTS = 10_000
 Endpoint = Callable[[Request], Awaitable[Response]]
 LOST = 499  # as others count a client that went away before its answer
+LOOP_AGE_S, LOOP_WAIT_S = 5.0, 2.0
 SLICE_ROWS = 100  # some 3 ms
 _SOON = {"Retry-After": "1"}
 _LONGEST_TOLD = 1000
@@ -64,8 +68,9 @@ class Events(BaseModel):
 class Endpoints:
     """The endpoints; `answered` turns what they raise into an answer, and counts it."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, gateway: Gateway, loop: LoopMetrics) -> None:
+        self._gateway, self._loop = gateway, loop
+        self._reading: asyncio.Future[bytes] | None = None
 
     def all(self) -> list[tuple[str, str, Endpoint]]:
         model = "/v2/models/{model}"
@@ -125,11 +130,21 @@ class Endpoints:
         return _json({"ready": True, **({"problems": shown} if shown else {})})
 
     async def metrics(self, request: Request) -> Response:
-        """Of the key's own models."""
-        producer = await producer_of(request, self._gateway)
-        with self._gateway.callers.allowance(producer).looking():
-            text = self._gateway.metrics.text(producer.may)
+        """Of the key's own models; of the home as a whole only a key of all models is told."""
+        gateway, producer = self._gateway, await producer_of(request, self._gateway)
+        loop = await self._of_loop()
+        with gateway.callers.allowance(producer).looking():
+            text = gateway.metrics.text(producer.may)
+            text += visible(loop, producer.may, others=producer.may(ANY_MODEL))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _of_loop(self) -> bytes:
+        """Read once for all who ask within some seconds; nothing where the control store hangs."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self._loop.text, LOOP_AGE_S))
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(self._reading), LOOP_WAIT_S)
+        return b""
 
     async def model(self, request: Request) -> Response:
         spec = await spec_for(request, self._gateway)

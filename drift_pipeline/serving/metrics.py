@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -45,9 +46,7 @@ class Metrics:
 
     def text(self, may_know: Callable[[str], bool]) -> bytes:
         """As Prometheus reads it, without the lines of models that the reader may not know of."""
-        lines = generate_latest(self._registry).splitlines(keepends=True)
-        models = [_MODEL.search(line) for line in lines]
-        return b"".join(line for line, of in zip(lines, models, strict=True) if not of or may_know(of[1].decode()))
+        return visible(generate_latest(self._registry), may_know)
 
     def show(self, model: str, served: "Served | None", *, has_problem: bool) -> None:
         """What is loaded of a model, and how much its canary is sent."""
@@ -60,3 +59,14 @@ class Metrics:
         for role, version in served.loaded.items():
             way = "taken_apart" if version.scorer.taken_apart else "whole"
             self.loaded.labels(model, role, version.name, version.digest, way).set(1)
+
+
+def visible(text: bytes, may_know: Callable[[str], bool], *, others: bool = True) -> bytes:
+    """The lines of models that the reader may know of, and of the `others`, which are of no model."""
+    known = cache(may_know)
+
+    def shown(line: bytes) -> bool:
+        of = _MODEL.search(line)
+        return known(of[1].decode()) if of else others or line.startswith(b"#")
+
+    return b"".join(filter(shown, text.splitlines(keepends=True)))

@@ -55,6 +55,7 @@ class Capture:
         failed: Callable[[Exception], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         logs: Sequence[Source] = (),
+        beat: Callable[[Mapping[str, int]], None] = lambda _: None,
     ) -> None:
         """
         Args:
@@ -64,6 +65,7 @@ class Capture:
             lateness: how far behind the model's newest event an id is found in memory; older ones are looked up.
             failed: is told what `run` and the mirror survived; None = the log.
             logs: what is read beside the spool.
+            beat: is told after each step what it did, as `Captured` names it, also of one that failed.
         """
         self._spool, self._specs, self._clock = spool, specs, clock
         self._failed, self._logged = failed or self._log, deque[str](maxlen=100)
@@ -71,7 +73,7 @@ class Capture:
         self._counts: Counter[str] = Counter()
         self._refusals, self._fates = Refusals(), list[tuple[str, What, int]]()
         self._monotonic, self._resting = monotonic, dict[str, tuple[float, Exception | None]]()
-        self._logs = tuple(logs)
+        self._logs, self._beat = tuple(logs), beat
 
     def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Concern]], None] = lambda _: None) -> None:
         """Step until `stop` is set; what fails is told, and tried again after the interval.
@@ -82,7 +84,7 @@ class Capture:
         log.info("capture of %s begins, each %g s", self._spool, interval_s)
         while not stop.is_set():
             wrong = list[Exception]()
-            for do in (partial(self.step, stop), lambda: tell(self.refused())):
+            for do in (partial(self.step, stop), lambda: self._beat(self._counts), lambda: tell(self.refused())):
                 try:
                     do()
                 except Exception as error:  # the edge of the process: capture outlives whatever a step meets
@@ -105,6 +107,7 @@ class Capture:
             total.update(found)
             until = self._monotonic() + patience_s if any(found.values()) else until
         log.info("landed %s", ", ".join(f"{name} {count}" for name, count in total.items()))
+        self._beat(total)
         return Captured(**total)
 
     def refused(self) -> list[Concern]:
