@@ -106,17 +106,26 @@ def up(
     """
     tell = tell or partial(announce, form=settings.log)
     refuse_taken(host, port, dagster_port, pages_port)
-    settings = settings.model_copy(update={"home": settings.home.absolute()})
-    for folder in ("logs", "dagster"):
-        (settings.home / folder).mkdir(parents=True, exist_ok=True)
-    _keep_instance_config(settings)
-    make_local_key(settings)
+    settings = prepare(settings)
     children = services(host, port, dagster_port, pages_port) if started is None else started
     for service in children:
         if service.name == "pages":
             tell(f"the models can be seen on {service.address} in a moment")
     with _told_to_end() as ending:
         return _run(settings, children, ending, tell)
+
+
+def prepare(settings: Settings) -> Settings:
+    """The home's folders, Dagster's file and database, and the local producer's key, where they are not there yet.
+
+    Returns the settings of the home's absolute path.
+    """
+    settings = settings.model_copy(update={"home": settings.home.absolute()})
+    for folder in ("logs", "dagster"):
+        (settings.home / folder).mkdir(parents=True, exist_ok=True)
+    _keep_instance_config(settings)
+    make_local_key(settings)
+    return settings
 
 
 def make_local_key(settings: Settings) -> Path:

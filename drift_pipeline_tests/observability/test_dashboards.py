@@ -10,6 +10,8 @@ import yaml
 
 from drift_pipeline.observability.dashboards import dashboards
 from drift_pipeline.observability.panels import BOARDS, Board
+from drift_pipeline.observability.series import DELIVERY, SERIES
+from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline_tests.parts.cache import HERE
 
 DEPLOY = HERE.parents[1] / "deploy" / "grafana"
@@ -55,3 +57,25 @@ def test_what_is_provisioned_is_there() -> None:
     (boards,) = (DEPLOY / "provisioning" / "dashboards").glob("*.yaml")
     (provider,) = yaml.safe_load(boards.read_text())["providers"]
     assert Path(provider["options"]["path"]).is_relative_to("/var/lib/grafana")
+
+
+def told() -> dict[str, set[str]]:
+    """The labels of each series that the exporter and the gateway tell."""
+    labels = {name: {*one.labels} for name, one in SERIES.items()} | {f"{DELIVERY}_bucket": {"le"}}
+    for collector in dict.fromkeys(vars(Metrics()).values()):
+        for family in collector.describe() if hasattr(collector, "describe") else ():
+            names = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+            labels |= {f"{family.name}{ending}": {*collector._labelnames, "le"} for ending in names}
+    return labels
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_a_panel_asks_for_series_that_are_told_and_names_their_labels(board: Board) -> None:
+    known = told()
+    for panel in board.panels:
+        for expr, legend in panel.queries:
+            names = re.findall(r"\bdrift_[a-z0-9_]+(?=[^a-z0-9_*]|$)", expr)
+            assert set(names) <= known.keys(), (panel.title, expr)
+            labels = set().union(*(known[name] for name in names)) | {"instance", "job"}
+            assert set(re.findall(r"{{(\w+)}}", legend)) - labels in (set(), {"model"}), (panel.title, legend)
+            assert set(re.findall(r"(\w+)=~", expr)) <= labels, (panel.title, expr)
