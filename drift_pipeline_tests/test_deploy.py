@@ -52,7 +52,8 @@ def test_what_a_service_of_compose_mounts_is_there(name: str) -> None:
     assert [source for source in sources if source.startswith(".") and not (DEPLOY / source).exists()] == []
     assert {source for source in sources if not source.startswith(".")} <= set(COMPOSE["volumes"])
     assert {one["source"] for one in service.get("configs", ())} <= set(COMPOSE["configs"])
-    assert set(service.get("secrets", ())) <= set(COMPOSE["secrets"])
+    secrets = [one if isinstance(one, str) else one["source"] for one in service.get("secrets", ())]
+    assert set(secrets) <= set(COMPOSE["secrets"])
 
 
 def test_what_compose_sets_is_read_and_what_it_runs_is_a_command() -> None:
