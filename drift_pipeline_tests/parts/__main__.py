@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, s3, victorialogs
+from drift_pipeline_tests.parts import alertmanager, feast, kafka, opa, otel, postgres, prometheus, s3, victorialogs
 from drift_pipeline_tests.parts.cache import MissingError
 
 
@@ -24,6 +24,8 @@ PARTS = {
     "s3": Part(s3.install, s3.running, "AWS_ENDPOINT_URL"),
     "kafka": Part(kafka.install, kafka.running, "DRIFT_SOURCE"),
     "otel": Part(otel.install, otel.running, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    "prometheus": Part(prometheus.install, prometheus.running, "DRIFT_PROMETHEUS_URL"),
+    "alertmanager": Part(alertmanager.install, alertmanager.running, "ALERTMANAGER_URL"),
     "victorialogs": Part(victorialogs.install, victorialogs.running, "VICTORIALOGS_URL"),
 }
 

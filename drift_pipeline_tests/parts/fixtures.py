@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from drift_pipeline.bucket import Bucket
-from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, s3, victorialogs
+from drift_pipeline_tests.parts import alertmanager, feast, kafka, opa, otel, postgres, prometheus, s3, victorialogs
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -46,6 +46,24 @@ def otel_collector() -> None:
         otel.find()
     except MissingError as error:
         lacking("otel", error)
+
+
+@pytest.fixture(scope="module")
+def promtool() -> None:
+    """That there is Prometheus and its promtool."""
+    try:
+        prometheus.find()
+    except MissingError as error:
+        lacking("prometheus", error)
+
+
+@pytest.fixture(scope="module")
+def amtool() -> None:
+    """That there is Alertmanager and its amtool."""
+    try:
+        alertmanager.find()
+    except MissingError as error:
+        lacking("alertmanager", error)
 
 
 @pytest.fixture(scope="module")

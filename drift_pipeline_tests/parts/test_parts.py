@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from drift_pipeline_tests.parts import feast, kafka, opa, otel, postgres, s3, victorialogs
+from drift_pipeline_tests.parts import alertmanager, feast, kafka, opa, otel, postgres, prometheus, s3, victorialogs
 from drift_pipeline_tests.parts.__main__ import PARTS, main
 from drift_pipeline_tests.parts.cache import HERE, MissingError, pinned
 from drift_pipeline_tests.parts.fixtures import REQUIRED, lacking
@@ -15,7 +15,7 @@ def test_every_part_is_pinned_and_the_ci_installs_it() -> None:
     assert f"for part in {' '.join(PARTS)};" in (HERE.parents[1] / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("part", ["opa", "otel", "victorialogs"])
+@pytest.mark.parametrize("part", ["opa", "otel", "alertmanager", "victorialogs"])
 def test_go_builds_the_version_that_is_pinned(part: str) -> None:
     pin = pinned(part)
     assert f"{pin['module']} {pin['version']}" in (HERE / "go" / part / "go.mod").read_text()
@@ -33,15 +33,20 @@ def test_what_cannot_be_had_says_how_to_get_it(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("DRIFT_PARTS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(postgres, "DEBIAN", tmp_path)
-    for part in (opa, postgres, feast, s3, kafka, otel, victorialogs):
+    for part in (opa, postgres, feast, s3, kafka, otel, prometheus, alertmanager, victorialogs):
         with pytest.raises(MissingError, match=r"python -m drift_pipeline_tests\.parts install"):
             part.find()
-    for part in (opa, otel, victorialogs):
+    for part in (opa, otel, alertmanager, victorialogs):
         with pytest.raises(MissingError, match="no go"):
             part.install()
+    with pytest.raises(MissingError, match="no apt-get"):
+        prometheus.install()
 
 
 @pytest.mark.parametrize("arguments", [[], ["install"], ["nosuch"], ["install", "opa", "nosuch"]])
 def test_a_name_that_is_none_is_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    assert "there are: opa, postgres, feast, s3, kafka, otel, victorialogs" in capsys.readouterr().out
+    assert (
+        "there are: opa, postgres, feast, s3, kafka, otel, prometheus, alertmanager, victorialogs"
+        in capsys.readouterr().out
+    )
