@@ -16,6 +16,7 @@ import yaml
 from drift_pipeline.observability.dashboards import dashboards
 from drift_pipeline.observability.panels import BOARDS, Panel
 from drift_pipeline.serving.up import DRIFT
+from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline_tests.parts import prometheus
 from drift_pipeline_tests.parts.cache import MissingError
 from drift_pipeline_tests.parts.fixtures import lacking
@@ -95,6 +96,10 @@ def scraped(home: Path) -> Iterator[prometheus.Prometheus]:
     except MissingError as error:
         lacking("prometheus", error)
     key, ports = drift("producer", "add", "prometheus").out.strip(), (free_port(), free_port())
+    spool = SpoolWriter(home / "spool" / "app")
+    spool.write([b'{"event": "outcome"}'])
+    spool.rotate()
+    spool.close()
     assert drift("capture", "--once").code == 0
     told = yaml.safe_load((prometheus.DEPLOY / "prometheus.yaml").read_text())
     jobs = {one["job_name"]: one for one in told["scrape_configs"]}
