@@ -1,7 +1,9 @@
 """Dagster's door: loads the models of DRIFT_MODELS, or the packaged ones, and what drives their loops."""
 
+import logging
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -14,9 +16,13 @@ from drift_pipeline.components.schedules import loop_schedules
 from drift_pipeline.components.sensors import loop_sensors
 from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.statements import PACKAGED_MODELS
+from drift_pipeline.logs import OURS, about, to_stderr
 from drift_pipeline.loop import home
+from drift_pipeline.observability.lines import line_handlers
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
+
+_LINES = ExitStack()  # until the process ends
 
 
 def models_of(folder: Path | None) -> dg.Definitions:
@@ -38,6 +44,7 @@ def needed(settings: Settings) -> tuple[dg.Definitions, dict[str, ModelSpec]]:
     """Of every model; in a worker whose run is about one model, of that one: each of a hundred takes it 60 ms."""
     if run := run_of_worker():
         give_way(run)
+        _LINES.enter_context(about(run=run.run_id))
         names = models_of_run(run)
         path = (settings.models or PACKAGED_MODELS) / next(iter(names), "") / "defs.yaml"
         if len(names) == 1 and path.is_file() and (spec := read_spec(path)).name in names:
@@ -48,7 +55,10 @@ def needed(settings: Settings) -> tuple[dg.Definitions, dict[str, ModelSpec]]:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Steps of a run share its process: the libraries of a report take longer to import than the report to write."""
-    models, specs = needed(Settings())
+    settings = Settings()
+    if settings.log and not logging.getLogger(OURS).handlers:
+        _LINES.enter_context(to_stderr(settings.log, *line_handlers(settings.log_otlp, "drift-dagster"), of=OURS))
+    models, specs = needed(settings)
     operating = operating_jobs(specs)
     loops = dg.Definitions(
         jobs=[retrain, retention, *operating],

@@ -133,6 +133,14 @@ class Settings(KafkaSettings):
     gitops_remote: SecretStr = Field(
         default=SecretStr(""), description="where it is pushed to, a URL or a path; empty = gitops.git below home"
     )
+    log: Literal["", "json", "text"] = Field(
+        default="", description="how long-lived processes write their lines; empty = json, and text on a terminal"
+    )
+    log_otlp: str = Field(
+        default="",
+        pattern=r"^(https?://[^@\s]+)?$",
+        description="where those lines go as well, over OTLP/HTTP: a Collector's address; empty = nowhere",
+    )
     lineage: bool = Field(default=True, description="whether lineage events are told; DRIFT_LINEAGE=off tells none")
     lineage_url: str = Field(
         default="", pattern=r"^(https?://[^@\s]+)?$", description="an OpenLineage backend; empty = files below the home"

@@ -1,11 +1,20 @@
-"""Files of deploy/ that name each other's parts: each input of Vector's is a component that is there."""
+"""Files of deploy/ that name each other's parts, or ours: what they name is there."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import click
+import pytest
 import yaml
 
-VECTOR: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / "deploy" / "vector" / "vector.yaml").read_text())
+from drift_pipeline.cli import drift
+from drift_pipeline.settings import Settings
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+VECTOR: dict[str, Any] = yaml.safe_load((DEPLOY / "vector" / "vector.yaml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 def outputs() -> set[str]:
@@ -21,3 +30,53 @@ def test_vectors_inputs_and_tests_name_components_that_are_there_and_no_output_i
     assert {name for name in outputs() if not name.startswith("otlp.")} <= set(taken)
     assert {one["extract_from"] for test in VECTOR["tests"] for one in test["outputs"]} == {"events", "events.dropped"}
     assert {one["insert_at"] for test in VECTOR["tests"] for one in test["inputs"]} == {"events"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_of_compose_has_a_version_answers_this_machine_alone_and_waits_for_one_that_is_there(
+    name: str,
+) -> None:
+    service = SERVICES[name]
+    assert re.fullmatch(r"[a-z/-]+:(local|v?\d+\.\d+[\w.-]*)", service["image"])
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in service.get("ports", ()))
+    assert set(service.get("depends_on", {})) <= set(SERVICES)
+    assert ("build" in service) == (name == "prepare")
+    published = [port for one in SERVICES.values() for port in one.get("ports", ())]
+    assert len({port.rsplit(":", 1)[0] for port in published}) == len(published)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_of_compose_mounts_is_there(name: str) -> None:
+    service = SERVICES[name]
+    sources = [volume.partition(":")[0] for volume in service.get("volumes", ()) if not volume.startswith("${")]
+    assert [source for source in sources if source.startswith(".") and not (DEPLOY / source).exists()] == []
+    assert {source for source in sources if not source.startswith(".")} <= set(COMPOSE["volumes"])
+    assert {one["source"] for one in service.get("configs", ())} <= set(COMPOSE["configs"])
+    secrets = [one if isinstance(one, str) else one["source"] for one in service.get("secrets", ())]
+    assert set(secrets) <= set(COMPOSE["secrets"])
+
+
+def test_what_compose_sets_is_read_and_what_it_runs_is_a_command() -> None:
+    read = {f"DRIFT_{name.upper()}" for name in Settings.model_fields} | {"DRIFT_DAGSTER_DATABASE", "DRIFT_SOURCE"}
+    for service in SERVICES.values():
+        if service["image"] != "drift-pipeline:local":
+            continue
+        assert {name for name in service["environment"] if name.startswith("DRIFT_")} <= read
+        program, *words = service["command"]
+        if program == "drift":
+            command = drift.get_command(click.Context(drift), words[0])
+            assert command is not None
+            command.parse_args(click.Context(command), words[1:])
+
+
+def test_composes_prometheus_asks_what_is_there_and_reads_rules_that_are_there() -> None:
+    told = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])
+    jobs = {one["job_name"]: one["static_configs"][0]["targets"] for one in told["scrape_configs"]}
+    ours = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    assert jobs.keys() == {one["job_name"] for one in ours["scrape_configs"]}
+    asked = [target.partition(":")[0] for targets in jobs.values() for target in targets]
+    assert set(asked) <= set(SERVICES)
+    assert told["rule_files"] == [f"drift/{name}" for name in ours["rule_files"]]
+    assert all((DEPLOY / "prometheus" / name).is_file() for name in ours["rule_files"])
+    (config,) = (word for word in SERVICES["alertmanager"]["command"] if word.startswith("--config.file="))
+    assert (DEPLOY / "prometheus" / Path(config).name).is_file()

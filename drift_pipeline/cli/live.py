@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from drift_pipeline.cli.options import (
     example,
     home_option,
     json_option,
+    long_lived,
     model_argument,
     settings_of,
 )
@@ -88,12 +90,14 @@ def adopt(
 @model_argument(required=False)
 @home_option
 @json_option
+@long_lived
 def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     """Go once through the loop of every adopted model, or of one, as Dagster's sensor does; for cron.
 
     Retrains that are wanted, or due by the calendar, run here and now. Beside a sensor, or another tick, only one of
     them counts. Ends with 1 where a model's tick failed.
     """
+    from drift_pipeline.logs import announce
     from drift_pipeline.loop.fleet import Failed, Fleet
     from drift_pipeline.loop.home import model_of, models_of, none_adopted, opened
     from drift_pipeline.loop.lineage import deliver_lineage
@@ -104,7 +108,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     known = models_of(settings)
     specs = {model: model_of(settings, model)} if model else known
     with opened(settings, system_clock()) as at:
-        ticked = Fleet(at, specs, lambda words: click.echo(words, err=True)).tick(inline=True)
+        ticked = Fleet(at, specs, partial(announce, form=settings.log)).tick(inline=True)
         deliver_lineage(settings, at.store, known, at.clock.now())
         deliver_mirror(settings, at.store)
         told = none_adopted(at.store, settings, specs)
@@ -156,6 +160,7 @@ def _line(one: Any) -> str:
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
 @click.option("--drills", is_flag=True, help="Obey a request's delay_ms, to rehearse a slow version.")
 @home_option
+@long_lived
 def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
     """Serve the models over the Open Inference Protocol, until Ctrl-C. Follows rollouts without a restart.
 
@@ -183,6 +188,7 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 )
 @home_option
 @json_option
+@long_lived
 def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Path | None, as_json: bool) -> int:
     """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow.
 
@@ -218,6 +224,7 @@ def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Pat
 @click.option("--host", default="127.0.0.1", show_default=True, help="It asks for no key.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="0: any free one.")
 @home_option
+@long_lived
 def exporter(host: str, port: int, home: Path | None) -> int:
     """Tell Prometheus how the loop stands, at /metrics, until Ctrl-C.
 
@@ -232,7 +239,7 @@ def exporter(host: str, port: int, home: Path | None) -> int:
     specs, clock = live_specs(settings), system_clock()
     with reading(settings):  # what is no home is told at once; one that breaks later is told by drift_up
         pass
-    run(LoopMetrics(settings, specs, clock, lambda: reading(settings)), host, port)
+    run(LoopMetrics(settings, specs, clock, lambda: reading(settings)), host, port, settings.log)
     return OK
 
 
@@ -252,7 +259,7 @@ def up(host: str, port: int, dagster_port: int, pages_port: int, drills: bool, h
     settings = settings_of(home)
     system_clock()  # a drill that is none is refused here, not by each child
     refuse_unadopted(settings, models_of(settings))
-    started = services(host, port, dagster_port, pages_port, drills=drills)
+    started = services(host, port, dagster_port, pages_port, drills=drills, log=settings.log)
     return run(settings, host, port, dagster_port, pages_port, started=started)
 
 

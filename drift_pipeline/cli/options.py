@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -125,6 +126,22 @@ home_option = click.option(
 reason_option = click.option("--reason", required=True, help="Why; it stands in the audit.")
 actor_option = click.option("--actor", envvar="DRIFT_ACTOR", help="Who; else DRIFT_ACTOR, or your login name.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def long_lived(command: Callable[..., int]) -> Callable[..., int]:
+    """What the command logs goes to stderr as DRIFT_LOG says, and to DRIFT_LOG_OTLP."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> int:
+        from drift_pipeline.logs import to_stderr
+        from drift_pipeline.observability.lines import line_handlers
+        from drift_pipeline.settings import Settings
+
+        settings = Settings()
+        with to_stderr(settings.log, *line_handlers(settings.log_otlp, f"drift-{command.__name__}")):
+            return command(*arguments, **options)
+
+    return run
 
 
 def settings_of(home: Path | None) -> "Settings":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from drift_pipeline.cli.options import OK, Duration, example, home_option, model_argument, settings_of
+from drift_pipeline.cli.options import OK, Duration, example, home_option, long_lived, model_argument, settings_of
 from drift_pipeline.clock import system_clock
 
 
@@ -30,6 +30,7 @@ def report(model: str, since: timedelta, html: Path | None, home: Path | None) -
 @click.option("--port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: any free one.")
 @click.option("--dagster", default="", help="The address of Dagster's UI, for links.")
 @home_option
+@long_lived
 def pages(host: str, port: int, dagster: str, home: Path | None) -> int:
     """Serve an index of the models and a page of each, which renew themselves, until Ctrl-C. Read only."""
     from drift_pipeline.loop.home import reading

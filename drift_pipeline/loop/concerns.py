@@ -1,5 +1,6 @@
 """Concerns: what goes wrong beside the loop, told once an hour for as long as it lasts, with an alert and its audit."""
 
+import logging
 from datetime import datetime
 from typing import Any
 
@@ -7,6 +8,8 @@ from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import HOUR
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore, Entry, Message, Put
+
+log = logging.getLogger(__name__)
 
 _KIND = "concern"
 _LASTS = 2 * HOUR  # what is still so is told again by then
@@ -34,6 +37,7 @@ def tell(
         [Put(_KIND, key, told, before.generation if before else 0)],
         [Message(f"{model}:{hour}:{event}", ALERTS, alert)],
     )
+    log.warning("%s: %s: %s", model, event, why, extra={"model": model if owner else ""})
 
 
 def lasting(store: ControlReader, model: str, now: datetime) -> dict[str, str]:

@@ -11,6 +11,7 @@ from drift_pipeline.alerts.delivery import Alerting
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
+from drift_pipeline.logs import about
 from drift_pipeline.loop import concerns
 from drift_pipeline.loop.documents import Documents
 from drift_pipeline.loop.erasure import carry_on
@@ -151,7 +152,8 @@ class Fleet:
 
     def _try(self, spec: ModelSpec, step: Callable[[Loop], Ticked]) -> Ticked | Failed:
         try:
-            return step(self.loop(spec))
+            with about(model=spec.name):
+                return step(self.loop(spec))
         except ConflictError as error:
             return Failed(spec.name, str(error), again=True)
         except Exception as error:  # the edge between models: one that is broken must not blind the others

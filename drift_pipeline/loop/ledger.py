@@ -1,5 +1,6 @@
 """One model's entries in the control store: their names, and their change in one transaction with audit and alerts."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -11,6 +12,8 @@ from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Messa
 from drift_pipeline.control.verifying import verify
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.spec import ModelSpec
+
+log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -107,6 +110,7 @@ class Ledger:
         for name in puts or {}:
             self._read[name] += 1
         self._ticked += memory is not None
+        log.info("%s: %s", self._spec.name, entry.event, extra=_about(entry))
         return record
 
     def remember(self, memory: Mapping[str, Any], kpis: Mapping[str, Any] | None = None) -> None:
@@ -167,3 +171,11 @@ class Ledger:
 def kpis_prefix(model: str) -> str:
     """What the keys start with under which ticks remember what they said of a model's KPIs."""
     return f"{model}/kpis/"
+
+
+def _about(entry: Entry) -> dict[str, str]:
+    """What a line about a record says of it; its details, its actor and its reasons stay in the audit."""
+    said, incident = entry.details, "key" if entry.event.startswith("incident.") else "incident"
+    keys = {"incident": incident, "decision": "decision", "rollout": "rollout_id"}
+    found = {field: said[key] for field, key in keys.items() if isinstance(said.get(key), str)}
+    return {"model": entry.subject, **found}

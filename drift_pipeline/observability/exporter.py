@@ -1,17 +1,17 @@
 """The exporter: a process that answers Prometheus with a home's metrics, and does nothing else."""
 
 import signal
-import sys
 from threading import Event
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.logs import announce
 from drift_pipeline.observability.metrics import LoopMetrics
 
 
-def serve(metrics: LoopMetrics, host: str, port: int) -> None:
-    """Answer until SIGINT or SIGTERM. Port 0 is any free one; stderr tells which.
+def serve(metrics: LoopMetrics, host: str, port: int, log: str = "") -> None:
+    """Answer until SIGINT or SIGTERM. Port 0 is any free one; stderr tells which, in the form that `log` asks for.
 
     Raises:
         InputError: the address is taken.
@@ -25,8 +25,7 @@ def serve(metrics: LoopMetrics, host: str, port: int) -> None:
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot listen here: {error}; give another --port") from error
     shown = f"[{host}]" if ":" in host else host
-    sys.stderr.write(f"metrics on http://{shown}:{server.server_port}/metrics\n")
-    sys.stderr.flush()
+    announce(f"metrics on http://{shown}:{server.server_port}/metrics", log)
     stop.wait()
     server.shutdown()
     server.server_close()

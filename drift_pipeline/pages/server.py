@@ -2,10 +2,10 @@
 
 import signal
 import socket
-import sys
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.errors import InputError
+from drift_pipeline.logs import announce
 from drift_pipeline.pages.door import key_for
 from drift_pipeline.settings import Settings
 
@@ -34,12 +34,12 @@ def serve(settings: Settings, clock: Clock, host: str, port: int, dagster: str =
             proxy_headers=False,
             server_header=False,
             log_level="error",
+            log_config=None,
             ws="none",
             limit_concurrency=MOST_AT_ONCE,
         )
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, lambda *_: None)  # uvicorn raises them once more when all is done
         shown = f"[{host}]" if ":" in host else host
-        sys.stderr.write(f"pages on http://{shown}:{listening.getsockname()[1]}/\n")
-        sys.stderr.flush()
+        announce(f"pages on http://{shown}:{listening.getsockname()[1]}/", settings.log)
         uvicorn.Server(config).run(sockets=[listening])

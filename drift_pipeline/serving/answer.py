@@ -8,6 +8,7 @@ from math import isfinite
 
 from pydantic_core import to_json
 
+from drift_pipeline.logs import told
 from drift_pipeline.rollout.route import in_canary
 from drift_pipeline.serving.models import Loaded, Served
 from drift_pipeline.serving.protocol import Ask
@@ -125,7 +126,7 @@ def _scores(version: Loaded, ask: Ask, places: Sequence[int]) -> tuple[list[floa
     try:
         found = version.scorer.score([ask.rows[place] for place in places]).tolist()
     except Exception as error:  # whatever a model's code raises, the caller is answered
-        return [None] * len(places), f"{version.name} raised {type(error).__name__}: {error}"
+        return [None] * len(places), f"{version.name} raised {told(error)}"
     return [score if isfinite(score) else None for score in found], ""
 
 

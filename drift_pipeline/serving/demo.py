@@ -78,7 +78,7 @@ class LiveDemo:
         self._prepare()
         director = threading.Thread(target=self._direct, name="demo", daemon=True)
         gateway, dagster, pages = self._ports
-        started = services("127.0.0.1", gateway, dagster, pages, drills=True)
+        started = services("127.0.0.1", gateway, dagster, pages, drills=True, log=Settings().log)
         director.start()
         try:
             code = up(Settings(), "127.0.0.1", gateway, dagster, pages, started=started, tell=self._say)

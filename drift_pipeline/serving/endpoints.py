@@ -1,10 +1,11 @@
 """The gateway's endpoints: who may ask, what is answered, and that its events are written before an answer leaves."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +16,7 @@ from starlette.responses import Response
 
 from drift_pipeline import __version__
 from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.logs import about
 from drift_pipeline.observability.metrics import LoopMetrics
 from drift_pipeline.observability.otel import Span, Telling
 from drift_pipeline.serving.answer import Answer, answer, joined
@@ -42,6 +44,7 @@ LOOP_AGE_S, LOOP_WAIT_S = 5.0, 2.0
 SLICE_ROWS = 100  # some 3 ms
 _SOON = {"Retry-After": "1"}
 _LONGEST_TOLD = 1000
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")  # of a traceparent
 
 
 class Told(BaseModel):
@@ -86,8 +89,10 @@ class Endpoints:
 
     def answered(self, endpoint: Endpoint) -> Endpoint:
         async def run(request: Request) -> Response:
+            trace = _TRACE.match(request.headers.get("traceparent", ""))
             try:
-                told = await endpoint(request)
+                with about(trace_id=trace[1]) if trace else nullcontext():
+                    told = await endpoint(request)
             except HTTPException as refusal:
                 told = failed(refusal.status_code, refusal.detail, refusal.headers)
             except InputError as error:

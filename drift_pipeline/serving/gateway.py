@@ -11,6 +11,7 @@ from functools import partial
 from drift_pipeline.clock import DAY, Clock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import DriftError, InputError, IntegrityError, SpecError, UnavailableError
+from drift_pipeline.logs import told
 from drift_pipeline.loop.routes import Route, route_of
 from drift_pipeline.observability.otel import Outlet
 from drift_pipeline.registry.backends import Registry
@@ -92,7 +93,7 @@ class Gateway:
         try:
             found, specs, known, ticked = await asyncio.to_thread(self._read)
         except Exception as error:  # the old routes hold; told by /v2/health/ready
-            self._trouble(f"the control store: {error}")
+            self._trouble(f"the control store: {told(error)}")
         else:
             self.callers.heard(known)
             for model, spec in specs.items():
@@ -114,9 +115,10 @@ class Gateway:
         """Stop each canary, and each champion just promoted, that has breached; the next request is another's."""
         for counts in self.guard.counts(only):
             if reason := self._judge_slo(counts):
-                log.warning("%s: %s is stopped: %s", counts.model, counts.version, reason)
-                self.guard.stop(counts.model)
                 served = self.models.served[counts.model]
+                about = {"model": counts.model, "rollout": served.route.rollout_id}
+                log.warning("%s: %s is stopped: %s", counts.model, counts.version, reason, extra=about)
+                self.guard.stop(counts.model)
                 back = served.previous if counts.phase == Phase.FULL and served.previous else served.champion
                 self.models.served[counts.model] = replace(served, champion=back, weight=0)
                 self.metrics.weight.labels(counts.model).set(0)
@@ -178,7 +180,7 @@ class Gateway:
         """A failure of scoring or of the spool, which the metrics count."""
         if self._said.get(model) != failure:
             self._said[model] = failure
-            log.error("%s: %s", model, failure)
+            log.error("%s: %s", model, failure, extra={"model": model})
 
     def _read(self) -> tuple[dict[str, Route], dict[str, ModelSpec | DriftError], list[Producer], dict[str, datetime]]:
         """Routes, the spec of each model or why it cannot be followed, producers, and when each model last ticked.
@@ -224,7 +226,7 @@ class Gateway:
     def _problem(self, model: str, problem: str) -> None:
         """Of loading a model; "" = there is none."""
         if problem and problem != self.models.problems.get(model):
-            log.error("%s: %s", model, problem)
+            log.error("%s: %s", model, problem, extra={"model": model})
         self.models.problems.pop(model, None)
         if problem:
             self.models.problems[model] = problem

@@ -9,6 +9,7 @@ import polars as pl
 
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import IntegrityError, UnavailableError
+from drift_pipeline.logs import told
 from drift_pipeline.loop.routes import Document, Route, route_of
 from drift_pipeline.loop.state import RECORDED, Version
 from drift_pipeline.registry.backends import Registry
@@ -64,7 +65,7 @@ class Mirror:
         except IntegrityError as error:
             if self._said.get(spec.name) != str(error):
                 self._said[spec.name] = str(error)
-                log.error("%s", error)
+                log.error("%s", error, extra={"model": spec.name})
             return None
 
     def _scored(self, spec: ModelSpec, document: Document, frame: pl.DataFrame, timed: int) -> pl.DataFrame:
@@ -80,7 +81,7 @@ class Mirror:
         except UnavailableError:
             raise
         except Exception as error:  # whatever a candidate's code raises is its error, not the mirror's
-            self._say_once(spec.name, f"{document['version']} scored nothing: {type(error).__name__}: {error}")
+            self._say_once(spec.name, f"{document['version']} scored nothing: {told(error)}")
         return frame.select("_id", pl.col("^_producer$"), "_time").with_columns(
             _usable(pl.Series("_score", scores, dtype=pl.Float64)),
             pl.lit(document["version"], dtype=pl.String).alias("_version"),
@@ -112,7 +113,7 @@ class Mirror:
     def _say_once(self, model: str, failure: str) -> None:
         if self._said.get(model) != failure:
             self._said[model] = failure
-            log.error("%s: %s", model, failure)
+            log.error("%s: %s", model, failure, extra={"model": model})
 
 
 def _usable(scores: pl.Series) -> pl.Series:

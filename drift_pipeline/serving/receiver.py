@@ -11,7 +11,6 @@ is taken as a dead letter, and told in the answer (`partial_success`); only a bo
 import asyncio
 import re
 import socket
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import datetime
@@ -28,6 +27,7 @@ from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import DriftError, InputError, UnavailableError
+from drift_pipeline.logs import announce
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.serving.allowance import Allowance
 from drift_pipeline.serving.callers import Callers
@@ -305,8 +305,8 @@ def receiving(settings: Settings, specs: Mapping[str, ModelSpec], clock: Clock, 
 
         thread = Thread(target=run, name=SOURCE)
         thread.start()
-        sys.stderr.write(f"otlp on http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}\n")
-        sys.stderr.flush()
+        shown = f"[{host}]" if ":" in host else host
+        announce(f"otlp on http://{shown}:{listening.getsockname()[1]}", settings.log)
         try:
             yield
         finally:

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
+from drift_pipeline.logs import announce
 from drift_pipeline.observability.otel import Outlet, wanted
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.app import make_app
@@ -36,7 +36,13 @@ def server_of(app: "Starlette", **limits: Any) -> "uvicorn.Server":
     from drift_pipeline.serving.connections import Door, connections_of
 
     door = Door(app.state.lost, **limits)
-    how: dict[str, Any] = {"access_log": False, "proxy_headers": False, "server_header": False, "log_level": "error"}
+    how: dict[str, Any] = {
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,
+        "log_level": "error",
+        "log_config": None,
+    }
     return uvicorn.Server(uvicorn.Config(app, http=connections_of(door), ws="none", **how))
 
 
@@ -65,6 +71,5 @@ def serve(
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, lambda *_: None)  # uvicorn raises them once more when all is done
         shown = f"[{host}]" if ":" in host else host
-        sys.stderr.write(f"gateway on http://{shown}:{listening.getsockname()[1]}\n")
-        sys.stderr.flush()
+        announce(f"gateway on http://{shown}:{listening.getsockname()[1]}", settings.log)
         server.run(sockets=[listening])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from drift_pipeline.clock import system_clock
 from drift_pipeline.control.postgres import beside, make_database
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import InputError
+from drift_pipeline.logs import announce
 from drift_pipeline.serving.keys import ANY_MODEL, add_producer, key_hash, producers, revoke_producer
 from drift_pipeline.settings import Settings, secrets_folder
 
@@ -54,13 +56,18 @@ class Service:
     address: str | None = None
 
 
-def services(host: str, port: int, dagster_port: int, pages_port: int = 8081, *, drills: bool = False) -> list[Service]:
+def services(
+    host: str, port: int, dagster_port: int, pages_port: int = 8081, *, drills: bool = False, log: str = ""
+) -> list[Service]:
     """What `up` starts. Dagster and the pages answer this machine alone, since they ask nobody who they are.
+
+    `log` is DRIFT_LOG: their lines are JSON, unless it is text.
 
     `dagster dev` is one parent for webserver, daemon and the one code server that both use; started apart, each of the
     two would load the models' code for itself.
     """
     dagster = ["-w", str(WORKSPACE), "--host", "127.0.0.1", "--port", str(dagster_port)]
+    dagster += [] if log == "text" else ["--log-format", "json"]
     gateway, ui = f"http://{_spelt(host)}:{port}", f"http://127.0.0.1:{dagster_port}"
     pages = f"http://127.0.0.1:{pages_port}"
     return [
@@ -84,7 +91,7 @@ def up(
     pages_port: int = 8081,
     *,
     started: Sequence[Service] | None = None,
-    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
+    tell: Callable[[str], None] | None = None,
 ) -> int:
     """Run until SIGINT or SIGTERM (0), or until a child dies (1); then no child is left.
 
@@ -101,18 +108,28 @@ def up(
         from drift_pipeline.alerts.standing import require
 
         require(settings)
+    tell = tell or partial(announce, form=settings.log)
     refuse_taken(host, port, dagster_port, pages_port)
-    settings = settings.model_copy(update={"home": settings.home.absolute()})
-    for folder in ("logs", "dagster"):
-        (settings.home / folder).mkdir(parents=True, exist_ok=True)
-    _keep_instance_config(settings)
-    make_local_key(settings)
+    settings = prepare(settings)
     children = services(host, port, dagster_port, pages_port) if started is None else started
     for service in children:
         if service.name == "pages":
             tell(f"the models can be seen on {service.address} in a moment")
     with _told_to_end() as ending:
         return _run(settings, children, ending, tell)
+
+
+def prepare(settings: Settings) -> Settings:
+    """The home's folders, Dagster's file and database, and the local producer's key, where they are not there yet.
+
+    Returns the settings of the home's absolute path.
+    """
+    settings = settings.model_copy(update={"home": settings.home.absolute()})
+    for folder in ("logs", "dagster"):
+        (settings.home / folder).mkdir(parents=True, exist_ok=True)
+    _keep_instance_config(settings)
+    make_local_key(settings)
+    return settings
 
 
 def make_local_key(settings: Settings) -> Path:
@@ -223,6 +240,7 @@ def _environment(settings: Settings, started: Sequence[Service]) -> Mapping[str,
         "DRIFT_STORE": settings.store,
         **({DAGSTER_DATABASE: _beside(settings)} if settings.on_postgres else {}),
         "DRIFT_ENVIRONMENT": settings.environment,
+        "DRIFT_LOG": settings.log or "json",  # for Dagster's processes as well, and with what else is announced
     }
 
 

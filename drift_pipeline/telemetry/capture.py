@@ -20,6 +20,7 @@ import polars as pl
 
 from drift_pipeline.clock import HOUR, Clock
 from drift_pipeline.errors import DriftError, IntegrityError, UnavailableError
+from drift_pipeline.logs import told
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.delta import OvertakenError
 from drift_pipeline.telemetry.lake import Lake
@@ -80,6 +81,7 @@ class Capture:
         Args:
             tell: is told after each step what people should know, as long as it is so.
         """
+        log.info("capture of %s begins, each %g s", self._spool, interval_s)
         while not stop.is_set():
             wrong = list[Exception]()
             for do in (partial(self.step, stop), lambda: self._beat(self._counts), lambda: tell(self.refused())):
@@ -104,6 +106,7 @@ class Capture:
             found = asdict(self.step(stop))
             total.update(found)
             until = self._monotonic() + patience_s if any(found.values()) else until
+        log.info("landed %s", ", ".join(f"{name} {count}" for name, count in total.items()))
         self._beat(total)
         return Captured(**total)
 
@@ -240,7 +243,7 @@ class Capture:
 
     def _log(self, error: Exception) -> None:
         """Once, however often it fails in the same way; of endless ways, only the last ones are remembered."""
-        if (said := f"{type(error).__name__}: {error}") not in self._logged:
+        if (said := told(error)) not in self._logged:
             self._logged.append(said)
             log.warning("%s", said)
 
@@ -253,7 +256,7 @@ def _failed(segment: Segment, land: Callable[[], None]) -> Exception | None:
     except DriftError as error:
         return error
     except Exception as error:  # the edge between models
-        return IntegrityError(f"{segment.path}: cannot land: {type(error).__name__}: {error}; it is tried again")
+        return IntegrityError(f"{segment.path}: cannot land: {told(error)}; it is tried again")
     return None
 
 

@@ -7,7 +7,18 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drift_pipeline_tests.parts import alertmanager, feast, kafka, opa, otel, postgres, prometheus, pubsub, s3
+from drift_pipeline_tests.parts import (
+    alertmanager,
+    feast,
+    kafka,
+    opa,
+    otel,
+    postgres,
+    prometheus,
+    pubsub,
+    s3,
+    victorialogs,
+)
 from drift_pipeline_tests.parts.cache import MissingError
 
 
@@ -27,6 +38,7 @@ PARTS = {
     "pubsub": Part(pubsub.install, pubsub.running, "PUBSUB_EMULATOR_HOST"),
     "prometheus": Part(prometheus.install, prometheus.running, "DRIFT_PROMETHEUS_URL"),
     "alertmanager": Part(alertmanager.install, alertmanager.running, "ALERTMANAGER_URL"),
+    "victorialogs": Part(victorialogs.install, victorialogs.running, "VICTORIALOGS_URL"),
 }
 
 

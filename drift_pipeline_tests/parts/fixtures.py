@@ -8,7 +8,18 @@ from typing import NoReturn
 import pytest
 
 from drift_pipeline.bucket import Bucket
-from drift_pipeline_tests.parts import alertmanager, feast, kafka, opa, otel, postgres, prometheus, pubsub, s3
+from drift_pipeline_tests.parts import (
+    alertmanager,
+    feast,
+    kafka,
+    opa,
+    otel,
+    postgres,
+    prometheus,
+    pubsub,
+    s3,
+    victorialogs,
+)
 from drift_pipeline_tests.parts.cache import MissingError
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -64,6 +75,16 @@ def amtool() -> None:
         alertmanager.find()
     except MissingError as error:
         lacking("alertmanager", error)
+
+
+@pytest.fixture(scope="module")
+def victorialogs_server() -> Iterator[victorialogs.VictoriaLogs]:
+    try:
+        victorialogs.find()
+    except MissingError as error:
+        lacking("victorialogs", error)
+    with victorialogs.running() as part:
+        yield part
 
 
 @pytest.fixture(scope="module")

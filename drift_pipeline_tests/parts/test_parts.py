@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from drift_pipeline_tests.parts import alertmanager, feast, kafka, opa, otel, postgres, prometheus, pubsub, s3
+from drift_pipeline_tests.parts import (
+    alertmanager,
+    feast,
+    kafka,
+    opa,
+    otel,
+    postgres,
+    prometheus,
+    pubsub,
+    s3,
+    victorialogs,
+)
 from drift_pipeline_tests.parts.__main__ import PARTS, main
 from drift_pipeline_tests.parts.cache import HERE, MissingError, pinned
 from drift_pipeline_tests.parts.fixtures import REQUIRED, lacking
@@ -15,7 +26,7 @@ def test_every_part_is_pinned_and_the_ci_installs_it() -> None:
     assert f"for part in {' '.join(PARTS)};" in (HERE.parents[1] / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("part", ["opa", "otel", "pubsub", "alertmanager"])
+@pytest.mark.parametrize("part", ["opa", "otel", "pubsub", "alertmanager", "victorialogs"])
 def test_go_builds_the_version_that_is_pinned(part: str) -> None:
     pin = pinned(part)
     assert f"{pin['module']} {pin['version']}" in (HERE / "go" / part / "go.mod").read_text()
@@ -33,10 +44,10 @@ def test_what_cannot_be_had_says_how_to_get_it(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("DRIFT_PARTS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(postgres, "DEBIAN", tmp_path)
-    for part in (opa, postgres, feast, s3, kafka, otel, pubsub, prometheus, alertmanager):
+    for part in (opa, postgres, feast, s3, kafka, otel, pubsub, prometheus, alertmanager, victorialogs):
         with pytest.raises(MissingError, match=r"python -m drift_pipeline_tests\.parts install"):
             part.find()
-    for part in (opa, otel, pubsub, alertmanager):
+    for part in (opa, otel, pubsub, alertmanager, victorialogs):
         with pytest.raises(MissingError, match="no go"):
             part.install()
     with pytest.raises(MissingError, match="no apt-get"):
@@ -47,5 +58,6 @@ def test_what_cannot_be_had_says_how_to_get_it(tmp_path: Path, monkeypatch: pyte
 def test_a_name_that_is_none_is_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert (
-        "there are: opa, postgres, feast, s3, kafka, otel, pubsub, prometheus, alertmanager" in capsys.readouterr().out
+        "there are: opa, postgres, feast, s3, kafka, otel, pubsub, prometheus, alertmanager, victorialogs"
+        in capsys.readouterr().out
     )
