@@ -1,8 +1,9 @@
 """The loop unattended: what the sensors launch, once, and what becomes of a run that fails."""
 
+import base64
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -11,10 +12,12 @@ import pytest
 from drift_pipeline.clock import ManualClock, SystemClock
 from drift_pipeline.components.sensors import NONE_DUE, loop_sensors
 from drift_pipeline.components.today import Today
+from drift_pipeline.control.store import Entry, Message
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import opened
 from drift_pipeline.loop.retraining.working import LEASE
 from drift_pipeline.settings import Settings
+from drift_pipeline_tests.alerts.worlds import listening
 from drift_pipeline_tests.components.daemon import FROM_A_FOLDER, Dagster, dagster
 from drift_pipeline_tests.components.worlds import MODEL, SPEC, copied, events, records, replayed, store
 
@@ -57,6 +60,27 @@ def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster, mon
     schedules = {schedule.name for schedule in live.repository.schedule_defs if schedule.default_status is running}
     assert schedules == {"retrain_when_due", "report_yesterday"}
     assert {one.default_status.value for one in live.repository.sensor_defs} == {"RUNNING"}
+
+
+def test_channels_are_told_by_a_sensor_of_their_own_and_no_tick_waits_for_them(
+    live: Dagster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with listening() as endpoint:
+        channel = {"kind": "webhook", "url": endpoint.url, "secret": "HOOK"}
+        routes = tmp_path / "alerts.yaml"
+        routes.write_text(json.dumps({"channels": {"hook": channel}, "routes": [{"channels": ["hook"]}]}))
+        monkeypatch.setenv("DRIFT_ALERTS", str(routes))
+        monkeypatch.setenv("HOOK", "whsec_" + base64.b64encode(bytes(24)).decode())
+        made = {one.name: one for one in loop_sensors({MODEL: SPEC}, live.repository.get_job("submit_rollout"))}
+        with dg.DagsterInstance.ephemeral() as instance:
+            made["alerts"](dg.build_sensor_context(instance=instance))  # it tells what comes from now on
+            with store(Settings().home) as at:
+                body = {"model": MODEL, "what": "tick.failed", "why": "a test", "at": datetime.now(UTC).isoformat()}
+                at.commit(Entry("test", "test", MODEL), messages=[Message(f"{MODEL}:k:t", "alerts", body)])
+            made["loop_tick"](dg.build_sensor_context(instance=instance))
+            assert endpoint.posted == []
+            made["alerts"](dg.build_sensor_context(instance=instance))
+        assert [one["data"]["model"] for one in endpoint.documents] == [MODEL]
 
 
 def test_a_model_that_was_looked_at_a_moment_ago_waits_for_its_turn(
