@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook as StandardWebhook
 
 from drift_pipeline.alerts.alert import Action, Alert, Severity, dedup_key
+from drift_pipeline.alerts.channels import Receiver
 from drift_pipeline.alerts.channels.email import Email
 from drift_pipeline.alerts.channels.pagerduty import PagerDuty
 from drift_pipeline.alerts.channels.slack import Slack
@@ -315,7 +316,7 @@ def test_no_error_and_no_log_tells_a_secret(at: Endpoint, caplog: pytest.LogCapt
     """Also where the receiver answers with what it was sent."""
     caplog.set_level(logging.DEBUG)
     at.answer = lambda body: (400, body + SLACK_PATH.encode())
-    senders = [
+    senders: list[Receiver] = [
         PagerDuty(kind="pagerduty", secret="PD", url=at.url).receiver(secret(ROUTING_KEY)),
         Slack(kind="slack", secret="SLACK").receiver(secret(at.url + SLACK_PATH)),
         Slack(kind="slack", secret="SLACK").receiver(secret(f"http://127.0.0.1:9{SLACK_PATH}")),
