@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,9 +80,11 @@ def test_a_page_has_all_that_somebody_woken_by_it_needs(world: World) -> None:
 
 def test_acknowledgement_and_end_follow_and_what_reopens_is_told_again(world: World) -> None:
     pager = Heard()
-    for step in (world.opened, *(partial(world.followed, what) for what in ("joined", "acknowledged", "closed"))):
-        step()
+    world.opened()
+    for what in ("joined", "acknowledged", "closed"):
         run(world, pager)
+        world.followed(what)
+    run(world, pager)
     world.followed("acknowledged")  # of what is over
     world.followed("reopened")
     world.followed("closed")

@@ -150,7 +150,7 @@ def test_pubsub_that_was_down_has_all_of_it_in_order_once_it_is_back(
     alerting = Alerting(world.settings, world.store, world.clock)
     pubsub_server.server.kill()
     for step in (world.opened, lambda: world.followed("acknowledged"), lambda: world.followed("closed")):
-        step()
+        step()  # type: ignore[no-untyped-call]
         alerting.deliver(30)
         world.clock.advance_to(world.clock.now() + MINUTE)
     kept = recalled(world.store, "bus")[0]
