@@ -71,7 +71,7 @@ class Settings(KafkaSettings):
         What the environment does not name is looked for in the folder of DRIFT_SECRETS_DIR, in a file of that name.
         """
         try:
-            super().__init__(**{**given, "_secrets_dir": secrets_folder()})
+            super().__init__(**{"_secrets_dir": secrets_folder(), **given})
         except (ValidationError, SettingsError) as error:
             raise InputError(_told(error)) from error
 

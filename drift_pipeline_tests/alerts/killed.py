@@ -21,7 +21,7 @@ def main(home: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         keep(run, progress)
 
-    ChannelRun._keep = killed  # type: ignore[method-assign,assignment]
+    ChannelRun._keep = killed  # type: ignore[assignment, method-assign]
     settings, clock = Settings(home=home, database=""), SystemClock()
     Alerting(settings, ControlStore(settings.database_url, clock), clock).deliver()
     time.sleep(30)

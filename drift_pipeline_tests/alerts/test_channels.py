@@ -4,7 +4,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook as StandardWebhook
 
 from drift_pipeline.alerts.alert import Action, Alert, Severity, dedup_key
-from drift_pipeline.alerts.channels import Receiver, Secrets
+from drift_pipeline.alerts.channels import Receiver
 from drift_pipeline.alerts.channels.email import Email
 from drift_pipeline.alerts.channels.pagerduty import PagerDuty
 from drift_pipeline.alerts.channels.slack import Slack
@@ -90,12 +90,8 @@ HOSTILE = alert(
 )
 
 
-def secret(value: str) -> Secrets:
-    def found(name: str) -> SecretStr:
-        assert name
-        return SecretStr(value)
-
-    return found
+def secret(value: str) -> Callable[[str], SecretStr]:
+    return lambda _: SecretStr(value)
 
 
 @pytest.fixture

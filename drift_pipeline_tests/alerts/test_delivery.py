@@ -81,10 +81,10 @@ def test_a_page_has_all_that_somebody_woken_by_it_needs(world: World) -> None:
 def test_acknowledgement_and_end_follow_and_what_reopens_is_told_again(world: World) -> None:
     pager = Heard()
     world.opened()
-    run(world, pager)
     for what in ("joined", "acknowledged", "closed"):
-        world.followed(what)
         run(world, pager)
+        world.followed(what)
+    run(world, pager)
     world.followed("acknowledged")  # of what is over
     world.followed("reopened")
     world.followed("closed")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +149,8 @@ def test_pubsub_that_was_down_has_all_of_it_in_order_once_it_is_back(
     world.routes({"bus": channel(subscriber).model_dump()})
     alerting = Alerting(world.settings, world.store, world.clock)
     pubsub_server.server.kill()
-    for happens in (world.opened, partial(world.followed, "acknowledged"), partial(world.followed, "closed")):
-        happens()
+    for step in (world.opened, lambda: world.followed("acknowledged"), lambda: world.followed("closed")):
+        step()  # type: ignore[no-untyped-call]
         alerting.deliver(30)
         world.clock.advance_to(world.clock.now() + MINUTE)
     kept = recalled(world.store, "bus")[0]

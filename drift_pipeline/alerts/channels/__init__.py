@@ -1,5 +1,6 @@
 """Where alerts go: a file by default, and whoever a YAML of routes names. One module a channel."""
 
+from collections.abc import Callable
 from typing import Annotated, Protocol
 
 from pydantic import Field, SecretStr
@@ -8,6 +9,7 @@ from drift_pipeline.alerts.alert import Alert
 from drift_pipeline.control.store import Message
 
 SecretName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]  # of a variable, or of a file
+Secrets = Callable[[str], SecretStr]  # by name; raises InputError, which tells the name alone, where it is not set
 
 
 class Channel(Protocol):
@@ -32,9 +34,3 @@ class Receiver(Protocol):
     """
 
     def send(self, alert: Alert) -> None: ...
-
-
-class Secrets(Protocol):
-    """Finds a secret by its name. Raises InputError, which tells the name alone, where it is not set."""
-
-    def __call__(self, name: str) -> SecretStr: ...
