@@ -123,7 +123,7 @@ def to_stderr(form: str, *more: logging.Handler, of: str = "") -> Iterator[None]
     finally:
         threading.excepthook = hook
         ours.setLevel(level)
-        for one in handlers:
+        for one in reversed(handlers):  # stderr last: what the others say when they end is a line as well
             logger.removeHandler(one)
             one.close()
 
