@@ -11,15 +11,26 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from drift_pipeline_tests.parts.fixtures import (
+    amtool,
     kafka_broker,
     opa_server,
     otel_collector,
     postgres_server,
+    promtool,
     s3_place,
     s3_server,
 )
 
-__all__ = ["kafka_broker", "opa_server", "otel_collector", "postgres_server", "s3_place", "s3_server"]  # real servers
+__all__ = [  # real servers
+    "amtool",
+    "kafka_broker",
+    "opa_server",
+    "otel_collector",
+    "postgres_server",
+    "promtool",
+    "s3_place",
+    "s3_server",
+]
 
 # A shell that puts the run into the background hands down that it ignores Ctrl-C, and so would every child of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
