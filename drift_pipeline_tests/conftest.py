@@ -11,20 +11,24 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from drift_pipeline_tests.parts.fixtures import (
+    amtool,
     kafka_broker,
     opa_server,
     otel_collector,
     postgres_server,
+    promtool,
     s3_place,
     s3_server,
     victorialogs_server,
 )
 
 __all__ = [  # real servers
+    "amtool",
     "kafka_broker",
     "opa_server",
     "otel_collector",
     "postgres_server",
+    "promtool",
     "s3_place",
     "s3_server",
     "victorialogs_server",
