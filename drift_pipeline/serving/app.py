@@ -12,7 +12,6 @@ POST /v2/models/{model}/events                                           predict
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
-from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -96,7 +95,7 @@ def make_app(
                 if outlet is not None:
                     await asyncio.to_thread(outlet.close)
 
-    endpoints = Endpoints(gateway, LoopMetrics(settings, specs, clock, partial(nullcontext, store)))
+    endpoints = Endpoints(gateway, LoopMetrics(settings, specs, clock, lambda: nullcontext(store)))
     paths = [Route(path, endpoints.answered(endpoint), methods=[method]) for method, path, endpoint in endpoints.all()]
     app = Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _told_by_starlette})
     app.state.lost = lambda status: gateway.metrics.requests.labels("", str(status)).inc()

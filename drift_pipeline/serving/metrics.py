@@ -69,4 +69,4 @@ def visible(text: bytes, may_know: Callable[[str], bool], *, others: bool = True
         of = _MODEL.search(line)
         return known(of[1].decode()) if of else others or line.startswith(b"#")
 
-    return b"".join(filter(shown, text.splitlines(keepends=True)))
+    return b"".join(line for line in text.splitlines(keepends=True) if shown(line))

@@ -199,7 +199,10 @@ def test_a_drift_is_one_page_with_its_columns_and_ends_with_its_incident(world: 
     assert f"incident {world.loop.loop.incident.key} is open" in event["payload"]["summary"]
     assert "amount PSI" in str(event["payload"]["custom_details"])  # which takes "fraud: ..." for a mapping
     world.prometheus.until('ALERTS{alertname=~"DriftKpi.*",alertstate="firing"}', bool)
-    kpis = lambda: [one for one in world.alertmanager.alerts() if one["labels"]["alertname"].startswith("DriftKpi")]  # noqa: E731
+
+    def kpis() -> list[dict[str, Any]]:
+        return [one for one in world.alertmanager.alerts() if one["labels"]["alertname"].startswith("DriftKpi")]
+
     until(lambda: bool(kpis()) and all(one["status"]["state"] == "suppressed" for one in kpis()), world.told)
     world.loop.day()
     world.loop.rows = world.healthy
