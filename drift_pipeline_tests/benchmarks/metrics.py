@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from drift_pipeline.clock import SystemClock
-from drift_pipeline.control.store import ControlStore, Entry, Put
+from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.loop.home import reading
 from drift_pipeline.observability.metrics import LoopMetrics
@@ -46,7 +46,8 @@ def remembered(now: str, number: int) -> dict[str, Any]:
     return {"at": now, "seen": seen, "decided": ["drift", "k", "ignore"], "incident": incident}
 
 
-def fill(store: ControlStore, spec: ModelSpec, number: int) -> None:
+def made(spec: ModelSpec, number: int) -> tuple[list[Put], list[Put]]:
+    """State and memory of one model."""
     now = SystemClock().now()
     puts = [
         Put("model", spec.name, {"version": "v1"}),
@@ -55,10 +56,9 @@ def fill(store: ControlStore, spec: ModelSpec, number: int) -> None:
     ]
     if number % 10 == 0:
         puts.append(Put("rollout", spec.name, {"rollout_id": "r-v2", "phase": "canary", "since": now.isoformat()}))
-    store.commit(Entry("benchmark", "put", spec.name), puts)
     body = remembered(now.isoformat(), number)
     history = [Put("", f"{spec.name}/kpis/{tick:012}", body["seen"]) for tick in range(TICKS_AN_HOUR)]
-    store.remember(Put("", spec.name, body), *history)
+    return puts, [Put("", spec.name, body), *history]
 
 
 def main() -> None:
@@ -72,8 +72,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(home=Path(folder, "home"), database="")
         store = open_store(settings, SystemClock())
-        for number, spec in enumerate(specs.values()):
-            fill(store, spec, number)
+        models = [made(spec, number) for number, spec in enumerate(specs.values())]
+        store.commit(Entry("benchmark", "put", "all"), [put for puts, _ in models for put in puts])
+        store.remember(*(put for _, memory in models for put in memory))
         metrics, took, used = LoopMetrics(settings, specs, SystemClock(), lambda: reading(settings)), [], []
         for _ in range(asked.scrapes):
             began, cpu = time.perf_counter(), time.process_time()

@@ -38,7 +38,7 @@ SPEC = ModelSpec.model_validate(
     }
 )
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-Told = Mapping[tuple[str, ...], float]
+Told = dict[tuple[str, ...], float]
 
 
 def seen(**more: Any) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from drift_pipeline.clock import MINUTE, ManualClock
-from drift_pipeline.control.rows import Record
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.store import ControlStore, Record
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.observability.facts import CAPTURE
