@@ -95,7 +95,7 @@ class Latency(Ceiling):
     """`source`: where the 95th percentile, in milliseconds, is measured of a model that another system serves; None =
     the rows tell."""
 
-    source: PromQl | None = None
+    source: PromQl | None = Field(default=None, exclude_if=lambda source: source is None)
 
 
 class Level(Part):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from drift_pipeline.alerts.delivery import Progress
 from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.cli import drift
 from drift_pipeline.clock import HOUR, MINUTE, ManualClock
@@ -237,7 +239,7 @@ def test_an_alert_that_a_channel_does_not_take_is_late_until_it_does() -> None:
 
 def test_channels_tell_which_open_incidents_they_were_told_of(world: World) -> None:
     world.ticked(open=True, key="k1", opened_at=AT.isoformat())
-    body = {"seq": 1, "failures": 0, "sent": 4, "lost": 1, "told": {"production/fraud/k1": ["trigger", AT.isoformat()]}}
+    body = asdict(Progress(seq=1, sent=4, lost=1, told={"production/fraud/k1": ["trigger", AT.isoformat()]}))
     world.store.remember(Put("", "_alerts/pagerduty", body))
     world.store.remember(Put("", "_alerts/slack", {**body, "told": {"production/fraud/k0": ["resolve", ""]}}))
     told = world.told()

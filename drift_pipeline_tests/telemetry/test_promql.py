@@ -143,6 +143,7 @@ def test_a_number_is_held_against_the_threshold(value: str, verdict: Verdict) ->
 def test_a_spec_without_a_source_is_left_as_it_is_and_an_address_that_is_none_is_refused() -> None:
     plain = spec().model_copy(update={"kpis": ModelSpec.model_validate({**spec().model_dump(), "kpis": {}}).kpis})
     assert measured(REPORT, plain, None) is REPORT
+    assert plain.model_dump()["kpis"]["latency_p95_ms"] == {"threshold": 150}  # its digest is that of earlier versions
     with pytest.raises(InputError, match="PROMETHEUS_URL"):
         Settings(prometheus_url="http://user:secret@host")
 
