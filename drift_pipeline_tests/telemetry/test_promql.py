@@ -81,7 +81,7 @@ def vector(*values: Any, status: str = "success") -> bytes:
 
 
 HOSTILE = {
-    "empty": (lambda: vector(), 200, "no series"),
+    "empty": (vector, 200, "no series"),
     "NaN": (lambda: vector("NaN"), 200, "no traffic"),
     "infinite": (lambda: vector("+Inf"), 200, "no number"),
     "negative": (lambda: vector("-5"), 200, "less than none"),
