@@ -124,7 +124,7 @@ def test_a_tick_is_told_by_kpi_window_and_worst_column(world: World) -> None:
     assert told["drift_model_verdict"] == {("fraud",): 2}
     assert told["drift_labels"] == {("fraud", "landed"): 10, ("fraud", "joined"): 9, ("fraud", "judged"): 0}
     assert list(told["drift_column_psi"]) == [("fraud", f"c{number}", "30d") for number in range(5)]
-    assert told["drift_incident_info"] == {("fraud", "k1"): 1}
+    assert told["drift_incident_info"] == {("fraud", "production/fraud/k1"): 1}
     assert told["drift_incident_opened_timestamp_seconds"] == {("fraud",): AT.timestamp()}
     assert told["drift_incident_acknowledged"] == {("fraud",): 0}
     assert told["drift_last_decision_info"] == {("fraud", "drift", "retrain"): 1}
