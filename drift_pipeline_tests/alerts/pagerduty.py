@@ -1,4 +1,4 @@
-"""An endpoint of PagerDuty's Events API v2, by the schema of its reference, and the pages that come of what it is sent."""
+"""An endpoint of PagerDuty's Events API v2, by the schema of its reference, and the pages that come of its events."""
 
 import json
 import threading

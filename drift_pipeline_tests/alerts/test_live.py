@@ -29,13 +29,6 @@ __all__ = ["pubsub_server"]
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path / "home")
-    yield made
-    made.store.close()
-
-
 # killed
 
 

@@ -2,9 +2,8 @@
 
     python -m drift_pipeline_tests.benchmarks.alerts [--runs 10] [--storm 1000]
 
-Real parts: the control store on disk, the delivery, HTTP to endpoints here that check PagerDuty's schema; where they can
-be had, a process `drift exporter`, Prometheus and Alertmanager with the files of deploy/prometheus as they are. Three
-measures:
+Real parts: the control store on disk, the delivery, HTTP to endpoints here that check PagerDuty's schema; a process
+`drift exporter`, Prometheus and Alertmanager with the files of deploy/prometheus as they are. Three measures:
 
 - the delivery alone: from the commit to two receivers, asked for at once;
 - both ways at once, some 4 minutes: the outbox is looked at each 10 s, as the sensor `alerts` of `drift up` does

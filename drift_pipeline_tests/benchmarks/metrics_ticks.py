@@ -1,13 +1,14 @@
-"""What being scraped costs a tick: `python -m drift_pipeline_tests.benchmarks.metrics_ticks [--models 20] [--ticks 60]`.
+"""What being scraped costs a tick: `python -m drift_pipeline_tests.benchmarks.metrics_ticks [--models 20]`.
 
 A fleet of adopted models ticks each virtual minute, twenty rows of each having landed since, beside a process
-`drift exporter`. At the beginning of every other tick the exporter is scraped once, so that it reads while the fleet
+`drift exporter`. At the beginning of every other tick, by a seeded order, the exporter is scraped once, so that it reads while the fleet
 writes: the ticks of `drift up` come each 30 s, and meet such a scrape (each 15 s) more rarely. Prints the wall seconds
 of a tick of all, both ways out of one run, and the ratio of the means.
 """
 
 import argparse
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -37,7 +38,8 @@ def scraped(url: str) -> tuple[int, float]:
 
 def run(models: int, ticks: int) -> None:
     spent: dict[bool, list[float]] = {False: [], True: []}
-    scrapes = list[tuple[int, float]]()
+    scrapes, order = list[tuple[int, float]](), [True, False] * (ticks // 2)
+    random.Random(0).shuffle(order)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as scraper:
         world = make_world(Path(folder), models, 1)
         clock = ManualClock(world.started)
@@ -46,11 +48,10 @@ def run(models: int, ticks: int) -> None:
         rows = pl.DataFrame(world.rows).drop("_label").with_columns(_version=pl.lit("v1"), _route=pl.lit("stable"))
         with opened(world.settings, clock) as home, exporting(world.settings.home) as address:
             fleet, url = Fleet(home, specs), f"http://{address}/metrics"
-            for minute in range(ticks):
+            for minute, on in enumerate(order):
                 clock.advance_to(clock.now() + MINUTE)
                 for name in specs:
                     land(Lake(world.settings.lake / name, source="benchmark"), rows, minute, clock)
-                on = minute % 2 == 0
                 began = time.perf_counter()
                 reading = scraper.submit(scraped, url) if on else None
                 fleet.tick(inline=False)
@@ -61,7 +62,9 @@ def run(models: int, ticks: int) -> None:
     means = {on: statistics.mean(seconds) for on, seconds in later.items()}
     took = sorted(seconds for _, seconds in scrapes)
     print(f"{models} models, {len(later[True])} ticks each way; a scrape of {scrapes[-1][0]:,} series took ", end="")
-    print(f"{statistics.median(took):.3f} s (median) beside a tick\n\n| a tick of all, s | mean | median |\n|---|---|---|")
+    print(
+        f"{statistics.median(took):.3f} s (median) beside a tick\n\n| a tick of all, s | mean | median |\n|---|---|---|"
+    )
     for on, seconds in later.items():
         print(f"| {'scraped' if on else 'not'} | {means[on]:.3f} | {statistics.median(seconds):.3f} |")
     print(f"\nratio of the means {means[True] / means[False]:.3f}")

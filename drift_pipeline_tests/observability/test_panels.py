@@ -1,4 +1,4 @@
-"""Each query of a dashboard, asked of a real Prometheus that scrapes a real exporter and a gateway with traffic."""
+"""Each query of a dashboard, asked of a real Prometheus that scrapes a real gateway with traffic, and nothing else."""
 
 import json
 import math
@@ -90,7 +90,7 @@ def asked(url: str, key: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def scraped(home: Path) -> Iterator[prometheus.Prometheus]:
-    """A Prometheus with the jobs of deploy/prometheus, which scrapes the gateway of a home with traffic, as of `drift up`."""
+    """A Prometheus with the job of deploy/prometheus: the gateway of a home with traffic, as `drift up` starts one."""
     try:
         prometheus.find()
     except MissingError as error:
