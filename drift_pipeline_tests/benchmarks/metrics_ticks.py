@@ -1,9 +1,9 @@
 """What being scraped costs a tick: `python -m drift_pipeline_tests.benchmarks.metrics_ticks [--models 20]`.
 
 A fleet of adopted models ticks each virtual minute, twenty rows of each having landed since, beside a process
-`drift exporter`. At the beginning of every other tick, by a seeded order, the exporter is scraped once, so that it reads while the fleet
-writes: the ticks of `drift up` come each 30 s, and meet such a scrape (each 15 s) more rarely. Prints the wall seconds
-of a tick of all, both ways out of one run, and the ratio of the means.
+`drift exporter`. At the beginning of every other tick, in a seeded order, the exporter is scraped once, so that it
+reads while the fleet writes: the ticks of `drift up` come each 30 s, and meet such a scrape (each 15 s) more rarely.
+Prints the wall seconds of a tick of all, both ways out of one run, and the ratio of the means.
 """
 
 import argparse

@@ -18,8 +18,6 @@ from drift_pipeline.observability.panels import BOARDS, Panel
 from drift_pipeline.serving.up import DRIFT
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline_tests.parts import prometheus
-from drift_pipeline_tests.parts.cache import MissingError
-from drift_pipeline_tests.parts.fixtures import lacking
 from drift_pipeline_tests.parts.server import Server, free_port
 from drift_pipeline_tests.replay.worlds import MODEL, SPEC, drift, replayed
 
@@ -89,12 +87,8 @@ def asked(url: str, key: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def scraped(home: Path) -> Iterator[prometheus.Prometheus]:
+def scraped(home: Path, promtool: None) -> Iterator[prometheus.Prometheus]:
     """A Prometheus with the job of deploy/prometheus: the gateway of a home with traffic, as `drift up` starts one."""
-    try:
-        prometheus.find()
-    except MissingError as error:
-        lacking("prometheus", error)
     key, port = drift("producer", "add", "prometheus").out.strip(), free_port()
     spool = SpoolWriter(home / "spool" / "app")
     spool.write([b'{"event": "outcome"}'])

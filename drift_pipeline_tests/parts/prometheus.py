@@ -18,6 +18,7 @@ import yaml
 from drift_pipeline_tests.parts.cache import HERE, MissingError, installed, pinned
 from drift_pipeline_tests.parts.server import PATIENCE_S, Server, free_port
 
+VARIABLE = "DRIFT_PROMETHEUS_URL"
 DEPLOY = HERE.parents[1] / "deploy" / "prometheus"
 
 
