@@ -116,9 +116,9 @@ def test_the_live_section_does_what_it_says(terminal: Terminal) -> None:
     exports = first[0]
     terminal.start(f"env {exports.removeprefix('export ')} drift up")
 
-    told = terminal.metrics()
-    while "\ndrift_up 1.0\n" not in told:  # the loop's figures are left out where the control store is slow
-        told = terminal.metrics()
+    end = time.monotonic() + 60
+    while "\ndrift_up 1.0\n" not in (told := terminal.metrics()):  # left out while the control store is slow
+        assert time.monotonic() < end, told
     assert '\ndrift_model_info{model="recommendation_v3",' in told  # so nobody has to start drift exporter
 
     ended = terminal.type(*commands("ask"))
