@@ -6,7 +6,7 @@ Real parts: the control store on disk, the delivery, HTTP to endpoints here that
 `drift exporter`, Prometheus and Alertmanager with the files of deploy/prometheus as they are. Three measures:
 
 - the delivery alone: from the commit to two receivers, asked for at once;
-- both ways at once, some 4 minutes: the outbox is looked at each 10 s, as the sensor `alerts` of `drift up` does
+- both ways at once, some 4 minutes: the outbox is looked at each 5 s, as the sensor `alerts` of `drift up` does
   (Dagster's own lateness, some seconds, is not in it); Prometheus scrapes each 15 s, and `DriftIncident` leaves the
   outbox 2 minutes. The channel's name does not inhibit it. The incidents begin at seeded moments;
 - a storm.
@@ -43,7 +43,7 @@ from drift_pipeline_tests.parts import alertmanager, prometheus
 from drift_pipeline_tests.parts.cache import MissingError
 
 KEYS = {"PD_KEY": "a1" * 16, "HOOK_KEY": "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4"}
-LOOK_S, PATIENCE_S, APART_S = 10.0, 300.0, (2.0, 8.0)
+LOOK_S, PATIENCE_S, APART_S = 5.0, 300.0, (2.0, 8.0)
 
 
 def main() -> None:
@@ -171,7 +171,7 @@ def exporting(home: Path) -> Iterator[str]:
 
 @contextmanager
 def looking(alerting: Alerting) -> Iterator[None]:
-    """Somebody looks at the outbox each 10 s, until the block ends."""
+    """Somebody looks at the outbox each 5 s, until the block ends."""
     stop = threading.Event()
     alerting.deliver()
 
