@@ -108,7 +108,10 @@ def test_a_file_is_sealed_to_the_byte_and_needs_no_home(place: Path) -> None:
     assert read(out) == {"key.pem": b"\x00 pem \n\n"}
     assert not (place / "home").exists()
     other = seal("DRIFT_DATABASE", "--out", out)
-    assert (other.code, "key.pem are sealed cluster-wide; say --scope cluster-wide, or --replace" in other.err) == (2, True)
+    assert (other.code, "key.pem are sealed cluster-wide; say --scope cluster-wide" in other.err) == (
+        2,
+        True,
+    )
     assert read(out) == {"key.pem": b"\x00 pem \n\n"}
     assert seal("DRIFT_DATABASE", "--out", out, "--replace").code == 0
     assert read(out) == {"DRIFT_DATABASE": VALUE.encode()}
@@ -154,9 +157,7 @@ def test_what_cannot_be_sealed_is_one_sentence_and_changes_nothing(
     assert not (home.gitops / "manifests").exists()
 
 
-def test_without_a_folder_of_secrets_or_a_certificate_it_says_so(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_folder_of_secrets_or_a_certificate_it_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DRIFT_SECRETS_DIR")
     ended = seal("DRIFT_DATABASE", "--out", "x.yaml")
     assert (ended.code, "DRIFT_SECRETS_DIR: is not set" in ended.err) == (2, True)

@@ -33,7 +33,7 @@ _SCOPES = ("strict", "namespace-wide", "cluster-wide")
     type=click.Path(path_type=Path),
     help="The controller's certificate (PEM); else SEALED_SECRETS_CERT.",
 )
-@click.option("--from-file", "files", multiple=True, metavar="KEY=FILE", help="A value's file, - for stdin; repeatable.")
+@click.option("--from-file", "files", multiple=True, metavar="KEY=FILE", help="A value's file, or - for stdin.")
 @click.option("--scope", type=click.Choice(_SCOPES), default="strict", show_default=True, help="Who may read it.")
 @click.option("--replace", is_flag=True, help="Keys of NAME that are not named go.")
 @click.option("--remove", is_flag=True, help="Take NAME out of the GitOps repository.")

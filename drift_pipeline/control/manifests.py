@@ -9,6 +9,9 @@ import yaml
 class _Dumper(yaml.SafeDumper):
     """Texts are quoted, keys too: readers of YAML differ on what `y`, `on` and `1e3` are. Lines stay lines."""
 
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # PyYAML's
+        return True
+
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else '"')

@@ -1,8 +1,8 @@
 """SealedSecrets as kubeseal writes them: secrets that may lie in git, for a cluster's controller alone reads them.
 
-Each value is, in base64: the length of the next part (uint16, big endian); a session key of its own, under RSA-OAEP with
-SHA-256 and the scope as its label; the value under that key by AES-256-GCM, with a nonce of zeros, since no session key
-is used twice. It is encrypted, not signed.
+Each value is, in base64: the length of the next part (uint16, big endian); a session key of its own, under RSA-OAEP
+with SHA-256 and the scope as its label; the value under that key by AES-256-GCM, with a nonce of zeros, since no
+session key is used twice. It is encrypted, not signed.
 """
 
 import base64
@@ -92,8 +92,8 @@ class SealedSecret:
         require_keys(self.encrypted)
         if (size := sum(map(_plain_bytes, self.encrypted.values()))) > MOST_BYTES:
             raise InputError(
-                f"{self.namespace}/{self.name}: its values have {size:,} bytes together, and a Secret has {MOST_BYTES:,} "
-                "at most; seal them under several names"
+                f"{self.namespace}/{self.name}: its values have {size:,} bytes together, and a Secret has "
+                f"{MOST_BYTES:,} at most; seal them under several names"
             )
 
     def to_yaml(self) -> bytes:

@@ -47,7 +47,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> Changed:
             raise InputError(f"{folder / strange[0]}: was not written here, or was changed since; move it away")
         written = tuple(sorted(name for name, digest in wanted.items() if held[name] != digest))
         removed = tuple(sorted(name for name in known if name not in wanted and held[name]))
-        pairs = {(name, digest) for name, digest in wanted.items()}
+        pairs = set(wanted.items())
         before = {(name, digest) for name, digests in known.items() for digest in digests}
         if before != pairs:
             _list(folder, before | pairs)

@@ -1,8 +1,8 @@
 """What a cluster should run for a home, as files: the chart's values, and the objects of the GitOps repository.
 
 `manifests/` are plain Kubernetes objects, byte for byte those of the GitOps repository: a ConfigMap a model with who
-answers, and the SealedSecrets. `values.yaml` is for the chart: the models' files, and where the lake lies. The same home
-gives the same bytes.
+answers, and the SealedSecrets. `values.yaml` is for the chart: the models' files, and where the lake lies. The same
+home gives the same bytes.
 """
 
 from collections.abc import Iterable

@@ -43,8 +43,8 @@ def parsed(bits: int = 2048) -> Certificate:
 
 
 def unseal(document: Mapping[str, Any], key: rsa.RSAPrivateKey) -> dict[str, bytes]:
-    """As the controller does (pkg/crypto and apis/.../sealedsecret_expansion.go of sealed-secrets): the label is of what
-    the object itself is called and annotated."""
+    """As the controller does (pkg/crypto and sealedsecret_expansion.go of sealed-secrets): the label is of what the
+    object itself is called and annotated."""
     metadata = document["metadata"]
     noted = metadata.get("annotations", {})
     label = f"{metadata['namespace']}/{metadata['name']}"
