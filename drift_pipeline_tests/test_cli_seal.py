@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from drift_pipeline.clock import system_clock
-from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import open_store, read_store
 from drift_pipeline.errors import ConflictError
@@ -24,7 +23,7 @@ from drift_pipeline_tests.control.test_sealed_secret import YEAR, certificate_of
 from drift_pipeline_tests.evidence.test_gitops import git
 from drift_pipeline_tests.replay.worlds import Ended, drift
 
-VALUE = "postgresql://drift:hunter2@db/drift"
+VALUE = "hunter2 and more of it"
 
 
 @pytest.fixture
@@ -33,14 +32,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "cert.pem").write_bytes(certificate_of(private(), now - YEAR, now + YEAR))
     (tmp_path / "old.pem").write_bytes(certificate_of(private(), now - 2 * YEAR, now - YEAR))
     (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "DRIFT_DATABASE").write_text(f"{VALUE}\n")
+    (tmp_path / "secrets" / "REGISTRY_TOKEN").write_text(f"{VALUE}\n")
     monkeypatch.setenv("DRIFT_SECRETS_DIR", str(tmp_path / "secrets"))
     monkeypatch.setenv("SEALED_SECRETS_CERT", str(tmp_path / "cert.pem"))
     monkeypatch.setenv("DRIFT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DRIFT_GIT", "git")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    (tmp_path / "secrets" / "DRIFT_DATABASE").unlink()
+    (tmp_path / "secrets" / "REGISTRY_TOKEN").unlink()
     shown = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
     assert shown == []
 
@@ -48,13 +47,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def home(place: Path) -> Settings:
     settings = Settings(home=place / "home", database="")
-    signer = Signer.generate("trainer")
-    open_store(settings.model_copy(), system_clock(), signer).close()
+    open_store(settings, system_clock()).close()
     return settings
 
 
 def seal(*arguments: object) -> Ended:
-    ended = drift("seal", "drift-database", "--namespace", "ml", *arguments)
+    ended = drift("seal", "drift-registry", "--namespace", "ml", *arguments)
     assert "hunter2" not in ended.out + ended.err
     return ended
 
@@ -78,25 +76,25 @@ def typed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 
 def test_a_secret_is_sealed_into_the_repository_and_committed(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = home.gitops / "manifests" / "sealed" / "ml" / "drift-database.yaml"
-    ended = seal("DRIFT_DATABASE")
+    path = home.gitops / "manifests" / "sealed" / "ml" / "drift-registry.yaml"
+    ended = seal("REGISTRY_TOKEN")
     assert (ended.code, ended.out) == (
         0,
-        f"ml/drift-database: DRIFT_DATABASE sealed, strict\n{path}; the next tick commits it\n",
+        f"ml/drift-registry: REGISTRY_TOKEN sealed, strict\n{path}; the next tick commits it\n",
     )
-    assert read(path) == {"DRIFT_DATABASE": VALUE.encode()}
+    assert read(path) == {"REGISTRY_TOKEN": VALUE.encode()}
     typed(monkeypatch, b"second\n")
     told = json.loads(seal("--from-file", "OTHER=-", "--json").out)
-    assert (told["sealed"], told["keys"]) == (["OTHER"], ["DRIFT_DATABASE", "OTHER"])
-    assert read(path) == {"DRIFT_DATABASE": VALUE.encode(), "OTHER": b"second"}
+    assert (told["sealed"], told["keys"]) == (["OTHER"], ["REGISTRY_TOKEN", "OTHER"])
+    assert read(path) == {"REGISTRY_TOKEN": VALUE.encode(), "OTHER": b"second"}
     tick(home)
-    assert git(home.gitops, "show", "HEAD:manifests/sealed/ml/drift-database.yaml") == path.read_text()
-    assert events(home)[1:] == [("secret.sealed", "ml/drift-database")] * 2
+    assert git(home.gitops, "show", "HEAD:manifests/sealed/ml/drift-registry.yaml") == path.read_text()
+    assert events(home)[1:] == [("secret.sealed", "ml/drift-registry")] * 2
     assert verify_home(home).ok
     removed = seal("--remove")
     assert (removed.code, path.exists()) == (0, False)
     tick(home)
-    assert "drift-database" not in git(home.gitops, "ls-tree", "-r", "--name-only", "HEAD")
+    assert "drift-registry" not in git(home.gitops, "ls-tree", "-r", "--name-only", "HEAD")
     assert verify_home(home).ok
     assert seal("--remove").code == 4
 
@@ -107,19 +105,19 @@ def test_a_file_is_sealed_to_the_byte_and_needs_no_home(place: Path) -> None:
     assert seal("--from-file", "key.pem=key.pem", "--scope", "cluster-wide", "--out", out).code == 0
     assert read(out) == {"key.pem": b"\x00 pem \n\n"}
     assert not (place / "home").exists()
-    other = seal("DRIFT_DATABASE", "--out", out)
+    other = seal("REGISTRY_TOKEN", "--out", out)
     assert (other.code, "key.pem are sealed cluster-wide; say --scope cluster-wide" in other.err) == (
         2,
         True,
     )
     assert read(out) == {"key.pem": b"\x00 pem \n\n"}
-    assert seal("DRIFT_DATABASE", "--out", out, "--replace").code == 0
-    assert read(out) == {"DRIFT_DATABASE": VALUE.encode()}
+    assert seal("REGISTRY_TOKEN", "--out", out, "--replace").code == 0
+    assert read(out) == {"REGISTRY_TOKEN": VALUE.encode()}
 
 
 def test_a_file_of_others_is_left_alone(place: Path) -> None:
     (place / "theirs.yaml").write_text("kind: Secret\n")
-    ended = seal("DRIFT_DATABASE", "--out", place / "theirs.yaml", "--replace")
+    ended = seal("REGISTRY_TOKEN", "--out", place / "theirs.yaml", "--replace")
     assert (ended.code, "is no SealedSecret" in ended.err) == (2, True)
     assert (place / "theirs.yaml").read_text() == "kind: Secret\n"
 
@@ -128,11 +126,11 @@ def test_a_file_of_others_is_left_alone(place: Path) -> None:
     ("arguments", "said"),
     [
         ((), "no KEY"),
-        (("DRIFT_DATABASE", "--cert", "old.pem"), "old.pem: expired 2"),
-        (("DRIFT_DATABASE", "--cert", "none.pem"), "--cert: its file cannot be read"),
-        (("DRIFT_DATABASE", "--cert", "secrets/DRIFT_DATABASE"), "is no certificate"),
-        (("DRIFT_DATABASE", "DRIFT_DATABASE"), "is named twice"),
-        (("DRIFT_DATABASE=hunter2",), "its value is never typed"),
+        (("REGISTRY_TOKEN", "--cert", "old.pem"), "old.pem: expired 2"),
+        (("REGISTRY_TOKEN", "--cert", "none.pem"), "--cert: its file cannot be read"),
+        (("REGISTRY_TOKEN", "--cert", "secrets/REGISTRY_TOKEN"), "is no certificate"),
+        (("REGISTRY_TOKEN", "REGISTRY_TOKEN"), "is named twice"),
+        (("REGISTRY_TOKEN=hunter2",), "its value is never typed"),
         (("ABSENT",), "DRIFT_SECRETS_DIR: ABSENT: its file cannot be read: No such file"),
         (("--from-file", "KEY=hunter2"), "KEY: its file cannot be read: No such file"),
         (("--from-file", "KEY"), "is KEY=FILE"),
@@ -140,8 +138,8 @@ def test_a_file_of_others_is_left_alone(place: Path) -> None:
         (("--from-file", "A=empty"), "A: is empty"),
         (("--from-file", "A=large"), "A: is longer than 1,048,576 bytes"),
         (("--from-file", "A=/dev/zero"), "A: is longer than 1,048,576 bytes"),
-        (("--remove", "DRIFT_DATABASE"), "--remove takes all of NAME"),
-        (("DRIFT_DATABASE", "--home", "nowhere"), "no model is adopted here"),
+        (("--remove", "REGISTRY_TOKEN"), "--remove takes all of NAME"),
+        (("REGISTRY_TOKEN", "--home", "nowhere"), "no model is adopted here"),
     ],
 )
 def test_what_cannot_be_sealed_is_one_sentence_and_changes_nothing(
@@ -159,27 +157,27 @@ def test_what_cannot_be_sealed_is_one_sentence_and_changes_nothing(
 
 def test_without_a_folder_of_secrets_or_a_certificate_it_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DRIFT_SECRETS_DIR")
-    ended = seal("DRIFT_DATABASE", "--out", "x.yaml")
+    ended = seal("REGISTRY_TOKEN", "--out", "x.yaml")
     assert (ended.code, "DRIFT_SECRETS_DIR: is not set" in ended.err) == (2, True)
     monkeypatch.delenv("SEALED_SECRETS_CERT")
-    ended = seal("DRIFT_DATABASE", "--out", "x.yaml")
+    ended = seal("REGISTRY_TOKEN", "--out", "x.yaml")
     assert (ended.code, "--cert: names no certificate" in ended.err) == (2, True)
 
 
 def test_what_was_changed_beside_the_audit_is_not_built_upon(home: Settings) -> None:
-    path = home.gitops / "manifests" / "sealed" / "ml" / "drift-database.yaml"
-    seal("DRIFT_DATABASE")
+    path = home.gitops / "manifests" / "sealed" / "ml" / "drift-registry.yaml"
+    seal("REGISTRY_TOKEN")
     path.write_bytes(path.read_bytes() + b"# theirs\n")
     assert not verify_home(home).ok
-    ended = seal("DRIFT_DATABASE")
+    ended = seal("REGISTRY_TOKEN")
     assert (ended.code, "is not what the audit names; restore it, or take it out by --remove" in ended.err) == (2, True)
     assert seal("--remove").code == 0
-    assert seal("DRIFT_DATABASE").code == 0
+    assert seal("REGISTRY_TOKEN").code == 0
     assert verify_home(home).ok
 
 
 def test_killed_before_its_place_the_next_one_puts_it_there(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, calls = home.gitops / "manifests" / "sealed" / "ml" / "drift-database.yaml", list[int]()
+    path, calls = home.gitops / "manifests" / "sealed" / "ml" / "drift-registry.yaml", list[int]()
 
     def killed(folder: Path, store: ControlStore) -> None:
         calls.append(1)
@@ -188,15 +186,15 @@ def test_killed_before_its_place_the_next_one_puts_it_there(home: Settings, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "put_in_place", killed)
-        assert seal("DRIFT_DATABASE").code == 130
+        assert seal("REGISTRY_TOKEN").code == 130
     assert (path.exists(), verify_home(home).ok) == (False, True)
     (home.home.parent / "more").write_text("1")
     assert seal("--from-file", "MORE=more").code == 0
-    assert read(path) == {"DRIFT_DATABASE": VALUE.encode(), "MORE": b"1"}
+    assert read(path) == {"REGISTRY_TOKEN": VALUE.encode(), "MORE": b"1"}
 
 
 def test_who_seals_the_same_meanwhile_loses_none_of_it(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, commit, lost = home.gitops / "manifests" / "sealed" / "ml" / "drift-database.yaml", ControlStore.commit, []
+    path, commit, lost = home.gitops / "manifests" / "sealed" / "ml" / "drift-registry.yaml", ControlStore.commit, []
     (home.home.parent / "more").write_text("1")
 
     def after_another(self: ControlStore, entry: Any, *arguments: Any, **more: Any) -> Any:
@@ -206,11 +204,11 @@ def test_who_seals_the_same_meanwhile_loses_none_of_it(home: Settings, monkeypat
         return commit(self, entry, *arguments, **more)
 
     monkeypatch.setattr(ControlStore, "commit", after_another)
-    assert seal("DRIFT_DATABASE").code == 0
-    assert read(path) == {"DRIFT_DATABASE": VALUE.encode(), "MORE": b"1"}
+    assert seal("REGISTRY_TOKEN").code == 0
+    assert read(path) == {"REGISTRY_TOKEN": VALUE.encode(), "MORE": b"1"}
 
     def always(*_: object, **__: object) -> None:
         raise ConflictError("moved on")
 
     monkeypatch.setattr(ControlStore, "commit", always)
-    assert seal("DRIFT_DATABASE").code == 1
+    assert seal("REGISTRY_TOKEN").code == 1

@@ -18,7 +18,7 @@ _SCOPES = ("strict", "namespace-wide", "cluster-wide")
 
 @click.command(
     epilog=example(
-        "DRIFT_SECRETS_DIR=/run/secrets drift seal drift-database DRIFT_DATABASE \\",
+        "drift seal drift-store AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY \\",
         "    --namespace ml --cert cert.pem",
         "pass show wandb | drift seal drift-wandb --from-file WANDB_API_KEY=- \\",
         "    --namespace ml --cert cert.pem",

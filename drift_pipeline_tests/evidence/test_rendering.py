@@ -31,7 +31,7 @@ from drift_pipeline_tests.replay.worlds import drift
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path / "home")
-    made.settings = made.settings.model_copy(update={"git": "git", "store": "s3://drift/live"})
+    made.settings = made.settings.model_copy(update={"git": "git"})
     yield made
     made.store.close()
 
@@ -74,6 +74,7 @@ def test_a_home_is_rendered_as_values_and_objects(home: Home, tmp_path: Path) ->
     folder.mkdir(parents=True)
     (folder / "train.py").write_text(trainer)
     spec = declared(folder, retrain={"trainer": "./train.py"})
+    home.settings = home.settings.model_copy(update={"store": "s3://drift/live"})
     files = of_home(home, spec)
     assert [*files] == ["values.yaml", f"manifests/models/{MODEL}.yaml", "manifests/sealed/ml/drift-database.yaml"]
     values = yaml.safe_load(files["values.yaml"])
