@@ -85,7 +85,7 @@ def test_a_secret_is_sealed_into_the_repository_and_committed(home: Settings, mo
     assert read(path) == {"REGISTRY_TOKEN": VALUE.encode()}
     typed(monkeypatch, b"second\n")
     told = json.loads(seal("--from-file", "OTHER=-", "--json").out)
-    assert (told["sealed"], told["keys"]) == (["OTHER"], ["REGISTRY_TOKEN", "OTHER"])
+    assert (told["sealed"], told["keys"]) == (["OTHER"], ["OTHER", "REGISTRY_TOKEN"])
     assert read(path) == {"REGISTRY_TOKEN": VALUE.encode(), "OTHER": b"second"}
     tick(home)
     assert git(home.gitops, "show", "HEAD:manifests/sealed/ml/drift-registry.yaml") == path.read_text()

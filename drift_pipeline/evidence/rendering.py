@@ -73,9 +73,6 @@ def _files(spec: ModelSpec) -> dict[str, str]:
     if folder is None or folder_of_tests(spec) is not None:
         raise InputError(f"{spec.name}: has a folder of tests, and a ConfigMap has none; {_ELSEWHERE}")
     paths = [folder / _SPEC_FILE, folder / DECLARATIONS, *(one.path for one in sources_of(spec).values())]
-    for path in paths:
-        if path.parent.resolve() != folder.resolve():
-            raise InputError(f"{path}: does not lie beside its spec, and a ConfigMap has no folders; {_ELSEWHERE}")
     return {path.name: text for path in paths if path.exists() and (text := _text(path))}
 
 

@@ -141,18 +141,16 @@ def test_what_is_not_what_the_audit_says_is_not_left_out_of_the_cluster(home: Ho
     ("harm", "said"),
     [
         ("tests", "has a folder of tests"),
-        ("below", "does not lie beside its spec"),
         ("bytes", "be read as UTF-8"),
     ],
 )
 def test_models_that_a_config_map_cannot_hold_are_refused(home: Home, tmp_path: Path, harm: str, said: str) -> None:
     folder = tmp_path / "models" / MODEL
-    (folder / "below").mkdir(parents=True)
-    trainer = "./below/train.py" if harm == "below" else "./train.py"
-    (folder / trainer).write_bytes(b"\xff" if harm == "bytes" else b"x = 1\n")
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_bytes(b"\xff" if harm == "bytes" else b"x = 1\n")
     if harm == "tests":
         (folder / "tests").mkdir()
-    spec = declared(folder, retrain={"trainer": trainer})
+    spec = declared(folder, retrain={"trainer": "./train.py"})
     with pytest.raises(InputError, match=said):
         of_home(home, spec)
 
