@@ -194,7 +194,11 @@ def test_killed_before_its_place_the_next_one_puts_it_there(home: Settings, monk
 
 
 def test_who_seals_the_same_meanwhile_loses_none_of_it(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, commit, lost = home.gitops / "manifests" / "sealed" / "ml" / "drift-registry.yaml", ControlStore.commit, []
+    path, commit, lost = (
+        home.gitops / "manifests" / "sealed" / "ml" / "drift-registry.yaml",
+        ControlStore.commit,
+        list[int](),
+    )
     (home.home.parent / "more").write_text("1")
 
     def after_another(self: ControlStore, entry: Any, *arguments: Any, **more: Any) -> Any:

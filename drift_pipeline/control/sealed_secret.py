@@ -150,6 +150,6 @@ def require_keys(keys: Iterable[str]) -> None:
 def _plain_bytes(sealed: str) -> int:
     """How long the value is that was sealed. Raises ValueError where nothing was."""
     data = base64.b64decode(sealed, validate=True)
-    if len(data) < 2 or (size := len(data) - 2 - struct.unpack(">H", data[:2])[0] - _TAG_BYTES) < 0:
+    if len(data) < 2 or (size := len(data) - 2 - int.from_bytes(data[:2], "big") - _TAG_BYTES) < 0:
         raise ValueError("too short for a sealed value")
     return size

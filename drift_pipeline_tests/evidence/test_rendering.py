@@ -22,6 +22,7 @@ from drift_pipeline.evidence.kept_folder import Changed, write_folder
 from drift_pipeline.evidence.placing import file_key
 from drift_pipeline.evidence.rendering import rendering
 from drift_pipeline.evidence.verification import verify_home
+from drift_pipeline.files import write_whole
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline_tests.evidence.test_gitops import adopted, git
 from drift_pipeline_tests.evidence.worlds import DECLARED, MODEL, Home
@@ -253,7 +254,7 @@ def test_killed_between_two_files_the_next_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     write_folder(tmp_path, FILES)
-    wanted, writes, write = {"values.yaml": b"new\n", "manifests/c.yaml": b"4\n"}, [], kept_folder.write_whole
+    wanted, writes, write = {"values.yaml": b"new\n", "manifests/c.yaml": b"4\n"}, list[Path](), write_whole
 
     def killed(path: Path, data: bytes | str) -> Path:
         writes.append(path)
@@ -270,7 +271,7 @@ def test_killed_between_two_files_the_next_run_goes_on(
 
 
 def test_two_at_once_are_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, tried = kept_folder.write_whole, list[int]()
+    write, tried = write_whole, list[int]()
 
     def another(path: Path, data: bytes | str) -> Path:
         tried.append(1)
