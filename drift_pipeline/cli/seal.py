@@ -18,10 +18,8 @@ _SCOPES = ("strict", "namespace-wide", "cluster-wide")
 
 @click.command(
     epilog=example(
-        "drift seal drift-store AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY \\",
-        "    --namespace ml --cert cert.pem",
-        "pass show wandb | drift seal drift-wandb --from-file WANDB_API_KEY=- \\",
-        "    --namespace ml --cert cert.pem",
+        "drift seal drift-store AWS_SECRET_ACCESS_KEY --namespace ml --cert cert.pem",
+        "drift seal wandb --from-file WANDB_API_KEY=- --namespace ml --cert cert.pem",
     )
 )
 @click.argument("name")
