@@ -11,7 +11,8 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event, Lock, Thread
@@ -57,6 +58,28 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     return any(environment.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", "LOGS_", "TRACES_"))
 
 
+@contextmanager
+def usable() -> Iterator[None]:
+    """Raises InputError where the SDK is not installed, or its variables cannot be used."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(
+            f"OTLP needs the extra otel: pip install 'drift-pipeline[otel]' ({error}), or take "
+            "OTEL_EXPORTER_OTLP_ENDPOINT out of the environment"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"an OTEL_ variable cannot be used: {error}") from error
+
+
+def resource(service: str) -> Any:
+    """What sends, by the environment's name for it, else this one."""
+    from opentelemetry.sdk.resources import Resource
+
+    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return Resource.create({} if named else {"service.name": service})
+
+
 class Outlet:
     """Sends what it is given, until it is closed. Its methods may be called from any thread."""
 
@@ -72,15 +95,8 @@ class Outlet:
         self._waiting, self._events, self._bytes = deque[Telling](), 0, 0
         self._turn, self._closing, self._lost = Lock(), Event(), Counter[str]()
         self._told_at, self._told = float("-inf"), 0
-        try:
+        with usable():
             self._sdk = _Sdk(service, self._lose)
-        except ImportError as error:
-            raise InputError(
-                f"OTLP needs the extra otel: pip install 'drift-pipeline[otel]' ({error}), or take "
-                "OTEL_EXPORTER_OTLP_ENDPOINT out of the environment"
-            ) from error
-        except ValueError as error:
-            raise InputError(f"an OTEL_ variable cannot be used: {error}") from error
         self._thread = Thread(target=self._run, name="otlp-out", daemon=True)
         self._thread.start()
 
@@ -158,21 +174,19 @@ class _Sdk:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk._logs import LoggerProvider
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
-        from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         self._emitted, self._finished, self._turn, self._lose = 0, 0, Lock(), lose
-        named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-        resource = Resource.create({} if named else {"service.name": service})
+        of = resource(service)
         room: dict[str, Any] = {"max_queue_size": 2 * IN_FLIGHT, "max_export_batch_size": IN_FLIGHT // 2}
         self._logs = self._traces = None
-        if _sends("LOGS"):
-            self._logs = LoggerProvider(resource, shutdown_on_exit=False)
+        if sends("LOGS"):
+            self._logs = LoggerProvider(of, shutdown_on_exit=False)
             self._logs.add_log_record_processor(BatchLogRecordProcessor(_counted(OTLPLogExporter, self)(), **room))
             self._logger = self._logs.get_logger(SCOPE)
-        if _sends("TRACES"):
-            self._traces = TracerProvider(resource=resource, shutdown_on_exit=False)
+        if sends("TRACES"):
+            self._traces = TracerProvider(resource=of, shutdown_on_exit=False)
             self._traces.add_span_processor(BatchSpanProcessor(_counted(OTLPSpanExporter, self)(), **room))
             self._tracer = self._traces.get_tracer(SCOPE)
 
@@ -247,16 +261,15 @@ def _counted(exporter: Any, sdk: _Sdk) -> Any:
     return Counted
 
 
-def _sends(signal: str) -> bool:
-    """Whether the environment wants this signal, of LOGS and TRACES, and says where to."""
-    protocol = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-    if protocol not in (None, "", "http/protobuf"):
+def sends(signal: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment wants this signal, of LOGS and TRACES, and says where to. Raises ValueError."""
+    asked = (f"OTEL_EXPORTER_OTLP_{of}PROTOCOL" for of in (f"{signal}_", ""))
+    protocol = next(filter(None, map(environment.get, asked)), "http/protobuf")
+    if protocol != "http/protobuf":
         raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol!r} is not sent here, only http/protobuf")
-    if os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() != "otlp":
+    if environment.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() != "otlp":
         return False
-    return bool(
-        os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-    )
+    return any(environment.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", f"{signal}_"))
 
 
 def _nanoseconds(time: object) -> int | None:
