@@ -103,7 +103,7 @@ class Spans:
             yield ToldSpan(event, trace, record.hash[:16], parent, at, at, told, failed)
         if stage is not None:
             told = {name: one for name, one in told.items() if (stage, name) != ("queued", "drift.run")}
-            begun = {"name": stage, "span": _of_stage(record), "parent": parent, "at": at, "attributes": told}
+            begun = {"name": stage, "span": _of_stage(record), "parent": parent, "at": record.at, "attributes": told}
             self.stages[of] = begun
 
     def _attributes(self, record: AuditRecord, key: str, decision: str) -> dict[str, str | int]:
@@ -132,7 +132,7 @@ class Spans:
 def _ended(stage: Mapping[str, Any], trace: str, at: int, event: str) -> ToldSpan:
     told = {**stage["attributes"], "drift.ended_by": event}
     failed = event if event in _FAILED else ""
-    began = min(int(stage["at"]), at)  # a clock may have been set back
+    began = min(_nanoseconds(stage["at"]), at)  # a clock may have been set back
     return ToldSpan(stage["name"], trace, stage["span"], stage["parent"], began, at, told, failed)
 
 
