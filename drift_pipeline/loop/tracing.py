@@ -100,18 +100,19 @@ class _Delivery:
     def run(self, seconds: float) -> int:
         """Raises ConflictError where another machine was faster."""
         try:
-            return self._tell(time.monotonic() + seconds)
+            return self._tell(seconds)
         except (UnavailableError, InputError) as error:
             failures = self._cursor.failures + 1
             pause = min(_PAUSE_S[0] * 2 ** min(failures - 1, 16), _PAUSE_S[1])
             self._keep(replace(self._cursor, failures=failures, error=str(error), again_at=time.time() + pause))
         return 0
 
-    def _tell(self, until: float) -> int:
+    def _tell(self, seconds: float) -> int:
         head, sent = self._store.head(), 0
         if head is None or head.seq <= self._cursor.after:
             return 0
         with SpanSink() as sink:
+            until = time.monotonic() + seconds
             spans, waiting, ahead = self._spans(), list[ToldSpan](), self._cursor
             for record in self._store.records(after=self._cursor.after):
                 waiting += (found := self._of(spans, record)) or []

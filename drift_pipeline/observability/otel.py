@@ -9,12 +9,14 @@ receives it, is counted and logged. Where to send is said by the SDK's own varia
 import json
 import logging
 import os
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from secrets import token_hex
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -25,18 +27,24 @@ MOST_EVENTS, MOST_BYTES = 20_000, 64_000_000  # that wait
 IN_FLIGHT = 1024  # handed to the SDK, whose own queues hold twice as many of each kind, and drop in silence
 PAUSE_S, TOLD_EVERY_S, PATIENCE_S = 0.1, 60.0, 5.0
 SCOPE = "drift_pipeline"
+_TRACE, _SPAN = "(?P<trace>(?!0{32})[0-9a-f]{32})", "(?!0{16})[0-9a-f]{16}"
+_TRACEPARENT = re.compile(f"(?!ff)[0-9a-f]{{2}}-{_TRACE}-{_SPAN}-(?P<flags>[0-9a-f]{{2}})")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A request that was answered. `headers` may hold the caller's traceparent and tracestate; times
-    are in nanoseconds since 1970."""
+    """A request that was answered, or what else was done. `headers` may hold the caller's traceparent and tracestate;
+    times are in nanoseconds since 1970. `own`: its traceparent, "" = any. `links`: traceparents of what it came of.
+    `served`: whether somebody asked for it."""
 
     name: str
     headers: Mapping[str, str]
     began_ns: int
     ended_ns: int
     attributes: Mapping[str, Any]
+    own: str = ""
+    links: Sequence[str] = ()
+    served: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,21 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     return any(environment.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", "LOGS_", "TRACES_"))
+
+
+def begun(caller: str) -> str:
+    """The traceparent of a span that begins now: in the caller's trace, else in one of its own.
+
+    Args:
+        caller: a traceparent, or whatever came in its place; "" is returned of one that is not sampled.
+
+    >>> begun("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")[:36]
+    '00-0af7651916cd43dd8448eb211c80319c-'
+    """
+    found = _TRACEPARENT.fullmatch(caller)
+    if found is not None and not int(found["flags"], 16) & 1:
+        return ""
+    return f"00-{found['trace'] if found else token_hex(16)}-{token_hex(8)}-01"
 
 
 @contextmanager
@@ -80,6 +103,32 @@ def resource(service: str) -> Any:
     return Resource.create({} if named else {"service.name": service})
 
 
+def given_ids() -> Any:
+    """What a tracer takes ids from: those that it was given last, else random ones."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    class Given(RandomIdGenerator):
+        _trace = _span = 0
+
+        def give(self, trace: str = "0", span: str = "0") -> None:
+            self._trace, self._span = int(trace, 16), int(span, 16)
+
+        def generate_trace_id(self) -> int:
+            return self._trace or super().generate_trace_id()
+
+        def generate_span_id(self) -> int:
+            return self._span or super().generate_span_id()
+
+    return Given()
+
+
+def context_of(trace: str, span: str) -> Any:
+    """The SDK's name of a span elsewhere, of its ids."""
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    return SpanContext(int(trace, 16), int(span, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+
 class Outlet:
     """Sends what it is given, until it is closed. Its methods may be called from any thread."""
 
@@ -99,6 +148,11 @@ class Outlet:
             self._sdk = _Sdk(service, self._lose)
         self._thread = Thread(target=self._run, name="otlp-out", daemon=True)
         self._thread.start()
+
+    @property
+    def traces(self) -> bool:
+        """Whether spans are sent."""
+        return self._sdk.traces
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -186,9 +240,14 @@ class _Sdk:
             self._logs.add_log_record_processor(BatchLogRecordProcessor(_counted(OTLPLogExporter, self)(), **room))
             self._logger = self._logs.get_logger(SCOPE)
         if sends("TRACES"):
-            self._traces = TracerProvider(resource=of, shutdown_on_exit=False)
+            self._ids = given_ids()
+            self._traces = TracerProvider(resource=of, shutdown_on_exit=False, id_generator=self._ids)
             self._traces.add_span_processor(BatchSpanProcessor(_counted(OTLPSpanExporter, self)(), **room))
             self._tracer = self._traces.get_tracer(SCOPE)
+
+    @property
+    def traces(self) -> bool:
+        return self._traces is not None
 
     @property
     def in_flight(self) -> int:
@@ -221,12 +280,14 @@ class _Sdk:
     def _span(self, request: Span) -> Any:
         """The context of the request's span, which goes on with the caller's trace."""
         from opentelemetry.context import Context
-        from opentelemetry.trace import SpanKind, set_span_in_context
+        from opentelemetry.trace import Link, SpanKind, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         callers = TraceContextTextMapPropagator().extract(request.headers, Context())
-        kind, attributes = SpanKind.SERVER, dict(request.attributes)
-        span = self._tracer.start_span(request.name, callers, kind, attributes, start_time=request.began_ns)
+        kind, attributes = SpanKind.SERVER if request.served else SpanKind.INTERNAL, dict(request.attributes)
+        links, began = [Link(context_of(*one.split("-")[1:3])) for one in request.links], request.began_ns
+        self._ids.give(*request.own.split("-")[1:3])
+        span = self._tracer.start_span(request.name, callers, kind, attributes, links, began)
         if span.is_recording() and span.get_span_context().trace_flags.sampled:
             with self._turn:
                 self._emitted += 1

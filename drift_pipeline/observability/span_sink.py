@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from drift_pipeline.errors import UnavailableError
-from drift_pipeline.observability.otel import SCOPE, resource, sends, usable
+from drift_pipeline.observability.otel import SCOPE, context_of, given_ids, resource, sends, usable
 from drift_pipeline.observability.spans import ToldSpan
 
 TIMEOUT_S = 5.0  # of a request and its retries
@@ -47,7 +47,7 @@ class SpanSink:
 
             self._exporter: Any = OTLPSpanExporter(timeout=TIMEOUT_S)
             self._made = InMemorySpanExporter()
-            self._ids = _given_ids()
+            self._ids = given_ids()
             provider = TracerProvider(ALWAYS_ON, resource(service), shutdown_on_exit=False, id_generator=self._ids)
         provider.add_span_processor(SimpleSpanProcessor(self._made))
         self._tracer = provider.get_tracer(SCOPE)
@@ -64,11 +64,11 @@ class SpanSink:
         from opentelemetry.context import Context
         from opentelemetry.trace import Link, NonRecordingSpan, Status, StatusCode, set_span_in_context
 
-        self._ids.trace, self._ids.span = int(told.trace, 16), int(told.span, 16)
+        self._ids.give(told.trace, told.span)
         parent = Context()
         if told.parent:
-            parent = set_span_in_context(NonRecordingSpan(_context(told.trace, told.parent)), parent)
-        links = [Link(_context(*one.split("-")[1:3])) for one in told.links]
+            parent = set_span_in_context(NonRecordingSpan(context_of(told.trace, told.parent)), parent)
+        links = [Link(context_of(*one.split("-")[1:3])) for one in told.links]
         span = self._tracer.start_span(
             told.name, parent, attributes=dict(told.attributes), links=links, start_time=told.began_ns
         )
@@ -84,24 +84,3 @@ class SpanSink:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def _given_ids() -> Any:
-    from opentelemetry.sdk.trace.id_generator import IdGenerator
-
-    class Given(IdGenerator):
-        trace = span = 0
-
-        def generate_trace_id(self) -> int:
-            return self.trace
-
-        def generate_span_id(self) -> int:
-            return self.span
-
-    return Given()
-
-
-def _context(trace: str, span: str) -> Any:
-    from opentelemetry.trace import SpanContext, TraceFlags
-
-    return SpanContext(int(trace, 16), int(span, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))

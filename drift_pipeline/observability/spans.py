@@ -21,6 +21,7 @@ from uuid import UUID
 from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.traces import body_of, decision_of, key_of, span_id, trace_id
+from drift_pipeline.observability.landings import before
 
 OPENED, DECIDED = "incident.opened", "decision.made"
 _ROLLOUT, _ENDS = "rollout.", ("incident.closed", "reference.frozen")
@@ -96,7 +97,8 @@ class Spans:
             stage, of = "queued", f"{record.subject}|{decision}"
         failed = event if event in _FAILED else ""
         if event == OPENED:
-            yield ToldSpan(OPENED, trace, first, "", min(self._onset(record, key), at), at, told)
+            onset, links = min(self._onset(record, key), at), before(self.store, record.subject, record.at)
+            yield ToldSpan(OPENED, trace, first, "", onset, at, told, links=links)
         elif event == DECIDED:
             yield ToldSpan(DECIDED, trace, parent, "" if parent == first else first, at, at, told)
         elif stage is None:

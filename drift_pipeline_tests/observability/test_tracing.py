@@ -1,5 +1,6 @@
 """What came of an incident is one trace, told once under ids that a page can name; a receiver of our own takes it."""
 
+import math
 import os
 import signal
 import subprocess
@@ -21,7 +22,10 @@ from drift_pipeline.clock import HOUR, ManualClock
 from drift_pipeline.control.store import ControlStore, Entry, Put
 from drift_pipeline.control.traces import span_id, trace_id
 from drift_pipeline.loop.tracing import deliver_traces, told
-from drift_pipeline_tests.alerts.worlds import KEY, World
+from drift_pipeline.observability.facts import CAPTURE
+from drift_pipeline.observability.landings import Landings
+from drift_pipeline.observability.otel import Outlet, Span, Telling, begun
+from drift_pipeline_tests.alerts.worlds import AT, KEY, World
 from drift_pipeline_tests.observability.test_otel import Sink, sink
 
 __all__ = ["sink"]
@@ -70,6 +74,10 @@ def rolled_out(world: World, *phases: str) -> None:
         commit(world, f"rollout.{phase}", said, candidate=DIGEST)
 
 
+def deliver(world: World, **options: Any) -> int:
+    return deliver_traces(world.settings, world.store, seconds=math.inf, **options)
+
+
 def spans_of(sink: Sink) -> list[Any]:
     bodies = map(ExportTraceServiceRequest.FromString, sink.bodies("/v1/traces"))
     return [span for body in bodies for r in body.resource_spans for s in r.scope_spans for span in s.spans]
@@ -88,7 +96,7 @@ def test_an_incident_is_one_trace_from_its_onset_to_its_end(world: World, sink: 
     retrained(world)
     rolled_out(world, "shadow", "awaiting_approval", "canary", "full")
     commit(world, "reference.frozen", {"closes": KEY, "version": "v2", "rows": 5})
-    assert deliver_traces(world.settings, world.store) == len(spans := spans_of(sink))
+    assert deliver(world) == len(spans := spans_of(sink))
     assert {span.trace_id.hex() for span in spans} == {trace_id("production", MODEL, KEY)}
     assert [(span.name, round(hours(span), 3)) for span in spans] == [
         ("incident.opened", 2.0),  # since its onset
@@ -112,7 +120,7 @@ def test_a_stage_is_below_its_decision_which_is_below_its_incident(world: World,
     incident(world)
     retrained(world)
     rolled_out(world, "shadow", "canary", "rolled_back")
-    deliver_traces(world.settings, world.store)
+    deliver(world)
     spans = {span.name: span for span in spans_of(sink)}
     first, decision = span_id("production", MODEL, KEY), span_id("production", MODEL, DECISION)
     assert (spans["incident.opened"].span_id.hex(), spans["incident.opened"].parent_span_id) == (first, b"")
@@ -135,14 +143,14 @@ def test_no_span_holds_a_value_a_person_or_what_somebody_typed(world: World, sin
     incident(world)
     retrained(world)
     rolled_out(world, "shadow", "rolled_back")
-    deliver_traces(world.settings, world.store)
+    deliver(world)
     sent = b"".join(sink.bodies("/v1/traces"))
     assert (VALUE.encode() in sent, PERSON.encode() in sent, KEY.encode() in sent) == (False, False, True)
 
 
 def test_what_the_calendar_asked_for_is_a_trace_of_its_decision(world: World, sink: Sink) -> None:
     retrained(world, key="schedule-20260301T0000", trigger="schedule")
-    deliver_traces(world.settings, world.store)
+    deliver(world)
     spans = spans_of(sink)
     assert {span.trace_id.hex() for span in spans} == {trace_id("production", MODEL, DECISION)}
     first, *others = spans
@@ -163,7 +171,7 @@ def test_a_training_that_lapsed_fails_and_who_takes_it_over_is_told(world: World
     commit(world, "training.claimed", {**of, "by": "process 7 ab"})
     commit(world, "training.renewed", {**of, "by": RUN.replace("8", "9")})
     commit(world, "training.failed", {**of, "because": VALUE})
-    deliver_traces(world.settings, world.store)
+    deliver(world)
     spans = spans_of(sink)[1:]
     found = [(span.name, span.status.code, attributes(span).get("drift.run")) for span in spans]
     other = RUN.replace("8", "9")
@@ -179,12 +187,12 @@ def test_a_training_that_lapsed_fails_and_who_takes_it_over_is_told(world: World
 def test_a_later_call_goes_on_where_the_last_one_came_to(world: World, sink: Sink) -> None:
     incident(world)
     retrained(world)
-    assert deliver_traces(world.settings, world.store) > 0
-    assert deliver_traces(world.settings, world.store) == 0
+    assert deliver(world) > 0
+    assert deliver(world) == 0
     rolled_out(world, "shadow")
-    assert deliver_traces(world.settings, world.store) == 0  # it lasts
+    assert deliver(world) == 0  # it lasts
     rolled_out(world, "canary")
-    assert deliver_traces(world.settings, world.store) == 1
+    assert deliver(world) == 1
     ids = [span.span_id for span in spans_of(sink)]
     assert len(set(ids)) == len(ids) == 9
 
@@ -192,20 +200,20 @@ def test_a_later_call_goes_on_where_the_last_one_came_to(world: World, sink: Sin
 def test_a_receiver_that_is_down_loses_nothing_and_is_told(world: World, sink: Sink) -> None:
     sink.status = 400
     incident(world)
-    assert deliver_traces(world.settings, world.store) == 0
+    assert deliver(world) == 0
     (line,) = told(world.store)
     assert line.startswith("1 records wait for http://127.0.0.1:")
     assert line.endswith("the spans were not taken")
     sink.status = 200
-    assert deliver_traces(world.settings, world.store) == 0  # it pauses
-    assert deliver_traces(world.settings, world.store, at_once=True) == 1
+    assert deliver(world) == 0  # it pauses
+    assert deliver(world, at_once=True) == 1
     assert told(world.store) == []
 
 
 def test_it_is_off_without_an_exporter(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     incident(world)
-    assert deliver_traces(world.settings, world.store) == 0
+    assert deliver(world) == 0
     assert (told(world.store), world.store.recall("_traces")) == ([], None)
 
 
@@ -214,7 +222,7 @@ def test_variables_that_cannot_be_used_stop_nothing_and_are_told(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     incident(world)
-    assert deliver_traces(world.settings, world.store) == 0
+    assert deliver(world) == 0
     assert "only http/protobuf" in caplog.text
     assert "only http/protobuf" in told(world.store)[0]
 
@@ -225,7 +233,7 @@ def test_a_record_that_has_not_the_form_of_its_event_is_left_out(world: World, s
         [Put("incident", MODEL, {"key": KEY, "onset": "yesterday"})],
     )
     commit(world, "incident.acknowledged", {"key": KEY})
-    assert deliver_traces(world.settings, world.store) == 1
+    assert deliver(world) == 1
     assert told(world.store) == ["1 records were left out"]
 
 
@@ -234,7 +242,7 @@ def test_a_clock_that_was_set_back_makes_no_span_that_ends_before_it_begins(worl
     commit(world, "training.claimed", {"decision": DECISION, "by": RUN})
     world.clock._now -= timedelta(days=2)
     commit(world, "training.failed", {"decision": DECISION})
-    deliver_traces(world.settings, world.store)
+    deliver(world)
     assert min(map(hours, spans_of(sink))) >= 0
 
 
@@ -263,14 +271,14 @@ def test_what_a_killed_process_told_is_told_again_as_the_same_spans(world: World
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     sink.go_on.set()
-    assert deliver_traces(world.settings, world.store, at_once=True) == 1
+    assert deliver(world, at_once=True) == 1
     assert {span.span_id.hex() for span in spans_of(sink)} == {span_id("production", MODEL, KEY)}
 
 
 def test_two_processes_tell_each_span_once(world: World, sink: Sink) -> None:
     incident(world)
     sink.go_on.clear()
-    thread = threading.Thread(target=deliver_traces, args=(world.settings, world.store))
+    thread = threading.Thread(target=deliver, args=(world,))
     thread.start()
     with closing(ControlStore(world.settings.database_url, ManualClock(world.clock.now()))) as other:
         until = time.monotonic() + 60
@@ -300,3 +308,53 @@ def test_a_page_and_what_follows_it_name_the_trace(world: World) -> None:
         ("incident.acknowledged", trace),
     ]
     assert ("trace", trace) in alerts[0].facts()
+
+
+def test_a_request_keeps_its_ids_from_the_gateway_to_the_landing_that_links_to_it(sink: Sink) -> None:
+    caller = f"00-{'a' * 32}-{'b' * 16}-01"
+    own = begun(caller)
+    assert (own[:36], own[36:52] == "b" * 16) == (caller[:36], False)
+    with closing(Outlet("test")) as outlet:
+        outlet.put(Telling([], Span("infer fraud", {"traceparent": caller}, 1, 2, {}, own)))
+        landings = Landings(ManualClock(AT), outlet)
+        landings.landed(MODEL, "gateway", 7, [own])
+    served, landed = spans_of(sink)
+    assert (f"00-{served.trace_id.hex()}-{served.span_id.hex()}-01", served.parent_span_id.hex()) == (own, "b" * 16)
+    (link,) = landed.links
+    assert (link.trace_id, link.span_id) == (served.trace_id, served.span_id)
+    (last,) = landings.last[MODEL]
+    assert last == f"{AT.isoformat()} 00-{landed.trace_id.hex()}-{landed.span_id.hex()}-01"
+    assert attributes(landed) | {"drift.source": ""} == {
+        **{"drift.model": MODEL, "drift.source": "", "drift.batch": 7, "drift.requests": 1}
+    }
+
+
+def test_an_incident_links_to_the_last_landing_before_it(world: World, sink: Sink) -> None:
+    early, last, late = (f"00-{digit * 32}-{digit * 16}-01" for digit in "123")
+    times = (AT, AT + HOUR, AT + 2 * HOUR)
+    kept = [f"{at.isoformat()} {own}" for at, own in zip(times, (early, last, late), strict=True)]
+    world.store.remember(Put("", CAPTURE, {"at": AT.isoformat(), "events": {}, "landed": {MODEL: kept}}))
+    incident(world)
+    deliver(world)
+    (opened,) = spans_of(sink)
+    assert [link.trace_id.hex() for link in opened.links] == ["2" * 32]
+
+
+@pytest.mark.parametrize("landed", [None, {MODEL: ["nonsense"]}, {MODEL: 3}])
+def test_what_capture_remembers_in_another_form_is_no_link(world: World, sink: Sink, landed: Any) -> None:
+    world.store.remember(Put("", CAPTURE, {"at": AT.isoformat(), "events": {}, "landed": landed}))
+    incident(world)
+    assert deliver(world) == 1
+    assert [list(span.links) for span in spans_of(sink)] == [[]]
+
+
+@pytest.mark.parametrize(
+    "caller", ["", "nonsense", f"00-{'0' * 32}-{'b' * 16}-01", f"ff-{'a' * 32}-{'b' * 16}-01", f"00-{'A' * 32}"]
+)
+def test_a_caller_without_a_trace_begins_one(caller: str) -> None:
+    assert begun(caller)[3:35] != "a" * 32
+    assert begun(caller) != begun(caller)
+
+
+def test_a_caller_that_is_not_sampled_is_linked_to_by_nobody() -> None:
+    assert begun(f"00-{'a' * 32}-{'b' * 16}-00") == ""

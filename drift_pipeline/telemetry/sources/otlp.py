@@ -1,10 +1,11 @@
 """OTLP logs as events: the body of a log record is an event, as a map, or as a text of its JSON.
 
-A body without a `time` has the record's own. Severity, attributes, resource, scope and trace are not read. Both forms
+A body without a `time` has the record's own. Severity, attributes, resource and scope are not read. Both forms
 of OTLP/HTTP are: protobuf, and JSON as its specification maps it.
 """
 
 import base64
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ MOST_VALUES = 500_000  # 512 records, an SDK's batch, of 200 features each are s
 _KINDS = ("string", "bool", "int", "double", "array", "kvlist", "bytes")
 _JSON_NAMES = {f"{kind}Value": f"{kind}_value" for kind in _KINDS}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_IDS = re.compile("(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}")
 
 
 class TooMuchError(InputError):
@@ -76,10 +78,20 @@ class Budget:
 
 
 class Record:
-    """One log record: its body as OTLP has it, and its time in nanoseconds since 1970, 0 where it tells none."""
+    """One log record: its body as OTLP has it, its time in nanoseconds since 1970, 0 where it tells none, and the ids
+    of its trace and span, in hexadecimal digits."""
 
-    def __init__(self, body: Any, nanoseconds: int, part: "Callable[[Any], tuple[str, Any]]") -> None:
+    def __init__(
+        self, body: Any, nanoseconds: int, part: "Callable[[Any], tuple[str, Any]]", trace: Any = "", span: Any = ""
+    ) -> None:
         self._body, self._nanoseconds, self._part = body, nanoseconds, part
+        self._ids = trace, span
+
+    @property
+    def traceparent(self) -> str:
+        """Of the span that it was logged in, as W3C Trace Context has it; "" where it tells none."""
+        told = "-".join(map(str, self._ids)).lower()
+        return f"00-{told}-01" if _IDS.fullmatch(told) else ""
 
     def event(self, budget: Budget) -> dict[str, Any] | bytes:
         """The event that the body tells; else what it holds, as the line that a dead letter shows.
@@ -129,7 +141,8 @@ def _protobuf_records(body: bytes, around: Budget) -> Iterator[Record]:
         for scope in resource.scope_logs:
             around.take()
             for record in scope.log_records:
-                yield Record(record.body, record.time_unix_nano or record.observed_time_unix_nano, _protobuf_part)
+                time = record.time_unix_nano or record.observed_time_unix_nano
+                yield Record(record.body, time, _protobuf_part, record.trace_id.hex(), record.span_id.hex())
 
 
 def _protobuf_part(value: Any) -> tuple[str, Any]:
@@ -158,7 +171,8 @@ def _json_records(body: bytes, around: Budget) -> Iterator[Record]:
             around.take()
             for record in _items(scope, "logRecords"):
                 time = _integer(record, "timeUnixNano") or _integer(record, "observedTimeUnixNano")
-                yield Record(record.get("body") or {}, time, _json_part)
+                ids = record.get("traceId"), record.get("spanId")
+                yield Record(record.get("body") or {}, time, _json_part, *ids)
 
 
 def _json_part(value: Any) -> tuple[str, Any]:
