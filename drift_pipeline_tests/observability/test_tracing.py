@@ -1,7 +1,9 @@
 """What came of an incident is one trace, told once under ids that a page can name; a receiver of our own takes it."""
 
+import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,20 +15,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from drift_pipeline.alerts.alert import Teller
 from drift_pipeline.alerts.delivery import alerts_after
-from drift_pipeline.clock import HOUR, ManualClock
+from drift_pipeline.clock import HOUR, ManualClock, SystemClock
+from drift_pipeline.components.traces import traces_sensor
 from drift_pipeline.control.store import ControlStore, Entry, Put
 from drift_pipeline.control.traces import span_id, trace_id
 from drift_pipeline.loop.tracing import deliver_traces, told
 from drift_pipeline.observability.facts import CAPTURE
 from drift_pipeline.observability.landings import Landings
 from drift_pipeline.observability.otel import Outlet, Span, Telling, begun
+from drift_pipeline.settings import Settings
 from drift_pipeline_tests.alerts.worlds import AT, KEY, World
 from drift_pipeline_tests.observability.test_otel import Sink, sink
+from drift_pipeline_tests.parts import otel
+from drift_pipeline_tests.replay.worlds import replayed
 
 __all__ = ["sink"]
 
@@ -358,3 +366,66 @@ def test_a_caller_without_a_trace_begins_one(caller: str) -> None:
 
 def test_a_caller_that_is_not_sampled_is_linked_to_by_nobody() -> None:
     assert begun(f"00-{'a' * 32}-{'b' * 16}-00") == ""
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Settings:
+    """A copy of the shared replay's home."""
+    return Settings(home=Path(shutil.copytree(replayed()[1], tmp_path / "replay")), database="")
+
+
+def test_a_whole_replay_is_told_as_traces_in_which_each_span_has_its_parent(replay: Settings, sink: Sink) -> None:
+    with closing(ControlStore(replay.database_url, SystemClock())) as store:
+        sent = deliver_traces(replay, store, seconds=math.inf)
+        opened = [record for record in store.records() if record.event == "incident.opened"]
+        full = [record for record in store.records() if record.event == "rollout.full"]
+    spans = spans_of(sink)
+    assert (len(spans), bool(opened), bool(full)) == (sent, True, True)
+    known = {(span.trace_id, span.span_id) for span in spans}
+    assert len(known) == len(spans)
+    assert [
+        span.name for span in spans if span.parent_span_id and (span.trace_id, span.parent_span_id) not in known
+    ] == []
+    for record in opened:
+        trace = trace_id(replay.environment, record.subject, record.details["key"])
+        (first,) = (span for span in spans if span.trace_id.hex() == trace and not span.parent_span_id)
+        assert (first.name, first.span_id.hex()) == ("incident.opened", trace[:16])
+    names = {span.name for span in spans}
+    assert {"decision.made", "queued", "prepare", "fit", "prove", "rollout.shadow", "rollout.canary"} <= names
+
+
+def test_the_sensor_tells_and_says_how_many(replay: Settings, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFT_HOME", str(replay.home))
+    monkeypatch.setenv("DRIFT_DATABASE", "")
+    said = traces_sensor()(dg.build_sensor_context())
+    assert isinstance(said, dg.SkipReason)
+    assert said.skip_message == f"{len(spans_of(sink))} spans told"
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("otel_collector")
+def test_a_real_collector_takes_the_trace(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, config = tmp_path / "out.jsonl", tmp_path / "collector.yaml"
+    document = {
+        "receivers": {"otlp": {"protocols": {"http": {"endpoint": "${env:DRIFT_OTLP_LISTEN}"}}}},
+        "exporters": {"file": {"path": str(out), "flush_interval": "100ms"}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["file"]}},
+        },
+    }
+    config.write_text(yaml.safe_dump(document))
+    incident(world)
+    retrained(world)
+    with otel.running(config) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        sent = deliver(world)
+        until = time.monotonic() + 60
+        while not out.is_file() or not out.read_text().endswith("\n"):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    told = [json.loads(line) for line in out.read_text().splitlines()]
+    spans = [span for one in told for r in one["resourceSpans"] for s in r["scopeSpans"] for span in s["spans"]]
+    assert len(spans) == sent == 8
+    assert {span["traceId"] for span in spans} == {trace_id("production", MODEL, KEY)}
+    assert (spans[0]["name"], spans[0]["spanId"]) == ("incident.opened", span_id("production", MODEL, KEY))
