@@ -1,9 +1,9 @@
 """What tracing costs: `python -m drift_pipeline_tests.benchmarks.tracing [--days 180] [--rows 20000]`.
 
 A synthetic history is replayed; all that its audit holds of incidents is told to a receiver of this process, then asked
-where nothing is new, which is what a tick's sensor pays, and where it is off. And what a traceparent adds to an answered row:
-making it, and reading its line in capture, by turns with lines without one. Prints CPU seconds, and exits with 1 where
-reading costs more than 1.05 times as much.
+where nothing is new, which is what the sensor pays each time, and where it is off. And what a traceparent adds to an
+answered row: making it, and reading its line in capture, by turns with lines without one. Prints CPU seconds, and exits
+with 1 where reading costs more than 1.05 times as much.
 """
 
 import argparse
