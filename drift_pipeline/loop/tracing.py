@@ -13,7 +13,7 @@ from typing import Any
 from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore, Put
-from drift_pipeline.errors import ConflictError, DriftError, InputError, UnavailableError
+from drift_pipeline.errors import ConflictError, DriftError, InputError
 from drift_pipeline.files import alone
 from drift_pipeline.observability.span_sink import SpanSink, destination, traced
 from drift_pipeline.observability.spans import Spans, ToldSpan
@@ -101,7 +101,9 @@ class _Delivery:
         """Raises ConflictError where another machine was faster."""
         try:
             return self._tell(seconds)
-        except (UnavailableError, InputError) as error:
+        except ConflictError:
+            raise
+        except DriftError as error:
             failures = self._cursor.failures + 1
             pause = min(_PAUSE_S[0] * 2 ** min(failures - 1, 16), _PAUSE_S[1])
             self._keep(replace(self._cursor, failures=failures, error=str(error), again_at=time.time() + pause))

@@ -9,7 +9,6 @@ receives it, is counted and logged. Where to send is said by the SDK's own varia
 import json
 import logging
 import os
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +26,6 @@ MOST_EVENTS, MOST_BYTES = 20_000, 64_000_000  # that wait
 IN_FLIGHT = 1024  # handed to the SDK, whose own queues hold twice as many of each kind, and drop in silence
 PAUSE_S, TOLD_EVERY_S, PATIENCE_S = 0.1, 60.0, 5.0
 SCOPE = "drift_pipeline"
-_TRACE, _SPAN = "(?P<trace>(?!0{32})[0-9a-f]{32})", "(?!0{16})[0-9a-f]{16}"
-_TRACEPARENT = re.compile(f"(?!ff)[0-9a-f]{{2}}-{_TRACE}-{_SPAN}-(?P<flags>[0-9a-f]{{2}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +72,20 @@ def begun(caller: str) -> str:
     >>> begun("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")[:36]
     '00-0af7651916cd43dd8448eb211c80319c-'
     """
-    found = _TRACEPARENT.fullmatch(caller)
-    if found is not None and not int(found["flags"], 16) & 1:
+    from opentelemetry.trace import get_current_span
+
+    found = get_current_span(_callers({"traceparent": caller})).get_span_context()
+    if found.is_valid and not found.trace_flags.sampled:
         return ""
-    return f"00-{found['trace'] if found else token_hex(16)}-{token_hex(8)}-01"
+    return f"00-{f'{found.trace_id:032x}' if found.is_valid else token_hex(16)}-{token_hex(8)}-01"
+
+
+def _callers(headers: Mapping[str, str]) -> Any:
+    """The SDK's context of a caller's span, by the headers that tell it."""
+    from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator().extract(headers, Context())
 
 
 @contextmanager
@@ -281,13 +288,11 @@ class _Sdk:
         """The context of the request's span, which goes on with the caller's trace."""
         from opentelemetry.context import Context
         from opentelemetry.trace import Link, SpanKind, set_span_in_context
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        callers = TraceContextTextMapPropagator().extract(request.headers, Context())
         kind, attributes = SpanKind.SERVER if request.served else SpanKind.INTERNAL, dict(request.attributes)
         links, began = [Link(context_of(*one.split("-")[1:3])) for one in request.links], request.began_ns
         self._ids.give(*request.own.split("-")[1:3])
-        span = self._tracer.start_span(request.name, callers, kind, attributes, links, began)
+        span = self._tracer.start_span(request.name, _callers(request.headers), kind, attributes, links, began)
         if span.is_recording() and span.get_span_context().trace_flags.sampled:
             with self._turn:
                 self._emitted += 1

@@ -117,8 +117,9 @@ def capturing(
         mirror = Mirror(store, registry_of(settings), specs)
         group, positions = f"drift-{next(iter(store.records())).hash[:16]}", Positions(lake_of)
         with ExitStack() as stack:
+            landed = None
             if landings := stack.enter_context(tracing(clock)):
-                tally.landed = landings.last
+                tally.landed, landed = landings.last, landings.landed
             logs = []
             for url in sources:
                 if scheme_of(url) == "otlp":
@@ -126,7 +127,6 @@ def capturing(
                 else:
                     logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))
             spool = settings.home / "spool"
-            landed = landings and landings.landed
             yield Capture(spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add, landed=landed), stop
             tally.write()
     finally:

@@ -36,10 +36,10 @@ __all__ = ["DeadLetter", "Event", "OutcomeKnown", "Prediction", "off_form_of", "
 EXTERNAL = "external"  # told by its producer; the gateway answered on all other routes
 ROUTES = ("stable", "canary", EXTERNAL)
 LINE_BYTES = 1_000_000
+TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _ID_LENGTH = 200
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # events tell what happens now; a clock that lost its battery says 1970
 _TICK = timedelta(microseconds=1)
-_TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _OF_ALL = {"event", "model", "id", "time", "producer"}
 _PREDICTION = _OF_ALL | {"version", "route", "score", "latency_ms", "entity", "features", "traceparent"}
 _OUTCOME = _OF_ALL | {"label", "stamped"}
@@ -191,7 +191,7 @@ def _producer(document: dict[str, Any]) -> str:
 
 
 def _traceparent(value: object) -> str:
-    if not isinstance(value, str) or not _TRACEPARENT.fullmatch(value):
+    if not isinstance(value, str) or not TRACEPARENT.fullmatch(value):
         raise ValueError(f"traceparent: {str(value)[:100]!r} is none, such as 00-(32 hex)-(16 hex)-01; or leave it out")
     return value
 

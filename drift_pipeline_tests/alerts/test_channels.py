@@ -20,8 +20,7 @@ from standardwebhooks.webhooks import Webhook as StandardWebhook
 from drift_pipeline.alerts.alert import Action, Alert, Severity, dedup_key
 from drift_pipeline.alerts.channels import Receiver
 from drift_pipeline.alerts.channels.email import Email
-from drift_pipeline.alerts.channels.events import envelope
-from drift_pipeline.alerts.channels.pagerduty import PagerDuty, event
+from drift_pipeline.alerts.channels.pagerduty import PagerDuty
 from drift_pipeline.alerts.channels.slack import Slack
 from drift_pipeline.alerts.channels.webhook import Webhook
 from drift_pipeline.errors import InputError, UnavailableError
@@ -183,15 +182,6 @@ def test_pagerduty_is_told_by_its_own_schema_and_an_incident_has_one_key(at: End
     assert details["columns"] == "amount: higher, PSI 0.41 over 30d"
     assert details["decided"] == "retrain (fraud-1): psi is over"
     assert "drift incident ack fraud" in details["do"]
-
-
-def test_the_trace_of_an_alert_is_in_what_each_channel_tells() -> None:
-    traced = alert(trace_id="ab" * 16)
-    assert envelope(traced)["traceparent"] == f"00-{'ab' * 16}-{'ab' * 8}-01"
-    assert envelope(traced)["data"]["trace_id"] == "ab" * 16
-    assert event(traced)["payload"]["custom_details"]["trace"] == "ab" * 16
-    assert f"trace:    {'ab' * 16}\n" in traced.text()
-    assert ("traceparent" in envelope(alert()), "trace:" in alert().text()) == (False, False)
 
 
 def test_a_dedup_key_that_is_too_long_is_a_digest_of_it() -> None:

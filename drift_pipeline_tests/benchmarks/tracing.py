@@ -86,8 +86,8 @@ def read(rows: int, folder: Path) -> float:
     path.write_text(SAMPLE_SPEC)
     spec = read_spec(path)
     features = {name: 0.5 if kind == "numeric" else "a" for name, kind in spec.watched.items()}
-    told = {"event": "prediction", "model": spec.name, "id": "a", "time": now.isoformat(), "version": "v1"}
-    told |= {"route": "stable", "score": 0.5, "features": features}
+    named = {"event": "prediction", "model": spec.name, "id": "a", "time": now.isoformat(), "version": "v1"}
+    told = {**named, "route": "stable", "score": 0.5, "features": features}
     caller, before = f"00-{'a' * 32}-{'b' * 16}-01", time.process_time()
     for _ in range(rows):
         begun(caller)

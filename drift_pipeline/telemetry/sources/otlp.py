@@ -5,7 +5,6 @@ of OTLP/HTTP are: protobuf, and JSON as its specification maps it.
 """
 
 import base64
-import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,13 +14,13 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.telemetry.event import TRACEPARENT
 
 MOST_RECORDS = 10_000
 MOST_VALUES = 500_000  # 512 records, an SDK's batch, of 200 features each are some 105,000
 _KINDS = ("string", "bool", "int", "double", "array", "kvlist", "bytes")
 _JSON_NAMES = {f"{kind}Value": f"{kind}_value" for kind in _KINDS}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_IDS = re.compile("(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}")
 
 
 class TooMuchError(InputError):
@@ -90,8 +89,8 @@ class Record:
     @property
     def traceparent(self) -> str:
         """Of the span that it was logged in, as W3C Trace Context has it; "" where it tells none."""
-        told = "-".join(map(str, self._ids)).lower()
-        return f"00-{told}-01" if _IDS.fullmatch(told) else ""
+        told = "-".join(["00", *map(str, self._ids), "01"]).lower()
+        return told if TRACEPARENT.fullmatch(told) else ""
 
     def event(self, budget: Budget) -> dict[str, Any] | bytes:
         """The event that the body tells; else what it holds, as the line that a dead letter shows.
