@@ -163,7 +163,7 @@ def test_a_whole_replay_is_told_as_traces_in_which_each_span_has_its_parent(repl
         (first,) = (span for span in spans if span.trace_id.hex() == trace and not span.parent_span_id)
         assert (first.name, first.span_id.hex()) == ("incident.opened", trace[:16])
     names = {span.name for span in spans}
-    assert {"decision.made", "queued", "prepare", "fit", "prove", "rollout.shadow", "rollout.canary"} <= names
+    assert {"decision.made", "queued", "fit", "prove", "rollout.shadow", "rollout.canary"} <= names
 
 
 def test_the_sensor_tells_and_says_how_many(replay: Settings, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
