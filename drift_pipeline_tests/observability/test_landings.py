@@ -44,7 +44,8 @@ def test_a_request_keeps_its_ids_from_the_gateway_to_the_landing_that_links_to_i
 def test_what_capture_lands_is_told_once_and_remembered(tmp_path: Path, sink: Sink) -> None:
     home = Home(tmp_path / "home")
     caller = f"00-{'a' * 32}-{'b' * 16}-01"
-    lines = [prediction("a", traceparent=caller), prediction("b", traceparent=caller), prediction("c")]
+    told: list[dict[str, Any]] = [{"traceparent": caller}, {"traceparent": caller}, {}]
+    lines = [prediction(id, route="stable", **one) for id, one in zip("abc", told, strict=True)]
     with closing(home.store), closing(SpoolWriter(home.settings.home / "spool" / "gateway")) as spool:
         with capturing(home.settings, SPECS, SystemClock()) as (capture, _):
             for _ in range(2):  # the second is a producer that sends again
