@@ -50,8 +50,8 @@ def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster, mon
     monkeypatch.delenv("DRIFT_TICK_SECONDS")
     sensors = {sensor.name: sensor for sensor in loop_sensors({MODEL: SPEC}, live.repository.get_job("submit_rollout"))}
     assert {name: sensor.minimum_interval_seconds for name, sensor in sensors.items()} == {
-        "loop_tick": 10,
-        "rollout_tick": 10,
+        "loop_tick": 5,
+        "rollout_tick": 5,
         "documents": 10,
         "retrain_failed": 30,
         "retrain_canceled": 30,
