@@ -11,6 +11,7 @@ from urllib.parse import quote
 from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import Message
+from drift_pipeline.control.traces import key_of, trace_id
 
 WORST = 3  # columns
 ROUTE = '{}/{alertname="DriftIncident",severity="page"}'  # in deploy/prometheus/alertmanager.yaml
@@ -39,7 +40,8 @@ class Alert:
     """What is told. Times are ISO 8601, UTC; texts are empty where there is nothing to tell.
 
     `id` is of this telling, `incident` of what it is about: a receiver that knows the pair (incident, action) knows it.
-    `columns`: the worst three, each with how it moved. `link`: the incident's page, where one is known.
+    `columns`: the worst three, each with how it moved. `link`: the incident's page, where one is known. `trace_id`: of
+    what the loop traces of the incident, or of the decision, that it came of; "" of what came of neither.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Alert:
     decided: str = ""
     link: str = ""
     commands: tuple[str, ...] = ()
+    trace_id: str = ""
 
     @property
     def lasts(self) -> bool:
@@ -84,6 +87,7 @@ class Alert:
             ("decided", self.decided),
             ("owner", self.owner),
             ("page", self.link),
+            ("trace", self.trace_id),
             ("do", "\n".join(self.commands)),
         ]
         return [(name, told) for name, told in named if told]
@@ -109,8 +113,9 @@ class Teller:
         """What a message of the outbox says.
 
         Args:
-            records: the audit's, of the same time: one of them may tell what the policy decided.
+            records: the audit's, of the same time: one of them may tell what the policy decided, and one came with it.
         """
+        records = list(records)
         body = message.body
         model, what, at = (str(body.get(name, "")) for name in ("model", "what", "at"))
         key = str(body.get("incident") or message.id.removesuffix(f":{what}").removeprefix(f"{model}:"))
@@ -127,6 +132,7 @@ class Teller:
             since=self._onset(model, key) or at,
             columns=tuple(map(_column, [*finding.get("columns", ())][:WORST])),
             decided=decided(records, model, key),
+            trace_id=self._trace(model, next((one for one in records if one.seq == message.seq), None)),
         )
 
     def followed(self, record: AuditRecord, owner: str = "") -> Alert | None:
@@ -146,7 +152,8 @@ class Teller:
         at, model = record.at, record.subject
         told = f"{why}: {reason}" if reason else why
         name = f"{model}:{key}:{event}:{record.seq}"
-        return self._alert(name, str(key), action, model, event, told, at, owner=owner, since=at)
+        trace = self._trace(model, record)
+        return self._alert(name, str(key), action, model, event, told, at, owner=owner, since=at, trace_id=trace)
 
     def test(self, at: str) -> list[Alert]:
         """A trigger and its end, to try a channel with."""
@@ -169,6 +176,12 @@ class Teller:
         commands = tuple(_commands(model, what)) if action is Action.TRIGGER else ()
         clean = {field: _clean(text) for field, text in texts.items()}
         return Alert(action=action, severity=severity, columns=columns, commands=commands, **clean)
+
+    def _trace(self, model: str, record: AuditRecord | None) -> str:
+        if record is None or record.subject != model:
+            return ""
+        key = key_of(self._store, model, record.event, record.details, record.digests)
+        return trace_id(self._environment, model, key) if key else ""
 
     def _snoozed(self, model: str, at: str) -> bool:
         return at < str(self._body("snooze", model).get("until", ""))

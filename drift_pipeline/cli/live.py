@@ -102,6 +102,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
     from drift_pipeline.loop.home import model_of, models_of, none_adopted, opened
     from drift_pipeline.loop.lineage import deliver_lineage
     from drift_pipeline.loop.mirroring import deliver_mirror
+    from drift_pipeline.loop.tracing import deliver_traces
 
     settings = settings_of(home)
     _warn_of_alerts(settings)
@@ -111,6 +112,7 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
         ticked = Fleet(at, specs, partial(announce, form=settings.log)).tick(inline=True)
         deliver_lineage(settings, at.store, known, at.clock.now())
         deliver_mirror(settings, at.store)
+        deliver_traces(settings, at.store)
         told = none_adopted(at.store, settings, specs)
     if as_json:
         click.echo(json.dumps([_plain(one) for one in ticked], indent=2))

@@ -80,9 +80,9 @@ def status(model: str | None, watch: bool, home: Path | None, as_json: bool) -> 
 
 
 def _told_elsewhere(home: Path | None) -> Iterator[str]:
-    """Lineage and W&B, of the whole home, where something is amiss or waits."""
+    """Lineage, W&B, alerts and traces, of the whole home, where something is amiss or waits."""
     from drift_pipeline.alerts import standing
-    from drift_pipeline.loop import mirroring
+    from drift_pipeline.loop import mirroring, tracing
     from drift_pipeline.loop.home import reading
     from drift_pipeline.loop.lineage import standing as lineage_standing
     from drift_pipeline.loop.lineage import told
@@ -91,12 +91,15 @@ def _told_elsewhere(home: Path | None) -> Iterator[str]:
     with reading(settings) as store:
         found, mirror = lineage_standing(settings, store), mirroring.told(settings, store)
         alerts = standing.told(settings, store) if settings.alerts_file else []
+        traces = tracing.told(store)
     for line in told(found) if found else ():
         yield wrapped(f"lineage: {line}", then="  ")
     for line in mirror:
         yield wrapped(f"wandb: {line}", then="  ")
     for line in alerts:
         yield wrapped(f"alerts: {line}", then="  ")
+    for line in traces:
+        yield wrapped(f"traces: {line}", then="  ")
 
 
 def _watch(screen: Callable[[], str]) -> None:

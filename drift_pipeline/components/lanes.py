@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 MODEL = "drift/model"
 DECISION = "drift/decision"  # the retrain that a run carries out
 CLAIMED = "drift/claimed"  # the same, once this run, or the one that it retries, took it
+TRACE = "drift/trace"  # the id of the trace that the decision is part of
 CANDIDATE = "drift/candidate"  # the bundle that a run submits
 LANE = "drift/lane"
 CAPACITY = "drift/capacity"  # what the policy wants a retrain run on: spot or on_demand, for who places runs

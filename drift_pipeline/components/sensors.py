@@ -18,19 +18,23 @@ from drift_pipeline.components.lanes import (
     MODEL,
     NORMAL,
     SUBMIT,
+    TRACE,
     retrain_tags,
 )
 from drift_pipeline.components.lineage import lineage_sensor
 from drift_pipeline.components.today import Today
 from drift_pipeline.components.told import MOST_MODELS, told_ticks
+from drift_pipeline.components.traces import traces_sensor
 from drift_pipeline.components.training import TRAINING
 from drift_pipeline.components.wandb import wandb_sensor
+from drift_pipeline.control.traces import key_of_retrain, trace_id
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop, Ticked
 from drift_pipeline.loop.failed import Failed
 from drift_pipeline.loop.fleet import Fleet
 from drift_pipeline.loop.home import Home, none_adopted
 from drift_pipeline.loop.queue import WANTED
+from drift_pipeline.observability.otel import wanted
 from drift_pipeline.settings import Settings
 
 NONE_DUE = "no model is due yet"
@@ -49,6 +53,7 @@ def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.Sens
     tick = _loop_tick(specs, settings, soon, submit_rollout)
     tellers = [_documents(specs, often), *([_alerts(soon)] if settings.alerts_file else [])]
     tellers += [lineage_sensor(specs), *([wandb_sensor()] if settings.registry_kind == "wandb" else [])]
+    tellers += [traces_sensor()] if wanted() else []
     return [tick, _rollout_tick(specs, soon), *tellers, *_ended_badly(specs)]
 
 
@@ -205,11 +210,12 @@ def _retrains(loop: Loop, instance: dg.DagsterInstance, lane: str) -> Iterator[d
 def retrain_request(model: str, body: Mapping[str, Any]) -> dg.RunRequest:
     """The run of a decision. One that is taken over, since nothing was heard of the last, has a key of its own."""
     taken_over = [str(body["tries"])] if body.get("tries") else []
+    trace = trace_id(Settings().environment, model, key_of_retrain(body))
     return dg.RunRequest(
         run_key="|".join([model, body["incident"], body["decision"], *taken_over]),
         job_name=retrain.name,
         asset_selection=[dg.AssetKey([model, name]) for name in TRAINING],
-        tags=retrain_tags(model, body["decision"], body["lane"], body.get("capacity")),
+        tags={**retrain_tags(model, body["decision"], body["lane"], body.get("capacity")), TRACE: trace},
     )
 
 

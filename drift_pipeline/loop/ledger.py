@@ -9,6 +9,7 @@ from typing import Any
 from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
+from drift_pipeline.control.traces import key_of, trace_id
 from drift_pipeline.control.verifying import verify
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.spec import ModelSpec
@@ -23,8 +24,9 @@ class Ledger:
     What is read is what its audit record says was written: else reading it raises IntegrityError.
     """
 
-    def __init__(self, spec: ModelSpec, store: ControlStore, clock: Clock) -> None:
-        self._spec, self._store, self._clock = spec, store, clock
+    def __init__(self, spec: ModelSpec, store: ControlStore, clock: Clock, environment: str = "") -> None:
+        """environment: of which traces are named; "" = lines about records name no trace."""
+        self._spec, self._store, self._clock, self._environment = spec, store, clock, environment
         self._read: dict[str, int] = {}
         self._ticked = 0
 
@@ -110,8 +112,14 @@ class Ledger:
         for name in puts or {}:
             self._read[name] += 1
         self._ticked += memory is not None
-        log.info("%s: %s", self._spec.name, entry.event, extra=_about(entry))
+        log.info("%s: %s", self._spec.name, entry.event, extra={**_about(entry), **self._trace(entry)})
         return record
+
+    def _trace(self, entry: Entry) -> dict[str, str]:
+        if not self._environment or not log.isEnabledFor(logging.INFO):
+            return {}
+        key = key_of(self._store, entry.subject, entry.event, entry.details, entry.digests)
+        return {"trace_id": trace_id(self._environment, entry.subject, key)} if key else {}
 
     def remember(self, memory: Mapping[str, Any], kpis: Mapping[str, Any] | None = None) -> None:
         """What the next tick goes on from. Raises ConflictError where another process ticked since it was recalled.

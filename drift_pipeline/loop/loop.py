@@ -73,7 +73,7 @@ class Loop:
         """
         self.spec, self.clock, self._backends = spec, clock, backends
         self.holder = f"process {os.getpid()} {token_hex(4)}"
-        self.ledger = Ledger(spec, backends.store, clock)
+        self.ledger = Ledger(spec, backends.store, clock, trust.environment)
         at = Context(
             spec,
             self.ledger,

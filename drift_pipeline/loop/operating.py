@@ -100,7 +100,7 @@ def brake(
 
     None, and nothing is changed, where somebody rolled it back already, or another one is under way by now.
     """
-    ledger, lake = Ledger(spec, store, clock), Lake(settings.lake / spec.name, source="loop")
+    ledger, lake = Ledger(spec, store, clock, settings.environment), Lake(settings.lake / spec.name, source="loop")
     context = Context(spec, ledger, lake, registry, clock, Trust(settings.gitops, settings.environment, dict, ""))
     return back(Rollouts(context), "gateway", f"SLO breach: {why}", only=rollout_id)
 

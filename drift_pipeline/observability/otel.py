@@ -11,9 +11,11 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from secrets import token_hex
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -28,14 +30,18 @@ SCOPE = "drift_pipeline"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A request that was answered. `headers` may hold the caller's traceparent and tracestate; times
-    are in nanoseconds since 1970."""
+    """A request that was answered, or what else was done. `headers` may hold the caller's traceparent and tracestate;
+    times are in nanoseconds since 1970. `own`: its traceparent, "" = any. `links`: traceparents of what it came of.
+    `served`: whether somebody asked for it."""
 
     name: str
     headers: Mapping[str, str]
     began_ns: int
     ended_ns: int
     attributes: Mapping[str, Any]
+    own: str = ""
+    links: Sequence[str] = ()
+    served: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,79 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     return any(environment.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", "LOGS_", "TRACES_"))
 
 
+def begun(caller: str) -> str:
+    """The traceparent of a span that begins now: in the caller's trace, else in one of its own.
+
+    Args:
+        caller: a traceparent, or whatever came in its place; "" is returned of one that is not sampled.
+
+    >>> begun("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")[:36]
+    '00-0af7651916cd43dd8448eb211c80319c-'
+    """
+    from opentelemetry.trace import get_current_span
+
+    found = get_current_span(_callers({"traceparent": caller})).get_span_context()
+    if found.is_valid and not found.trace_flags.sampled:
+        return ""
+    return f"00-{f'{found.trace_id:032x}' if found.is_valid else token_hex(16)}-{token_hex(8)}-01"
+
+
+def _callers(headers: Mapping[str, str]) -> Any:
+    """The SDK's context of a caller's span, by the headers that tell it."""
+    from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return TraceContextTextMapPropagator().extract(headers, Context())
+
+
+@contextmanager
+def usable() -> Iterator[None]:
+    """Raises InputError where the SDK is not installed, or its variables cannot be used."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(
+            f"OTLP needs the extra otel: pip install 'drift-pipeline[otel]' ({error}), or take "
+            "OTEL_EXPORTER_OTLP_ENDPOINT out of the environment"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"an OTEL_ variable cannot be used: {error}") from error
+
+
+def resource(service: str) -> Any:
+    """What sends, by the environment's name for it, else this one."""
+    from opentelemetry.sdk.resources import Resource
+
+    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return Resource.create({} if named else {"service.name": service})
+
+
+def given_ids() -> Any:
+    """What a tracer takes ids from: those that it was given last, else random ones."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    class Given(RandomIdGenerator):
+        _trace = _span = 0
+
+        def give(self, trace: str = "0", span: str = "0") -> None:
+            self._trace, self._span = int(trace, 16), int(span, 16)
+
+        def generate_trace_id(self) -> int:
+            return self._trace or super().generate_trace_id()
+
+        def generate_span_id(self) -> int:
+            return self._span or super().generate_span_id()
+
+    return Given()
+
+
+def context_of(trace: str, span: str) -> Any:
+    """The SDK's name of a span elsewhere, of its ids."""
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    return SpanContext(int(trace, 16), int(span, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+
 class Outlet:
     """Sends what it is given, until it is closed. Its methods may be called from any thread."""
 
@@ -72,17 +151,15 @@ class Outlet:
         self._waiting, self._events, self._bytes = deque[Telling](), 0, 0
         self._turn, self._closing, self._lost = Lock(), Event(), Counter[str]()
         self._told_at, self._told = float("-inf"), 0
-        try:
+        with usable():
             self._sdk = _Sdk(service, self._lose)
-        except ImportError as error:
-            raise InputError(
-                f"OTLP needs the extra otel: pip install 'drift-pipeline[otel]' ({error}), or take "
-                "OTEL_EXPORTER_OTLP_ENDPOINT out of the environment"
-            ) from error
-        except ValueError as error:
-            raise InputError(f"an OTEL_ variable cannot be used: {error}") from error
         self._thread = Thread(target=self._run, name="otlp-out", daemon=True)
         self._thread.start()
+
+    @property
+    def traces(self) -> bool:
+        """Whether spans are sent."""
+        return self._sdk.traces
 
     @property
     def lost(self) -> Mapping[str, int]:
@@ -158,23 +235,26 @@ class _Sdk:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk._logs import LoggerProvider
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
-        from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         self._emitted, self._finished, self._turn, self._lose = 0, 0, Lock(), lose
-        named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-        resource = Resource.create({} if named else {"service.name": service})
+        of = resource(service)
         room: dict[str, Any] = {"max_queue_size": 2 * IN_FLIGHT, "max_export_batch_size": IN_FLIGHT // 2}
         self._logs = self._traces = None
-        if _sends("LOGS"):
-            self._logs = LoggerProvider(resource, shutdown_on_exit=False)
+        if sends("LOGS"):
+            self._logs = LoggerProvider(of, shutdown_on_exit=False)
             self._logs.add_log_record_processor(BatchLogRecordProcessor(_counted(OTLPLogExporter, self)(), **room))
             self._logger = self._logs.get_logger(SCOPE)
-        if _sends("TRACES"):
-            self._traces = TracerProvider(resource=resource, shutdown_on_exit=False)
+        if sends("TRACES"):
+            self._ids = given_ids()
+            self._traces = TracerProvider(resource=of, shutdown_on_exit=False, id_generator=self._ids)
             self._traces.add_span_processor(BatchSpanProcessor(_counted(OTLPSpanExporter, self)(), **room))
             self._tracer = self._traces.get_tracer(SCOPE)
+
+    @property
+    def traces(self) -> bool:
+        return self._traces is not None
 
     @property
     def in_flight(self) -> int:
@@ -207,12 +287,12 @@ class _Sdk:
     def _span(self, request: Span) -> Any:
         """The context of the request's span, which goes on with the caller's trace."""
         from opentelemetry.context import Context
-        from opentelemetry.trace import SpanKind, set_span_in_context
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        from opentelemetry.trace import Link, SpanKind, set_span_in_context
 
-        callers = TraceContextTextMapPropagator().extract(request.headers, Context())
-        kind, attributes = SpanKind.SERVER, dict(request.attributes)
-        span = self._tracer.start_span(request.name, callers, kind, attributes, start_time=request.began_ns)
+        kind, attributes = SpanKind.SERVER if request.served else SpanKind.INTERNAL, dict(request.attributes)
+        links, began = [Link(context_of(*one.split("-")[1:3])) for one in request.links], request.began_ns
+        self._ids.give(*request.own.split("-")[1:3])
+        span = self._tracer.start_span(request.name, _callers(request.headers), kind, attributes, links, began)
         if span.is_recording() and span.get_span_context().trace_flags.sampled:
             with self._turn:
                 self._emitted += 1
@@ -247,16 +327,15 @@ def _counted(exporter: Any, sdk: _Sdk) -> Any:
     return Counted
 
 
-def _sends(signal: str) -> bool:
-    """Whether the environment wants this signal, of LOGS and TRACES, and says where to."""
-    protocol = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-    if protocol not in (None, "", "http/protobuf"):
+def sends(signal: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment wants this signal, of LOGS and TRACES, and says where to. Raises ValueError."""
+    asked = (f"OTEL_EXPORTER_OTLP_{of}PROTOCOL" for of in (f"{signal}_", ""))
+    protocol = next(filter(None, map(environment.get, asked)), "http/protobuf")
+    if protocol != "http/protobuf":
         raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol!r} is not sent here, only http/protobuf")
-    if os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() != "otlp":
+    if environment.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() != "otlp":
         return False
-    return bool(
-        os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-    )
+    return any(environment.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", f"{signal}_"))
 
 
 def _nanoseconds(time: object) -> int | None:

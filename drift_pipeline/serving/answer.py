@@ -53,9 +53,10 @@ def answer(
     seconds: Callable[[], float],
     drills: bool = False,
     producer: str = "",
+    traceparent: str = "",
 ) -> Answer:
     """A row's latency runs from `began`, when the request came, by the clock `seconds`, to its own score; whose the ids
-    are is its `producer`'s."""
+    are is its `producer`'s. The events carry the `traceparent` of the request's span, where it has one."""
     n = len(ask.rows)
     scores: list[float | None] = [None] * n
     versions = [served.champion.name] * n
@@ -81,7 +82,7 @@ def answer(
         latency_ms = round(1000 * (shared + seconds() - started), 3)
         for place, score in zip(places, own, strict=True):
             scores[place] = answered[place]
-            events[place] = _event(spec, ask, place, now, version.name, route, score, latency_ms, producer)
+            events[place] = _event(spec, ask, place, now, version.name, route, score, latency_ms, producer, traceparent)
         limit = spec.kpis.latency_p95_ms
         slow = len(places) if limit is not None and latency_ms > limit.threshold else 0
         counts.append(Count(version.name, route, len(places), len(missing), slow))
@@ -140,6 +141,7 @@ def _event(
     score: float | None,
     latency_ms: float,
     producer: str,
+    traceparent: str,
 ) -> bytes:
     return to_json(
         {
@@ -154,5 +156,6 @@ def _event(
             "entity": ask.entities[at],
             "features": {name: cells[at] for name, cells in ask.columns.items()},
             "producer": producer,
+            **({"traceparent": traceparent} if traceparent else {}),
         }
     )

@@ -17,6 +17,7 @@ from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.observability.facts import CAPTURE
+from drift_pipeline.observability.landings import LANDED, tracing
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.mirror import Mirror
 from drift_pipeline.serving.receiver import receiving
@@ -59,6 +60,7 @@ class Tally:
     ) -> None:
         self._store, self._clock, self._every_s, self._monotonic = store, clock, every_s, monotonic
         self._counts, self._wrote = Counter[str](), -math.inf
+        self.landed: Mapping[str, Sequence[str]] = {}  # as of `Landings`; what traces go by
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Raises as `write`; nothing is lost, the next one writes it."""
@@ -75,6 +77,7 @@ class Tally:
         found = self._store.recall(CAPTURE)
         events = Counter(found.body["events"] if found else {}) + self._counts
         body = {"at": self._clock.now().isoformat(), "events": dict(events)}
+        body |= {LANDED: {model: [*of] for model, of in self.landed.items()}} if self.landed else {}
         self._store.remember(Put("", CAPTURE, body, found.generation if found else 0))
         self._wrote = self._monotonic()
         self._counts.clear()
@@ -114,6 +117,9 @@ def capturing(
         mirror = Mirror(store, registry_of(settings), specs)
         group, positions = f"drift-{next(iter(store.records())).hash[:16]}", Positions(lake_of)
         with ExitStack() as stack:
+            landed = None
+            if landings := stack.enter_context(tracing(clock)):
+                tally.landed, landed = landings.last, landings.landed
             logs = []
             for url in sources:
                 if scheme_of(url) == "otlp":
@@ -121,7 +127,7 @@ def capturing(
                 else:
                     logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))
             spool = settings.home / "spool"
-            yield Capture(spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add), stop
+            yield Capture(spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add, landed=landed), stop
             tally.write()
     finally:
         store.close()

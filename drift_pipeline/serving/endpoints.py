@@ -18,7 +18,7 @@ from drift_pipeline import __version__
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.logs import about
 from drift_pipeline.observability.metrics import LoopMetrics
-from drift_pipeline.observability.otel import Span, Telling
+from drift_pipeline.observability.otel import Span, Telling, begun
 from drift_pipeline.serving.answer import Answer, answer, joined
 from drift_pipeline.serving.entrance import (
     key_holder,
@@ -164,6 +164,7 @@ class Endpoints:
     async def infer(self, request: Request) -> Response:
         began, gateway, began_ns = time.perf_counter(), self._gateway, time.time_ns()
         spec, allowance = await spec_and_allowance(request, self._gateway)
+        own = begun(request.headers.get("traceparent", "")) if gateway.outlet and gateway.outlet.traces else ""
         async with allowance.body(request) as body:
             with allowance.parsing():
                 ask = read_ask(body, spec)
@@ -172,10 +173,10 @@ class Endpoints:
             gateway.count_off_form(spec.name, ask.off_form)
             if gateway.drills and ask.delay_ms:
                 await asyncio.sleep(ask.delay_ms / 1000)
-            found = await self._answer(spec, served, ask, began, allowance.producer.name)
+            found = await self._answer(spec, served, ask, began, allowance.producer.name, own)
         gateway.write(spec.name, found.events)
         if gateway.outlet is not None:
-            gateway.outlet.put(_telling(request, spec, ask, found, began_ns))
+            gateway.outlet.put(_telling(request, spec, ask, found, began_ns, own))
         gateway.recent.add(spec.name, ask.ids)
         for count in found.counts:
             gateway.count(spec.name, count)
@@ -190,14 +191,15 @@ class Endpoints:
             parameters["versions"], version = found.versions, served.champion.name
         return _json(response(spec, ask, version, parameters, found.scores))
 
-    async def _answer(self, spec: ModelSpec, served: Served, ask: Ask, began: float, producer: str) -> Answer:
+    async def _answer(self, spec: ModelSpec, served: Served, ask: Ask, began: float, producer: str, own: str) -> Answer:
         """Between two slices of a long request others are answered."""
         parts: list[Answer] = []
         for part in ask.parts(SLICE_ROWS):
             if parts:
                 await asyncio.sleep(0)
             now = self._gateway.clock.now()
-            parts.append(answer(spec, served, part, now, began, time.perf_counter, self._gateway.drills, producer))
+            drills = self._gateway.drills
+            parts.append(answer(spec, served, part, now, began, time.perf_counter, drills, producer, own))
         return joined(parts)
 
     async def outcomes(self, request: Request) -> Response:
@@ -253,7 +255,7 @@ class Endpoints:
         return spec, events
 
 
-def _telling(request: Request, spec: ModelSpec, ask: Ask, found: Answer, began_ns: int) -> Telling:
+def _telling(request: Request, spec: ModelSpec, ask: Ask, found: Answer, began_ns: int, own: str) -> Telling:
     """What was answered, as OTLP tells it; the trace goes on where the caller has one."""
     headers = {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
     attributes = {
@@ -262,7 +264,7 @@ def _telling(request: Request, spec: ModelSpec, ask: Ask, found: Answer, began_n
         "drift.route": found.route,
         "drift.prediction_ids": ask.ids,
     }
-    span = Span(f"infer {spec.name}", headers, began_ns, time.time_ns(), attributes)
+    span = Span(f"infer {spec.name}", headers, began_ns, time.time_ns(), attributes, own)
     return Telling(found.events, span)
 
 

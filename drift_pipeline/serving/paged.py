@@ -65,7 +65,8 @@ class Paged:
             if not incident.get("open") or dedup_key(name_of(self._environment, name, key)) != paged:
                 continue
             with suppress(ConflictError):  # somebody else did at this very moment
-                acknowledge_paged(Ledger(spec, self._store, self._clock), self._clock, key, who, "in PagerDuty")
+                ledger = Ledger(spec, self._store, self._clock, self._environment)
+                acknowledge_paged(ledger, self._clock, key, who, "in PagerDuty")
             return name
         return None
 

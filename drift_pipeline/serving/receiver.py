@@ -155,6 +155,8 @@ class Receiver:
             with allowance.parsing():
                 for record in records[start : start + SLICE_ROWS]:
                     event = record.event(budget)
+                    if isinstance(event, dict) and event.get("event") == "prediction" and record.traceparent:
+                        event.setdefault("traceparent", record.traceparent)
                     line = self._line(event, producer, own, now)
                     if isinstance(line, DeadLetter):
                         reasons.append(line.reason)

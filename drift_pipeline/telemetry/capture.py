@@ -23,6 +23,7 @@ from drift_pipeline.errors import DriftError, IntegrityError, UnavailableError
 from drift_pipeline.logs import told
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.delta import OvertakenError
+from drift_pipeline.telemetry.event import Prediction
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.landing import Captured, Landing, RenumberedError
 from drift_pipeline.telemetry.parsed import Parsed, read_lines, refused_of
@@ -56,6 +57,7 @@ class Capture:
         monotonic: Callable[[], float] = time.monotonic,
         logs: Sequence[Source] = (),
         beat: Callable[[Mapping[str, int]], None] = lambda _: None,
+        landed: Callable[[str, str, int, Sequence[str]], None] | None = None,
     ) -> None:
         """
         Args:
@@ -66,6 +68,7 @@ class Capture:
             failed: is told what `run` and the mirror survived; None = the log.
             logs: what is read beside the spool.
             beat: is told after each step what it did, as `Captured` names it, also of one that failed.
+            landed: is told of predictions that landed: their model, source, batch, and the traceparents that they have.
         """
         self._spool, self._specs, self._clock = spool, specs, clock
         self._failed, self._logged = failed or self._log, deque[str](maxlen=100)
@@ -73,7 +76,7 @@ class Capture:
         self._counts: Counter[str] = Counter()
         self._refusals, self._fates = Refusals(), list[tuple[str, What, int]]()
         self._monotonic, self._resting = monotonic, dict[str, tuple[float, Exception | None]]()
-        self._logs, self._beat = tuple(logs), beat
+        self._logs, self._beat, self._landed = tuple(logs), beat, landed
 
     def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Concern]], None] = lambda _: None) -> None:
         """Step until `stop` is set; what fails is told, and tried again after the interval.
@@ -224,6 +227,9 @@ class Capture:
     def _land(self, model: str, source: str, number: int, parsed: Parsed, now: datetime) -> None:
         counts = self._landing.land(model, source, number, parsed.events, now, parsed.places)
         self._counts.update(counts)
+        if self._landed is not None and counts["predictions"]:
+            told = (one.traceparent for one in parsed.events if isinstance(one, Prediction) and one.traceparent)
+            self._landed(model, source, number, [*dict.fromkeys(told)])
         self._fates += [(model, what, counts[name]) for name, what in _TOLD.items() if counts[name]]
 
     def _rests(self, model: str) -> Exception | None:

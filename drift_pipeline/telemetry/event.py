@@ -3,19 +3,21 @@
 ```
 {"event": "prediction", "model": M, "id": text, "time": ISO 8601 with an offset, "version": text,
  "route": "stable"|"canary"|"external", "score": number|null, "latency_ms": number|null, "entity": text|null,
- "features": {every watched column: number|text|bool|null}, "producer": text}
+ "features": {every watched column: number|text|bool|null}, "producer": text, "traceparent": text}
 {"event": "outcome", "model": M, "id": text, "time": when it was observed, "label": number|text|bool,
  "producer": text, "stamped": bool}
 ```
 
 `score`, `latency_ms` and `entity` may be left out. `producer` is whose the id is, which the gateway writes from the key
-(left out: nobody's by name); `stamped`: the gateway gave the time, since the producer told none. A category's value is
+(left out: nobody's by name); `traceparent`: the span of the request that it came of, as W3C Trace Context has it, which
+no table holds; `stamped`: the gateway gave the time, since the producer told none. A category's value is
 brought to its column's form, of which it has to be (`cells`); null and what the spec calls missing are no value. A
 label is `outcome.positive` or its negation; one that `outcome.unknown` lists is refused, and told once it is known.
 What was refused when it was taken is a line of its own (`letters`).
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,11 +36,12 @@ __all__ = ["DeadLetter", "Event", "OutcomeKnown", "Prediction", "off_form_of", "
 EXTERNAL = "external"  # told by its producer; the gateway answered on all other routes
 ROUTES = ("stable", "canary", EXTERNAL)
 LINE_BYTES = 1_000_000
+TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _ID_LENGTH = 200
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # events tell what happens now; a clock that lost its battery says 1970
 _TICK = timedelta(microseconds=1)
 _OF_ALL = {"event", "model", "id", "time", "producer"}
-_PREDICTION = _OF_ALL | {"version", "route", "score", "latency_ms", "entity", "features"}
+_PREDICTION = _OF_ALL | {"version", "route", "score", "latency_ms", "entity", "features", "traceparent"}
 _OUTCOME = _OF_ALL | {"label", "stamped"}
 
 
@@ -56,6 +59,7 @@ class Prediction:
     entity: str | None
     features: dict[str, float | str | None]
     producer: str = ""
+    traceparent: str = ""
 
     @property
     def whose(self) -> str:
@@ -171,6 +175,7 @@ def _prediction(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, 
         None if document.get("entity") is None else _text("entity", document["entity"]),
         _features(document.get("features"), spec),
         _producer(document),
+        _traceparent(document["traceparent"]) if "traceparent" in document else "",
     )
 
 
@@ -183,6 +188,12 @@ def _outcome(document: dict[str, Any], spec: ModelSpec, now: tuple[datetime, dat
 
 def _producer(document: dict[str, Any]) -> str:
     return sys.intern(_text("producer", document.get("producer", "")))
+
+
+def _traceparent(value: object) -> str:
+    if not isinstance(value, str) or not TRACEPARENT.fullmatch(value):
+        raise ValueError(f"traceparent: {str(value)[:100]!r} is none, such as 00-(32 hex)-(16 hex)-01; or leave it out")
+    return value
 
 
 def _refuse_unknown(keys: set[str]) -> None:

@@ -13,6 +13,7 @@ from drift_pipeline.clock import ManualClock, SystemClock
 from drift_pipeline.components.sensors import NONE_DUE, loop_sensors
 from drift_pipeline.components.today import Today
 from drift_pipeline.control.store import Entry, Message
+from drift_pipeline.control.traces import trace_id
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import opened
 from drift_pipeline.loop.retraining.working import LEASE
@@ -111,12 +112,16 @@ def test_a_wanted_retrain_is_launched_once_with_its_lane_and_never_again(live: D
     decision_id = ask()
     live.evaluate_sensors()
     (run,) = live.queued()
+    with store(Settings().home) as opened_store:
+        made = [record.details for record in opened_store.records() if record.event == "decision.made"]
+    (answers,) = (said["incident"] for said in made if said["decision"] == decision_id)
     assert {name: value for name, value in run.tags.items() if name.startswith("drift/")} == {
         "drift/model": MODEL,
         "drift/decision": decision_id,
         "drift/lane": "normal",
         "drift/retrain": MODEL,
         "drift/capacity": "spot",
+        "drift/trace": trace_id(Settings().environment, MODEL, answers or decision_id),
     }
     assert run.tags["dagster/max_retries"] == "2"
     assert run.asset_selection is not None

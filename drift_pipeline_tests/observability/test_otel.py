@@ -35,7 +35,7 @@ class Sink(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.got: list[tuple[str, bytes]] = []
-        self.status, self.go_on = 200, threading.Event()
+        self.status, self.go_on, self.asked = 200, threading.Event(), 0
         self.go_on.set()
 
     def bodies(self, path: str) -> list[bytes]:
@@ -51,6 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked += 1
         self.server.go_on.wait()
         if self.server.status == 200:
             self.server.got.append((self.path, body))

@@ -221,6 +221,8 @@ def test_the_gateway_tells_a_collector_its_events_and_a_span_that_carries_the_pr
     assert [_text(log["body"], "id") for log in logs] == ids
     assert [log["traceId"] for log in logs] == [TRACE, TRACE]
     assert [json.loads(line)["id"] for line in home.spooled()] == ids
+    own = f"00-{TRACE}-{span['spanId']}-01"
+    assert [json.loads(line)["traceparent"] for line in home.spooled()] == [own, own]
 
 
 def _text(body: Mapping[str, Any], key: str) -> str:

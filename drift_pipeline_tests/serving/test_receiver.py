@@ -122,6 +122,18 @@ def test_events_of_both_forms_are_landed_once_under_the_name_of_the_key(home: Ho
     assert Lake(home.settings.lake / "fraud").read("outcomes", ALL)["_id"].to_list() == ["a"]
 
 
+def test_a_prediction_keeps_the_span_that_it_was_logged_in_unless_it_tells_another(home: Home) -> None:
+    logged, told = (f"00-{digit * 32}-{digit * 16}-01" for digit in "ab")
+    sent = request(prediction("a"), prediction("b", traceparent=told), outcome("a"))
+    for record in sent.resource_logs[0].scope_logs[0].log_records:
+        record.trace_id, record.span_id = b"\xaa" * 16, b"\xaa" * 8
+    with receiver(home, home.producer()) as client:
+        content = sent.SerializeToString()
+        assert rejected(client.post("/v1/logs", content=content, headers=PROTOBUF)) == (0, "")
+    assert [line.get("traceparent") for line in spooled(home)] == [logged, told, None]
+    assert landed(home).dead_letters == 0
+
+
 def test_a_record_that_is_no_event_is_told_and_laid_aside_with_that_reason_and_the_others_land(home: Home) -> None:
     ahead = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
     bad = [

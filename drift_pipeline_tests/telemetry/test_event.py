@@ -91,6 +91,13 @@ def test_a_prediction_is_read_with_its_time_in_utc_and_its_features_as_declared(
     assert isinstance(read.features["x"], float)
 
 
+def test_a_prediction_may_carry_the_traceparent_of_its_request() -> None:
+    told = f"00-{'a' * 32}-{'b' * 16}-01"
+    assert prediction({**GOOD, "traceparent": told}).traceparent == told
+    for bad in ("", "nonsense", told[:-1], told.upper(), 7, None):
+        assert reason(line({**GOOD, "traceparent": bad})).startswith("traceparent: ")
+
+
 def test_score_latency_and_entity_may_be_null_or_left_out() -> None:
     optional = ("score", "latency_ms", "entity")
     for document in (

@@ -1,5 +1,6 @@
 """OTLP logs are read as events the same way in both forms, and what is none is refused before it costs much."""
 
+import base64
 import gzip
 import json
 import zlib
@@ -64,6 +65,35 @@ def read(sent: ExportLogsServiceRequest) -> list[dict[str, Any] | bytes]:
 
 def test_a_map_and_the_text_of_its_json_are_the_same_event_in_both_forms() -> None:
     assert read(request(EVENT, json.dumps(EVENT))) == [EVENT, EVENT]
+
+
+def test_a_record_tells_the_span_that_it_was_logged_in() -> None:
+    sent, trace, span = request(EVENT, EVENT), "0a" * 16, "0b" * 8
+    logged, _ = sent.resource_logs[0].scope_logs[0].log_records
+    logged.trace_id, logged.span_id = bytes.fromhex(trace), bytes.fromhex(span)
+    for records in (
+        read_logs(sent.SerializeToString(), as_json=False),
+        read_logs(_hexadecimal(sent), as_json=True),
+    ):
+        assert [one.traceparent for one in records] == [f"00-{trace}-{span}-01", ""]
+
+
+@pytest.mark.parametrize(
+    "ids", [{"traceId": 7, "spanId": []}, {"traceId": "0" * 32, "spanId": "b" * 16}, {"spanId": "b"}]
+)
+def test_ids_of_a_record_that_are_none_are_left_out(ids: dict[str, Any]) -> None:
+    body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "{}"}, **ids}]}]}]}
+    (record,) = read_logs(json.dumps(body).encode(), as_json=True)
+    assert record.traceparent == ""
+
+
+def _hexadecimal(sent: ExportLogsServiceRequest) -> bytes:
+    """OTLP's JSON has ids in hexadecimal digits, where protobuf's own has base64."""
+    document = MessageToDict(sent)
+    for record in document["resourceLogs"][0]["scopeLogs"][0]["logRecords"]:
+        for name in {"traceId", "spanId"} & record.keys():
+            record[name] = base64.b64decode(record[name]).hex()
+    return json.dumps(document).encode()
 
 
 def test_a_body_without_a_time_has_the_records_own() -> None:

@@ -4,12 +4,15 @@ import json
 from typing import Any
 
 from drift_pipeline.alerts.alert import Alert
+from drift_pipeline.control.traces import traceparent
 
 CONTENT_TYPE = "application/cloudevents+json"
 
 
 def envelope(alert: Alert) -> dict[str, Any]:
-    """`id` is the same at each attempt; (source, id) names it among all, as the standard has it."""
+    """`id` is the same at each attempt; (source, id) names it among all, as the standard has it. `traceparent`: its
+    extension for distributed tracing, of the first span of the alert's trace."""
+    extension = {"traceparent": traceparent(alert.trace_id)} if alert.trace_id else {}
     return {
         "specversion": "1.0",
         "id": alert.id,
@@ -18,6 +21,7 @@ def envelope(alert: Alert) -> dict[str, Any]:
         "subject": alert.incident,
         "time": alert.at,
         "datacontenttype": "application/json",
+        **extension,
         "data": alert.to_json(),
     }
 

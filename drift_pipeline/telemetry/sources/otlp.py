@@ -1,6 +1,6 @@
 """OTLP logs as events: the body of a log record is an event, as a map, or as a text of its JSON.
 
-A body without a `time` has the record's own. Severity, attributes, resource, scope and trace are not read. Both forms
+A body without a `time` has the record's own. Severity, attributes, resource and scope are not read. Both forms
 of OTLP/HTTP are: protobuf, and JSON as its specification maps it.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.telemetry.event import TRACEPARENT
 
 MOST_RECORDS = 10_000
 MOST_VALUES = 500_000  # 512 records, an SDK's batch, of 200 features each are some 105,000
@@ -76,10 +77,20 @@ class Budget:
 
 
 class Record:
-    """One log record: its body as OTLP has it, and its time in nanoseconds since 1970, 0 where it tells none."""
+    """One log record: its body as OTLP has it, its time in nanoseconds since 1970, 0 where it tells none, and the ids
+    of its trace and span, in hexadecimal digits."""
 
-    def __init__(self, body: Any, nanoseconds: int, part: "Callable[[Any], tuple[str, Any]]") -> None:
+    def __init__(
+        self, body: Any, nanoseconds: int, part: "Callable[[Any], tuple[str, Any]]", trace: Any = "", span: Any = ""
+    ) -> None:
         self._body, self._nanoseconds, self._part = body, nanoseconds, part
+        self._ids = trace, span
+
+    @property
+    def traceparent(self) -> str:
+        """Of the span that it was logged in, as W3C Trace Context has it; "" where it tells none."""
+        told = "-".join(["00", *map(str, self._ids), "01"]).lower()
+        return told if TRACEPARENT.fullmatch(told) else ""
 
     def event(self, budget: Budget) -> dict[str, Any] | bytes:
         """The event that the body tells; else what it holds, as the line that a dead letter shows.
@@ -129,7 +140,8 @@ def _protobuf_records(body: bytes, around: Budget) -> Iterator[Record]:
         for scope in resource.scope_logs:
             around.take()
             for record in scope.log_records:
-                yield Record(record.body, record.time_unix_nano or record.observed_time_unix_nano, _protobuf_part)
+                time = record.time_unix_nano or record.observed_time_unix_nano
+                yield Record(record.body, time, _protobuf_part, record.trace_id.hex(), record.span_id.hex())
 
 
 def _protobuf_part(value: Any) -> tuple[str, Any]:
@@ -158,7 +170,8 @@ def _json_records(body: bytes, around: Budget) -> Iterator[Record]:
             around.take()
             for record in _items(scope, "logRecords"):
                 time = _integer(record, "timeUnixNano") or _integer(record, "observedTimeUnixNano")
-                yield Record(record.get("body") or {}, time, _json_part)
+                ids = record.get("traceId"), record.get("spanId")
+                yield Record(record.get("body") or {}, time, _json_part, *ids)
 
 
 def _json_part(value: Any) -> tuple[str, Any]:

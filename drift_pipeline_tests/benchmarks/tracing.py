@@ -1,0 +1,121 @@
+"""What tracing costs: `python -m drift_pipeline_tests.benchmarks.tracing [--days 180] [--rows 20000]`.
+
+A synthetic history is replayed; all that its audit holds of incidents is told to a receiver of this process, then asked
+where nothing is new, which is what the sensor pays each time, and where it is off. And what a traceparent adds to an
+answered row: making it, and reading its line in capture, by turns with lines without one. Prints CPU seconds, and exits
+with 1 where reading costs more than 1.05 times as much.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+from drift_pipeline.clock import SystemClock
+from drift_pipeline.control.store import ControlStore
+from drift_pipeline.loop.tracing import deliver_traces
+from drift_pipeline.observability.otel import begun
+from drift_pipeline.settings import Settings
+from drift_pipeline.spec import read_spec
+from drift_pipeline.telemetry.event import Prediction, read_event
+from drift_pipeline.telemetry.synthetic import SAMPLE_SPEC, Drift, synthetic_history
+
+MOST, _CALLS, _ROUNDS = 1.05, 200, 9
+_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_REPLAY = "from drift_pipeline.cli import main; import sys; main(sys.argv[1:])"
+
+
+class _Taken(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not to stderr."""
+
+
+def tell(days: int, folder: Path) -> None:
+    """Prints what telling a replay costs."""
+    data, spec, home = folder / "history.parquet", folder / "spec.yaml", folder / "home"
+    synthetic_history(days, 400, 3, drifts=(Drift("concept", day=days * 0.6),)).write_parquet(data)
+    spec.write_text(SAMPLE_SPEC)
+    command = [sys.executable, "-c", _REPLAY, "replay", str(data), "--spec", str(spec), "--out", str(home), "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    settings = Settings(home=home, database="")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Taken)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        with closing(ControlStore(settings.database_url, SystemClock())) as store:
+            off = _idle(settings, store)
+            os.environ[_VARIABLE] = f"http://127.0.0.1:{server.server_port}"
+            before = time.process_time()
+            sent = deliver_traces(settings, store, seconds=600, at_once=True)
+            told, on = time.process_time() - before, _idle(settings, store)
+    finally:
+        os.environ.pop(_VARIABLE, None)
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    print(f"{sent} spans of {days} days: {told:.2f} CPU seconds, the SDK's import and the receiver included")
+    print(f"a call where nothing is new: {on * 1000:.2f} ms; where it is off: {off * 1000:.3f} ms")
+
+
+def _idle(settings: Settings, store: ControlStore) -> float:
+    began = time.perf_counter()
+    for _ in range(_CALLS):
+        deliver_traces(settings, store)
+    return (time.perf_counter() - began) / _CALLS
+
+
+def read(rows: int, folder: Path) -> float:
+    """What a line with a traceparent costs capture's reader, as a multiple of one without."""
+    path, now = folder / "spec.yaml", datetime.now(UTC)
+    path.write_text(SAMPLE_SPEC)
+    spec = read_spec(path)
+    features = {name: 0.5 if kind == "numeric" else "a" for name, kind in spec.watched.items()}
+    named = {"event": "prediction", "model": spec.name, "id": "a", "time": now.isoformat(), "version": "v1"}
+    told = {**named, "route": "stable", "score": 0.5, "features": features}
+    caller, before = f"00-{'a' * 32}-{'b' * 16}-01", time.process_time()
+    for _ in range(rows):
+        begun(caller)
+    print(f"a traceparent: {(time.process_time() - before) / rows * 1e6:.2f} µs a request")
+    lines = {"without": json.dumps(told).encode(), "with": json.dumps({**told, "traceparent": caller}).encode()}
+    assert all(isinstance(read_event(line, {spec.name: spec}, now), Prediction) for line in lines.values())
+    spent: dict[str, list[float]] = {name: [] for name in lines}
+    for number in range(_ROUNDS):
+        for name in sorted(lines, reverse=bool(number % 2)):
+            before = time.process_time()
+            for _ in range(rows):
+                read_event(lines[name], {spec.name: spec}, now)
+            spent[name].append(time.process_time() - before)
+    without, with_it = (statistics.median(spent[name]) / rows * 1e6 for name in ("without", "with"))
+    print(f"a line: {without:.1f} µs without, {with_it:.1f} µs with; {with_it / without:.3f} of {MOST} at most")
+    return with_it / without
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", type=int, default=180)
+    parser.add_argument("--rows", type=int, default=20_000)
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        ratio = read(given.rows, Path(folder))
+        tell(given.days, Path(folder))
+    sys.exit(ratio > MOST)
+
+
+if __name__ == "__main__":
+    main()
