@@ -62,11 +62,11 @@ def test_what_compose_sets_is_read_and_what_it_runs_is_a_command() -> None:
         if service["image"] != "drift-pipeline:local":
             continue
         assert {name for name in service["environment"] if name.startswith("DRIFT_")} <= read
-        program, *words = service["command"]
-        if program == "drift":
-            command = drift.get_command(click.Context(drift), words[0])
+        if "entrypoint" not in service:
+            word, *words = service["command"]
+            command = drift.get_command(click.Context(drift), word)
             assert command is not None
-            command.parse_args(click.Context(command), words[1:])
+            command.parse_args(click.Context(command), words)
 
 
 def test_composes_prometheus_asks_what_is_there_and_reads_rules_that_are_there() -> None:
