@@ -1,6 +1,7 @@
 """deploy/Dockerfile: what a container of it may do; its root file system without Docker is made of the same."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -69,20 +70,17 @@ def test_a_dockerfile_of_another_form_is_refused() -> None:
         described(TEXT.replace("-slim-", "-"))
 
 
-@pytest.mark.parametrize("lacks", ["python", "debootstrap", "empty"])
-def test_what_the_root_file_system_needs_is_told(lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "there").touch()
-    monkeypatch.setattr(image.sys, "version_info", image.sys.version_info if lacks != "python" else _Version(3, 99))
-    monkeypatch.setattr(image.shutil, "which", lambda _: None if lacks == "debootstrap" else "/usr/sbin/debootstrap")
-    if lacks != "python" and f"{image.sys.version_info.major}.{image.sys.version_info.minor}" != IMAGE.python:
-        pytest.skip("another Python is what it lacks")
-    told = {"python": "has Python 3.11", "debootstrap": "apt-get install debootstrap", "empty": "is not empty"}
-    with pytest.raises(MissingError, match=told[lacks]):
+def test_what_the_root_file_system_needs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.write_text(re.sub(r"python:3\.\d+", f"python:3.{sys.version_info.minor}", TEXT), encoding="utf-8")
+    other.write_text(re.sub(r"python:3\.\d+", "python:3.99", TEXT), encoding="utf-8")
+    monkeypatch.setattr(image, "DOCKERFILE", other)
+    with pytest.raises(MissingError, match=r"the image has Python 3\.99"):
+        image.install(tmp_path / "root")
+    monkeypatch.setattr(image, "DOCKERFILE", own)
+    with pytest.raises(MissingError, match="apt-get install debootstrap"):
+        image.install(tmp_path / "root")
+    (tmp_path / "debootstrap").touch(0o755)
+    with pytest.raises(MissingError, match="is not empty"):
         image.install(tmp_path)
-
-
-class _Version(tuple[int, ...]):
-    def __new__(cls, *numbers: int) -> "_Version":
-        return super().__new__(cls, numbers)
-
-    major, minor = 3, 99

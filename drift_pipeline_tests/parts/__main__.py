@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from drift_pipeline_tests.parts import (
     alertmanager,
     feast,
+    helm,
     kafka,
     opa,
     otel,
@@ -39,6 +40,7 @@ PARTS = {
     "prometheus": Part(prometheus.install, prometheus.running, "DRIFT_PROMETHEUS_URL"),
     "alertmanager": Part(alertmanager.install, alertmanager.running, "ALERTMANAGER_URL"),
     "victorialogs": Part(victorialogs.install, victorialogs.running, "VICTORIALOGS_URL"),
+    "helm": Part(helm.install),
 }
 
 

@@ -11,6 +11,7 @@ from drift_pipeline.bucket import Bucket
 from drift_pipeline_tests.parts import (
     alertmanager,
     feast,
+    helm,
     kafka,
     opa,
     otel,
@@ -75,6 +76,15 @@ def amtool() -> None:
         alertmanager.find()
     except MissingError as error:
         lacking("alertmanager", error)
+
+
+@pytest.fixture(scope="module")
+def helm_program() -> Path:
+    """Helm itself."""
+    try:
+        return helm.find()
+    except MissingError as error:
+        lacking("helm", error)
 
 
 @pytest.fixture(scope="module")
