@@ -143,7 +143,7 @@ def drain(capture: Capture, spool: Path, patience_s: float, every_s: float) -> N
     until = time.monotonic() + patience_s
     while True:
         try:
-            capture.step()
+            capture.once(Event())
             return
         except (DriftError, OSError) as error:
             if time.monotonic() + every_s > until:

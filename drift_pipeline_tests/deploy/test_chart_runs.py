@@ -15,7 +15,7 @@ from drift_pipeline_tests.components.daemon import FROM_A_FOLDER
 from drift_pipeline_tests.components.test_lanes import submitted
 from drift_pipeline_tests.deploy.charts import case, dagster_config, rendered
 
-pytestmark = [pytest.mark.live, FROM_A_FOLDER]
+pytestmark = [pytest.mark.live, *FROM_A_FOLDER]
 KUBECONFIG = {
     "apiVersion": "v1",
     "kind": "Config",
@@ -78,7 +78,7 @@ def test_a_run_is_a_pod_of_the_restricted_standard_with_the_home_and_without_a_t
         assert one["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert main["resources"] == {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}}
     mounts = {mount["mountPath"]: mount["name"] for mount in main["volumeMounts"]}
-    assert {"/opt/dagster/dagster.yaml", "/var/lib/drift", "/models", "/tmp"} <= mounts.keys()
+    assert {"/opt/dagster", "/var/lib/drift", "/models", "/tmp"} <= mounts.keys()
     assert set(mounts.values()) <= {volume["name"] for volume in pod["volumes"]}
     sources = [source.get("secretRef", source.get("configMapRef"))["name"] for source in main["envFrom"]]
     assert sorted(sources) == ["drift-database", "drift-secrets", "shop-environment"]
@@ -88,7 +88,7 @@ def test_lane_and_capacity_place_it(instance: dg.DagsterInstance) -> None:
     spot = pod_of(instance, retrain_tags("m", "d1", "normal", "spot"))["spec"]
     assert spot["nodeSelector"] == {"pool": "spot"}
     assert spot["tolerations"] == [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}]
-    assert spot["containers"][0]["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": 1}
+    assert spot["containers"][0]["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "1"}
     hotfix = pod_of(instance, retrain_tags("m", "d2", "hotfix", "on_demand"))["spec"]
     assert (hotfix["priorityClassName"], hotfix["nodeSelector"]) == ("drift-urgent", {"pool": "on-demand"})
     fast = pod_of(instance, FAST)["spec"]

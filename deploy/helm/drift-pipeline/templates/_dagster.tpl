@@ -63,8 +63,11 @@ run_launcher:
       {{- include "drift.selector" (dict "root" . "part" "run") | nindent 6 }}
     volumes:
       {{- include "drift.volumes" (dict "root" . "home" "claim") | nindent 6 }}
+      - name: dagster
+        configMap: {name: {{ include "drift.name" . }}-dagster}
     volume_mounts:
       {{- include "drift.mounts" (dict "root" . "readOnly" false) | nindent 6 }}
+      - {name: dagster, mountPath: /opt/dagster, readOnly: true}
     run_k8s_config:
       container_config:
         resources:
