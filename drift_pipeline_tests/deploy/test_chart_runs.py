@@ -11,6 +11,9 @@ import yaml
 
 from drift_pipeline.components.lanes import FAST, retrain_tags
 from drift_pipeline.components.pods import CONFIG
+from drift_pipeline.definitions import models_of
+from drift_pipeline.loop.home import models_of as specs_of
+from drift_pipeline.settings import Settings
 from drift_pipeline_tests.components.daemon import FROM_A_FOLDER
 from drift_pipeline_tests.components.test_lanes import submitted
 from drift_pipeline_tests.deploy.charts import case, dagster_config, rendered
@@ -108,3 +111,15 @@ def test_lane_and_capacity_place_it(instance: dg.DagsterInstance) -> None:
 def test_who_launches_a_run_cannot_ask_for_more(instance: dg.DagsterInstance, asked: dict[str, Any]) -> None:
     with pytest.raises(Exception, match="violated the allowed list"):
         pod_of(instance, {CONFIG: json.dumps(asked)})
+
+
+def test_the_folder_of_the_moment_in_a_config_maps_volume_is_a_folder_of_models(tmp_path: Path) -> None:
+    text = case("least")["models"]["inline"]["recommendation_v3"]["defs.yaml"]
+    for moment in ("..2026_11_30_10_00_00.1", "..2026_11_30_11_00_00.2"):
+        (tmp_path / moment / "recommendation_v3").mkdir(parents=True)
+        (tmp_path / moment / "recommendation_v3" / "defs.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "..data").symlink_to(moment)
+    (tmp_path / "recommendation_v3").symlink_to("..data/recommendation_v3")
+    found = models_of(tmp_path / "..data").resolve_asset_graph().get_all_asset_keys()
+    assert {key.path[0] for key in found} == {"recommendation_v3"}
+    assert list(specs_of(Settings(models=tmp_path / "..data"))) == ["recommendation_v3"]
