@@ -15,7 +15,7 @@ A run is tagged with the sum of the two as `dagster-k8s/config`, which dagster-k
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -88,6 +88,6 @@ class Pods(_Given):
 
     def tags(self, lane: str, capacity: str = "") -> dict[str, str]:
         """What a run is tagged with; none where nothing is asked for it."""
-        lanes, capacities = dict[str, Pod](self.lanes), dict[str, Pod](self.capacities)
-        asked = capacities.get(capacity, Pod()).over(lanes.get(lane, Pod())).config()
+        of_lane = self.lanes.get(cast("Lane", lane), Pod())
+        asked = self.capacities.get(cast("Capacity", capacity), Pod()).over(of_lane).config()
         return {CONFIG: json.dumps(asked, sort_keys=True)} if asked else {}
