@@ -60,13 +60,22 @@ def config_maps(pod: Object) -> set[str]:
 
 
 def secrets(pod: Object) -> set[str]:
-    return {one["secretRef"]["name"] for one in _sources(pod) if "secretRef" in one} | {
-        one["name"] for one in pod.get("imagePullSecrets", ())
-    }
+    whole = {one["secretRef"]["name"] for one in _sources(pod) if "secretRef" in one}
+    parts = {key["name"] for one in containers(pod) for key in _keys(one)}
+    return whole | parts | {one["name"] for one in pod.get("imagePullSecrets", ())}
+
+
+def databases(container: Object) -> set[str]:
+    """The keys of the database's Secret that a container is told."""
+    return {key["key"] for key in _keys(container)}
 
 
 def claims(pod: Object) -> set[str]:
     return {one["persistentVolumeClaim"]["claimName"] for one in pod["volumes"] if "persistentVolumeClaim" in one}
+
+
+def _keys(container: Object) -> list[Object]:
+    return [one["valueFrom"]["secretKeyRef"] for one in container.get("env", ()) if "valueFrom" in one]
 
 
 def _sources(pod: Object) -> list[Object]:

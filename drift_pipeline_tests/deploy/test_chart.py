@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from drift_pipeline.alerts.routing import read_routing
 from drift_pipeline_tests.deploy.charts import (
     CASES,
     CHART,
@@ -21,6 +22,7 @@ from drift_pipeline_tests.deploy.charts import (
     config_maps,
     containers,
     dagster_config,
+    databases,
     pods,
     rendered,
     secrets,
@@ -70,6 +72,7 @@ def test_no_pod_may_more_than_the_restricted_standard_lets_it(objects: list[Obje
         assert security["runAsUser"] > 0
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        assert pod["enableServiceLinks"] is False  # of a release that is called drift they would be DRIFT_...
         assert all(set(one) - {"name"} <= {"emptyDir", "configMap", "persistentVolumeClaim"} for one in pod["volumes"])
         for one in containers(pod):
             assert one["securityContext"] == {
@@ -147,7 +150,7 @@ def test_a_probe_tells_alive_from_ready_and_asks_a_port_that_is_open(objects: li
         for probe in probes.values():
             asked = [how["port"] for kind in ("httpGet", "tcpSocket", "grpc") if (how := probe.get(kind))]
             assert set(asked) <= open_ports
-        expected = {"daemon": 2, "capture": 0}.get(name.rpartition("-")[2], 3)
+        expected = {"daemon": 2, "capture": 1}.get(name.rpartition("-")[2], 3)
         assert len(probes) == expected, name
     (gateway,) = (pod["containers"][0] for name, pod in pods(objects) if name.endswith("-gateway"))
     assert gateway["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
@@ -175,13 +178,39 @@ def test_only_daemon_and_webserver_speak_to_the_api_and_may_no_more_than_runs_ne
         name: {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
         for name, role in roles.items()
     }
-    looks = {("jobs", "get"), ("jobs", "list"), ("jobs/status", "get"), ("pods", "get"), ("pods", "list")}
-    looks |= {("pods/log", "get"), ("events", "list")}
-    ends = {("jobs", "delete"), ("pods", "delete"), ("jobs", "list"), ("pods", "list")}
+    looks = {("jobs", "list"), ("jobs/status", "get"), ("pods/log", "get"), ("events", "list")}
+    ends = {("jobs", "delete"), ("pods", "delete"), ("pods", "list")}
     assert may == {f"{RELEASE}-daemon": looks | ends | {("jobs", "create")}, f"{RELEASE}-webserver": ends}
     bound = {(one["roleRef"]["name"], one["subjects"][0]["name"]) for one in named(objects, "RoleBinding").values()}
     assert bound == {(name, name) for name in roles}
     assert not {"ClusterRole", "ClusterRoleBinding"} & {one["kind"] for one in objects}
+
+
+def test_a_part_is_told_of_the_database_that_it_reads_and_of_no_other(objects: list[Object]) -> None:
+    ours, dagsters = {"DRIFT_DATABASE"}, {"DRIFT_DAGSTER_DATABASE"}
+    both = {"prepare": ours | dagsters, "code": ours | dagsters}
+    told = {
+        one["name"]: (databases(one), both.get(one["name"], dagsters if one["name"] in ("daemon", "webserver") else ours))
+        for _, pod in pods(objects)
+        for one in containers(pod)
+        if "command" in one  # git-sync is run as its image says
+    }
+    assert {name: found for name, (found, _) in told.items()} == {name: wanted for name, (_, wanted) in told.items()}
+
+
+def test_who_tells_the_channels_has_them(objects: list[Object], values: dict[str, Any], tmp_path: Path) -> None:
+    told = {
+        one["name"]: variable["value"]
+        for _, pod in pods(objects)
+        for one in containers(pod)
+        for variable in one.get("env", ())
+        if variable["name"] == "DRIFT_ALERTS"
+    }
+    assert told == ({"code": "/opt/dagster/alerts.yaml"} if values["alerts"] else {})
+    if told:
+        (file,) = (one["data"]["alerts.yaml"] for one in objects if "alerts.yaml" in one.get("data", {}))
+        (tmp_path / "alerts.yaml").write_text(file, encoding="utf-8")
+        assert read_routing(tmp_path / "alerts.yaml").channels.keys() == values["alerts"]["channels"].keys()
 
 
 def test_one_process_has_the_keys_and_who_only_looks_cannot_write_them(objects: list[Object]) -> None:
@@ -235,6 +264,8 @@ def test_the_rules_are_those_of_deploy_prometheus_and_a_job_is_called_as_they_as
             {"home": {"accessMode": "ReadWriteOnce"}, "dagster": {"runs": {"pods": {"capacities": {"spot": {}}}}}},
             "ReadWriteMany",
         ),
+        ({"gateway": {"autoscaling": {"min": 9, "max": 8}}}, "gateway.autoscaling.min is more"),
+        ({"dagster": {"runs": {"normal": 11}}}, "leave slots for hotfixes"),
         ({"gatewy": {}}, "gatewy"),
         ({"store": {"url": "files"}}, "url"),
     ],

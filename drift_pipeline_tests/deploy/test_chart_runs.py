@@ -43,6 +43,20 @@ def instance(helm_program: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield opened
 
 
+def test_who_has_no_token_reads_the_same_file_and_queues_runs(
+    helm_program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code location and a run itself: the launcher, which wants a token, is nothing that they use."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    told = dagster_config(rendered(helm_program, case("all"), tmp_path))
+    del told["storage"]
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert submitted(instance, {}).status is dg.DagsterRunStatus.QUEUED
+        with pytest.raises(Exception, match="Service host/port is not set"):
+            _ = instance.run_launcher
+
+
 def pod_of(instance: dg.DagsterInstance, tags: dict[str, str]) -> Any:
     """The specification of the pod that dagster-k8s would make for a run, after it was queued."""
     from dagster_k8s import K8sRunLauncher
@@ -71,7 +85,7 @@ def test_a_run_is_a_pod_of_the_restricted_standard_with_the_home_and_without_a_t
     template = pod_of(instance, {})
     pod, (main,) = template["spec"], template["spec"]["containers"]
     assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "run"
-    assert pod["automountServiceAccountToken"] is False
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
     assert pod["serviceAccountName"] == "shop"
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

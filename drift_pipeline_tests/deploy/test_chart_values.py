@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def test_what_has_no_default_is_asked_for() -> None:
         {"gateway": {"replicas": 0}},
         {"home": {"accessMode": "ReadOnlyMany"}},
         {"home": {"size": "20"}},
+        {"capture": {"sources": ["otlp://0.0.0.0:9999"]}},
         {"environment": {"DRIFT_DATABASE": "postgresql://"}},
         {"environment": {"DRIFT_TICK_SECONDS": 30}},
         {"models": {"inline": {"Fraud": {"defs.yaml": "x"}}}},
@@ -78,6 +80,25 @@ def test_every_value_is_in_the_schema_with_its_default() -> None:
 
     compare(VALUES, SCHEMA, "values")
     assert SCHEMA["properties"].keys() - VALUES.keys() == {"global"}  # Helm's own
+
+
+def test_every_value_is_used() -> None:
+    """By its whole path, or by its own name where a template took what is above it."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (CHART / "templates").iterdir())
+
+    def used(path: tuple[str, ...]) -> bool:
+        ways = [rf"\.Values\.{re.escape('.'.join(path[:upto]))}(?![\w.])" for upto in range(1, len(path) + 1)]
+        taken = any(re.search(way, text) for way in ways[:-1])
+        return bool(re.search(ways[-1], text)) or (taken and bool(re.search(rf"\.{path[-1]}\b", text)))
+
+    def leaves(schema: dict[str, Any], at: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if schema.get("additionalProperties") is False and "$ref" not in schema and at[-1:] != ("pods",):
+            for name, below in schema["properties"].items():
+                yield from leaves(below, (*at, name))
+        else:
+            yield at
+
+    assert [".".join(path) for path in leaves(SCHEMA, ()) if not used(path)] == ["global"]
 
 
 def test_rules_and_instance_are_the_files_themselves() -> None:

@@ -76,6 +76,7 @@ run_launcher:
           {{- include "drift.security" . | nindent 10 }}
       pod_spec_config:
         automount_service_account_token: false
+        enable_service_links: false
         security_context:
           {{- include "drift.podSecurity" . | nindent 10 }}
         {{- include "drift.besideTheHome" . | nindent 8 }}

@@ -129,10 +129,17 @@ volumeMounts:
 - {name: home, mountPath: /var/lib/drift{{ if .readOnly }}, readOnly: true{{ end }}}
 {{- end -}}
 
+{{/* Of the database's Secret what a part needs, and no more: (dict "root" $ "names" list). */}}
+{{- define "drift.databases" -}}
+{{- range .names }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $.root.Values.database.secret }}, key: {{ . }}}}
+{{- end }}
+{{- end -}}
+
 {{/* Variables: (dict "root" $ "secrets" list). */}}
 {{- define "drift.envFrom" -}}
 - configMapRef: {name: {{ include "drift.name" .root }}-environment}
-- secretRef: {name: {{ .root.Values.database.secret }}}
 {{- if .root.Values.store.secret }}
 - secretRef: {name: {{ .root.Values.store.secret }}}
 {{- end }}
@@ -145,6 +152,7 @@ volumeMounts:
 {{- define "drift.pod" -}}
 serviceAccountName: {{ include "drift.name" .root }}{{ .account }}
 automountServiceAccountToken: {{ .token }}
+enableServiceLinks: false
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
