@@ -190,7 +190,10 @@ def test_a_part_is_told_of_the_database_that_it_reads_and_of_no_other(objects: l
     ours, dagsters = {"DRIFT_DATABASE"}, {"DRIFT_DAGSTER_DATABASE"}
     both = {"prepare": ours | dagsters, "code": ours | dagsters}
     told = {
-        one["name"]: (databases(one), both.get(one["name"], dagsters if one["name"] in ("daemon", "webserver") else ours))
+        one["name"]: (
+            databases(one),
+            both.get(one["name"], dagsters if one["name"] in ("daemon", "webserver") else ours),
+        )
         for _, pod in pods(objects)
         for one in containers(pod)
         if "command" in one  # git-sync is run as its image says
