@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from drift_pipeline.alerts.routing import read_routing
+from drift_pipeline_tests.deploy.api_fields import wrong_fields
 from drift_pipeline_tests.deploy.charts import (
     CASES,
     CHART,
@@ -52,6 +53,24 @@ def test_helm_lints_it(name: str, helm_program: Path) -> None:
     command = [str(helm_program), "lint", "--strict", str(CHART), "-f", str(CHART / "ci" / f"{name}.yaml")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_every_field_is_one_that_the_api_has(objects: list[Object]) -> None:
+    """No server's dry run, but what it says of misspelt fields, of types and of what is missing."""
+    assert {one["metadata"]["name"]: wrong for one in objects if (wrong := wrong_fields(one))} == {}
+
+
+def test_a_field_that_the_api_has_not_is_found() -> None:
+    container = {"name": "a", "image": "a:1", "readinessProb": {}, "env": [{"name": "A", "value": 1}]}
+    spec = {"selector": {}, "template": {"spec": {"containers": [container], "nodeSelector": {"pool": True}}}}
+    at = ".spec.template.spec"
+    assert wrong_fields({"kind": "Deployment", "metadata": {"name": "a"}, "spec": spec}) == [
+        f"{at}.containers[0].readinessProb",
+        f"{at}.containers[0].env[0].value: 1 is no str",
+        f"{at}.nodeSelector.pool: True is no str",
+    ]
+    with pytest.raises(ValueError, match="containers"):
+        wrong_fields({"kind": "Pod", "spec": {}})
 
 
 def test_every_object_has_its_name_once_its_namespace_and_the_recommended_labels(objects: list[Object]) -> None:

@@ -85,7 +85,7 @@ run_launcher:
           - {{ include "drift.gitSync" (dict "root" . "once" true) | nindent 12 | trim }}
         {{- end }}
       job_spec_config:
-        ttl_seconds_after_finished: {{ .Values.dagster.runs.keepSeconds }}
+        ttl_seconds_after_finished: {{ .Values.dagster.runs.keepSeconds | int64 }}
         backoff_limit: 0
     only_allow_user_defined_k8s_config_fields:
       container_config: {resources: true}
