@@ -15,7 +15,10 @@ _NOT_OF_A_DEPLOYMENT = {".spec.strategy.canary"}  # a Rollout is a Deployment bu
 
 
 def wrong_fields(one: Object) -> list[str]:
-    """Paths that the API does not have, of an object and all below it. Raises ValueError where it lacks what is required."""
+    """Paths of an object that the API does not have, or not with such a value.
+
+    Raises ValueError where it lacks what the API requires.
+    """
     if one["kind"] in _CUSTOM:
         return []
     model = _OTHERS.get(one["kind"], f"V1{one['kind']}")

@@ -32,7 +32,6 @@ KUBECONFIG = {
 @pytest.fixture(scope="module")
 def instance(helm_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
     """Of the case in which everything is switched on; it speaks to no cluster, and its storage is a folder's."""
-    pytest.importorskip("dagster_k8s")
     folder = tmp_path_factory.mktemp("dagster")
     told = dagster_config(rendered(helm_program, case("all"), folder))
     del told["storage"]
