@@ -106,8 +106,10 @@ def test_every_container_has_requests_a_limit_of_memory_a_version_and_a_folder_f
 ) -> None:
     for name, pod in pods(objects):
         assert len({one["name"] for one in containers(pod)}) == len(containers(pod)), name
-        templates = next(one for one in objects if one["metadata"]["name"] == name and "template" in one["spec"])
-        claimed = {one["metadata"]["name"] for one in templates["spec"].get("volumeClaimTemplates", ())}
+        (made,) = (
+            one["spec"] for one in objects if one["metadata"]["name"] == name and "template" in one.get("spec", ())
+        )
+        claimed = {one["metadata"]["name"] for one in made.get("volumeClaimTemplates", ())}
         volumes = {one["name"] for one in pod["volumes"]} | claimed
         for one in containers(pod):
             assert {"cpu", "memory"} <= one["resources"]["requests"].keys()
