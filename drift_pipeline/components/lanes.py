@@ -105,7 +105,8 @@ class LanedRunCoordinator(QueuedRunCoordinator[dg.DagsterInstance]):
 
     @classmethod
     def config_type(cls) -> Any:
-        return {**super().config_type(), "pods": dg.Field(dg.Permissive(), is_required=False)}
+        queue: Any = super().config_type()
+        return {**queue, "pods": dg.Field(dict, is_required=False)}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:

@@ -63,7 +63,7 @@ def test_a_pod_answers_and_lands_from_an_empty_folder_and_holds_no_key(
     (tmp_path / "models" / MODEL).mkdir(parents=True)
     (tmp_path / "models" / MODEL / "defs.yaml").write_text(SPEC)
     start = (datetime.now(UTC) - timedelta(days=28)).replace(hour=0, minute=0, second=0, microsecond=0)
-    synthetic_history(28, 60, 0, score=False, start=start).write_parquet(tmp_path / "history.parquet")
+    synthetic_history(28, 120, 0, score=False, start=start).write_parquet(tmp_path / "history.parquet")
     url = postgres_server.of("homes apart")
     shared = {"DRIFT_MODELS": str(tmp_path / "models"), "DRIFT_DATABASE": url, "DRIFT_STORE": s3_place.url}
     claim, pod = ({**os.environ, **shared, "DRIFT_HOME": str(tmp_path / name)} for name in ("claim", "pod"))
