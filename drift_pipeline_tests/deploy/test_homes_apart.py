@@ -22,7 +22,7 @@ from drift_pipeline.telemetry.synthetic import synthetic_history
 from drift_pipeline_tests.integration.drill import command, free_port, is_ready
 from drift_pipeline_tests.parts.postgres import Postgres
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.slow]  # 40 s of processor, which .ci/run has not
 NUMERIC = {"session_length_s": 312.5, "items_viewed": 8.0, "price_eur": 40.0, "days_since_visit": 2.0}
 LEVELS = {"device": "phone", "country": "DE", "age_band": "30-44"}
 
