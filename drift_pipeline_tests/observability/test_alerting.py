@@ -17,6 +17,7 @@ from drift_pipeline.alerts.alert import dedup_key
 from drift_pipeline.alerts.delivery import Alerting
 from drift_pipeline.clock import DAY, SystemClock
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.loop.operating import close_incident
 from drift_pipeline.observability.metrics import LoopMetrics
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.alerts.pagerduty import paging
@@ -157,7 +158,7 @@ def test_an_incident_that_alertmanager_pages_first_is_one_page_once_the_outbox_t
         return [one["status"]["state"] for one in alerts if one["labels"]["alertname"] == "DriftIncident"]
 
     until(lambda: states() == ["suppressed"], world.told)
-    world.recover()
+    close_incident(world.loop.loop, "ada", "seen")
     world.outbox.deliver()
     until(lambda: states() == [], world.told)
     assert (pager.pages[key] - before, key in pager.open, pager.refused) == (1, False, [])

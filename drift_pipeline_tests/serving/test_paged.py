@@ -19,6 +19,7 @@ from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline_tests.serving.worlds import SPECS, Home, listening
 
 SECRET, KEY = "a secret of PagerDuty's", "ab12cd34ef56-20260301T1100"
+PAGE = dedup_key(f"production/fraud/{KEY}")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def asks(home: Home, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
         yield client
 
 
-def event(kind: str = "incident.acknowledged", incident: Any = dedup_key(f"production/fraud/{KEY}"), **more: Any) -> bytes:
+def event(kind: str = "incident.acknowledged", incident: Any = PAGE, **more: Any) -> bytes:
     """As PagerDuty's reference shows one."""
     data = {"id": "PT4KHLK", "type": "incident", "number": 1234, "status": "acknowledged", "incident_key": incident}
     agent = {"id": "PXPGF42", "summary": "Earline Greenholt", "type": "user_reference"}
