@@ -274,9 +274,9 @@ def test_the_rules_are_those_of_deploy_prometheus_and_a_job_is_called_as_they_as
     for one in found.values():
         files = [yaml.safe_load((folder / name).read_text()) for name in ("recording.yaml", "alerts.yaml")]
         assert one["spec"]["groups"] == [group for file in files for group in file["groups"]]
-    jobs = {one["job_name"] for one in yaml.safe_load((folder / "prometheus.yaml").read_text())["scrape_configs"]}
+    scraped = (folder / "prometheus.yaml").read_text(encoding="utf-8")
     told = {labels["drift/job"] for one in objects if "drift/job" in (labels := one["metadata"]["labels"])}
-    assert told <= jobs
+    assert told <= set(re.findall(r"job_name: (\w+)", scraped))  # the exporter's is there as a comment
 
 
 @pytest.mark.parametrize(
@@ -301,3 +301,11 @@ def test_values_that_cannot_work_are_refused(
     with pytest.raises(Refused) as refused:
         rendered(helm_program, merged(case("least"), wrong), tmp_path)
     assert told in refused.value.told
+
+
+def test_the_loop_is_told_by_one_of_exporter_and_gateway(objects: list[Object], values: dict[str, Any]) -> None:
+    monitors = named(objects, "ServiceMonitor")
+    if found := monitors.get(f"{RELEASE}-gateway"):
+        kept = [rule["regex"] for rule in found["spec"]["endpoints"][0].get("metricRelabelings", ())]
+        assert kept == (["drift_gateway_.*"] if values["exporter"]["enabled"] else [])
+    assert (f"{RELEASE}-exporter" in monitors) == (bool(monitors) and values["exporter"]["enabled"])
