@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from drift_pipeline_tests.parts.fixtures import (
     amtool,
+    helm_program,
     kafka_broker,
     opa_server,
     otel_collector,
@@ -24,6 +25,7 @@ from drift_pipeline_tests.parts.fixtures import (
 
 __all__ = [  # real servers
     "amtool",
+    "helm_program",
     "kafka_broker",
     "opa_server",
     "otel_collector",

@@ -242,6 +242,12 @@ def test_capture_lands_what_is_there_and_ends(adopted: Path) -> None:
     assert (ended.code, json.loads(ended.out)["segments"]) == (0, 0)
 
 
+@pytest.mark.parametrize("beside", [["--once"], ["--source", "kafka://h:9092/t"]])
+def test_a_spool_is_drained_at_the_end_and_with_no_source_beside_it(beside: list[str]) -> None:
+    ended = drift("capture", "--drain", "5s", *beside)
+    assert (ended.code, "give neither --once nor --source" in ended.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

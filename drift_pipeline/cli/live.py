@@ -181,6 +181,7 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 @click.command(epilog=example("drift capture --home live", "drift capture --source otlp://127.0.0.1:4318"))
 @click.option("--once", is_flag=True, help="Land what is there, and end.")
 @click.option("--every", "interval", type=Duration(), default="2s", show_default=True)
+@click.option("--drain", type=Duration(), help="Told to end, land the rest of the spool, for so long at most.")
 @click.option(
     "--source",
     "sources",
@@ -191,7 +192,14 @@ def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
 @home_option
 @json_option
 @long_lived
-def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Path | None, as_json: bool) -> int:
+def capture(
+    once: bool,
+    interval: timedelta,
+    drain: timedelta | None,
+    sources: tuple[str, ...],
+    home: Path | None,
+    as_json: bool,
+) -> int:
     """Land what the gateway and other producers wrote down in the lake, and score it for a rollout's shadow.
 
     What is no event is laid aside with the reason; where that is much, the model's owner is alerted once an hour.
@@ -199,10 +207,13 @@ def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Pat
     """
     from drift_pipeline.loop.home import live_specs, refuse_unadopted
     from drift_pipeline.serving.capturing import capturing
+    from drift_pipeline.serving.capturing import drain as land_the_rest
     from drift_pipeline.serving.receiver import address_of
     from drift_pipeline.serving.refused import telling
     from drift_pipeline.telemetry.sources import scheme_of
 
+    if drain is not None and (once or sources):
+        raise InputError("--drain is of a spool that is captured until the end; give neither --once nor --source")
     for url in sources:
         if scheme_of(url) != "otlp":
             continue
@@ -219,6 +230,9 @@ def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Pat
             click.echo(json.dumps(found) if as_json else ", ".join(f"{name} {n}" for name, n in found.items()))
         else:
             landing.run(stop, interval.total_seconds(), tell)
+            if drain is not None:
+                seconds = drain.total_seconds(), interval.total_seconds()
+                land_the_rest(landing, settings.home / "spool", *seconds)
     return OK
 
 

@@ -12,12 +12,14 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext  # where Dagster's guide takes it from
 from dagster._grpc.types import ExecuteExternalJobArgs  # what a worker is told is nowhere else
-from dagster._serdes import deserialize_value
+from dagster._serdes import ConfigurableClassData, deserialize_value
+
+from drift_pipeline.components.pods import CONFIG, Pods
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +92,33 @@ def _be_nice() -> None:
 
 
 class LanedRunCoordinator(QueuedRunCoordinator[dg.DagsterInstance]):
-    """Dagster's queue; every run has a lane before it waits in it, whoever launched it."""
+    """Dagster's queue; every run has a lane before it waits in it, whoever launched it, and on a cluster its pod.
+
+    `pods` in its configuration says which (pods.py); a run that brings `dagster-k8s/config` keeps its own.
+    """
+
+    def __init__(
+        self, pods: Mapping[str, Any] | None = None, inst_data: ConfigurableClassData | None = None, **queue: Any
+    ) -> None:
+        """Raises InputError where `pods` is none."""
+        self._pods = Pods.read(pods or {})
+        super().__init__(inst_data=inst_data, **queue)
+
+    @classmethod
+    def config_type(cls) -> Any:
+        queue: Any = super().config_type()
+        return {**queue, "pods": dg.Field(dict, is_required=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        return cls(inst_data=inst_data, **config_value)
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
-        if lacking := lacking_tags(context.dagster_run):
-            self._instance.add_run_tags(context.dagster_run.run_id, lacking)
+        run = context.dagster_run
+        lacking = dict(lacking_tags(run))
+        tags = {**run.tags, **lacking}
+        if CONFIG not in tags:
+            lacking |= self._pods.tags(tags[LANE], tags.get(CAPACITY, ""))
+        if lacking:
+            self._instance.add_run_tags(run.run_id, lacking)
         return super().submit_run(context)

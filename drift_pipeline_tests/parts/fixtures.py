@@ -64,6 +64,13 @@ opa_server, postgres_server, s3_server = map(_server, ("opa", "postgres", "s3"))
 kafka_broker, pubsub_server, victorialogs_server = map(_server, ("kafka", "pubsub", "victorialogs"))
 
 
+@pytest.fixture(scope="module")
+def helm_program() -> Path:
+    """Helm itself."""
+    program: Path = needed("helm").find()
+    return program
+
+
 @pytest.fixture
 def s3_place(s3_server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
     """A place in a new bucket, which this process and its children reach."""

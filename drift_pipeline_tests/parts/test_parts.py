@@ -1,10 +1,13 @@
 """Parts are pinned once, and a part that was installed for a run is not skipped in it."""
 
+import io
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from drift_pipeline_tests.parts import postgres
+from drift_pipeline_tests.parts import helm, postgres
 from drift_pipeline_tests.parts.__main__ import main
 from drift_pipeline_tests.parts.cache import HERE, PINS, MissingError, module_of
 from drift_pipeline_tests.parts.fixtures import REQUIRED, lacking
@@ -47,3 +50,18 @@ def test_what_cannot_be_had_says_how_to_get_it(tmp_path: Path, monkeypatch: pyte
 def test_a_name_that_is_none_is_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert f"there are: {', '.join(PINS)}" in capsys.readouterr().out
+
+
+def test_a_program_is_found_in_a_layer_in_a_package_in_a_wheel() -> None:
+    layer, package, wheel = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(layer, "w") as file:
+        file.writestr("kubectl/kubectl", "k")
+        file.writestr("helm/helm", "h")
+    with tarfile.open(fileobj=package, mode="w:gz") as tar:
+        member = tarfile.TarInfo("package/lib/layer.zip")
+        member.size = len(layer.getvalue())
+        tar.addfile(member, io.BytesIO(layer.getvalue()))
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("a/_jsii/a@1.jsii.tgz", package.getvalue())
+    found = dict(helm.members("a.whl", wheel.getvalue()))
+    assert found["helm/helm"] == b"h"

@@ -4,15 +4,18 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from drift_pipeline.clock import MINUTE, ManualClock
 from drift_pipeline.control.store import ControlStore, Record
 from drift_pipeline.control.trust import open_store
-from drift_pipeline.errors import ConflictError
+from drift_pipeline.errors import ConflictError, DriftError
 from drift_pipeline.observability.facts import CAPTURE
-from drift_pipeline.serving.capturing import Tally, is_shared
+from drift_pipeline.serving.capturing import Tally, capturing, drain, is_shared
 from drift_pipeline.settings import Settings
+from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,41 @@ def test_what_became_of_events_is_counted_over_captures_and_lost_to_none_that_wa
     assert found is not None
     assert found.body["events"] == {"predictions": 5, "late": 1, "dead_letters": 1, "outcomes": 5}
     assert found.body["at"] == clock.now().isoformat()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Of a home without a model: what is told there is a dead letter."""
+    return Settings(home=tmp_path / "home", database="", store="")
+
+
+def test_told_to_end_it_lands_what_dead_and_living_writers_left(settings: Settings) -> None:
+    clock, spool = ManualClock(datetime(2026, 3, 1, tzinfo=UTC)), settings.home / "spool"
+    open_store(settings, clock).close()
+    dead, living = SpoolWriter(spool / "gateway"), SpoolWriter(spool / "other")
+    with capturing(settings, {}, clock) as (capture, stop):
+        dead.write([b"no event"])
+        dead.close()
+        living.write([b"handed over"])
+        living.rotate()
+        living.write([b"being written"])
+        stop.set()
+        drain(capture, spool, patience_s=0, every_s=1)
+    living.close()
+    letters = Lake(settings.dead_letters, source="t").find("dead_letters", pl.lit(True), ["_payload"])
+    assert sorted(letters["_payload"].to_list()) == ["handed over", "no event"]
+
+
+def test_what_does_not_land_is_tried_again_and_told_in_the_end(settings: Settings) -> None:
+    clock, spool = ManualClock(datetime(2026, 3, 1, tzinfo=UTC)), settings.home / "spool"
+    open_store(settings, clock).close()
+    writer = SpoolWriter(spool / "gateway")
+    writer.write([b"no event"])
+    writer.close()
+    settings.lake.write_bytes(b"a file where the lake should be")  # type: ignore[union-attr]
+    with capturing(settings, {}, clock) as (capture, _):
+        with pytest.raises((DriftError, OSError)):
+            drain(capture, spool, patience_s=0.05, every_s=0.02)
+        settings.lake.unlink()  # type: ignore[union-attr]
+        drain(capture, spool, patience_s=5, every_s=0.02)
+    assert Lake(settings.dead_letters, source="t").find("dead_letters", pl.lit(True), ["_id"]).height == 1
