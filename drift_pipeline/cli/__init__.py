@@ -26,6 +26,7 @@ from drift_pipeline.cli import (
     records,
     report,
     tables,
+    train,
     waivers,
     watch,
 )
@@ -60,9 +61,20 @@ EPILOG = "Begin with: drift demo. Of one command: drift COMMAND --help. Completi
 PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
     "Your data": ("init", "compare", "calibrate", "replay", "diff", "policy"),
-    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer", "home"),
+    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "train", "producer", "home"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts", "features", "exporter"),
-    "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
+    "Operate": (
+        "retrain",
+        "hotfix",
+        "train",
+        "promote",
+        "rollback",
+        "pause",
+        "resume",
+        "maintenance",
+        "retain",
+        "erase",
+    ),
     "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
 }
 
@@ -87,7 +99,7 @@ def drift() -> None:
 
 
 _LOOP, _PROOF = (
-    (history, tables, live, producers, report, watch, alerting, operate, features, policies),
+    (history, tables, live, producers, report, watch, alerting, operate, train, features, policies),
     (approvals, waivers, docs, evidence),
 )
 for _room in (*_LOOP, *_PROOF, exporting, records, homes):

@@ -1,0 +1,124 @@
+"""Following: what is wanted is submitted to the runner, and what runs elsewhere is looked after until it ended.
+
+```
+wanted -> submitted -> ended    a run that failed or was cancelled, and whose decision is open, gives that up, and pages
+   ^__________|                 the runner knows of none any more: the lease lapses, and it is submitted again
+```
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drift_pipeline.errors import UnavailableError
+from drift_pipeline.loop.context import Context
+from drift_pipeline.loop.queue import PROVEN, REJECTED, Queue
+from drift_pipeline.loop.retraining.trainings import Trainings
+from drift_pipeline.loop.retraining.working import beat_of, holder_of
+from drift_pipeline.training.runners import Request, Run, Runner, State
+
+log = logging.getLogger(__name__)
+LINES = 40  # of each process's log, kept with what is told of an ended run
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A run that ended: what came of its decision, `version` empty where nothing was trained."""
+
+    decision: str
+    runner: str
+    run: Run
+    outcome: str
+    version: str
+    logs: str = ""
+
+
+class Following:
+    """One model's."""
+
+    def __init__(self, context: Context, queue: Queue, trainings: Trainings) -> None:
+        self._at, self._queue, self._trainings = context, queue, trainings
+
+    def follow(self, runner: Runner) -> list[Followed]:
+        """Once through all runs; told are those that ended since the last look.
+
+        A runner that does not answer is asked at the next tick; that is logged, and holds nothing else.
+
+        Raises:
+            ConflictError: another process did the same meanwhile.
+            UnavailableError: of the inline runner, what the training itself lacks.
+        """
+        ended = []
+        for body in self._queue.wanted():
+            run = runner.submit(self._request(body)) if runner.kind == "inline" else self._submitted(runner, body)
+            if run is not None and run.state.over and runner.kind == "inline":
+                ended.append(self._told(runner, body["decision"], run))
+        return ended + [one for body in self._noted(runner) if (one := self._looked(runner, body)) is not None]
+
+    def _submitted(self, runner: Runner, body: Mapping[str, Any]) -> Run | None:
+        """None where the runner does not answer, or somebody else took the decision."""
+        try:
+            run = runner.submit(self._request(body))
+        except UnavailableError as error:
+            log.warning("%s: %s waits for its runner: %s", self._at.spec.name, body["decision"], error)
+            return None
+        decision_id = body["decision"]
+        if not self._queue.claim(decision_id, holder_of(decision_id)):
+            return None
+        noted = {"runner": runner.kind, "name": run.name, "link": run.link, "over": False}
+        entry = self._at.ledger.get(f"retrain/{decision_id}")
+        if entry.get("run") != noted:
+            told = {"decision": decision_id, "runner": runner.kind, "run": run.name}
+            puts = {f"retrain/{decision_id}": {**entry, "run": noted}}
+            self._at.ledger.commit("training.submitted", told, puts=puts)
+        return run
+
+    def _noted(self, runner: Runner) -> Iterator[Mapping[str, Any]]:
+        for _, body in self._at.ledger.all("retrain"):
+            run = body.get("run")
+            if run is not None and not run["over"] and run["runner"] == runner.kind:
+                yield body
+
+    def _looked(self, runner: Runner, body: Mapping[str, Any]) -> Followed | None:
+        decision_id, request = body["decision"], self._request(body)
+        try:
+            run = runner.status(request)
+            if body["status"] == "failed" and not run.state.over and run.state is not State.ABSENT:
+                run = runner.cancel(request)
+            logs = runner.logs(request, LINES) if run.state.over else ""
+        except UnavailableError as error:
+            log.warning("%s: the run of %s is not known: %s", self._at.spec.name, decision_id, error)
+            return None
+        open_ = self._queue.open(decision_id)
+        if not run.state.over and (open_ or run.state is not State.ABSENT):
+            if open_ and run.state is not State.ABSENT:
+                self._at.ledger.beat(beat_of(decision_id, holder_of(decision_id)))
+            return None
+        if open_ and self._queue.holder(decision_id) in ("", holder_of(decision_id)):
+            why = f"{runner.kind} run {run.name} {run.state}: {run.reason or 'nothing came of it'}"
+            self._queue.give_up(decision_id, why[:500])
+        self._end(decision_id, run)
+        return self._told(runner, decision_id, run, logs)
+
+    def _end(self, decision_id: str, run: Run) -> None:
+        """Noted once; hours of GPUs that the steps did not count, such as those of a preempted pod, are counted now."""
+        at, retrains = self._at, self._trainings.done
+        entry = at.ledger.get(f"retrain/{decision_id}")
+        pinned = at.ledger.find(f"training/{decision_id}") or {}
+        more = max((run.gpu_hours or 0) - pinned.get("gpu_hours", 0), 0)
+        done, alerts = self._trainings.spend(retrains, more)
+        puts = {f"retrain/{decision_id}": {**entry, "run": {**entry["run"], "over": True}}}
+        puts |= {"retrains": done.to_json()} if more else {}
+        told = {"decision": decision_id, "run": run.name, "state": str(run.state), "gpu_hours": run.gpu_hours}
+        at.ledger.commit("training.run_ended", told, puts=puts, messages=alerts)
+
+    def _told(self, runner: Runner, decision_id: str, run: Run, logs: str = "") -> Followed:
+        entry = self._at.ledger.get(f"retrain/{decision_id}")
+        known = self._at.ledger.find(f"training/{decision_id}")
+        version = str(known["version"]) if known and entry["status"] in (PROVEN, REJECTED) else ""
+        return Followed(decision_id, runner.kind, run, str(entry["status"]), version, logs)
+
+    def _request(self, body: Mapping[str, Any]) -> Request:
+        retrain, capacity = self._at.spec.retrain, body.get("capacity")
+        return Request(self._at.spec.name, body["decision"], body["lane"], capacity, retrain.gpus)
