@@ -37,7 +37,7 @@ class Elsewhere:
         self.runs[request.name] = replace(self.status(request), state=State.CANCELLED)
         return self.runs[request.name]
 
-    def logs(self, request: Request, lines: int = 50) -> str:
+    def logs(self, request: Request, lines: int = 50) -> str:  # noqa: ARG002
         return "step fit: trained"
 
     def becomes(self, state: State, reason: str = "", gpu_hours: float | None = None) -> None:

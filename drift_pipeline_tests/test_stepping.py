@@ -82,5 +82,5 @@ def test_a_decision_that_another_process_holds_is_left_to_it(world: World) -> No
 
 def test_the_command_ends_with_2_for_what_nobody_decided_and_for_a_model_that_there_is_not(adopted: Path) -> None:
     nobody = drift("train", "pin", MODEL, "--decision", "x-1")
-    assert (nobody.code, f"drift decisions {MODEL} tells them" in nobody.err) == (2, True), nobody
+    assert (nobody.code, f"drift decisions {MODEL} lists" in nobody.err) == (2, True), nobody
     assert drift("train", "fit", "fraud", "--decision", "x-1").code == 2

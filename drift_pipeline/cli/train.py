@@ -69,4 +69,18 @@ for _command in (
 ):
     train.add_command(_command)
 
+
+@train.command(epilog=example("drift train manifests > drift-train.yaml"))
+@click.option("--calendar", is_flag=True, help="Also a CronWorkflow a model, where no Dagster has its schedule.")
+def manifests(calendar: bool) -> int:
+    """Print what DRIFT_RUNNER wants applied beforehand: Argo's templates, or Kubeflow's compiled pipeline."""
+    from drift_pipeline.loop.home import models_of
+    from drift_pipeline.settings import Settings
+    from drift_pipeline.training.runners import manifests as written
+
+    settings = Settings()
+    click.echo(written(settings, list(models_of(settings).values()) if calendar else []), nl=False)
+    return OK
+
+
 COMMANDS = (train,)

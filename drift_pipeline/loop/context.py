@@ -27,8 +27,8 @@ class Backends:
 
     `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not. `access`: how stores of
     rows outside the home are reached. `studies`: the url of the database that the trials of trainings are kept in; "" =
-    nowhere. `prometheus`: who is asked for KPIs that are measured elsewhere. `runner`: who runs the steps of a retrain;
-    None = this process.
+    nowhere. `prometheus`: who is asked for KPIs that are measured elsewhere. `runner` tells who runs the steps of a
+    retrain, None of this process; it is asked when somebody retrains, so that nothing else fails for its file.
     """
 
     lake: Lake
@@ -40,7 +40,7 @@ class Backends:
     access: Access = NO_ACCESS
     studies: str = ""
     prometheus: PrometheusServer | None = None
-    runner: Runner | None = None
+    runner: Callable[[], Runner | None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,16 @@ class Home:
             studies = beside(self.settings.database_url, "optuna")
         measured = prometheus_of(self.settings)
         return Backends(
-            lake, self.store, self.registry, self.policy, self.alerts, scan, access, studies, measured, self.runner
+            lake,
+            self.store,
+            self.registry,
+            self.policy,
+            self.alerts,
+            scan,
+            access,
+            studies,
+            measured,
+            lambda: self.runner,
         )
 
     def document(self, spec: ModelSpec) -> None:

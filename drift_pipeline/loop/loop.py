@@ -223,8 +223,8 @@ class Loop:
 
     @property
     def outside(self) -> bool:
-        """Whether another system runs the steps of a retrain."""
-        return self._backends.runner is not None
+        """Whether another system runs the steps of a retrain. Raises InputError where its file cannot be used."""
+        return self._backends.runner() is not None
 
     def carry_out(self, *, inline: bool) -> list[Followed]:
         """Submit the retrains that are wanted, and look after those that run elsewhere; told are those that ended.
@@ -235,8 +235,10 @@ class Loop:
         Raises:
             ConflictError, UnavailableError: as `Following.follow`.
         """
-        runner = self._backends.runner or self._inline
-        return self.following.follow(runner) if self.outside or inline else []
+        elsewhere = self._backends.runner()
+        if elsewhere is not None:
+            return self.following.follow(elsewhere)
+        return self.following.follow(self._inline) if inline else []
 
     def retrain(self, decision_id: str, report: Report) -> Training | None:
         """Train a candidate and prove it against the champion on rows that neither was trained on.

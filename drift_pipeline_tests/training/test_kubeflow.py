@@ -1,7 +1,7 @@
 """The pipeline that Kubeflow is given: compiled by kfp and run by its own local runner, where kfp is installed.
 
-It has an extra of its own and is not in `test`. For these tests it is enough to have `pip install --no-deps --target DIR
-kfp kfp-pipeline-spec kfp-server-api docstring-parser click-option-group`, and DIR in PYTHONPATH.
+It has an extra of its own and is not in `test`. For these tests `pip install --no-deps --target DIR kfp
+kfp-pipeline-spec kfp-server-api docstring-parser click-option-group`, with DIR in PYTHONPATH, is enough.
 """
 
 import subprocess

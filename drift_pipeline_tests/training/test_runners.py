@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 import pytest
+import yaml
 from hera.workflows import models as argo_models
 from kubernetes import client
 
 from drift_pipeline.cli import drift
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, NothingToDoError
 from drift_pipeline.settings import Settings
-from drift_pipeline.training.runners import STEPS, Request, State, argo, kubernetes, outside
+from drift_pipeline.training.runners import STEPS, Request, State, argo, kubernetes, manifests, outside
 from drift_pipeline.training.runners.declared import Place, read_place
 from drift_pipeline_tests.training.worlds import spec
 
@@ -70,6 +71,14 @@ def test_a_step_cannot_write_or_become_more_than_it_is() -> None:
             "capabilities": {"drop": ["ALL"]},
         }
         assert [mount["mountPath"] for mount in one["volumeMounts"]] == ["/tmp", "/home/drift"]
+
+
+def test_a_step_submits_nothing_and_the_calendar_does() -> None:
+    pod = kubernetes.job_of(PLACE, NORMAL)["spec"]["template"]["spec"]
+    inline = [{"name": "DRIFT_RUNNER", "value": "inline"}]
+    assert [one["env"] for one in (*pod["initContainers"], *pod["containers"])] == [inline] * len(STEPS)
+    (tick,) = argo.calendar(PLACE, spec()).to_dict()["spec"]["workflowSpec"]["templates"]
+    assert "env" not in tick["container"]
 
 
 # argo
@@ -259,6 +268,19 @@ def test_an_outside_runner_wants_a_file_and_inline_none() -> None:
     assert outside(Settings()) is None
     with pytest.raises(InputError, match="DRIFT_RUNNER_FILE: is not set"):
         outside(Settings(runner="argo"))
+
+
+def test_what_argo_wants_applied_is_printed_and_the_same_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "runner.yaml"
+    path.write_text("image: drift:1")
+    settings = Settings(runner="argo", runner_file=path)
+    text = manifests(settings, [spec()])
+    assert text == manifests(settings, [spec()])
+    kinds = [(one["kind"], one["metadata"]["name"]) for one in yaml.safe_load_all(text)]
+    assert kinds[:2] == [("WorkflowTemplate", "drift-retrain"), ("WorkflowTemplate", "drift-hotfix")]
+    assert [kind for kind, _ in kinds[2:]] == ["CronWorkflow"]
+    with pytest.raises(NothingToDoError):
+        manifests(Settings())
 
 
 @pytest.mark.parametrize("kind", ["kubernetes", "argo"])

@@ -1,11 +1,14 @@
 """Runners: who runs the steps of a retrain. Each step is `drift train STEP MODEL --decision ID`, whoever runs it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from drift_pipeline.control.canonical import sha256
+from drift_pipeline.errors import NothingToDoError
+from drift_pipeline.spec import ModelSpec
 
 if TYPE_CHECKING:
     from drift_pipeline.settings import Settings
@@ -108,3 +111,32 @@ def outside(settings: "Settings") -> Runner | None:
             from drift_pipeline.training.runners.kubeflow import KubeflowRunner
 
             return KubeflowRunner(place)
+
+
+def manifests(settings: "Settings", calendars: Sequence[ModelSpec] = ()) -> str:
+    """YAML of what the runner wants applied before its first run.
+
+    Args:
+        calendars: models that no Dagster asks by the calendar; of Argo alone.
+
+    Raises:
+        NothingToDoError: the runner wants nothing.
+        InputError: as `outside`.
+    """
+    import yaml
+
+    from drift_pipeline.training.runners.declared import read_place
+
+    match settings.runner:
+        case "argo":
+            from drift_pipeline.training.runners.argo import LANES, calendar, template
+
+            place = read_place(settings.runner_file)
+            made = [template(place, lane).to_dict() for lane in LANES]
+            made += [calendar(place, spec).to_dict() for spec in calendars]
+            return yaml.safe_dump_all(made, sort_keys=False)
+        case "kubeflow":
+            from drift_pipeline.training.runners.kubeflow import compiled_text
+
+            return compiled_text(read_place(settings.runner_file))
+    raise NothingToDoError(f"DRIFT_RUNNER={settings.runner}: wants nothing applied beforehand")

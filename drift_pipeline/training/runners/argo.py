@@ -91,6 +91,7 @@ def _container(place: Place, name: str, given: list[str]) -> "Container":
         command=told["command"],
         args=told["args"],
         inputs=[hera.Parameter(name="worker")] if name == "search" else None,
+        env=[models.EnvVar.model_validate(one) for one in told["env"]] if name in STEPS else None,
         env_from=[models.EnvFromSource.model_validate(one) for one in told["envFrom"]] or None,
         resources=models.ResourceRequirements.model_validate(told["resources"]),
         security_context=models.SecurityContext.model_validate(told["securityContext"]),

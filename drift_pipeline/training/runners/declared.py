@@ -96,7 +96,7 @@ class Place(_Part):
         return self.link.replace("{namespace}", self.namespace).replace("{name}", name)
 
     def environment(self) -> list[dict[str, Any]]:
-        """`envFrom` of each step, in which a step is nobody's but its own process: whatever DRIFT_RUNNER says there."""
+        """`envFrom` of each container."""
         named = [{"configMapRef": {"name": name}} for name in self.config_maps]
         return [*named, *({"secretRef": {"name": name}} for name in self.secrets)]
 

@@ -58,6 +58,7 @@ def _task(step: Any, place: Place, name: str, model: str, decision: str, worker:
     task = step(command=[*place.command, "train", name], model=model, decision=decision, worker=worker)
     task.set_display_name(f"{name} {worker}" if name == "search" else name).set_caching_options(False)
     task.set_retry(num_retries=place.retries, backoff_duration="20s", backoff_factor=2)
+    task.set_env_variable("DRIFT_RUNNER", "inline")
     task.set_cpu_request(place.cpu).set_cpu_limit(place.cpu)
     task.set_memory_request(place.memory).set_memory_limit(place.memory)
     if gpus and name in GPU_STEPS:
@@ -69,6 +70,13 @@ def compiled(place: Place, path: Path, gpus: int = 0) -> None:
     """Write the pipeline as YAML."""
     _, compiler = _kfp()
     compiler.Compiler().compile(pipeline(place, gpus), str(path))
+
+
+def compiled_text(place: Place) -> str:
+    """The pipeline's YAML, of a model without GPUs."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled(place, path := Path(folder) / "pipeline.yaml")
+        return path.read_text(encoding="utf-8")
 
 
 def _kfp() -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ def arguments(step: str, model: str, decision: str, worker: str = "") -> list[st
 
 
 def container(place: Place, name: str, given: list[str], gpus: int = 0) -> dict[str, Any]:
-    """One step's; its working copies go to /tmp."""
+    """One step's; its working copies go to /tmp. A step submits nothing, whatever DRIFT_RUNNER its config map names."""
     limits = {"cpu": place.cpu, "memory": place.memory, **({place.gpu: str(gpus)} if gpus else {})}
     mounts = [{"name": one.name, "mountPath": one.mount, "readOnly": one.read_only} for one in place.volumes]
     return {
@@ -25,6 +25,7 @@ def container(place: Place, name: str, given: list[str], gpus: int = 0) -> dict[
         "imagePullPolicy": "IfNotPresent",
         "command": list(place.command),
         "args": given,
+        "env": [{"name": "DRIFT_RUNNER", "value": "inline"}],
         "envFrom": place.environment(),
         "resources": {"requests": limits, "limits": limits},
         "securityContext": {
