@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drift_pipeline.components.training import outside_run
-from drift_pipeline.errors import UnavailableError
+from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.loop.following import Followed
 from drift_pipeline.loop.retraining.working import LEASE, holder_of
 from drift_pipeline.loop.state import Retrains
@@ -24,8 +24,11 @@ class Elsewhere:
     kind: str = "argo"
     runs: dict[str, Run] = field(default_factory=dict)
     down: bool = False
+    refuses: str = ""
 
     def submit(self, request: Request) -> Run:
+        if self.refuses:
+            raise InputError(self.refuses)
         return self.runs.setdefault(request.name, replace(self.status(request), state=State.PENDING))
 
     def status(self, request: Request) -> Run:
@@ -118,15 +121,19 @@ def test_a_runner_that_is_down_holds_no_tick_and_what_it_forgot_is_submitted_aga
     world.day()
     runner, decision = Elsewhere(down=True), wanted(world)
     assert follow(world, runner) == []
-    assert status(world, decision) == "wanted"
+    assert (status(world, decision), runner.runs) == ("running", {})
     runner.down = False
-    follow(world, runner)
-    runner.runs.clear()  # somebody deleted it
-    assert follow(world, runner) == []
-    world.clock.advance_to(world.clock.now() + LEASE)
-    twin(world).queue.take_back()
-    assert follow(world, runner) == []
-    assert [run.state for run in runner.runs.values()] == [State.PENDING]
+    for _ in range(2):
+        assert follow(world, runner) == []
+        assert [run.state for run in runner.runs.values()] == [State.PENDING]
+        runner.runs.clear()  # somebody deletes it
+
+
+def test_what_the_runner_refuses_is_given_up_and_paged(world: World) -> None:
+    world.day()
+    runner, decision = Elsewhere(refuses="no such namespace"), wanted(world)
+    (ended,) = follow(world, runner)
+    assert (ended.run.reason, status(world, decision), follow(world, runner)) == ("no such namespace", "failed", [])
 
 
 def test_hours_that_no_step_counted_are_counted_once_at_the_end(world: World) -> None:

@@ -1,8 +1,8 @@
 """Following: what is wanted is submitted to the runner, and what runs elsewhere is looked after until it ended.
 
 ```
-wanted -> submitted -> ended    a run that failed or was cancelled, and whose decision is open, gives that up, and pages
-   ^__________|                 the runner knows of none any more: the lease lapses, and it is submitted again
+wanted -> noted -> submitted -> ended    a run that failed or was cancelled gives up its decision, if that is open, and
+            ^__________|                 pages; one that the runner does not know, or no more, is submitted again
 ```
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from drift_pipeline.errors import UnavailableError
+from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.loop.context import Context
-from drift_pipeline.loop.queue import PROVEN, REJECTED, Queue
+from drift_pipeline.loop.queue import FAILED, PROVEN, REJECTED, Queue
 from drift_pipeline.loop.retraining.trainings import Trainings
 from drift_pipeline.loop.retraining.working import beat_of, holder_of
 from drift_pipeline.training.runners import Request, Run, Runner, State
@@ -49,30 +49,25 @@ class Following:
             ConflictError: another process did the same meanwhile.
             UnavailableError: of the inline runner, what the training itself lacks.
         """
-        ended = []
+        if runner.kind == "inline":
+            wanted = [(body["decision"], runner.submit(self._request(body))) for body in self._queue.wanted()]
+            return [self._told(runner, decision_id, run) for decision_id, run in wanted]
         for body in self._queue.wanted():
-            run = runner.submit(self._request(body)) if runner.kind == "inline" else self._submitted(runner, body)
-            if run is not None and run.state.over and runner.kind == "inline":
-                ended.append(self._told(runner, body["decision"], run))
-        return ended + [one for body in self._noted(runner) if (one := self._looked(runner, body)) is not None]
+            self._take(runner, body)
+        return [one for body in self._noted(runner) if (one := self._looked(runner, body)) is not None]
 
-    def _submitted(self, runner: Runner, body: Mapping[str, Any]) -> Run | None:
-        """None where the runner does not answer, or somebody else took the decision."""
-        try:
-            run = runner.submit(self._request(body))
-        except UnavailableError as error:
-            log.warning("%s: %s waits for its runner: %s", self._at.spec.name, body["decision"], error)
-            return None
-        decision_id = body["decision"]
+    def _take(self, runner: Runner, body: Mapping[str, Any]) -> None:
+        """Noted before it is submitted: what was submitted and is not known here would never be told of."""
+        decision_id, request = body["decision"], self._request(body)
         if not self._queue.claim(decision_id, holder_of(decision_id)):
-            return None
-        noted = {"runner": runner.kind, "name": run.name, "link": run.link, "over": False}
+            return
         entry = self._at.ledger.get(f"retrain/{decision_id}")
-        if entry.get("run") != noted:
-            told = {"decision": decision_id, "runner": runner.kind, "run": run.name}
-            puts = {f"retrain/{decision_id}": {**entry, "run": noted}}
-            self._at.ledger.commit("training.submitted", told, puts=puts)
-        return run
+        noted = {"runner": runner.kind, "name": request.name, "over": False}
+        if entry.get("run") == noted:
+            return
+        told = {"decision": decision_id, "runner": runner.kind, "run": request.name}
+        puts = {f"retrain/{decision_id}": {**entry, "run": noted}}
+        self._at.ledger.commit("training.submitted", told, puts=puts)
 
     def _noted(self, runner: Runner) -> Iterator[Mapping[str, Any]]:
         for _, body in self._at.ledger.all("retrain"):
@@ -81,18 +76,14 @@ class Following:
                 yield body
 
     def _looked(self, runner: Runner, body: Mapping[str, Any]) -> Followed | None:
-        decision_id, request = body["decision"], self._request(body)
+        decision_id, open_ = body["decision"], self._queue.open(body["decision"])
         try:
-            run = runner.status(request)
-            if body["status"] == "failed" and not run.state.over and run.state is not State.ABSENT:
-                run = runner.cancel(request)
-            logs = runner.logs(request, LINES) if run.state.over else ""
+            run, logs = self._asked(runner, body, open_=open_)
         except UnavailableError as error:
             log.warning("%s: the run of %s is not known: %s", self._at.spec.name, decision_id, error)
             return None
-        open_ = self._queue.open(decision_id)
         if not run.state.over and (open_ or run.state is not State.ABSENT):
-            if open_ and run.state is not State.ABSENT:
+            if open_:
                 self._at.ledger.beat(beat_of(decision_id, holder_of(decision_id)))
             return None
         if open_ and self._queue.holder(decision_id) in ("", holder_of(decision_id)):
@@ -100,6 +91,20 @@ class Following:
             self._queue.give_up(decision_id, why[:500])
         self._end(decision_id, run)
         return self._told(runner, decision_id, run, logs)
+
+    def _asked(self, runner: Runner, body: Mapping[str, Any], *, open_: bool) -> tuple[Run, str]:
+        """How a run stands, and its logs where it ended. One that the runner does not know, or no more, is submitted;
+        what it refuses has failed; what was given up here is cancelled there."""
+        request = self._request(body)
+        try:
+            run = runner.status(request)
+            if run.state is State.ABSENT and open_:
+                run = runner.submit(request)
+            elif body["status"] == FAILED and not run.state.over and run.state is not State.ABSENT:
+                run = runner.cancel(request)
+            return run, runner.logs(request, LINES) if run.state.over else ""
+        except InputError as error:
+            return Run(request.name, State.FAILED, reason=str(error)), ""
 
     def _end(self, decision_id: str, run: Run) -> None:
         """Noted once; hours of GPUs that the steps did not count, such as those of a preempted pod, are counted now."""

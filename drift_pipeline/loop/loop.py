@@ -1,5 +1,6 @@
 """The conductor of one model's loop: which stage comes when, and which champion is monitored meanwhile."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.detection.judging.verdict import Report, Verdict
-from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
+from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError, UnavailableError
 from drift_pipeline.loop.context import Backends, Context, Trust
 from drift_pipeline.loop.deciding import Deciding
 from drift_pipeline.loop.first_version import Given
@@ -37,6 +38,8 @@ from drift_pipeline.policy.incident import Incident
 from drift_pipeline.rollout.plan import Status
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.runners.inline import InlineRunner
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,11 @@ class Loop:
         Raises:
             ConflictError, UnavailableError: as `Following.follow`.
         """
-        elsewhere = self._backends.runner()
+        try:
+            elsewhere = self._backends.runner()
+        except InputError as error:  # of its file; a rollout goes on, and back, without it
+            log.error("%s: nothing is trained: %s", self.spec.name, error)
+            return []
         if elsewhere is not None:
             return self.following.follow(elsewhere)
         return self.following.follow(self._inline) if inline else []

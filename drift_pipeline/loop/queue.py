@@ -20,7 +20,7 @@ from drift_pipeline.policy.decide import Action, Decision, Trigger
 
 MOST_TRIES = 3  # processes that may come to nothing before a retrain is given up
 NORMAL, HOTFIX = "normal", "hotfix"  # lanes
-WANTED, RUNNING, PROVEN, REJECTED = "wanted", "running", "proven", "rejected"
+WANTED, RUNNING, PROVEN, REJECTED, FAILED = "wanted", "running", "proven", "rejected", "failed"
 
 
 class Queue:
@@ -122,7 +122,7 @@ class Queue:
         if body["status"] in (WANTED, RUNNING):
             done = Retrains.from_json(self._ledger.get("retrains"))
             done = replace(done, attempted=self._clock.now())  # else it would be decided again at once
-            put = {name: {**body, "status": "failed", "held": None}, "retrains": done.to_json()}
+            put = {name: {**body, "status": FAILED, "held": None}, "retrains": done.to_json()}
             alert = self._ledger.alert(decision_id, "training.failed", why)
             self._ledger.commit(
                 "training.failed", {"decision": decision_id, "because": why}, puts=put, messages=[alert]

@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +72,12 @@ def place_of_the_cluster() -> Place:
 def apply_templates(place: Place) -> None:
     at = Cluster(place)
     for lane in LANES:
-        create, body = at.objects().create_namespaced_custom_object, template(place, lane).to_dict()
-        with suppress(ThereAlreadyError):
-            at.ask("a template", create, GROUP, VERSION, place.namespace, "workflowtemplates", body)
+        api, body = at.objects(), template(place, lane).to_dict()
+        where = GROUP, VERSION, place.namespace, "workflowtemplates"
+        try:
+            at.ask("a template", api.create_namespaced_custom_object, *where, body)
+        except ThereAlreadyError:
+            at.ask("a template", api.patch_namespaced_custom_object, *where, body["metadata"]["name"], body)
 
 
 def asked(model: str) -> Request:

@@ -63,7 +63,8 @@ def test_a_hotfix_has_a_priority_class_a_deadline_and_no_spot_node() -> None:
 
 def test_a_step_cannot_write_or_become_more_than_it_is() -> None:
     pod = kubernetes.job_of(PLACE, NORMAL)["spec"]["template"]["spec"]
-    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    ids = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), 10001)
+    assert pod["securityContext"] == {"runAsNonRoot": True, **ids, "seccompProfile": {"type": "RuntimeDefault"}}
     for one in (*pod["initContainers"], *pod["containers"]):
         assert one["securityContext"] == {
             "allowPrivilegeEscalation": False,

@@ -56,7 +56,7 @@ def template(place: Place, lane: str) -> "WorkflowTemplate":
         priority=limits.priority,
         active_deadline_seconds=int(limits.deadline.total_seconds()),
         synchronization=models.Synchronization(mutexes=[models.Mutex(name=f"{template_name(lane)}-{model}")]),
-        security_context=models.PodSecurityContext.model_validate(pod_security()),
+        security_context=models.PodSecurityContext.model_validate(pod_security(place)),
         volumes=[models.Volume.model_validate(one) for one in volumes(place)],
         pod_gc=models.PodGC(strategy="OnWorkflowSuccess", delete_delay_duration="1h"),
         ttl_strategy=models.TTLStrategy(seconds_after_completion=7 * 86400),
@@ -144,7 +144,7 @@ def calendar(place: Place, spec: ModelSpec) -> "CronWorkflow":
         entrypoint="tick",
         service_account_name=place.service_account,
         active_deadline_seconds=3600,
-        security_context=models.PodSecurityContext.model_validate(pod_security()),
+        security_context=models.PodSecurityContext.model_validate(pod_security(place)),
         volumes=[models.Volume.model_validate(one) for one in volumes(place)],
     ) as made:
         _container(place, "tick", ["tick", spec.name])

@@ -57,7 +57,7 @@ class Lane(_Part):
 
 
 class Place(_Part):
-    """Image, namespace and limits of the steps; `retries` of a step whose process was preempted or got no answer.
+    """Image, namespace and limits of the steps, and the `user` that they are, a number; `retries` of a step whose process was preempted or got no answer.
 
     `nodes` by what the policy wants a run on. `link` is where people look at a run, with {namespace} and {name}.
     `server` and `experiment` are Kubeflow's.
@@ -70,6 +70,7 @@ class Place(_Part):
     config_maps: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     volumes: tuple[Volume, ...] = ()
+    user: int = Field(default=10001, ge=1, lt=2**31)
     cpu: str = "1"
     memory: str = "2Gi"
     gpu: str = "nvidia.com/gpu"

@@ -31,7 +31,7 @@ def job_of(place: Place, request: Request) -> dict[str, Any]:
         "restartPolicy": "Never",
         "serviceAccountName": place.service_account,
         "automountServiceAccountToken": False,
-        "securityContext": pod_security(),
+        "securityContext": pod_security(place),
         "initContainers": made[:-1],
         "containers": made[-1:],
         "volumes": volumes(place),

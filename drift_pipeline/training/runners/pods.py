@@ -41,8 +41,10 @@ def volumes(place: Place) -> list[dict[str, Any]]:
     return [{"name": "tmp", "emptyDir": {}}, *({"name": one.name, **one.source} for one in place.volumes)]
 
 
-def pod_security() -> dict[str, Any]:
-    return {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+def pod_security(place: Place) -> dict[str, Any]:
+    """Its volumes are the user's own."""
+    ids = {"runAsUser": place.user, "runAsGroup": place.user, "fsGroup": place.user}
+    return {"runAsNonRoot": True, **ids, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def labels(request: Request) -> dict[str, str]:
