@@ -57,7 +57,7 @@ class Lane(_Part):
 
 
 class Place(_Part):
-    """Image, namespace and limits of the steps, and the `user` that they are, a number; `retries` of a step whose process
+    """Image, namespace and limits of the steps, the number of the `user` that they are; `retries` of one whose process
     was preempted or got no answer.
 
     `nodes` by what the policy wants a run on. `link` is where people look at a run, with {namespace} and {name}.
