@@ -85,7 +85,7 @@ def test_a_run_is_submitted_once_waited_for_beyond_any_lease_and_told_once_when_
     assert follow(world, runner) == [], "its last pod is still to end"
     runner.becomes(State.SUCCEEDED)
     (ended,) = follow(world, runner)
-    assert (ended.decision, ended.outcome, ended.version, ended.logs) == (decision, "proven", "v1", "step fit: trained")
+    assert (ended.decision, ended.outcome, ended.version, ended.logs) == (decision, "proven", "v2", "step fit: trained")
     assert follow(world, runner) == []
     assert events(world).count("training.submitted") == events(world).count("training.run_ended") == 1
     made = outside_run(world.spec.name, ended)
