@@ -1,6 +1,5 @@
 """The YAML that DRIFT_ALERTS names: channels, and routes by severity, model and owner to them."""
 
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Self
@@ -55,7 +54,3 @@ class Routing(Part):
 def read_routing(path: Path) -> Routing:
     """Raises SpecError, with file and line, where it cannot be read or is wrong."""
     return read_part(path, Routing)
-
-
-def channels_of(routing: Routing | None) -> Mapping[str, AnyChannel]:
-    return routing.channels if routing else {}

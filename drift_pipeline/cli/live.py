@@ -227,29 +227,6 @@ def capture(once: bool, interval: timedelta, sources: tuple[str, ...], home: Pat
     return OK
 
 
-@click.command(epilog=example("drift exporter --home live"))
-@click.option("--host", default="127.0.0.1", show_default=True, help="It asks for no key.")
-@click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="0: any free one.")
-@home_option
-@long_lived
-def exporter(host: str, port: int, home: Path | None) -> int:
-    """Tell Prometheus how the loop stands, at /metrics, until Ctrl-C.
-
-    The gateway's /metrics tells the same of a key's models; this goes on without a gateway. Rules, alerts and
-    routes are in deploy/prometheus.
-    """
-    from drift_pipeline.loop.home import live_specs, reading
-    from drift_pipeline.observability.exporter import serve as run
-    from drift_pipeline.observability.metrics import LoopMetrics
-
-    settings = settings_of(home)
-    specs, clock = live_specs(settings), system_clock()
-    with reading(settings):  # what is no home is told at once; one that breaks later is told by drift_up
-        pass
-    run(LoopMetrics(settings, specs, clock, lambda: reading(settings)), host, port, settings.log)
-    return OK
-
-
 @click.command(epilog=example("drift up --home live"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Of the gateway; Dagster answers this machine.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
@@ -355,4 +332,4 @@ def _key(path: Path) -> str:
         raise InputError(f"{path}: no key here: give --key, or start drift up, which makes one") from error
 
 
-COMMANDS = (adopt, serve, capture, tick, up, exporter, simulate)
+COMMANDS = (adopt, serve, capture, tick, up, simulate)

@@ -1,4 +1,4 @@
-"""Commands that show a model of a home on a page: written to a file, or served."""
+"""Commands that show the models of a home: as a page, written or served, and to Prometheus."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -42,4 +42,27 @@ def pages(host: str, port: int, dagster: str, home: Path | None) -> int:
     return OK
 
 
-COMMANDS = (report, pages)
+@click.command(epilog=example("drift exporter --home live"))
+@click.option("--host", default="127.0.0.1", show_default=True, help="It asks for no key.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="0: any free one.")
+@home_option
+@long_lived
+def exporter(host: str, port: int, home: Path | None) -> int:
+    """Tell Prometheus how the loop stands, at /metrics, until Ctrl-C.
+
+    The gateway's /metrics tells the same of a key's models; this goes on without a gateway. Rules, alerts and
+    routes are in deploy/prometheus.
+    """
+    from drift_pipeline.loop.home import live_specs, reading
+    from drift_pipeline.observability.exporter import serve as run
+    from drift_pipeline.observability.metrics import LoopMetrics
+
+    settings = settings_of(home)
+    specs, clock = live_specs(settings), system_clock()
+    with reading(settings):  # what is no home is told at once; one that breaks later is told by drift_up
+        pass
+    run(LoopMetrics(settings, specs, clock, lambda: reading(settings)), host, port, settings.log)
+    return OK
+
+
+COMMANDS = (report, pages, exporter)

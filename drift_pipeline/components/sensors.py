@@ -38,7 +38,7 @@ NONE_DUE = "no model is due yet"
 NONE_ADOPTED = "no model is adopted yet: run drift adopt MODEL --data HISTORY"
 MOST_TOLD = 300  # letters of a reason
 # Of an evaluation, its wait for another one included, after which no other model begins; Dagster ends one at 60 s
-TICK_S, ROLLOUT_S, DOCUMENTS_S = 3.5, 3.0, 3.0
+TICK_S, ROLLOUT_S, DOCUMENTS_S = 2.0, 1.5, 3.0
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
@@ -46,11 +46,11 @@ _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.SensorDefinition]:
     """All of them, for the models of this code location."""
     settings = Settings()
-    often = max(settings.tick_seconds // 3, 1)
-    tick = _loop_tick(specs, settings, often, submit_rollout)
+    soon, often = max(settings.tick_seconds // 6, 1), max(settings.tick_seconds // 3, 1)
+    tick = _loop_tick(specs, settings, soon, submit_rollout)
     tellers = [_documents(specs, often), *([_alerts(specs, often)] if settings.alerts_file else [])]
     tellers += [lineage_sensor(specs), *([wandb_sensor()] if settings.registry_kind == "wandb" else [])]
-    return [tick, _rollout_tick(specs, often), *tellers, *_ended_badly(specs)]
+    return [tick, _rollout_tick(specs, soon), *tellers, *_ended_badly(specs)]
 
 
 def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:

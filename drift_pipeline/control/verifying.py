@@ -84,12 +84,12 @@ def verify(
     covered, contradicted = _compare(walk, claims)
     faults = (walk.fault, contradicted, _extends(walk, *kept) if kept else None, _missing(walk, exists))
     told = [fault for fault in faults if fault] or walk.beside
-    if not told and not forged and (uncovered := _uncovered(walk, covered, wanted)):
+    at = datetime.fromisoformat(claims[-1].at) if claims else None
+    if not told and not forged and (uncovered := _uncovered(walk, covered, at, wanted)):
         forged = [uncovered]
     first_bad, why = min(told, default=(None, ""))
     more = [f"and {len(forged) - MOST_TOLD} more checkpoints"] if len(forged) > MOST_TOLD else []
     reason = "; ".join(filter(None, [why, *forged[:MOST_TOLD], *more]))
-    at = datetime.fromisoformat(claims[-1].at) if claims else None
     signers = frozenset(claim.signer for claim in claims)
     return Verification(not reason, walk.count, walk.head, first_bad, reason, covered, len(claims), at, signers)
 
@@ -278,14 +278,15 @@ def _extends(walk: _Walk, name: str, envelope: Mapping[str, Any]) -> Fault | Non
     return None
 
 
-def _uncovered(walk: _Walk, covered: int, wanted: Cover | None) -> str:
-    """Why the checkpoints cover too little; the last record's own may be about to be written."""
+def _uncovered(walk: _Walk, covered: int, at: datetime | None, wanted: Cover | None) -> str:
+    """Why the checkpoints, the last of which is of `at`, cover too little; the last record's own may be about to be
+    written. A record is of the moment that it was decided at, which may be before that checkpoint."""
     waiting = walk.count - covered
     if wanted is None or not waiting:
         return ""
-    if not covered:
+    if not covered or at is None:
         return f"no checkpoint covers any of the {walk.count} records"
-    since = datetime.fromisoformat(walk.times[covered + 1])
+    since = max(at, datetime.fromisoformat(walk.times[covered + 1]))
     lasting = datetime.fromisoformat(walk.last_two[0]) - since if waiting > 1 else timedelta()
     if waiting - 1 > wanted.records or lasting > wanted.lasting:
         return (

@@ -190,8 +190,8 @@ def _calm(incident: Incident, report: Report) -> bool | None:
 
 def _within_half(kpi: KpiResult) -> bool:
     """Falls (thresholds below 0) and rises alike; range_z reports the excess it found, and 0 for none. A latency
-    without a bound is one in milliseconds, of which half is no measure of calm."""
-    by_verdict = kpi.name == "range_z" or (kpi.name == "latency_p95_ms" and kpi.bound is None)
+    that was measured elsewhere, in no window of ours, is in milliseconds, of which half is no measure of calm."""
+    by_verdict = kpi.name == "range_z" or (kpi.name == "latency_p95_ms" and kpi.window is None)
     if kpi.value is None or kpi.threshold is None or by_verdict:
         return True
     half = kpi.threshold / 2

@@ -55,6 +55,7 @@ EXECUTED = """query($asset: AssetKeyInput!, $check: String!) {
 DAGSTERS_OWN = (
     "https://go.apollo.dev/c/err#"  # its GraphQL client on its own queries' caches; they name no fault of ours
 )
+LEFT = "WebSocket is closed before the connection is established"  # of a page that the test left at once
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def end(running: "subprocess.Popen[bytes]") -> list[int]:
     """Interrupt it; what of its session is left after that is killed, and returned."""
     try:
         os.kill(running.pid, signal.SIGINT)
-        running.wait(timeout=30)
+        running.wait(timeout=120)
     except (ProcessLookupError, subprocess.TimeoutExpired):
         pass
     ended = time.monotonic() + 10
@@ -363,6 +364,6 @@ def test_the_pages_say_no_error_and_ask_for_nothing_from_elsewhere(
     served: Served, launched: tuple[Page, Heard]
 ) -> None:
     _, heard = launched
-    assert [error for error in heard.errors if DAGSTERS_OWN not in error] == []
+    assert [error for error in heard.errors if DAGSTERS_OWN not in error and LEFT not in error] == []
     elsewhere = [url for url in heard.requests if not url.startswith((served.url, "data:", "blob:"))]
     assert elsewhere == []

@@ -17,6 +17,11 @@ from drift_pipeline_tests.faults.world import BEGINS_AT, NAME, Site, document_of
 UNARMED = "from drift_pipeline.cli import main; main()"
 
 
+def broke(told: str) -> bool:
+    """Whether a process said on stderr that an error ended it that nobody expected."""
+    return "Traceback" in told or '"level": "CRITICAL"' in told
+
+
 @dataclass
 class Real:
     """A home whose traffic is of the last half hour, and the processes that work on it."""
@@ -39,7 +44,7 @@ class Real:
         """Its exit code, once it came to its end or was told to."""
         process = self.started(armed, *arguments)
         _, told = process.communicate(timeout=60)
-        assert "Traceback" not in told, told
+        assert not broke(told), told
         return process.returncode
 
     def until_now(self, step: int = 1) -> None:

@@ -444,6 +444,21 @@ def test_records_that_wait_longer_for_a_checkpoint_than_the_settings_allow_are_a
     assert ok or "are under no checkpoint" in found.reason
 
 
+def test_a_record_that_was_decided_before_a_checkpoint_has_waited_since_the_checkpoint_alone(tmp_path: Path) -> None:
+    """As of a tick that holds the time of its beginning while another process goes on."""
+    settings, clock, slow = settings_of(tmp_path), ManualClock(NOW), ManualClock(NOW)
+    clock.advance_to(NOW + timedelta(minutes=9))
+    with closing(open_store(settings, clock)) as store, closing(open_store(settings, slow)) as other:
+        store.commit(Entry("loop", "rollout.full", "m"))  # which is covered at once
+        other.commit(Entry("loop", "model.promoted", "m"))
+        clock.advance_to(NOW + timedelta(minutes=18))
+        store.commit(Entry("loop", "observed", "1"))
+        store.commit(Entry("loop", "observed", "2"))
+        assert [int(path.name[:12]) for path in checkpoints(settings.home)] == [1, 2]
+        assert verify_home(settings).ok
+        assert not verify_home(settings.model_copy(update={"checkpoint_seconds": 500})).ok
+
+
 def test_what_was_signed_once_is_not_signed_another_way_afterwards(site: Path) -> None:
     """A chain or checkpoint that was changed gets no new signature by which it would verify."""
     home, settings = site / "home", settings_of(site)

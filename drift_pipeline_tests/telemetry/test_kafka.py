@@ -146,7 +146,8 @@ def test_the_command_lands_a_topic_and_its_group_is_the_homes(
             lake = Lake(tmp_path / "home" / "lake" / MODEL)
             until(lambda: lake.find("predictions", pl.col("_id") == "last", ("_id",)).height, "it has landed")
             process.terminate()
-            assert process.communicate(timeout=60)[1] == ""
+            said = process.communicate(timeout=60)[1].splitlines()
+            assert {json.loads(line)["level"] for line in said} == {"INFO"}
             assert process.returncode == 0
         finally:
             process.kill()

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,40 +74,38 @@ def answering(body: bytes, status: int = 200, hangs: bool = False) -> Iterator[s
 
 
 def vector(*values: Any, status: str = "success") -> bytes:
+    """The answer; a value without a time is of now."""
+    values = tuple([time.time(), value] if isinstance(value, str) else value for value in values)
     result = [{"metric": {"n": str(number)}, "value": value} for number, value in enumerate(values)]
     return json.dumps({"status": status, "data": {"resultType": "vector", "result": result}}).encode()
 
 
-def now(value: str) -> list[Any]:
-    return [time.time(), value]
-
-
 HOSTILE = {
-    "empty": (vector(), 200, "no series"),
-    "NaN": (vector(now("NaN")), 200, "no traffic"),
-    "infinite": (vector(now("+Inf")), 200, "no number"),
-    "negative": (vector(now("-5")), 200, "less than none"),
-    "two series": (vector(now("1"), now("2")), 200, "2 series"),
-    "stale": (vector([time.time() - 3600, "20"]), 200, "another time"),
-    "of no time": (vector([float("nan"), "20"]), 200, "another time"),
+    "empty": (vector, 200, "no series"),
+    "NaN": (lambda: vector("NaN"), 200, "no traffic"),
+    "infinite": (lambda: vector("+Inf"), 200, "no number"),
+    "negative": (lambda: vector("-5"), 200, "less than none"),
+    "two series": (lambda: vector("1", "2"), 200, "2 series"),
+    "stale": (lambda: vector([time.time() - 3600, "20"]), 200, "another time"),
+    "of no time": (lambda: vector([float("nan"), "20"]), 200, "another time"),
     "a matrix": (
-        b'{"status":"success","data":{"resultType":"matrix","result":[{"values":[[1,"2"]]}]}}',
+        lambda: b'{"status":"success","data":{"resultType":"matrix","result":[{"values":[[1,"2"]]}]}}',
         200,
         "no.* samples",
     ),
-    "no success": (vector(now("20"), status="error"), 200, "series"),
-    "an error": (b'{"status":"error","errorType":"bad_data","error":"parse error"}', 400, "400: parse error"),
-    "a page": (b"<html>sign in</html>", 200, "does not answer with samples"),
-    "nothing": (b"{}", 200, "does not answer with samples"),
-    "deep": (b"[" * 100_000, 200, "does not answer with samples"),
-    "long": (b" " * (MOST_BYTES + 1), 200, "bytes"),
-    "elsewhere": (b"", 302, "302"),
+    "no success": (lambda: vector("20", status="error"), 200, "series"),
+    "an error": (lambda: b'{"status":"error","errorType":"bad_data","error":"parse error"}', 400, "400: parse error"),
+    "a page": (lambda: b"<html>sign in</html>", 200, "does not answer with samples"),
+    "nothing": (lambda: b"{}", 200, "does not answer with samples"),
+    "deep": (lambda: b"[" * 100_000, 200, "does not answer with samples"),
+    "long": (lambda: b" " * (MOST_BYTES + 1), 200, "bytes"),
+    "elsewhere": (lambda: b"", 302, "302"),
 }
 
 
 @pytest.mark.parametrize(("body", "status", "told"), HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_is_no_number_of_now_is_inconclusive(body: bytes, status: int, told: str) -> None:
-    with answering(body or b"-", status) as url:
+def test_what_is_no_number_of_now_is_inconclusive(body: Callable[[], bytes], status: int, told: str) -> None:
+    with answering(body() or b"-", status) as url:
         found = judged(PrometheusServer(url))
         assert (found.verdict, found.value) == (Verdict.INCONCLUSIVE, None)
         with pytest.raises((UnavailableError, AssertionError), match=told):
@@ -115,7 +113,7 @@ def test_what_is_no_number_of_now_is_inconclusive(body: bytes, status: int, told
 
 
 def test_a_server_that_drips_is_waited_for_once_and_no_longer_than_was_said() -> None:
-    with answering(vector(now("20")), hangs=True) as url:
+    with answering(vector("20"), hangs=True) as url:
         server = PrometheusServer(url, timeout_seconds=0.3)
         began = time.monotonic()
         assert "within 0.3 s" in judged(server).reason
@@ -134,7 +132,7 @@ def test_nobody_to_ask_and_nobody_there_is_inconclusive() -> None:
 
 @pytest.mark.parametrize(("value", "verdict"), [("149.9", Verdict.OK), ("150.1", Verdict.BREACH)])
 def test_a_number_is_held_against_the_threshold(value: str, verdict: Verdict) -> None:
-    with answering(vector(now(value))) as url:
+    with answering(vector(value)) as url:
         found = judged(PrometheusServer(url))
     assert (found.verdict, found.value, found.threshold) == (verdict, float(value), 150)
     assert LATENCY in configured_kpis(spec())
