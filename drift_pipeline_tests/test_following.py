@@ -25,6 +25,7 @@ class Elsewhere:
     runs: dict[str, Run] = field(default_factory=dict)
     down: bool = False
     refuses: str = ""
+    mute: bool = False
 
     def submit(self, request: Request) -> Run:
         if self.refuses:
@@ -41,6 +42,8 @@ class Elsewhere:
         return self.runs[request.name]
 
     def logs(self, request: Request, lines: int = 50) -> str:  # noqa: ARG002
+        if self.mute:
+            raise UnavailableError("its node is gone")
         return "step fit: trained"
 
     def becomes(self, state: State, reason: str = "", gpu_hours: float | None = None) -> None:
@@ -87,7 +90,7 @@ def test_a_run_is_submitted_once_waited_for_beyond_any_lease_and_told_once_when_
     (ended,) = follow(world, runner)
     assert (ended.decision, ended.outcome, ended.version, ended.logs) == (decision, "proven", "v2", "step fit: trained")
     assert follow(world, runner) == []
-    assert events(world).count("training.submitted") == events(world).count("training.run_ended") == 1
+    assert events(world).count("training.claimed") == events(world).count("training.run_ended") == 1
     made = outside_run(world.spec.name, ended)
     assert made.asset_key.path == [world.spec.name, "candidate_model"]
     said = {name: value.value for name, value in made.metadata.items()}
@@ -134,6 +137,40 @@ def test_what_the_runner_refuses_is_given_up_and_paged(world: World) -> None:
     runner, decision = Elsewhere(refuses="no such namespace"), wanted(world)
     (ended,) = follow(world, runner)
     assert (ended.run.reason, status(world, decision), follow(world, runner)) == ("no such namespace", "failed", [])
+
+
+def test_a_run_ends_even_where_its_logs_cannot_be_read(world: World) -> None:
+    world.day()
+    runner, decision = Elsewhere(mute=True), wanted(world)
+    follow(world, runner)
+    runner.becomes(State.FAILED, "evicted")
+    (ended,) = follow(world, runner)
+    assert (ended.logs, status(world, decision)) == ("they cannot be read: its node is gone", "failed")
+
+
+def test_who_dies_before_it_submits_leaves_a_run_that_the_next_tick_submits(world: World) -> None:
+    world.day()
+    runner, decision = Elsewhere(), wanted(world)
+    twin(world).following._take(runner, twin(world).queue.wanted()[0])  # and kill -9
+    assert (runner.runs, status(world, decision)) == ({}, "running")
+    follow(world, runner)
+    assert [run.state for run in runner.runs.values()] == [State.PENDING]
+    assert events(world).count("training.claimed") == 1
+
+
+def test_a_runners_file_that_cannot_be_used_is_told_and_the_tick_goes_on(world: World) -> None:
+    world.day()
+    decision = wanted(world)
+
+    def unusable() -> None:
+        raise InputError("runner.yaml:2: imgae: unknown key; did you mean 'image'?")
+
+    loop = twin(world)
+    loop._backends = replace(loop._backends, runner=unusable)
+    for _ in range(2):
+        assert loop.tick(inline=True).ended == ()
+    assert (loop.outside, status(world, decision)) == (True, "wanted")
+    assert [record.event for record in world.store.records()].count("training.runner") == 1
 
 
 def test_hours_that_no_step_counted_are_counted_once_at_the_end(world: World) -> None:

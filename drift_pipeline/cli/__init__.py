@@ -63,18 +63,7 @@ PURPOSES = {
     "Your data": ("init", "compare", "calibrate", "replay", "diff", "policy"),
     "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "train", "producer", "home"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts", "features", "exporter"),
-    "Operate": (
-        "retrain",
-        "hotfix",
-        "train",
-        "promote",
-        "rollback",
-        "pause",
-        "resume",
-        "maintenance",
-        "retain",
-        "erase",
-    ),
+    "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
     "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
 }
 

@@ -58,16 +58,8 @@ class Following:
 
     def _take(self, runner: Runner, body: Mapping[str, Any]) -> None:
         """Noted before it is submitted: what was submitted and is not known here would never be told of."""
-        decision_id, request = body["decision"], self._request(body)
-        if not self._queue.claim(decision_id, holder_of(decision_id)):
-            return
-        entry = self._at.ledger.get(f"retrain/{decision_id}")
-        noted = {"runner": runner.kind, "name": request.name, "over": False}
-        if entry.get("run") == noted:
-            return
-        told = {"decision": decision_id, "runner": runner.kind, "run": request.name}
-        puts = {f"retrain/{decision_id}": {**entry, "run": noted}}
-        self._at.ledger.commit("training.submitted", told, puts=puts)
+        run = {"runner": runner.kind, "name": self._request(body).name, "over": False}
+        self._queue.claim(body["decision"], holder_of(body["decision"]), run=run)
 
     def _noted(self, runner: Runner) -> Iterator[Mapping[str, Any]]:
         for _, body in self._at.ledger.all("retrain"):
@@ -102,9 +94,12 @@ class Following:
                 run = runner.submit(request)
             elif body["status"] == FAILED and not run.state.over and run.state is not State.ABSENT:
                 run = runner.cancel(request)
-            return run, runner.logs(request, LINES) if run.state.over else ""
         except InputError as error:
             return Run(request.name, State.FAILED, reason=str(error)), ""
+        try:
+            return run, runner.logs(request, LINES) if run.state.over else ""
+        except (InputError, UnavailableError) as error:
+            return run, f"they cannot be read: {error}"
 
     def _end(self, decision_id: str, run: Run) -> None:
         """Noted once; hours of GPUs that the steps did not count, such as those of a preempted pod, are counted now."""

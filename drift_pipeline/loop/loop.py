@@ -1,6 +1,5 @@
 """The conductor of one model's loop: which stage comes when, and which champion is monitored meanwhile."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.detection.judging.verdict import Report, Verdict
 from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError, UnavailableError
+from drift_pipeline.loop import concerns
 from drift_pipeline.loop.context import Backends, Context, Trust
 from drift_pipeline.loop.deciding import Deciding
 from drift_pipeline.loop.first_version import Given
@@ -38,8 +38,6 @@ from drift_pipeline.policy.incident import Incident
 from drift_pipeline.rollout.plan import Status
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.runners.inline import InlineRunner
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -226,8 +224,11 @@ class Loop:
 
     @property
     def outside(self) -> bool:
-        """Whether another system runs the steps of a retrain. Raises InputError where its file cannot be used."""
-        return self._backends.runner() is not None
+        """Whether another system runs the steps of a retrain, even one that cannot be asked for its file."""
+        try:
+            return self._backends.runner() is not None
+        except InputError:
+            return True
 
     def carry_out(self, *, inline: bool) -> list[Followed]:
         """Submit the retrains that are wanted, and look after those that run elsewhere; told are those that ended.
@@ -241,7 +242,9 @@ class Loop:
         try:
             elsewhere = self._backends.runner()
         except InputError as error:  # of its file; a rollout goes on, and back, without it
-            log.error("%s: nothing is trained: %s", self.spec.name, error)
+            if self.queue.wanted():
+                store, now, why = self._backends.store, self.clock.now(), f"nothing is trained: {error}"
+                concerns.tell(store, self.spec.name, self.spec.owner, "training.runner", why, now, actor="loop")
             return []
         if elsewhere is not None:
             return self.following.follow(elsewhere)

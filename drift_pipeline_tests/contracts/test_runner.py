@@ -10,18 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 import yaml
 
-from drift_pipeline.errors import UnavailableError
+from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.training.runners import Request, Run, Runner, State
 from drift_pipeline.training.runners.argo import GROUP, LANES, VERSION, ArgoRunner, template
+from drift_pipeline.training.runners.breaker import REST_S, Breaker
 from drift_pipeline.training.runners.cluster import Cluster, ThereAlreadyError
 from drift_pipeline.training.runners.declared import Place, read_place
 from drift_pipeline.training.runners.inline import InlineRunner
+from drift_pipeline.training.runners.kubeflow import KubeflowRunner
 from drift_pipeline.training.runners.kubernetes import JobRunner
 
 OK, NO, LONG = "contract_ok", "contract_no", "contract_long"  # models, by what comes of them
@@ -169,16 +170,68 @@ def closed() -> int:
     return port
 
 
-@pytest.mark.parametrize("kind", [JobRunner, ArgoRunner])
+PACKAGES = {"kubernetes": ("kubernetes",), "argo": ("kubernetes", "hera"), "kubeflow": ("kfp", "kfp_server_api")}
+
+
+def towards(kind: str, port: int, folder: Path) -> Runner:
+    """The runner of that kind, of an API on this port."""
+    for name in PACKAGES[kind]:
+        pytest.importorskip(name, reason=f"{name} is not installed: extra {kind}", exc_type=ImportError)
+    if kind == "kubeflow":
+        return KubeflowRunner(Place(image="drift:1", server=f"http://127.0.0.1:{port}", timeout_seconds=0.3))
+    place = Place(image="drift:1", kubeconfig=kubeconfig(folder, port), timeout_seconds=0.3)
+    return JobRunner(place) if kind == "kubernetes" else ArgoRunner(place)
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
 @pytest.mark.parametrize("how", ["deaf", "closed"])
 def test_an_api_that_never_answers_is_unavailable_and_not_waited_for(
-    kind: type[Any], how: str, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, how: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    port = request.getfixturevalue(how)
-    runner: Runner = kind(Place(image="drift:1", kubeconfig=kubeconfig(tmp_path, port), timeout_seconds=0.3))
+    runner = towards(kind, request.getfixturevalue(how), tmp_path)
     for call in (runner.submit, runner.status, runner.cancel, runner.logs):
-        with pytest.raises(UnavailableError, match="Kubernetes does not answer"):
+        with pytest.raises(UnavailableError, match="does not answer"):
             call(asked(OK))
+
+
+class Silent(InlineRunner):
+    """Lets who asks wait, and then says what the test wants."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(lambda _: True)
+        self.error, self.now, self.waits, self.asked = error, 0.0, 3.0, 0
+
+    def status(self, request: Request) -> Run:  # noqa: ARG002
+        self.asked += 1
+        self.now += self.waits
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [UnavailableError("it does not answer"), ValueError("a client's own")])
+def test_one_wait_in_vain_is_the_only_one_of_all_models_until_a_while_later(error: Exception) -> None:
+    silent = Silent(error)
+    runner = Breaker(silent, lambda: silent.now)
+    for _ in range(50):
+        with pytest.raises(UnavailableError, match=str(error)):
+            runner.status(asked(OK))
+    assert (silent.asked, silent.now) == (1, 3.0)
+    silent.now += REST_S
+    with pytest.raises(UnavailableError):
+        runner.status(asked(OK))
+    assert silent.asked == 2
+
+
+def test_what_is_refused_at_once_closes_no_door_for_other_runs_and_bad_input_stays_what_it_is() -> None:
+    silent = Silent(InputError("no such namespace"))
+    runner = Breaker(silent, lambda: silent.now)
+    for _ in range(2):
+        with pytest.raises(InputError, match="no such namespace"):
+            runner.status(asked(OK))
+    silent.error, silent.waits = UnavailableError("403: quota"), 0.01
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="quota"):
+            runner.status(asked(OK))
+    assert silent.asked == 4
 
 
 def kubeconfig(folder: Path, port: int) -> Path:

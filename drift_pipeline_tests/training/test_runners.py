@@ -8,8 +8,6 @@ from typing import Any
 import click
 import pytest
 import yaml
-from hera.workflows import models as argo_models
-from kubernetes import client
 
 from drift_pipeline.cli import drift
 from drift_pipeline.errors import InputError, NothingToDoError
@@ -17,6 +15,9 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.training.runners import STEPS, Request, State, argo, kubernetes, manifests, outside
 from drift_pipeline.training.runners.declared import Place, read_place
 from drift_pipeline_tests.training.worlds import spec
+
+client = pytest.importorskip("kubernetes.client", reason="kubernetes is not installed: extra kubernetes")
+argo_models = pytest.importorskip("hera.workflows.models", reason="hera is not installed: extra argo")
 
 PLACE = Place(
     image="registry.example.com/drift:1",
@@ -247,14 +248,16 @@ def test_a_run_has_a_name_that_kubernetes_takes_and_no_other_decision_has(decisi
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("image: [", "cannot be read"),
-        ("- image", "is no mapping"),
-        ("namespace: drift", "image: Field required"),
+        ("image: [", "not valid YAML"),
+        ("- image", "is no YAML mapping"),
+        ("namespace: drift", "image: required, and missing"),
         ("image: i\nnamespace: Drift_1", "namespace: "),
-        ("image: i\nserach_workers: 3", "serach_workers: Extra inputs"),
+        ("image: i\nserach_workers: 3", "serach_workers: unknown key; did you mean 'search_workers'"),
         ("image: i\nsearch_workers: 0", "search_workers: "),
         ("image: i\nhotfix: {deadline: 0s}", "hotfix.deadline: "),
         ("image: i\nnodes: {spto: {}}", "nodes.spto"),
+        ("image: 2026-02-31", "not valid YAML"),
+        ("image: i\nimage: j", "stands twice"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_told_by_its_key(tmp_path: Path, text: str, told: str) -> None:

@@ -95,6 +95,7 @@ def outside(settings: "Settings") -> Runner | None:
     """
     if settings.runner == "inline":
         return None
+    from drift_pipeline.training.runners.breaker import Breaker
     from drift_pipeline.training.runners.declared import read_place
 
     place = read_place(settings.runner_file)
@@ -102,15 +103,15 @@ def outside(settings: "Settings") -> Runner | None:
         case "kubernetes":
             from drift_pipeline.training.runners.kubernetes import JobRunner
 
-            return JobRunner(place)
+            return Breaker(JobRunner(place))
         case "argo":
             from drift_pipeline.training.runners.argo import ArgoRunner
 
-            return ArgoRunner(place)
+            return Breaker(ArgoRunner(place))
         case "kubeflow":
             from drift_pipeline.training.runners.kubeflow import KubeflowRunner
 
-            return KubeflowRunner(place)
+            return Breaker(KubeflowRunner(place))
 
 
 def manifests(settings: "Settings", calendars: Sequence[ModelSpec] = ()) -> str:

@@ -2,8 +2,12 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec import ModelSpec
@@ -36,6 +40,17 @@ def template_name(lane: str) -> str:
     return "drift-hotfix" if lane == HOTFIX else "drift-retrain"
 
 
+@contextmanager
+def _written() -> Iterator[None]:
+    """What Argo's models do not take, such as a volume's source, is the file's."""
+    try:
+        yield
+    except ValidationError as error:
+        said = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        raise InputError(f"DRIFT_RUNNER_FILE: Argo has no such {error.title}: {'; '.join(said)[:500]}") from error
+
+
+@_written()
 def template(place: Place, lane: str) -> "WorkflowTemplate":
     """pin -> search, by several workers -> fit -> gates -> register. One a model at a time; a hotfix has a mutex of its
     own, so that it does not wait for a long retrain."""
@@ -112,6 +127,7 @@ def _gpu(place: Place) -> dict[str, dict[str, str]]:
     return {"requests": asked, "limits": asked}
 
 
+@_written()
 def workflow(place: Place, request: Request) -> "Workflow":
     """The run of a decision: the lane's template, on the nodes that the policy wants."""
     hera, models = _hera()
@@ -129,6 +145,7 @@ def workflow(place: Place, request: Request) -> "Workflow":
     return made
 
 
+@_written()
 def calendar(place: Place, spec: ModelSpec) -> "CronWorkflow":
     """For who has no Dagster: the model's tick at the times of `retrain.cron`, which asks the policy once for each, and
     submits the retrain that it agrees to."""
@@ -192,7 +209,8 @@ class ArgoRunner:
         if run.state.over or run.state is State.ABSENT:
             return run
         patch, body = self._at.objects().patch_namespaced_custom_object, {"spec": {"shutdown": "Terminate"}}
-        self._at.ask(f"Workflow {run.name}", patch, *self._where, run.name, body)
+        with suppress(NotThereError):
+            self._at.ask(f"Workflow {run.name}", patch, *self._where, run.name, body)
         return self.status(request)
 
     def logs(self, request: Request, lines: int = 50) -> str:

@@ -1,8 +1,11 @@
 """Kubernetes' API as the runners ask it: in seconds, and with our errors."""
 
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
+
+import yaml
 
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.training.runners.declared import Place
@@ -41,32 +44,34 @@ class Cluster:
                     kubernetes.config.load_incluster_config(client_configuration=made)
                 except kubernetes.config.ConfigException:
                     kubernetes.config.load_kube_config(client_configuration=made)
-        except (kubernetes.config.ConfigException, OSError) as error:
+        except (kubernetes.config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
             raise InputError(f"DRIFT_RUNNER_FILE: no cluster is known: {error}; name its kubeconfig") from error
         return kubernetes.client.ApiClient(made)
 
     def jobs(self) -> Any:
-        import kubernetes
-
-        return kubernetes.client.BatchV1Api(self._client)
+        return self._api("BatchV1Api")
 
     def pods(self) -> Any:
-        import kubernetes
-
-        return kubernetes.client.CoreV1Api(self._client)
+        return self._api("CoreV1Api")
 
     def objects(self) -> Any:
+        return self._api("CustomObjectsApi")
+
+    def _api(self, name: str) -> Any:
+        client = self._client  # first: it tells who lacks the package
+
         import kubernetes
 
-        return kubernetes.client.CustomObjectsApi(self._client)
+        return getattr(kubernetes.client, name)(client)
 
     def ask(self, what: str, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Raises NotThereError, ThereAlreadyError, InputError for what the API says cannot be, or UnavailableError."""
         import urllib3
         from kubernetes.client import ApiException
 
+        seconds = self._place.timeout_seconds
         try:
-            return call(*arguments, _request_timeout=self._place.timeout_seconds, **named)
+            return call(*arguments, _request_timeout=(seconds, seconds), **named)
         except ApiException as error:
             if error.status == 404:
                 raise NotThereError from error
@@ -88,19 +93,24 @@ class Cluster:
         return list(found.items)
 
     def logs_of(self, pods: list[Any], lines: int, containers: Callable[[Any], list[str]]) -> str:
-        """The newest lines of each container that wrote some, under its name."""
-        parts = []
-        for pod in pods:
-            for name in containers(pod):
+        """The newest lines of each container that wrote some, under its name; the newest pods' where there is no time
+        for all: a node that is gone is waited for."""
+        parts, ended = list[str](), time.monotonic() + self._place.timeout_seconds
+        for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True):
+            for name in reversed(containers(pod)):
+                if time.monotonic() >= ended:
+                    return "\n".join(["--- there was no time to read more", *reversed(parts)])
                 named = {"container": name, "tail_lines": lines}
                 what = f"logs of {pod.metadata.name}"
                 try:
                     call = self.pods().read_namespaced_pod_log
                     text = self.ask(what, call, pod.metadata.name, self._place.namespace, **named)
-                except (NotThereError, InputError):  # it has not begun, or its node is gone
+                except (NotThereError, InputError):  # it has not begun
                     continue
+                except UnavailableError as error:
+                    text = str(error)
                 parts += [f"--- {pod.metadata.name} {name}\n{text.rstrip()}"] if text.strip() else []
-        return "\n".join(parts)
+        return "\n".join(reversed(parts))
 
 
 def _message(error: Any) -> str:

@@ -1,22 +1,21 @@
 """Where an outside runner runs the steps: the YAML of DRIFT_RUNNER_FILE."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from drift_pipeline.clock import HOUR, parse_duration
+from drift_pipeline.clock import HOUR
 from drift_pipeline.errors import InputError
+from drift_pipeline.spec.parts import Part
+from drift_pipeline.spec.reading import read_part
+from drift_pipeline.spec.values import Duration, Text
 from drift_pipeline.training.runners import HOTFIX, Request
 
 DNS = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _LONGEST = 7 * 24 * HOUR
-
-
-def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
 
 
 def _lasting(value: timedelta) -> timedelta:
@@ -25,21 +24,17 @@ def _lasting(value: timedelta) -> timedelta:
     return value
 
 
-Lasting = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_lasting)]
+Lasting = Annotated[Duration, AfterValidator(_lasting)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Nodes(_Part):
+class Nodes(Part):
     """Which nodes: as a pod's fields of these names."""
 
-    node_selector: dict[str, str] = {}
+    node_selector: Mapping[str, str] = {}
     tolerations: tuple[dict[str, Any], ...] = ()
 
 
-class Volume(_Part):
+class Volume(Part):
     """Mounted into every step; `source` as Kubernetes writes it, such as {persistentVolumeClaim: {claimName: home}}."""
 
     name: str = Field(pattern=DNS)
@@ -48,7 +43,7 @@ class Volume(_Part):
     read_only: bool = False
 
 
-class Lane(_Part):
+class Lane(Part):
     """`priority_class` decides which pod gives way; `deadline` is how long all steps together may take."""
 
     priority_class: str = ""
@@ -56,7 +51,7 @@ class Lane(_Part):
     deadline: Lasting = 6 * HOUR
 
 
-class Place(_Part):
+class Place(Part):
     """Image, namespace and limits of the steps, the number of the `user` that they are; `retries` of one whose process
     was preempted or got no answer.
 
@@ -72,14 +67,14 @@ class Place(_Part):
     secrets: tuple[str, ...] = ()
     volumes: tuple[Volume, ...] = ()
     user: int = Field(default=10001, ge=1, lt=2**31)
-    cpu: str = "1"
-    memory: str = "2Gi"
+    cpu: Text = "1"
+    memory: Text = "2Gi"
     gpu: str = "nvidia.com/gpu"
     search_workers: int = Field(default=1, ge=1, le=50)
     retries: int = Field(default=3, ge=0, le=20)
     normal: Lane = Lane(priority_class="drift-retrain")
     hotfix: Lane = Lane(priority_class="drift-hotfix", priority=10, deadline=2 * HOUR)
-    nodes: dict[Literal["spot", "on_demand"], Nodes] = {}
+    nodes: Mapping[Literal["spot", "on_demand"], Nodes] = {}
     kubeconfig: Path | None = None
     timeout_seconds: float = Field(default=3, gt=0, le=60)
     link: str = ""
@@ -104,17 +99,7 @@ class Place(_Part):
 
 
 def read_place(path: Path | None) -> Place:
-    """Raises InputError, which names the file and the key."""
+    """Raises InputError, which names the file, the line and the key."""
     if path is None:
         raise InputError("DRIFT_RUNNER_FILE: is not set; an outside runner wants a YAML with at least an image")
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"DRIFT_RUNNER_FILE: {path} cannot be read: {' '.join(str(error).split())[:300]}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"DRIFT_RUNNER_FILE: {path} is no mapping of names; see drift_pipeline/training/runners")
-    try:
-        return Place.model_validate(document)
-    except ValidationError as error:
-        said = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-        raise InputError(f"{path}: {'; '.join(said)[:1000]}") from error
+    return read_part(path, Place)

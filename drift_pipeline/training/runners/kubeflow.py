@@ -3,10 +3,14 @@
 kfp is imported here alone, and has an extra of its own: it wants older packages than the rest.
 """
 
+import json
 import tempfile
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.training.runners import STEPS, Request, Run, State
@@ -72,10 +76,9 @@ def compiled(place: Place, path: Path, gpus: int = 0) -> None:
     compiler.Compiler().compile(pipeline(place, gpus), str(path))
 
 
-def compiled_text(place: Place) -> str:
-    """The pipeline's YAML, of a model without GPUs."""
+def compiled_text(place: Place, gpus: int = 0) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        compiled(place, path := Path(folder) / "pipeline.yaml")
+        compiled(place, path := Path(folder) / "pipeline.yaml", gpus)
         return path.read_text(encoding="utf-8")
 
 
@@ -90,8 +93,8 @@ def _kfp() -> tuple[Any, Any]:
 
 
 class KubeflowRunner:
-    """Runs are found by their name in the place's experiment: Kubeflow itself gives a name twice, so two that submit in
-    the same second may begin two runs, of which each step is done once all the same."""
+    """Runs are found by their name: Kubeflow itself gives a name twice, so two that submit in the same second may begin
+    two runs, of which each step is done once all the same."""
 
     kind = "kubeflow"
 
@@ -100,25 +103,28 @@ class KubeflowRunner:
             raise InputError("DRIFT_RUNNER_FILE: kubeflow wants a server, the address of its Pipelines API")
         self._place = place
 
+    @cached_property
+    def _client(self) -> Any:
+        """Of the API alone: kfp.Client waits in its constructor for a server that is down, and without a limit."""
+        _kfp()
+        import kfp_server_api
+
+        made = kfp_server_api.Configuration(host=self._place.server.rstrip("/"))
+        made.retries = False
+        return kfp_server_api.ApiClient(made)
+
     def submit(self, request: Request) -> Run:
         known = self.status(request)
         if known.state is not State.ABSENT:
             return known
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "pipeline.yaml"
-            compiled(self._place, path, request.gpus)
-            arguments = {"model": request.model, "decision": request.decision}
-            self._ask(
-                lambda client: client.create_run_from_pipeline_package(
-                    str(path),
-                    arguments=arguments,
-                    run_name=request.name,
-                    experiment_name=self._place.experiment,
-                    namespace=self._place.namespace,
-                    enable_caching=False,
-                    service_account=self._place.service_account,
-                )
-            )
+        body = {
+            "display_name": request.name,
+            "experiment_id": self._experiment(),
+            "pipeline_spec": yaml.safe_load(compiled_text(self._place, request.gpus)),
+            "runtime_config": {"parameters": {"model": request.model, "decision": request.decision}},
+            "service_account": self._place.service_account,
+        }
+        self._ask("RunServiceApi", "run_service_create_run", body)
         return self.status(request)
 
     def status(self, request: Request) -> Run:
@@ -126,11 +132,11 @@ class KubeflowRunner:
         if found is None:
             return Run(request.name, State.ABSENT)
         state = _STATES.get(str(found.state), State.PENDING)
-        overdue = state in (State.PENDING, State.RUNNING) and _age(found) > self._place.lane(request.lane).deadline
+        overdue = not state.over and _age(found) > self._place.lane(request.lane).deadline
         reason = str(getattr(found.error, "message", "") or "") if found.error else ""
         link = self._place.link_of(request.name) or f"{self._place.server.rstrip('/')}/#/runs/details/{found.run_id}"
         if overdue:  # Kubeflow has no deadline of its own
-            self._ask(lambda client: client.terminate_run(found.run_id))
+            self._terminate(found)
             return Run(request.name, State.FAILED, link, "it took longer than its deadline")
         return Run(request.name, state, link, reason)
 
@@ -138,7 +144,7 @@ class KubeflowRunner:
         found, run = self._found(request), self.status(request)
         if found is None or run.state.over:
             return run
-        self._ask(lambda client: client.terminate_run(found.run_id))
+        self._terminate(found)
         return self.status(request)
 
     def logs(self, request: Request, lines: int = 50) -> str:
@@ -149,26 +155,37 @@ class KubeflowRunner:
 
     def _found(self, request: Request) -> Any:
         """The run of this name, the oldest where there are several; None where there is none."""
-        import json
-
-        same = {"key": "name", "operation": "EQUALS", "stringValue": request.name}
-        told = json.dumps({"predicates": [same]})
-        place = self._place
-        runs = self._ask(lambda client: client.list_runs(filter=told, namespace=place.namespace, page_size=10)).runs
+        runs = self._named("RunServiceApi", "run_service_list_runs", request.name).runs
         return min(runs or (), key=lambda run: run.created_at, default=None)
 
-    def _ask(self, call: Any) -> Any:
-        _kfp()
-        import kfp
+    def _experiment(self) -> str:
+        """Its id; it is made where there is none."""
+        api, name = "ExperimentServiceApi", self._place.experiment
+        found = self._named(api, "experiment_service_list_experiments", name).experiments
+        body = {"display_name": name, "namespace": self._place.namespace}
+        made = found[0] if found else self._ask(api, "experiment_service_create_experiment", body)
+        return str(made.experiment_id)
+
+    def _named(self, api: str, call: str, name: str) -> Any:
+        same = {"key": "display_name", "operation": "EQUALS", "stringValue": name}
+        told = json.dumps({"predicates": [same]})
+        return self._ask(api, call, filter=told, namespace=self._place.namespace, page_size=10)
+
+    def _terminate(self, found: Any) -> None:
+        self._ask("RunServiceApi", "run_service_terminate_run", found.run_id)
+
+    def _ask(self, api: str, call: str, *arguments: Any, **named: Any) -> Any:
+        client, seconds = self._client, self._place.timeout_seconds
+
+        import kfp_server_api
         import urllib3
-        from kfp_server_api.exceptions import ApiException
 
         try:
-            return call(kfp.Client(host=self._place.server))
-        except ApiException as error:
-            raise UnavailableError(
-                f"Kubeflow answers {error.status} {error.reason}: {str(error.body)[:300]}"
-            ) from error
+            asked = getattr(getattr(kfp_server_api, api)(client), call)
+            return asked(*arguments, _request_timeout=(seconds, seconds), **named)
+        except kfp_server_api.ApiException as error:
+            said = f"Kubeflow answers {error.status} {error.reason}: {str(error.body)[:300]}"
+            raise (InputError(said) if error.status == 400 else UnavailableError(said)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise UnavailableError(f"Kubeflow at {self._place.server} does not answer: {str(error)[:300]}") from error
 

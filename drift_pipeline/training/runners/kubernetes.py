@@ -3,6 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
+from drift_pipeline.errors import InputError
 from drift_pipeline.training.runners import STEPS, Request, Run, State
 from drift_pipeline.training.runners.cluster import Cluster, NotThereError, ThereAlreadyError
 from drift_pipeline.training.runners.declared import Place
@@ -71,8 +72,12 @@ class JobRunner:
 
     def submit(self, request: Request) -> Run:
         body, jobs = job_of(self._place, request), self._at.jobs()
-        with suppress(ThereAlreadyError):
+        try:
             self._at.ask(f"Job {request.name}", jobs.create_namespaced_job, self._place.namespace, body)
+        except ThereAlreadyError:
+            pass
+        except NotThereError as error:
+            raise InputError(f"Kubernetes: there is no namespace {self._place.namespace!r}; create it") from error
         return self.status(request)
 
     def status(self, request: Request) -> Run:
@@ -89,7 +94,8 @@ class JobRunner:
             return run
         patch = {"metadata": {"annotations": {CANCELLED: "true"}}, "spec": {"suspend": True}}
         jobs = self._at.jobs()
-        self._at.ask(f"Job {run.name}", jobs.patch_namespaced_job, run.name, self._place.namespace, patch)
+        with suppress(NotThereError):
+            self._at.ask(f"Job {run.name}", jobs.patch_namespaced_job, run.name, self._place.namespace, patch)
         return self.status(request)
 
     def logs(self, request: Request, lines: int = 50) -> str:
