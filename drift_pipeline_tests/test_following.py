@@ -71,6 +71,7 @@ def events(world: World) -> list[str]:
     return [record.event for record in world.store.records() if record.event.startswith(("training", "candidate"))]
 
 
+@pytest.mark.live
 def test_a_run_is_submitted_once_waited_for_beyond_any_lease_and_told_once_when_it_ended(world: World) -> None:
     world.day()
     world.day()

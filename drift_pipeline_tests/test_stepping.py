@@ -35,8 +35,10 @@ def candidate(loop: Loop, decision: str) -> dict[str, object]:
     return {name: record[name] for name in ("version", "passed", "searched", "results", "proven_on")}
 
 
+@pytest.mark.live
 def test_each_step_in_a_process_of_its_own_makes_what_one_process_makes_once(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir(), (tmp_path / "many").mkdir()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "many").mkdir()
     one, many = World(tmp_path / "one"), World(tmp_path / "many")
     try:
         for world in (one, many):

@@ -199,7 +199,7 @@ def test_a_failed_workflow_says_which_step_and_its_gpus_are_counted_by_argo() ->
 # jobs as Kubernetes tells of them
 
 
-def job(conditions: dict[str, str], active: int = 0, **annotations: str) -> client.V1Job:
+def job(conditions: dict[str, str], active: int = 0, **annotations: str) -> Any:
     told = [
         client.V1JobCondition(type=kind, status="True", reason=reason, message="m")
         for kind, reason in conditions.items()
@@ -219,7 +219,7 @@ def test_a_job_stands_as_its_conditions_say() -> None:
 def test_hours_are_those_that_every_pod_held_its_node_preempted_ones_too() -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
 
-    def pod(hours: float | None) -> client.V1Pod:
+    def pod(hours: float | None) -> Any:
         end = client.V1ContainerStateTerminated(exit_code=137, finished_at=start + timedelta(hours=hours or 0))
         state = client.V1ContainerState(terminated=end if hours is not None else None)
         status = client.V1ContainerStatus(
