@@ -268,6 +268,12 @@ def test_a_file_that_cannot_be_used_is_told_by_its_key(tmp_path: Path, text: str
     assert (str(path) in str(refused.value), told in str(refused.value)) == (True, True), refused.value
 
 
+def test_what_argos_models_do_not_take_is_the_files_fault() -> None:
+    odd = Place(image="i", volumes=({"name": "home", "mount": "/h", "source": {"persistentVolumeClaim": "home"}},))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="DRIFT_RUNNER_FILE: Argo has no such Volume: persistentVolumeClaim"):
+        argo.template(odd, "normal")
+
+
 def test_an_outside_runner_wants_a_file_and_inline_none() -> None:
     assert outside(Settings()) is None
     with pytest.raises(InputError, match="DRIFT_RUNNER_FILE: is not set"):
