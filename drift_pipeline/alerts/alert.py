@@ -1,6 +1,7 @@
 """One alert as every channel tells it: what is the matter, since when, what was decided, and what people can do."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -11,7 +12,8 @@ from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import Message
 
-WORST, _MOST_KEY = 3, 255  # columns; letters
+WORST = 3  # columns
+ROUTE = '{}/{alertname="DriftIncident",severity="page"}'  # in deploy/prometheus/alertmanager.yaml
 _PAGES = ("incident.", "rollout.", "model.", "tick.")
 _REOPENED, _ACKNOWLEDGED = "incident.reopened", "incident.acknowledged"
 _ENDS = ("incident.closed", "reference.frozen")
@@ -69,7 +71,8 @@ class Alert:
         return _line(f"[{self.severity}] {about} ({self.environment}): {self.why}")[:200]
 
     def to_json(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return told | {"dedup_key": dedup_key(self.incident)}
 
     def facts(self) -> list[tuple[str, str]]:
         """What people read, by name; without what is empty."""
@@ -155,7 +158,7 @@ class Teller:
     def _alert(
         self, name: str, key: str, action: Action, model: str, what: str, why: str, at: str, **more: Any
     ) -> Alert:
-        incident = "/".join(filter(None, (self._environment, model, key)))
+        incident = name_of(self._environment, model, key)
         severity = Severity.PAGE if what.startswith(_PAGES) or what in _ENDS else Severity.TICKET
         link = f"{self._pages}/{quote(model)}" if self._pages and model else ""
         if link and (what.startswith("incident.") or what in _ENDS):
@@ -182,11 +185,18 @@ class Teller:
         return self._read[kind, key]
 
 
+def name_of(environment: str, model: str, key: str) -> str:
+    """An incident's name, among all environments."""
+    return "/".join(filter(None, (environment, model, key)))
+
+
 def dedup_key(incident: str) -> str:
-    """An incident's name as receivers take it, at most 255 letters: itself, or a digest of it."""
-    if len(incident) <= _MOST_KEY and incident.isprintable():
-        return incident
-    return f"sha256:{hashlib.sha256(incident.encode()).hexdigest()}"
+    """The key of an incident's page, 64 letters: the one that Alertmanager makes of its route and of the label.
+
+    So PagerDuty takes what both tell for one. Alertmanager cannot be given a key: it is sha256 of the alert's group.
+    """
+    group = f"{ROUTE}:{{incident={json.dumps(incident, ensure_ascii=False)}}}"
+    return hashlib.sha256(group.encode()).hexdigest()
 
 
 def decided(records: Iterable[AuditRecord], model: str, key: str) -> str:

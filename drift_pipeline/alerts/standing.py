@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from drift_pipeline.alerts.alert import Alert, Teller
@@ -66,15 +67,13 @@ def _standing(store: ControlReader, teller: Teller, routing: Routing, name: str)
     )
 
 
-def require(settings: Settings) -> None:
+def require(file: Path) -> None:
     """Raises InputError where the YAML is wrong, or a secret that it names is missing or has not its form."""
-    if settings.alerts_file is None:
-        return
-    for name, channel in read_routing(settings.alerts_file).channels.items():
+    for name, channel in read_routing(file).channels.items():
         try:
             channel.receiver(secret)
         except InputError as error:
-            raise InputError(f"{settings.alerts_file}: the channel {name}: {error}") from error
+            raise InputError(f"{file}: the channel {name}: {error}") from error
 
 
 def told(settings: Settings, store: ControlReader) -> list[str]:

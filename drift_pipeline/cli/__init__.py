@@ -13,6 +13,7 @@ from drift_pipeline import __version__
 from drift_pipeline.cli import (
     alerting,
     approvals,
+    deploy,
     docs,
     evidence,
     exporting,
@@ -25,6 +26,7 @@ from drift_pipeline.cli import (
     producers,
     records,
     report,
+    seal,
     tables,
     train,
     waivers,
@@ -61,7 +63,7 @@ EPILOG = "Begin with: drift demo. Of one command: drift COMMAND --help. Completi
 PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
     "Your data": ("init", "compare", "calibrate", "replay", "diff", "policy"),
-    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "train", "producer", "home"),
+    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "train", "producer", "seal", "deploy", "home"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts", "features", "exporter"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
     "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
@@ -91,6 +93,6 @@ _LOOP, _PROOF = (
     (history, tables, live, producers, report, watch, alerting, operate, train, features, policies),
     (approvals, waivers, docs, evidence),
 )
-for _room in (*_LOOP, *_PROOF, exporting, records, homes):
+for _room in (*_LOOP, *_PROOF, exporting, records, homes, seal, deploy):
     for _command in _room.COMMANDS:
         drift.add_command(_command)

@@ -129,7 +129,7 @@ def _warn_of_alerts(settings: "Settings") -> None:
         from drift_pipeline.alerts.standing import require
 
         try:
-            require(settings)
+            require(settings.alerts_file)
         except InputError as error:
             say(f"alerts: {error}", err=True)
 

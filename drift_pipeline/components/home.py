@@ -3,12 +3,14 @@
 import atexit
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import dagster as dg
 
+from drift_pipeline.alerts.delivery import Alerting
 from drift_pipeline.clock import system_clock
 from drift_pipeline.components.lanes import give_way
+from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
 from drift_pipeline.loop import Loop
 from drift_pipeline.loop.declared import LiveSpecs
@@ -100,6 +102,33 @@ class KeptFleet:
             self._open.close()
 
 
-FLEET, DOCUMENTS, CHANNELS = KeptFleet(), KeptFleet(), KeptFleet()  # a tick waits neither for git nor for a pager
+class KeptAlerting:
+    """The delivery of a code server's alerts, which wants the control store alone; open between evaluations."""
+
+    def __init__(self) -> None:
+        self._lock, self._open = threading.Lock(), ExitStack()
+        self._kept: tuple[Settings, Alerting] | None = None
+
+    def deliver(self) -> None:
+        """As `Alerting.deliver`, by the settings as they are now. Raises DriftError where there is no store."""
+        with self._lock:
+            settings, clock = Settings(), system_clock()
+            if self._kept is None or self._kept[0] != settings:
+                self._close()
+                require_store(settings)
+                store = self._open.enter_context(closing(open_store(settings, clock)))
+                self._kept = settings, Alerting(settings, store, clock)
+            self._kept[1].deliver()
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self._kept = None
+        self._open.close()
+
+
+FLEET, DOCUMENTS, CHANNELS = KeptFleet(), KeptFleet(), KeptAlerting()  # a tick waits neither for git nor for a pager
 for kept in (FLEET, DOCUMENTS, CHANNELS):
     atexit.register(kept.close)

@@ -48,7 +48,7 @@ def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.Sens
     settings = Settings()
     soon, often = max(settings.tick_seconds // 6, 1), max(settings.tick_seconds // 3, 1)
     tick = _loop_tick(specs, settings, soon, submit_rollout)
-    tellers = [_documents(specs, often), *([_alerts(specs, often)] if settings.alerts_file else [])]
+    tellers = [_documents(specs, often), *([_alerts(soon)] if settings.alerts_file else [])]
     tellers += [lineage_sensor(specs), *([wandb_sensor()] if settings.registry_kind == "wandb" else [])]
     return [tick, _rollout_tick(specs, soon), *tellers, *_ended_badly(specs)]
 
@@ -135,7 +135,7 @@ def _documents(specs: Specs, seconds: int) -> dg.SensorDefinition:
     return documents
 
 
-def _alerts(specs: Specs, seconds: int) -> dg.SensorDefinition:
+def _alerts(seconds: int) -> dg.SensorDefinition:
     @dg.sensor(
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -144,8 +144,7 @@ def _alerts(specs: Specs, seconds: int) -> dg.SensorDefinition:
     )
     def alerts(_context: dg.SensorEvaluationContext) -> dg.SkipReason:
         try:
-            with CHANNELS.of(specs) as (_, fleet):
-                fleet.alert()
+            CHANNELS.deliver()
         except DriftError as error:
             return dg.SkipReason(str(error))
         return dg.SkipReason("each channel was told what is new to it, or is tried again: see drift alerts list")

@@ -35,7 +35,7 @@ _APPEND = sa.insert(audit)
 GITOPS = "gitops"  # the topic of what changes files in the GitOps repository
 _PUBLISHED = (
     *("home.made", "key.", "model.adopted", "model.put_back", "approval.", "waiver."),
-    *("rollout.", "spec.", "policy."),
+    *("rollout.", "spec.", "policy.", "secret."),
 )
 
 

@@ -1,4 +1,5 @@
-"""Files of the GitOps repository that are made from the control store alone: who answers, and whose commits count."""
+"""Files of the GitOps repository that are made from the control store alone: who answers, also as an object that a
+cluster takes, and whose commits count."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from drift_pipeline.control.canonical import canonical
 from drift_pipeline.control.checkpoints import HOME, KEY
+from drift_pipeline.control.manifests import to_yaml
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.rows import Record
 from drift_pipeline.control.signing import PublicKey
@@ -15,6 +17,7 @@ from drift_pipeline.errors import IntegrityError
 
 SIGNERS = "allowed_signers"
 CHAMPIONS = "champions"
+MANIFESTS = "manifests"  # what a cluster is to have: plain Kubernetes objects
 
 
 def derived(store: ControlReader) -> dict[str, tuple[int, bytes]]:
@@ -24,7 +27,10 @@ def derived(store: ControlReader) -> dict[str, tuple[int, bytes]]:
     for model in store.keys("model"):
         with suppress(IntegrityError):
             if (row := store.get("model", model)) is not None:
-                found[f"{CHAMPIONS}/{model}.json"] = row.seq, _champion(store, row)
+                champion, spec = _champion(store, row), store.get("spec", model)
+                found[f"{CHAMPIONS}/{model}.json"] = row.seq, champion
+                seq = max(row.seq, spec.seq) if spec else row.seq
+                found[manifest_of(model)] = seq, _manifest(model, champion, store.attest(spec) if spec else None)
     with suppress(IntegrityError):
         keys = [store.attest(row) for row in store.find(KEY)]
         found[SIGNERS] = max((row.seq for row in keys), default=0), _signers(store, keys)
@@ -46,10 +52,17 @@ def derived_faults(store: ControlReader, folder: Path, written: int) -> Iterator
         if seq <= written:
             what = "was changed" if path.exists() else "is gone"
             yield f"{path}: {what}; record {seq} of the audit tells what it holds"
-    known = {f"{model}.json" for model in store.keys("model")}
-    for path in sorted(folder.glob(f"{CHAMPIONS}/*")):
-        if path.name not in known and not path.name.startswith("."):  # what a killed writer left is read by nobody
+    models = store.keys("model")
+    known = {f"{CHAMPIONS}/{model}.json" for model in models} | {manifest_of(model) for model in models}
+    for path in sorted([*folder.glob(f"{CHAMPIONS}/*"), *folder.glob(f"{MANIFESTS}/models/*")]):
+        name = path.relative_to(folder).as_posix()
+        if name not in known and not path.name.startswith("."):  # what a killed writer left is read by nobody
             yield f"{path}: is of no model that is adopted here"
+
+
+def manifest_of(model: str) -> str:
+    """Where the object lies that tells a cluster of the model."""
+    return f"{MANIFESTS}/models/{model}.yaml"
 
 
 def signer_of(body: Record) -> PublicKey:
@@ -72,6 +85,15 @@ def _champion(store: ControlReader, row: Record) -> bytes:
     }
     told |= {"rollout": by.details.get("rollout_id"), "approvals": by.details.get("approved_by", [])}
     return canonical({**told, "seq": by.seq, "record": by.hash}) + b"\n"
+
+
+def _manifest(model: str, champion: bytes, spec: Record | None) -> bytes:
+    """A ConfigMap `drift-MODEL-model` of the champion's file and the digest of the spec in force, in whatever namespace
+    it is applied to. No model's name has a `-`, so that each has a name of its own."""
+    labels = {"app.kubernetes.io/part-of": "drift-pipeline", "app.kubernetes.io/managed-by": "drift"}
+    data = {"champion.json": champion.decode()} | ({"spec": str(spec.body["digest"])} if spec else {})
+    metadata = {"name": f"drift-{model.replace('_', '-')}-model", "labels": labels}
+    return to_yaml({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
 
 def _signers(store: ControlReader, keys: list[Record]) -> bytes:

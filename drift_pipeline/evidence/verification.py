@@ -14,7 +14,7 @@ from drift_pipeline.control.trust import key_faults, read_store
 from drift_pipeline.control.verifying import Cover, Verification, verify
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.champions import derived_faults
-from drift_pipeline.evidence.gitops.progress import last_checkpoint, read
+from drift_pipeline.evidence.gitops.progress import FORMS, last_checkpoint, read
 from drift_pipeline.evidence.placing import FILE, put_digests, waiting_for
 from drift_pipeline.files import write_whole
 from drift_pipeline.policy.engines import Bundle, read_bundle
@@ -77,7 +77,9 @@ def _verified(settings: Settings, kept: tuple[str, Mapping[str, Any]] | None) ->
     try:
         snapshot = store.snapshot()
         faults += [*_file_faults(settings, store), *key_faults(settings, store)]
-        faults += [*derived_faults(store, settings.gitops, read(store)[0].written), *_unsigned(settings, store)]
+        last, _ = read(store)
+        written = last.written if last.forms == FORMS else 0
+        faults += [*derived_faults(store, settings.gitops, written), *_unsigned(settings, store)]
         found = verify(
             store.records(),
             checkpoints=read_checkpoints(settings.checkpoints),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from drift_pipeline.alerts.alert import name_of
 from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.control.figures import Asked, Figures
 from drift_pipeline.rollout.plan import Phase, version_of
@@ -66,7 +67,9 @@ def of_channels(figures: Figures) -> Iterator[Sample]:
         yield Sample("drift_channel_parked_total", body["lost"], (channel,))
 
 
-def of_model(model: str, spec: ModelSpec | None, figures: Figures, now: datetime, columns: int) -> Iterator[Sample]:
+def of_model(
+    model: str, spec: ModelSpec | None, figures: Figures, now: datetime, environment: str, columns: int
+) -> Iterator[Sample]:
     """Of an adopted model.
 
     Args:
@@ -75,12 +78,12 @@ def of_model(model: str, spec: ModelSpec | None, figures: Figures, now: datetime
     """
     version = figures.state["model"][model].body["version"]
     yield Sample("drift_model_info", 1, (model, version, str(spec.task) if spec else ""))
-    yield from _ticked(model, figures, columns)
+    yield from _ticked(model, figures, environment, columns)
     yield from _retrained(model, spec, figures, now)
     yield from _rolled_out(model, spec, figures, now)
 
 
-def _ticked(model: str, figures: Figures, columns: int) -> Iterator[Sample]:
+def _ticked(model: str, figures: Figures, environment: str, columns: int) -> Iterator[Sample]:
     memory = figures.memory.get(model)
     if memory is None:
         return
@@ -95,13 +98,12 @@ def _ticked(model: str, figures: Figures, columns: int) -> Iterator[Sample]:
     incident = memory.body["incident"]
     yield Sample("drift_incident_open", bool(incident["open"]), (model,))
     if incident["open"]:
-        told = f"{model}/{incident['key']}" in figures.state["acknowledged"]
-        yield Sample("drift_incident_info", 1, (model, incident["key"]))
+        told, name = f"{model}/{incident['key']}", name_of(environment, model, incident["key"])
+        yield Sample("drift_incident_info", 1, (model, name))
         yield Sample("drift_incident_opened_timestamp_seconds", _seconds(incident["opened_at"]), (model,))
-        yield Sample("drift_incident_acknowledged", told, (model,))
+        yield Sample("drift_incident_acknowledged", told in figures.state["acknowledged"], (model,))
         for channel, body in channels(figures).items():
-            heard = any(name.endswith(f"/{model}/{incident['key']}") for name in body["told"])
-            yield Sample("drift_incident_told", heard, (model, channel))
+            yield Sample("drift_incident_told", name in body["told"], (model, channel))
 
 
 def _seen(model: str, seen: Mapping[str, Any], columns: int) -> Iterator[Sample]:

@@ -95,7 +95,7 @@ class LoopMetrics(Collector):
                 samples += of_home(figures, now)
             for model in figures.state["model"]:
                 with self._part("model"):
-                    samples += of_model(model, specs.get(model), figures, now, self._settings.metrics_columns)
+                    samples += self._of_model(model, specs.get(model), figures, now)
         for part, found in (("spool", self._spool), ("home", self._home)):
             with self._part(part):
                 samples += found()
@@ -105,6 +105,9 @@ class LoopMetrics(Collector):
         yield Sample("drift_exporter_read_seconds", time.perf_counter() - began)
         for part in PARTS:
             yield Sample("drift_exporter_errors_total", self._errors[part], (part,))
+
+    def _of_model(self, model: str, spec: ModelSpec | None, figures: Figures, now: datetime) -> Iterator[Sample]:
+        return of_model(model, spec, figures, now, self._settings.environment, self._settings.metrics_columns)
 
     def _figures(self) -> Figures | None:
         with self._part("control_store"), self._opened() as store:

@@ -46,7 +46,7 @@ SERIES = {
     "drift_incident_open": _gauge("model", "1 while an incident is open."),
     "drift_incident_opened_timestamp_seconds": _gauge("model", "When the open incident was opened."),
     "drift_incident_acknowledged": _gauge("model", "1 where somebody acknowledged the open incident."),
-    "drift_incident_info": _gauge("model incident", "1, of the open incident."),
+    "drift_incident_info": _gauge("model incident", "1, of the open incident: environment/model/key."),
     "drift_incident_told": _gauge("model channel", "1 where the channel was told of the open incident."),
     "drift_decisions_total": _counter("model", "Decisions that the policy made."),
     "drift_last_decision_info": _gauge("model trigger action", "1, of the last decision."),

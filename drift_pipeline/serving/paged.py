@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from drift_pipeline.alerts.alert import dedup_key
+from drift_pipeline.alerts.alert import dedup_key, name_of
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import ConflictError, DriftError
@@ -62,7 +62,7 @@ class Paged:
             memory = self._store.recall(name)
             incident = (memory.body.get("incident") or {}) if memory else {}
             key = str(incident.get("key", ""))
-            if not incident.get("open") or dedup_key(f"{self._environment}/{name}/{key}") != paged:
+            if not incident.get("open") or dedup_key(name_of(self._environment, name, key)) != paged:
                 continue
             with suppress(ConflictError):  # somebody else did at this very moment
                 acknowledge_paged(Ledger(spec, self._store, self._clock), self._clock, key, who, "in PagerDuty")

@@ -107,7 +107,7 @@ def up(
     if settings.alerts_file is not None:
         from drift_pipeline.alerts.standing import require
 
-        require(settings)
+        require(settings.alerts_file)
     tell = tell or partial(announce, form=settings.log)
     refuse_taken(host, port, dagster_port, pages_port)
     settings = prepare(settings)

@@ -11,7 +11,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.serving.up import up
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.alerts.test_channels import ROUTING_KEY
-from drift_pipeline_tests.alerts.test_delivery import KEY_OF_HOOK, hook
+from drift_pipeline_tests.alerts.test_alerting import KEY_OF_HOOK, hook
 from drift_pipeline_tests.alerts.worlds import AT, Endpoint, World, listening
 from drift_pipeline_tests.replay.worlds import drift
 

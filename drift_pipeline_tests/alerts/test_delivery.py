@@ -1,59 +1,24 @@
 """Delivery: each channel by itself, in order, at least once; one page an incident; nothing lost in an outage."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from drift_pipeline.alerts.alert import Alert, Teller
-from drift_pipeline.alerts.delivery import Alerting, ChannelRun, Progress, recalled
-from drift_pipeline.alerts.standing import standings, told
+from drift_pipeline.alerts.alert import Alert
+from drift_pipeline.alerts.delivery import Progress, recalled
 from drift_pipeline.clock import HOUR, MINUTE
 from drift_pipeline.control.store import Message, Put
-from drift_pipeline.errors import ConflictError, InputError, UnavailableError
-from drift_pipeline_tests.alerts.worlds import AT, KEY, Heard, World, listening
+from drift_pipeline.errors import ConflictError
+from drift_pipeline_tests.alerts.worlds import AT, KEY, Heard, World, down, kept, run
 
 MODELS = [f"model_{number}" for number in range(10)]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path / "home")
-    yield made
-    made.store.close()
-
-
-def run(world: World, receiver: Heard, name: str = "pager", wanted: Callable[[Alert], bool] = lambda _: True) -> None:
-    """One call's delivery to a channel that was there from the beginning."""
-    teller = Teller(world.store, "production", "http://pages")
-    ChannelRun(name, world.store, teller, world.clock, wanted, lambda: receiver).run(time.monotonic() + 60)
-
-
-def kept(world: World, name: str = "pager") -> Progress:
-    found = recalled(world.store, name)[0]
-    assert found is not None
-    return found
 
 
 def concern(world: World, hour: str) -> Message:
     """What is told again each hour."""
     made = world.alert("fraud", hour, "tick.failed")
     return replace(made, body={**made.body, "incident": "tick.failed"})
-
-
-def down(_: Alert) -> None:
-    raise UnavailableError("is not reached: ConnectError")
-
-
-def refuses(key: str) -> Callable[[Alert], None]:
-    def wrong(alert: Alert) -> None:
-        if key in alert.incident:
-            raise InputError("answers 400: it refuses the alert")
-
-    return wrong
 
 
 # what is told
@@ -201,101 +166,6 @@ def test_a_clock_that_was_set_back_does_not_silence_a_channel(world: World) -> N
     assert len(pager.taken) == 1
 
 
-# poison
-
-
-def test_what_the_receiver_refuses_is_parked_once_another_went_and_told(world: World) -> None:
-    pager = Heard(wrong=refuses("poison"))
-    world.opened("poison")
-    run(world, pager)
-    assert (kept(world).lost, kept(world).failures) == (0, 1)  # it may be the channel
-    world.opened("fraud")
-    world.followed("closed", "poison")
-    world.clock.advance_to(AT + MINUTE)
-    run(world, pager)
-    assert pager.told == [("fraud", "trigger")]
-    (parked,) = kept(world).parked
-    assert (parked["incident"], parked["why"]) == (f"production/poison/{KEY}", "answers 400: it refuses the alert")
-    world.routes({"pager": {"kind": "slack", "secret": "S"}})
-    (line,) = told(world.settings, world.store)
-    assert line == "pager: 1 were refused; the last: answers 400: it refuses the alert"
-
-
-def test_where_all_is_refused_it_is_the_channel_and_nothing_is_parked(world: World) -> None:
-    """A key that is mistyped must not cost a page."""
-    pager = Heard(wrong=refuses("production"))
-    for number in range(25):  # more than are tried at once
-        world.opened(f"model_{number}")
-    for minute in range(0, 60, 10):
-        world.clock.advance_to(AT + minute * MINUTE)
-        run(world, pager)
-    assert (kept(world).lost, pager.taken) == (0, [])
-    pager.wrong = lambda _: None
-    world.clock.advance_to(AT + HOUR)
-    run(world, pager)
-    assert pager.told == [(f"model_{number}", "trigger") for number in range(25)]
-
-
-def test_an_alert_that_the_server_breaks_on_does_not_hold_the_others_for_ever(world: World) -> None:
-    pager = Heard()
-
-    def wrong(alert: Alert) -> None:
-        if alert.model == "poison":
-            raise UnavailableError("answers 500")
-
-    pager.wrong = wrong
-    world.opened("poison")
-    world.opened("fraud")
-    for second in range(0, 600, 5):
-        world.clock.advance_to(AT + second * MINUTE / 60)
-        run(world, pager)
-    assert pager.told == [("fraud", "trigger")]
-    assert [one["why"] for one in kept(world).parked] == ["answers 500"]
-
-
-def test_one_that_comes_back_just_then_loses_nothing(world: World) -> None:
-    """The probe goes since the receiver is up again: then so does what waited before it, though after it."""
-    pager, up = Heard(), False
-
-    def wrong(alert: Alert) -> None:
-        nonlocal up
-        before, up = up, alert.model == "fraud" or up
-        if not before and alert.model != "fraud":
-            raise UnavailableError("answers 503")
-
-    pager.wrong = wrong
-    world.opened("first")
-    world.followed("acknowledged", "first")
-    run(world, pager)
-    assert kept(world).failures == 1
-    for second in range(5, 100, 5):
-        world.clock.advance_to(AT + second * MINUTE / 60)
-        run(world, pager)
-    world.opened("fraud")
-    world.clock.advance_to(AT + HOUR)
-    run(world, pager)
-    assert pager.told == [("fraud", "trigger"), ("first", "trigger"), ("first", "acknowledge")]
-    assert kept(world).lost == 0
-
-
-def test_a_receiver_whose_code_fails_parks_its_alert_and_tells_no_word_of_it(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    pager = Heard()
-
-    def wrong(alert: Alert) -> None:
-        if alert.model == "poison":
-            raise RuntimeError("the key is hunter2")
-
-    pager.wrong = wrong
-    world.opened("poison")
-    world.opened("fraud")
-    run(world, pager)
-    assert pager.told == [("fraud", "trigger")]
-    assert [one["why"] for one in kept(world).parked] == ["fails: RuntimeError"]
-    assert "hunter2" not in caplog.text + str(kept(world))
-
-
 # at least once
 
 
@@ -352,98 +222,3 @@ def test_a_damaged_record_of_the_audit_holds_no_page_back(world: World, caplog: 
     run(world, pager)
     assert pager.told == [("fraud", "trigger"), ("other", "trigger")]
     assert "what became of incidents cannot be told" in caplog.text
-
-
-# the channels of the YAML
-
-
-def hook(url: str) -> dict[str, str]:
-    return {"kind": "webhook", "url": url, "secret": "HOOK_KEY"}
-
-
-KEY_OF_HOOK = "whsec_" + "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4"
-
-
-def test_a_channel_that_is_new_is_told_what_comes_and_what_the_file_has_not_yet(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOOK_KEY", KEY_OF_HOOK)
-    world.opened("old")
-    for message in world.store.pending():
-        world.store.delivered(message.id)
-    world.opened("pending")
-    with listening() as at:
-        world.routes({"hook": hook(at.url)})
-        alerting = Alerting(world.settings, world.store, world.clock)
-        world.opened("fraud")
-        alerting.deliver()
-        alerting.deliver()
-        assert [one["data"]["model"] for one in at.documents] == ["pending", "fraud"]
-
-
-def test_one_that_hangs_holds_neither_the_others_nor_the_tick(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOOK_KEY", KEY_OF_HOOK)
-    released = threading.Event()
-
-    def hang(_: bytes) -> tuple[int, bytes]:
-        released.wait(60)
-        return 202, b""
-
-    with listening() as slow, listening() as at:
-        slow.answer = hang
-        world.routes({"slow": hook(slow.url), "hook": hook(at.url)})
-        alerting = Alerting(world.settings, world.store, world.clock)
-        world.opened()
-        while not at.posted:  # deliver comes back, though nothing comes of the other one
-            alerting.deliver(seconds=0.2)
-        assert (slow.posted, kept(world, "slow").sent) == ([], 0)
-        released.set()
-        while not kept(world, "slow").sent:
-            alerting.deliver(seconds=0.2)
-            world.clock.advance_to(world.clock.now() + MINUTE)
-        assert len(at.posted) == 1
-
-
-def test_a_yaml_that_breaks_while_it_runs_loses_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("HOOK_KEY", KEY_OF_HOOK)
-    assert world.settings.alerts_file is not None
-    with listening() as at:
-        world.routes({"hook": hook(at.url)})
-        alerting = Alerting(world.settings, world.store, world.clock)
-        world.settings.alerts_file.write_text("channels: [")
-        world.opened()
-        alerting.deliver()
-        assert "not valid YAML" in caplog.text
-        assert "not valid YAML" in told(world.settings, world.store)[0]
-        world.routes({"hook": hook(at.url)})
-        alerting.deliver()
-        assert len(at.posted) == 1
-
-
-def test_a_secret_that_is_missing_is_named_and_its_channel_alone_waits(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOOK_KEY", KEY_OF_HOOK)
-    with listening() as at:
-        world.routes({"hook": hook(at.url), "chat": {"kind": "slack", "secret": "NO_SUCH_SECRET"}})
-        alerting = Alerting(world.settings, world.store, world.clock)
-        world.opened()
-        alerting.deliver()
-        assert len(at.posted) == 1
-        (chat,) = [one for one in standings(world.settings, world.store) if one.channel == "chat"]
-        assert (chat.waiting, chat.since) == (1, AT.isoformat())
-        assert chat.error.startswith("NO_SUCH_SECRET: is not set")
-        monkeypatch.setenv("NO_SUCH_SECRET", f"{at.url}/services/T/B/x")
-        world.clock.advance_to(AT + MINUTE)
-        alerting.deliver()
-        assert [path for path, _, _ in at.posted] == ["/", "/services/T/B/x"]
-
-
-def test_without_a_yaml_nothing_is_kept_and_nobody_is_told(world: World) -> None:
-    world.opened()
-    settings = world.settings.model_copy(update={"alerts_file": None})
-    Alerting(settings, world.store, world.clock).deliver()
-    assert world.store.recalled("_alerts/") == []
-    assert (standings(settings, world.store), told(settings, world.store)) == ([], [])

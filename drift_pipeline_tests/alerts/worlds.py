@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ from typing import Any
 
 import yaml
 
-from drift_pipeline.alerts.alert import Alert
+from drift_pipeline.alerts.alert import Alert, Teller
+from drift_pipeline.alerts.delivery import ChannelRun, Progress, recalled
 from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.store import ControlStore, Entry, Message, Put
+from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.settings import Settings
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -89,6 +92,30 @@ class Heard:
     def told(self) -> list[tuple[str, str]]:
         """Of each the incident's model and the action."""
         return [(alert.model, str(alert.action)) for alert in self.taken]
+
+
+def run(world: World, receiver: Heard, name: str = "pager", wanted: Callable[[Alert], bool] = lambda _: True) -> None:
+    """One call's delivery to a channel that was there from the beginning."""
+    teller = Teller(world.store, "production", "http://pages")
+    ChannelRun(name, world.store, teller, world.clock, wanted, lambda: receiver).run(time.monotonic() + 60)
+
+
+def kept(world: World, name: str = "pager") -> Progress:
+    found = recalled(world.store, name)[0]
+    assert found is not None
+    return found
+
+
+def down(_: Alert) -> None:
+    raise UnavailableError("is not reached: ConnectError")
+
+
+def refuses(key: str) -> Callable[[Alert], None]:
+    def wrong(alert: Alert) -> None:
+        if key in alert.incident:
+            raise InputError("answers 400: it refuses the alert")
+
+    return wrong
 
 
 @dataclass

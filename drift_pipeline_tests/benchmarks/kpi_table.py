@@ -40,7 +40,7 @@ def run(models: int, hours: float) -> None:
             for minute in range(round(60 * hours)):
                 clock.advance_to(clock.now() + MINUTE)
                 for name in specs:
-                    _land(Lake(world.settings.lake / name, source="benchmark"), rows, minute, clock)
+                    land(Lake(world.settings.lake / name, source="benchmark"), rows, minute, clock)
                 kept = minute % 2 == 0
                 observing.told = told if kept else _nothing  # type: ignore[attr-defined,assignment]
                 KpiHistory.settle = settle if kept else _nothing  # type: ignore[assignment,method-assign]
@@ -65,7 +65,7 @@ def _nothing(*_: Any) -> None:
     return None
 
 
-def _land(lake: Lake, rows: pl.DataFrame, minute: int, clock: ManualClock) -> None:
+def land(lake: Lake, rows: pl.DataFrame, minute: int, clock: ManualClock) -> None:
     some = rows.sample(ROWS, seed=minute).with_columns(
         _id=pl.lit(f"{minute}-") + pl.int_range(ROWS).cast(pl.String), _time=pl.lit(clock.now() - timedelta(seconds=30))
     )

@@ -49,8 +49,8 @@ def test_what_drives_the_loops_runs_without_being_switched_on(live: Dagster, mon
     monkeypatch.delenv("DRIFT_TICK_SECONDS")
     sensors = {sensor.name: sensor for sensor in loop_sensors({MODEL: SPEC}, live.repository.get_job("submit_rollout"))}
     assert {name: sensor.minimum_interval_seconds for name, sensor in sensors.items()} == {
-        "loop_tick": 10,
-        "rollout_tick": 10,
+        "loop_tick": 5,
+        "rollout_tick": 5,
         "documents": 10,
         "retrain_failed": 30,
         "retrain_canceled": 30,
@@ -74,13 +74,21 @@ def test_channels_are_told_by_a_sensor_of_their_own_and_no_tick_waits_for_them(
         made = {one.name: one for one in loop_sensors({MODEL: SPEC}, live.repository.get_job("submit_rollout"))}
         with dg.DagsterInstance.ephemeral() as instance:
             made["alerts"](dg.build_sensor_context(instance=instance))  # it tells what comes from now on
-            with store(Settings().home) as at:
-                body = {"model": MODEL, "what": "tick.failed", "why": "a test", "at": datetime.now(UTC).isoformat()}
-                at.commit(Entry("test", "test", MODEL), messages=[Message(f"{MODEL}:k:t", "alerts", body)])
+            paged("tick.failed")
             made["loop_tick"](dg.build_sensor_context(instance=instance))
             assert endpoint.posted == []
             made["alerts"](dg.build_sensor_context(instance=instance))
-        assert [one["data"]["model"] for one in endpoint.documents] == [MODEL]
+            assert [one["data"]["model"] for one in endpoint.documents] == [MODEL]
+            paged("rollout.rolled_back")
+            monkeypatch.setenv("DRIFT_POLICY", str(tmp_path / "none"))  # rules are nothing that a page wants
+            made["alerts"](dg.build_sensor_context(instance=instance))
+        assert [one["data"]["what"] for one in endpoint.documents] == ["tick.failed", "rollout.rolled_back"]
+
+
+def paged(what: str) -> None:
+    body = {"model": MODEL, "what": what, "why": "a test", "at": datetime.now(UTC).isoformat()}
+    with store(Settings().home) as at:
+        at.commit(Entry("test", "test", MODEL), messages=[Message(f"{MODEL}:{what}:{what}", "alerts", body)])
 
 
 def test_a_model_that_was_looked_at_a_moment_ago_waits_for_its_turn(

@@ -350,6 +350,7 @@ def test_what_nobody_recorded_is_not_committed_and_what_was_changed_neither(home
         "approvals",
         "champions",
         "checkpoints",
+        "manifests",
     }
     assert not any("9999" in name for name in names(home))
 

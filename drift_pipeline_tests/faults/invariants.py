@@ -122,8 +122,25 @@ def _audited(site: Site, records: Sequence[AuditRecord]) -> Iterator[str]:
     )
     if baselines > 1 + champions + back:
         yield f"I3 baselines were set {baselines} times for {1 + champions + back} champions"
-    if events.count("rollout.full") != events.count("model.promoted"):
-        yield "I3 promotions and rollouts that are full are not as many"
+    yield from _promoted(records)
+
+
+def _promoted(records: Sequence[AuditRecord]) -> Iterator[str]:
+    """Each rollout that is full is told as a promotion, once, by the next tick; one that went back before it is not."""
+    full = ""
+    for record in records:
+        if record.event == "rollout.full":
+            if full:
+                yield f"I3 the promotion of {full} was never told"
+            full = str(record.details["rollout_id"])
+        elif record.event == "rollout.rolled_back" and record.details["rollout_id"] == full:
+            full = ""
+        elif record.event == "model.promoted":
+            if not full:
+                yield f"I3 a promotion to {record.details['version']} is of no rollout"
+            full = ""
+    if full:
+        yield f"I3 the promotion of {full} was never told"
 
 
 def _way_back(site: Site) -> Iterator[str]:

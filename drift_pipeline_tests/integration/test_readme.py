@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -74,6 +75,12 @@ class Terminal:
             assert time.monotonic() < end, (self.folder / "up.log").read_text()
             time.sleep(0.5)
 
+    def metrics(self) -> str:
+        """What the gateway of `drift up` tells Prometheus, by the key that it made."""
+        (key,) = self.folder.rglob("keys/gateway.key")
+        headers = {"Authorization": f"Bearer {key.read_text().strip()}"}
+        return httpx.get(f"http://127.0.0.1:{self.port}/metrics", headers=headers, timeout=30, trust_env=False).text
+
     def close(self) -> None:
         assert end_all(self._running) in ([0], [130])
 
@@ -108,6 +115,11 @@ def test_the_live_section_does_what_it_says(terminal: Terminal) -> None:
     assert ended.returncode == 0, ended.stderr
     exports = first[0]
     terminal.start(f"env {exports.removeprefix('export ')} drift up")
+
+    end = time.monotonic() + 60
+    while "\ndrift_up 1.0\n" not in (told := terminal.metrics()):  # left out while the control store is slow
+        assert time.monotonic() < end, told
+    assert '\ndrift_model_info{model="recommendation_v3",' in told  # so nobody has to start drift exporter
 
     ended = terminal.type(*commands("ask"))
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""Each query of a dashboard, asked of a real Prometheus that scrapes a real exporter and a gateway with traffic."""
+"""Each query of a dashboard, asked of a real Prometheus that scrapes a real gateway with traffic, and nothing else."""
 
 import json
 import math
@@ -18,8 +18,6 @@ from drift_pipeline.observability.panels import BOARDS, Panel
 from drift_pipeline.serving.up import DRIFT
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline_tests.parts import prometheus
-from drift_pipeline_tests.parts.cache import MissingError
-from drift_pipeline_tests.parts.fixtures import lacking
 from drift_pipeline_tests.parts.server import Server, free_port
 from drift_pipeline_tests.replay.worlds import MODEL, SPEC, drift, replayed
 
@@ -89,31 +87,23 @@ def asked(url: str, key: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def scraped(home: Path) -> Iterator[prometheus.Prometheus]:
-    """A Prometheus that scrapes the exporter and the gateway of a home with traffic."""
-    try:
-        prometheus.find()
-    except MissingError as error:
-        lacking("prometheus", error)
-    key, ports = drift("producer", "add", "prometheus").out.strip(), (free_port(), free_port())
+def scraped(home: Path, promtool: None) -> Iterator[prometheus.Prometheus]:
+    """A Prometheus with the job of deploy/prometheus: the gateway of a home with traffic, as `drift up` starts one."""
+    key, port = drift("producer", "add", "prometheus").out.strip(), free_port()
     spool = SpoolWriter(home / "spool" / "app")
     spool.write([b'{"event": "outcome"}'])
     spool.rotate()
     spool.close()
     assert drift("capture", "--once").code == 0
     told = yaml.safe_load((prometheus.DEPLOY / "prometheus.yaml").read_text())
-    jobs = {one["job_name"]: one for one in told["scrape_configs"]}
-    jobs["drift_gateway"]["authorization"] = {"credentials": key}
-    for name, port in zip(("drift_exporter", "drift_gateway"), ports, strict=True):
-        jobs[name]["static_configs"] = [{"targets": [f"127.0.0.1:{port}"]}]
-    configuration = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [*jobs.values()]}
-    exporter = serving(home, "exporter.log", "/metrics", ["exporter"], ports[0])
-    gateway = serving(home, "gateway.log", "/v2/health/ready", ["serve"], ports[1])
+    (job,) = told["scrape_configs"]
+    job |= {"authorization": {"credentials": key}, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+    configuration = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [job]}
+    gateway = serving(home, "gateway.log", "/v2/health/ready", ["serve"], port)
     with ExitStack() as stack:
-        for server in (exporter, gateway):
-            stack.callback(server.stop)
-            server.start()
-        stack.enter_context(asked(f"http://127.0.0.1:{ports[1]}", key))
+        stack.callback(gateway.stop)
+        gateway.start()
+        stack.enter_context(asked(f"http://127.0.0.1:{port}", key))
         yield stack.enter_context(prometheus.running(configuration))
 
 

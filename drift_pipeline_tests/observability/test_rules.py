@@ -3,12 +3,14 @@
 import re
 import shutil
 from collections import defaultdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from drift_pipeline.alerts.alert import ROUTE, dedup_key
 from drift_pipeline.observability.series import DELIVERY, SERIES
 from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline_tests.parts import alertmanager, prometheus
@@ -30,7 +32,7 @@ def test_rules_name_series_that_are_there() -> None:
     ]
     named = {name for text in texts for name in re.findall(r"\b(?:model:)?drift_\w+(?::\w+)?(?=[{\[)\s])", text)}
     assert len(named) > 30
-    assert named - known - {"drift_exporter"} == set()
+    assert named - known == set()
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
@@ -52,6 +54,15 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
     for name, rule in ALERTS.items():
         assert rule["labels"]["severity"] in ("page", "ticket", "none")
         assert rule["annotations"].keys() >= ({"summary"} if name == "DriftIncidentPaged" else {"summary", "do"})
+
+
+def test_the_outbox_gives_a_page_the_key_that_alertmanager_makes_of_its_route() -> None:
+    """As a real one does in test_alerting.py: sha256 of the route's matchers and the group's labels."""
+    root = yaml.safe_load((DEPLOY / "alertmanager.yaml").read_text())["route"]
+    (route,) = (one for one in root["routes"] if 'alertname="DriftIncident"' in one["matchers"])
+    assert "matchers" not in root
+    assert (route["group_by"], ROUTE) == (["incident"], f"{{}}/{{{','.join(sorted(route['matchers']))}}}")
+    assert dedup_key("prod/fraud/k") == sha256(f'{ROUTE}:{{incident="prod/fraud/k"}}'.encode()).hexdigest()
 
 
 @pytest.mark.live

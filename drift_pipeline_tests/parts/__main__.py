@@ -2,50 +2,15 @@
 
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import ExitStack, suppress
 
-from drift_pipeline_tests.parts import (
-    alertmanager,
-    feast,
-    kafka,
-    opa,
-    otel,
-    postgres,
-    prometheus,
-    pubsub,
-    s3,
-    victorialogs,
-)
-from drift_pipeline_tests.parts.cache import MissingError
-
-
-class Part(NamedTuple):
-    install: Callable[[], Path]
-    running: Callable[[], AbstractContextManager[Any]] | None = None  # None of what is no server
-    variable: str = ""
-
-
-PARTS = {
-    "opa": Part(opa.install, opa.running, "DRIFT_OPA_URL"),
-    "postgres": Part(postgres.install, postgres.running, "DRIFT_DATABASE"),
-    "feast": Part(feast.install),
-    "s3": Part(s3.install, s3.running, "AWS_ENDPOINT_URL"),
-    "kafka": Part(kafka.install, kafka.running, "DRIFT_SOURCE"),
-    "otel": Part(otel.install, otel.running, "OTEL_EXPORTER_OTLP_ENDPOINT"),
-    "pubsub": Part(pubsub.install, pubsub.running, "PUBSUB_EMULATOR_HOST"),
-    "prometheus": Part(prometheus.install, prometheus.running, "DRIFT_PROMETHEUS_URL"),
-    "alertmanager": Part(alertmanager.install, alertmanager.running, "ALERTMANAGER_URL"),
-    "victorialogs": Part(victorialogs.install, victorialogs.running, "VICTORIALOGS_URL"),
-}
+from drift_pipeline_tests.parts.cache import PINS, MissingError, module_of
 
 
 def main(arguments: list[str]) -> int:
     install, names = arguments[:1] == ["install"], arguments[arguments[:1] == ["install"] :]
-    if not names or (unknown := [name for name in names if name not in PARTS]):
-        print(f"usage: python -m drift_pipeline_tests.parts [install] NAME ...; there are: {', '.join(PARTS)}")
+    if not names or (unknown := [name for name in names if name not in PINS]):
+        print(f"usage: python -m drift_pipeline_tests.parts [install] NAME ...; there are: {', '.join(PINS)}")
         print(f"there is no {', '.join(unknown)}" if names else "no name was given")
         return 2
     try:
@@ -59,17 +24,18 @@ def main(arguments: list[str]) -> int:
 
 def _install(names: list[str]) -> int:
     for name in names:
-        print(f"{name}: {PARTS[name].install()}", flush=True)
+        print(f"{name}: {module_of(name).install()}", flush=True)
     return 0
 
 
 def _run(names: list[str]) -> int:
     with ExitStack() as stack:
         for name in names:
-            if (running := PARTS[name].running) is None:
+            module = module_of(name)
+            if not hasattr(module, "running"):
                 raise MissingError(f"{name} is no server: it is only installed")
-            part = stack.enter_context(running())
-            print(f"export {PARTS[name].variable}='{part.url}'   # log: {part.server.log}", flush=True)
+            part = stack.enter_context(module.running())
+            print(f"export {module.VARIABLE}='{part.url}'   # log: {part.server.log}", flush=True)
         print("Ctrl-C ends them", flush=True)
         signal.pause()
     return 0

@@ -20,6 +20,7 @@ from drift_pipeline_tests.parts.building import go
 from drift_pipeline_tests.parts.cache import HERE, MissingError, installed, pinned
 from drift_pipeline_tests.parts.server import Server, free_port
 
+VARIABLE = "ALERTMANAGER_URL"
 _PAGE = "<!doctype html><title>Alertmanager</title>no page in this build\n"
 
 

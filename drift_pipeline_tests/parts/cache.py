@@ -1,11 +1,14 @@
-"""Where parts are installed, and which versions."""
+"""Which parts there are, where they are installed, and which versions."""
 
+import importlib
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 HERE = Path(__file__).parent
+PINS: Mapping[str, Mapping[str, str]] = tomllib.loads((HERE / "pins.toml").read_text(encoding="utf-8"))
 
 
 class MissingError(Exception):
@@ -18,8 +21,12 @@ def cache() -> Path:
 
 def pinned(part: str) -> Mapping[str, str]:
     """The part's entry in pins.toml."""
-    found: Mapping[str, str] = tomllib.loads((HERE / "pins.toml").read_text(encoding="utf-8"))[part]
-    return found
+    return PINS[part]
+
+
+def module_of(part: str) -> ModuleType:
+    """What has its `find` and `install`; of a server also `running`, and the `VARIABLE` that names its url."""
+    return importlib.import_module(f"drift_pipeline_tests.parts.{part}")
 
 
 def installed(part: str) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from drift_pipeline_tests.parts.cache import MissingError, installed, pinned
 from drift_pipeline_tests.parts.server import Server, free_port
 
+VARIABLE = "DRIFT_SOURCE"
 JAVA = 17
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>

@@ -18,6 +18,7 @@ from drift_pipeline_tests.parts.building import built
 from drift_pipeline_tests.parts.cache import HERE, MissingError, installed, pinned
 from drift_pipeline_tests.parts.server import Server, free_port
 
+VARIABLE = "DRIFT_OPA_URL"
 DEPLOY = HERE.parents[1] / "deploy" / "opa"
 
 

@@ -12,6 +12,7 @@ from drift_pipeline_tests.parts.building import built
 from drift_pipeline_tests.parts.cache import HERE, MissingError, installed
 from drift_pipeline_tests.parts.server import Server, free_port
 
+VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 DEPLOY = HERE.parents[1] / "deploy" / "otel"
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from drift_pipeline_tests.parts.cache import MissingError, installed, pinned
 from drift_pipeline_tests.parts.server import Server, free_port
 
+VARIABLE = "DRIFT_DATABASE"
 USER, PASSWORD = "drift", "p@ss/w:rd%?#é '\""  # what a URL has to escape
 DEBIAN = Path("/usr/lib/postgresql")
 FAST = {"fsync": "off", "full_page_writes": "off"}  # the server may crash here, the machine does not

@@ -18,6 +18,7 @@ import yaml
 from drift_pipeline_tests.parts.cache import HERE, MissingError, installed, pinned
 from drift_pipeline_tests.parts.server import PATIENCE_S, Server, free_port
 
+VARIABLE = "DRIFT_PROMETHEUS_URL"
 DEPLOY = HERE.parents[1] / "deploy" / "prometheus"
 
 
@@ -66,13 +67,13 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 class Prometheus:
     """A server at `url` with a configuration of its own."""
 
-    def __init__(self, folder: Path, configuration: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, configuration: dict[str, Any], lookback: str) -> None:
         port = free_port()
         self.url, self._file = f"http://127.0.0.1:{port}", folder / "prometheus.yaml"
         self._file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
         where = (f"--config.file={self._file}", f"--storage.tsdb.path={folder / 'tsdb'}")
         listen = f"--web.listen-address=127.0.0.1:{port}"
-        command = [str(find() / "prometheus"), *where, listen, "--query.lookback-delta=15s"]
+        command = [str(find() / "prometheus"), *where, listen, f"--query.lookback-delta={lookback}"]
         self.server = Server(command, folder / "prometheus.log", self._answers)
 
     def ask(self, path: str, **parameters: str) -> Any:
@@ -101,10 +102,10 @@ class Prometheus:
 
 
 @contextmanager
-def running(configuration: dict[str, Any] | None = None) -> Iterator[Prometheus]:
-    """A server; None = one that scrapes nothing. Raises MissingError."""
+def running(configuration: dict[str, Any] | None = None, lookback: str = "15s") -> Iterator[Prometheus]:
+    """A server; None = one that scrapes nothing. `lookback`: how long a sample counts. Raises MissingError."""
     with tempfile.TemporaryDirectory(prefix="drift-prometheus-") as folder:
-        part = Prometheus(Path(folder), configuration or {})
+        part = Prometheus(Path(folder), configuration or {}, lookback)
         try:
             part.server.start()
             yield part

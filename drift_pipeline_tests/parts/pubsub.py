@@ -10,6 +10,8 @@ from drift_pipeline_tests.parts.building import built
 from drift_pipeline_tests.parts.cache import MissingError, installed
 from drift_pipeline_tests.parts.server import Server, free_port
 
+VARIABLE = "PUBSUB_EMULATOR_HOST"
+
 
 def find() -> Path:
     """The server's program. Raises MissingError."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from drift_pipeline_tests.parts.environment import Environment
 from drift_pipeline_tests.parts.server import Server, free_port
 
+VARIABLE = "AWS_ENDPOINT_URL"
 ENVIRONMENT = Environment("s3", "s3-requirements.txt")
 KEY, SECRET = "drift", "s3cr3t/w+th=signs"
 find, install = ENVIRONMENT.find, ENVIRONMENT.install

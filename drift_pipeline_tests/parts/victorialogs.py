@@ -14,6 +14,8 @@ from drift_pipeline_tests.parts.building import built
 from drift_pipeline_tests.parts.cache import MissingError, installed, pinned
 from drift_pipeline_tests.parts.server import PATIENCE_S, Server, free_port
 
+VARIABLE = "VICTORIALOGS_URL"
+
 
 def find() -> Path:
     """The server. Raises MissingError."""

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from drift_pipeline.alerts.alert import dedup_key
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import Put
 from drift_pipeline.serving.app import make_app
@@ -39,7 +40,7 @@ def asks(home: Home, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
         yield client
 
 
-def event(kind: str = "incident.acknowledged", incident: Any = f"production/fraud/{KEY}", **more: Any) -> bytes:
+def event(kind: str = "incident.acknowledged", incident: Any = dedup_key(f"production/fraud/{KEY}"), **more: Any) -> bytes:
     """As PagerDuty's reference shows one."""
     data = {"id": "PT4KHLK", "type": "incident", "number": 1234, "status": "acknowledged", "incident_key": incident}
     agent = {"id": "PXPGF42", "summary": "Earline Greenholt", "type": "user_reference"}
@@ -93,8 +94,8 @@ def test_what_is_not_signed_is_not_believed(home: Home, asks: httpx.Client, sign
         event("incident.resolved"),
         event("incident.triggered"),
         event("pagey.ping", data={"type": "ping"}),
-        event(incident="production/fraud/another"),
-        event(incident="staging/fraud/" + KEY),
+        event(incident=dedup_key("production/fraud/another")),
+        event(incident=dedup_key(f"staging/fraud/{KEY}")),
         event(incident=None),
         event(incident={"a": 1}),
     ],

@@ -11,6 +11,7 @@ from drift_pipeline.settings import Settings
 
 STATE = "_gitops"  # in memory; no model's name begins with an underscore
 MOST = 1000  # events of one commit
+FORMS = 1  # counts which derived files there are: a home that knew fewer writes them at its next tick
 _AGAIN, _LATE = timedelta(seconds=30), 5 * MINUTE
 _NOBODY = "no tick came by since"
 
@@ -36,7 +37,7 @@ class Trouble:
 class Published:
     """How far the repository is; `written`: derived files tell of the records up to it. `covered`: the last checkpoint
     that is committed. `unpushed`: commits, since when; `remote`: a digest of where the head was pushed to; `tidied`:
-    when git last packed."""
+    when git last packed; `forms`: those of FORMS that are written."""
 
     written: int = 0
     covered: int = 0
@@ -46,6 +47,7 @@ class Published:
     unpushed: int = 0
     since: str = ""
     tidied: str = ""
+    forms: int = 0
     committing: Trouble = field(default_factory=Trouble)
     pushing: Trouble = field(default_factory=Trouble)
 

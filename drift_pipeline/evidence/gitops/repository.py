@@ -20,7 +20,7 @@ from drift_pipeline.control.store import GITOPS, AuditRecord, ControlStore
 from drift_pipeline.errors import DriftError, IntegrityError, UnavailableError
 from drift_pipeline.evidence.champions import derived, signer_of
 from drift_pipeline.evidence.gitops.content import content
-from drift_pipeline.evidence.gitops.progress import MOST, STATE, Published, Trouble, last_checkpoint, read
+from drift_pipeline.evidence.gitops.progress import FORMS, MOST, STATE, Published, Trouble, last_checkpoint, read
 from drift_pipeline.files import write_whole
 from drift_pipeline.settings import Settings
 
@@ -74,7 +74,8 @@ class Repository:
         self._remember(self._push(last, held) if strict else last)
 
     def _unwritten(self, last: Published, waiting: Sequence[Message]) -> bool:
-        return bool(waiting) and (len(waiting) == MOST or waiting[-1].body["seq"] > last.written)
+        fresh = bool(waiting) and (len(waiting) == MOST or waiting[-1].body["seq"] > last.written)
+        return fresh or last.forms != FORMS
 
     def _uncommitted(self, last: Published, waiting: Sequence[Message]) -> bool:
         return bool(waiting) or last_checkpoint(self._store)[0] > last.covered
@@ -92,7 +93,7 @@ class Repository:
                     write_whole(path, data)
         except (DriftError, OSError) as error:
             return replace(last, committing=last.committing.more(str(error), self._clock.now()))
-        return replace(last, written=head.seq if head else 0)
+        return replace(last, written=head.seq if head else 0, forms=FORMS)
 
     def _commit(self, last: Published, held: int, waiting: Sequence[Message]) -> Published:
         now, (size, _) = self._clock.now(), last_checkpoint(self._store)
