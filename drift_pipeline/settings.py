@@ -159,6 +159,12 @@ class Settings(KafkaSettings):
     )
     databricks_token: SecretStr = Field(default=SecretStr(""), description="what that workspace asks for")
     databricks_seconds: int = Field(default=600, ge=1, description="for so long a Delta table's rows are waited for")
+    runner: Literal["inline", "kubernetes", "argo", "kubeflow"] = Field(
+        default="inline", description="who runs the steps of a retrain; inline = Dagster's run, or the tick"
+    )
+    runner_file: Path | None = Field(
+        default=None, description="YAML of image, namespace and limits of the steps; an outside runner wants one"
+    )
     registry_kind: Literal["local", "wandb"] = Field(
         default="local",
         validation_alias="DRIFT_REGISTRY",

@@ -28,6 +28,7 @@ from drift_pipeline.cli import (
     report,
     seal,
     tables,
+    train,
     waivers,
     watch,
 )
@@ -62,7 +63,7 @@ EPILOG = "Begin with: drift demo. Of one command: drift COMMAND --help. Completi
 PURPOSES = {
     "Try it": ("demo", "sample", "simulate"),
     "Your data": ("init", "compare", "calibrate", "replay", "diff", "policy"),
-    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "producer", "seal", "deploy", "home"),
+    "Run": ("adopt", "up", "serve", "capture", "pages", "tick", "train", "producer", "seal", "deploy", "home"),
     "Watch": ("status", "models", "versions", "decisions", "incident", "report", "alerts", "features", "exporter"),
     "Operate": ("retrain", "hotfix", "promote", "rollback", "pause", "resume", "maintenance", "retain", "erase"),
     "Evidence": ("card", "docs", "key", "approve", "waive", "audit", "verify", "lineage"),
@@ -89,7 +90,7 @@ def drift() -> None:
 
 
 _LOOP, _PROOF = (
-    (history, tables, live, producers, report, watch, alerting, operate, features, policies),
+    (history, tables, live, producers, report, watch, alerting, operate, train, features, policies),
     (approvals, waivers, docs, evidence),
 )
 for _room in (*_LOOP, *_PROOF, exporting, records, homes, seal, deploy):

@@ -137,7 +137,13 @@ def _warn_of_alerts(settings: "Settings") -> None:
 
 
 def _plain(one: Any) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in one.__dataclass_fields__}
+    plain = {name: getattr(one, name) for name in one.__dataclass_fields__ if name != "ended"}
+    runs = [
+        {"decision": of.decision, "runner": of.runner, "run": of.run.name, "state": of.run.state, "link": of.run.link}
+        for of in getattr(one, "ended", ())
+        if of.runner != "inline"
+    ]
+    return {**plain, **({"runs": runs} if runs else {})}
 
 
 def _line(one: Any) -> str:
@@ -150,6 +156,7 @@ def _line(one: Any) -> str:
         f"incident {one.incident}" if one.incident else "",
         *one.decisions,
         *(f"trained {version}" for version in one.trained),
+        *(f"{of.runner} run {of.run.name} {of.run.state}" for of in one.ended if of.runner != "inline"),
         f"released {one.released}" if one.released else "",
         f"rollout {one.moved}" if one.moved else "",
     ]

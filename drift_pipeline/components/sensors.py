@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -25,7 +26,7 @@ from drift_pipeline.components.lineage import lineage_sensor
 from drift_pipeline.components.today import Today
 from drift_pipeline.components.told import MOST_MODELS, told_ticks
 from drift_pipeline.components.traces import traces_sensor
-from drift_pipeline.components.training import TRAINING
+from drift_pipeline.components.training import TRAINING, outside_run
 from drift_pipeline.components.wandb import wandb_sensor
 from drift_pipeline.control.traces import key_of_retrain, trace_id
 from drift_pipeline.errors import DriftError
@@ -83,7 +84,10 @@ def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.
                             loop = fleet.loop(specs[one.model])
                             seen.append((one, loop.session.memory.seen))
                             made.requests += requests_of(loop, context.instance)
-                            made.observed += today.news(loop, at.settings)
+                            made.observed += [
+                                *map(partial(outside_run, one.model), one.ended),
+                                *today.news(loop, at.settings),
+                            ]
                         except Exception as error:  # the edge between models, as in the fleet
                             made.failed[one.model] = f"{type(error).__name__}: {error}"
                 wait = [f"{fleet.waiting} models wait for the next tick"] if fleet.waiting else []
@@ -202,6 +206,9 @@ def hotfixes_of(at: Home, fleet: Fleet, specs: Specs, instance: dg.DagsterInstan
 
 
 def _retrains(loop: Loop, instance: dg.DagsterInstance, lane: str) -> Iterator[dg.RunRequest]:
+    """None where another system runs the steps: the tick submits them, and tells of their end."""
+    if loop.outside:
+        return
     for body in loop.queue.wanted():
         if body["lane"] == lane and not under_way(instance, body["decision"]):
             yield retrain_request(loop.spec.name, body)
@@ -246,7 +253,7 @@ class _Made:
 
     requests: list[dg.RunRequest] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    observed: list[dg.AssetObservation] = field(default_factory=list)
+    observed: list[dg.AssetObservation | dg.AssetMaterialization] = field(default_factory=list)
 
 
 def _rollouts_told(ticked: Iterable[Ticked | Failed]) -> str:

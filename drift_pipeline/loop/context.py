@@ -16,6 +16,7 @@ from drift_pipeline.registry.backends import Registry
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.promql import PrometheusServer
+from drift_pipeline.training.runners import Runner
 from drift_pipeline.training.sources import NO_ACCESS, Access, Source, source_for
 from drift_pipeline.training.vulnerabilities import Scan
 
@@ -26,7 +27,8 @@ class Backends:
 
     `scan`: how the environment that trains is scanned for vulnerabilities; None = it is not. `access`: how stores of
     rows outside the home are reached. `studies`: the url of the database that the trials of trainings are kept in; "" =
-    nowhere. `prometheus`: who is asked for KPIs that are measured elsewhere.
+    nowhere. `prometheus`: who is asked for KPIs that are measured elsewhere. `runner` tells who runs the steps of a
+    retrain, None of this process; it is asked when somebody retrains, so that nothing else fails for its file.
     """
 
     lake: Lake
@@ -38,6 +40,7 @@ class Backends:
     access: Access = NO_ACCESS
     studies: str = ""
     prometheus: PrometheusServer | None = None
+    runner: Callable[[], Runner | None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
@@ -30,6 +30,7 @@ from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.delta import PATIENCE_S
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.promql import PrometheusServer
+from drift_pipeline.training.runners import Runner, outside
 from drift_pipeline.training.sources import Access
 from drift_pipeline.training.vulnerabilities import Scan
 
@@ -46,6 +47,11 @@ class Home:
     alerts: Channel
     patience_s: float = field(default=PATIENCE_S, kw_only=True)
 
+    @cached_property
+    def runner(self) -> Runner | None:
+        """Who runs the steps of retrains; None = the process that is asked to. Raises InputError as `outside`."""
+        return outside(self.settings)
+
     def backends(self, spec: ModelSpec) -> Backends:
         """What one model's loop works on."""
         lake = Lake(self.settings.lake / spec.name, source="loop", patience_s=self.patience_s)
@@ -55,7 +61,18 @@ class Home:
         if self.settings.on_postgres:
             studies = beside(self.settings.database_url, "optuna")
         measured = prometheus_of(self.settings)
-        return Backends(lake, self.store, self.registry, self.policy, self.alerts, scan, access, studies, measured)
+        return Backends(
+            lake,
+            self.store,
+            self.registry,
+            self.policy,
+            self.alerts,
+            scan,
+            access,
+            studies,
+            measured,
+            lambda: self.runner,
+        )
 
     def document(self, spec: ModelSpec) -> None:
         """Write again the cards of a model's versions that are older than what they tell; errors as of there."""

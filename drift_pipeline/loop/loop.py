@@ -10,10 +10,12 @@ from typing import Any
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.detection.judging.verdict import Report, Verdict
-from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
+from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError, UnavailableError
+from drift_pipeline.loop import concerns
 from drift_pipeline.loop.context import Backends, Context, Trust
 from drift_pipeline.loop.deciding import Deciding
 from drift_pipeline.loop.first_version import Given
+from drift_pipeline.loop.following import Followed, Following
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.observing import Observing
@@ -35,6 +37,7 @@ from drift_pipeline.policy.decide import Decision, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.rollout.plan import Status
 from drift_pipeline.spec import ModelSpec
+from drift_pipeline.training.runners.inline import InlineRunner
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Ticked:
     moved: str | None = None
     judged: int = 0
     configured: int = 0
+    ended: tuple[Followed, ...] = ()
 
 
 class Loop:
@@ -91,6 +95,8 @@ class Loop:
             backends.prometheus,
         )
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
+        self.following = Following(at, self.queue, self.trainings)
+        self._inline = InlineRunner(lambda request: self.train(request.decision) is not None)
         self.session = Session(at)
         self.recoveries = Recoveries(at, self.trainings, self.session.memory)
         self.observing = Observing(at, self.session.memory)
@@ -140,14 +146,14 @@ class Loop:
         decided = [] if resting else [self.decide(Trigger.DRIFT, report)]
         if inline and not resting:
             decided.append(self.decide_schedule(report))
-        trained = [self.train(body["decision"]) for body in self.queue.wanted()] if inline else []
+        ended = self.carry_out(inline=inline)
         released = self.release_proven() if inline else None
         moved = self.advance()
         said = tuple(f"{found[0]} {found[1].action}" for found in decided if found)
-        versions = tuple(training.version for training in trained if training)
+        versions = tuple(one.version for one in ended if one.version)
         opened, phase = self.incident.key if self.incident.open else "", str(moved.phase) if moved else None
         counts = report.rolled_up.judged, report.rolled_up.configured
-        return Ticked(self.spec.name, report.verdict, opened, said, versions, released, phase, *counts)
+        return Ticked(self.spec.name, report.verdict, opened, said, versions, released, phase, *counts, tuple(ended))
 
     def step_rollout(self) -> Ticked:
         """Only the rollout's part of a tick."""
@@ -215,6 +221,34 @@ class Loop:
             told = str(error) if isinstance(error, DriftError) else f"{type(error).__name__}: {error}"
             self.queue.give_up(decision_id, told)
             return None
+
+    @property
+    def outside(self) -> bool:
+        """Whether another system runs the steps of a retrain, even one that cannot be asked for its file."""
+        try:
+            return self._backends.runner() is not None
+        except InputError:
+            return True
+
+    def carry_out(self, *, inline: bool) -> list[Followed]:
+        """Submit the retrains that are wanted, and look after those that run elsewhere; told are those that ended.
+
+        Args:
+            inline: also where this process itself would have to train.
+
+        Raises:
+            ConflictError, UnavailableError: as `Following.follow`.
+        """
+        try:
+            elsewhere = self._backends.runner()
+        except InputError as error:  # of its file; a rollout goes on, and back, without it
+            if self.queue.wanted():
+                store, now, why = self._backends.store, self.clock.now(), f"nothing is trained: {error}"
+                concerns.tell(store, self.spec.name, self.spec.owner, "training.runner", why, now, actor="loop")
+            return []
+        if elsewhere is not None:
+            return self.following.follow(elsewhere)
+        return self.following.follow(self._inline) if inline else []
 
     def retrain(self, decision_id: str, report: Report) -> Training | None:
         """Train a candidate and prove it against the champion on rows that neither was trained on.

@@ -20,7 +20,7 @@ from drift_pipeline.policy.decide import Action, Decision, Trigger
 
 MOST_TRIES = 3  # processes that may come to nothing before a retrain is given up
 NORMAL, HOTFIX = "normal", "hotfix"  # lanes
-WANTED, RUNNING, PROVEN, REJECTED = "wanted", "running", "proven", "rejected"
+WANTED, RUNNING, PROVEN, REJECTED, FAILED = "wanted", "running", "proven", "rejected", "failed"
 
 
 class Queue:
@@ -72,18 +72,21 @@ class Queue:
             body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._ledger.all("retrain")
         )
 
-    def claim(self, decision_id: str, holder: str, *, again: bool = False) -> bool:
+    def claim(
+        self, decision_id: str, holder: str, *, again: bool = False, run: Mapping[str, Any] | None = None
+    ) -> bool:
         """Take a wanted retrain for `holder`, or go on with what is its already; False where it is another's, or done.
 
         Args:
             again: the one that holds it is over, and this one carries on its work.
+            run: of the runner that is asked next, which is noted with it: what runs is known, whoever dies when.
 
         Raises:
             ConflictError: somebody else was faster.
         """
         body = self._ledger.get(f"retrain/{decision_id}")
         if body["status"] == WANTED:
-            self._hold(body, "training.claimed", holder)
+            self._hold(body, "training.claimed", holder, run)
         elif body["status"] != RUNNING:
             return False
         elif body["held"]["by"] != holder:
@@ -122,7 +125,7 @@ class Queue:
         if body["status"] in (WANTED, RUNNING):
             done = Retrains.from_json(self._ledger.get("retrains"))
             done = replace(done, attempted=self._clock.now())  # else it would be decided again at once
-            put = {name: {**body, "status": "failed", "held": None}, "retrains": done.to_json()}
+            put = {name: {**body, "status": FAILED, "held": None}, "retrains": done.to_json()}
             alert = self._ledger.alert(decision_id, "training.failed", why)
             self._ledger.commit(
                 "training.failed", {"decision": decision_id, "because": why}, puts=put, messages=[alert]
@@ -158,10 +161,11 @@ class Queue:
         pinned: str = self._ledger.get(f"training/{body['decision']}")["champion"]
         return pinned != champion
 
-    def _hold(self, body: Mapping[str, Any], event: str, holder: str) -> None:
+    def _hold(self, body: Mapping[str, Any], event: str, holder: str, run: Mapping[str, Any] | None = None) -> None:
         held = {"by": holder, "at": self._clock.now().isoformat()}
-        taken = {**body, "status": RUNNING, "tries": body["tries"] + 1, "held": held}
+        taken = {**body, "status": RUNNING, "tries": body["tries"] + 1, "held": held, **({"run": run} if run else {})}
         told = {"decision": body["decision"], "lane": body["lane"], "by": holder}
+        told |= {"runner": run["runner"], "run": run["name"]} if run else {}
         self._ledger.commit(event, told, puts={f"retrain/{body['decision']}": taken})
 
     def _back(self, body: Mapping[str, Any], why: str, *, page: bool) -> None:

@@ -146,6 +146,9 @@ class Retrains:
     recovery: Recovery | None = None
     gpu_hours: tuple[tuple[datetime, float], ...] = ()
 
+    def gpu_hours_since(self, start: datetime) -> float:
+        return sum(hours for at, hours in self.gpu_hours if at > start)
+
     def spent(self, now: datetime, gpu_hours: float) -> "Retrains":
         kept = [(at, hours) for at, hours in self.gpu_hours if at > now - MONTH]
         return replace(self, gpu_hours=(*kept, (now, gpu_hours)))
@@ -183,7 +186,8 @@ class Assignment:
     training is to make good, None where no performance fell. `digest` is the candidate's bundle, once it is trained.
     `trainer_source` is the digest of the model's own trainers, None of packaged ones. `steps`: of a graph, those that
     are trained, the champion's others being taken; none named = all. `source`: where the rows came from, and what
-    beside the versions reads them again.
+    beside the versions reads them again. `searched`: what a search in processes of its own found, as `Found`; `spent`:
+    seconds that it took, of all its processes. `gpu_hours`: what the steps so far counted.
     """
 
     version: str
@@ -201,6 +205,9 @@ class Assignment:
     trainer_source: str | None = None
     steps: tuple[str, ...] = ()
     source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "lake", "inputs": []})
+    searched: Mapping[str, Any] | None = None
+    spent: Mapping[str, float] = field(default_factory=dict)
+    gpu_hours: float = 0.0
 
     @property
     def pin(self) -> Pin:
@@ -211,7 +218,10 @@ class Assignment:
         times = {name: getattr(self, name).isoformat() for name in ("known_at", "from_", "block_from")}
         recovery = self.recovery.to_json() if self.recovery else None
         steps = {"versions": dict(self.versions), "steps": list(self.steps)}
-        return {**asdict(self), **times, **steps, "recovery": recovery}
+        document = {**asdict(self), **times, **steps, "recovery": recovery}
+        return {
+            name: value for name, value in document.items() if value or name not in ("searched", "spent", "gpu_hours")
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Assignment":

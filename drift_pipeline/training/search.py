@@ -5,6 +5,7 @@ only on rows that are newer than all it was fitted on.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -22,6 +23,9 @@ from drift_pipeline.training.trainers import Params, Trainer, fit, one_thread, p
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna import Trial as Asked
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
     from sklearn.pipeline import Pipeline
 
     from drift_pipeline.training.graph import Model
@@ -36,6 +40,7 @@ STARTUP_TRIALS = 8
 SHORTER = (4, 16, 64)
 LEAST_START_ROWS = 1000
 LEAST_FRESH_ROWS = 250
+WORKER = "worker"  # the attribute of a shared study's trials
 START_MARGIN, START_Z = 0.05, 3.0
 
 
@@ -81,6 +86,14 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """A study that several processes work on, of which this is the worker of that number."""
+
+    study: "Study"
+    worker: int
+
+
+@dataclass(frozen=True)
 class _Fold:
     """Prepared columns and labels: the older ones to fit on, the newer ones to judge on."""
 
@@ -98,6 +111,7 @@ def train(
     progress: Progress | None = None,
     source: Source | None = None,
     keep: Keep | None = None,
+    found: Found | None = None,
 ) -> Trained:
     """Search, then fit on every row from the start row on. Deterministic for a seed.
 
@@ -106,22 +120,31 @@ def train(
         progress: is called with (trials done, trials in all).
         source: the file of the model's own trainer, as it was pinned; None = as it lies there, if it has one.
         keep: is called with the study when it is over.
+        found: of a search that is over already; nothing is searched then.
 
     Raises:
         InputError: see `search`; SpecError: the model's own trainer failed.
     """
     source = source or source_of(spec)
-    try:
+    with blamed(source):
         trainer = trainer_of(spec, source)
-        found = search(frame, spec, seed, fresh, progress, trainer, keep)
+        found = found or search(frame, spec, seed, fresh, progress, trainer, keep)
+        assert found is not None, "a study that nobody shares is over when it was searched"
         rows = frame[found.start_row :]
         pipeline = _fitted(rows, found.params, spec, seed, trainer)
+    start = rows["_time"][0]
+    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, start, rows, source)
+
+
+@contextmanager
+def blamed(source: Source | None) -> Iterator[None]:
+    """What fails inside is told as a SpecError of the model's own trainer, where it has one."""
+    try:
+        yield
     except Exception as error:
         if source is None:
             raise
         raise told(source, "what it builds cannot be trained", error) from error
-    start = rows["_time"][0]
-    return Trained(pipeline, found.params, found.validation, rows.height, found.trials, start, rows, source)
 
 
 def search(
@@ -132,7 +155,8 @@ def search(
     progress: Progress | None = None,
     trainer: Trainer | None = None,
     keep: Keep | None = None,
-) -> Found:
+    shared: "Shared | None" = None,
+) -> Found | None:
     """Find params and start row for rows (in order of time) with features and `_label`.
 
     `spec.retrain.trials` trials maximise the mean AUROC, or minimise the mean MAE, over three expanding forward folds
@@ -142,6 +166,10 @@ def search(
 
     Args:
         progress: is called with (trials done, trials in all).
+        shared: a study that other processes work on as well (`studies.shared_study`); None = of this search alone.
+
+    Returns:
+        What was found; None where others are still at trials of the same study.
 
     Raises:
         InputError: every fold lacks a class, or has one label only.
@@ -154,20 +182,28 @@ def search(
                 f"{spec.name}: {frame.height:,} rows hold no fold with {performance.needs} to judge on; "
                 "wait for more labels"
             )
-        study = _study(seed, maximize=performance.higher_is_better)
-        for done in range(spec.retrain.trials):
-            trial = study.ask()
+        study = shared.study if shared else make_study(seed, maximize=performance.higher_is_better)
+        while (trial := _next(study, spec.retrain.trials)) is not None:
+            if shared is not None:
+                trial.set_user_attr(WORKER, shared.worker)
             whole = trainer.build(trainer.suggest(trial), spec, seed)
             model = whole[-1] if trainer.shares_columns else whole
             study.tell(trial, float(np.mean([_validated(model, fold, performance) for fold in folds])))
             if progress is not None:
-                progress(done + 1, spec.retrain.trials)
+                progress(trial.number + 1, spec.retrain.trials)
+    tried = _tried(study)
+    if any(not one.state.is_finished() for one in tried):
+        return None
     if keep is not None:
         keep(study)
     best = study.best_trial
     start = start_row(frame, best.params, spec, seed, fresh, trainer)
-    tried = tuple(Trial(dict(one.params), one.value) for one in study.trials)
-    return Found(dict(best.params), float(study.best_value), tried, start)
+    return Found(
+        dict(best.params),
+        float(study.best_value),
+        tuple(Trial(dict(one.params), one.value) for one in tried),
+        start,
+    )
 
 
 def start_row(
@@ -239,14 +275,37 @@ def _both(labels: pl.Series) -> bool:
     return labels.n_unique() > 1
 
 
-def _study(seed: int, *, maximize: bool) -> "Study":
-    """In memory. Optuna says at INFO that it made one; its level is put back at once."""
+def _next(study: "Study", trials: int) -> "Asked | None":
+    """The next trial, while there are fewer than that. Of two processes that ask at once both get one."""
+    return study.ask() if len(_tried(study)) < trials else None
+
+
+def _tried(study: "Study") -> "list[FrozenTrial]":
+    """All but those that were lost with their process."""
+    from optuna.trial import TrialState
+
+    return [one for one in study.get_trials(deepcopy=False) if one.state != TrialState.PRUNED]
+
+
+def make_study(seed: int, *, maximize: bool, storage: "BaseStorage | None" = None, name: str | None = None) -> "Study":
+    """In memory, unless there is a storage; there it may be known already, and goes on.
+
+    Optuna says at INFO that it made one; its level is put back at once.
+    """
     import optuna
 
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-        return optuna.create_study(direction="maximize" if maximize else "minimize", sampler=sampler)
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP_TRIALS, constant_liar=storage is not None
+        )
+        return optuna.create_study(
+            direction="maximize" if maximize else "minimize",
+            sampler=sampler,
+            storage=storage,
+            study_name=name,
+            load_if_exists=storage is not None,
+        )
     finally:
         optuna.logging.set_verbosity(level)

@@ -23,6 +23,7 @@ def test_a_hostile_caller_is_refused_and_costs_the_gateway_no_memory() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.slow
 def test_a_graph_is_measured_beside_one_pipeline() -> None:
     found = graph.measure(seconds=1, rounds=1, connections=2)
     assert all(rate > 0 for kind in graph.KINDS for rate in graph.ratios(found, kind))

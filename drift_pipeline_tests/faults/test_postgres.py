@@ -29,7 +29,7 @@ from drift_pipeline.errors import DriftError, InputError, NothingToDoError, Refu
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.serving import up
 from drift_pipeline.settings import ASIDE, Settings
-from drift_pipeline.training.search import _study
+from drift_pipeline.training.search import make_study
 from drift_pipeline.training.studies import keep_study
 from drift_pipeline_tests.parts import postgres as part
 from drift_pipeline_tests.parts.postgres import PASSWORD, Postgres
@@ -393,7 +393,7 @@ def test_dagster_keeps_its_runs_beside_the_control_store_and_no_password_in_a_fi
 def test_the_trials_of_a_training_are_kept_and_a_server_that_is_down_costs_it_nothing(
     own: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    study = _study(0, maximize=True)
+    study = make_study(0, maximize=True)
     for n in range(3):
         trial = study.ask()
         trial.suggest_float("x", 0, 1)

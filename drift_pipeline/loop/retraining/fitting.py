@@ -19,7 +19,7 @@ from drift_pipeline.registry.graph import GRAPH, MODEL, file_of
 from drift_pipeline.registry.origin import code_of, libraries
 from drift_pipeline.training.dataset import composition
 from drift_pipeline.training.own import STORED_AS, Source, digest_of, sources_of, stored_as
-from drift_pipeline.training.search import Trained, train
+from drift_pipeline.training.search import Found, Trained, Trial, train
 from drift_pipeline.training.steps import EVERY_STEP, Plan, TrainedGraph, train_graph
 from drift_pipeline.training.studies import keep_study
 
@@ -32,19 +32,24 @@ def fit(trainings: Trainings, assignment: Assignment) -> Assignment | None:
     """
     if assignment.digest is not None:
         return assignment
-    sources = _pinned_sources(trainings.context, assignment)
+    sources = pinned_sources(trainings.context, assignment)
     plan = plan_of(trainings.context, assignment.steps, assignment.champion)
     dataset, began = trainings.rows(assignment), (time.perf_counter(), time.process_time())
     older = dataset.frame.filter(pl.col("_time") < assignment.block_from)
     try:
-        trained = fitted(trainings.context, older, assignment.version, assignment.fresh, sources, plan)
+        found = found_of(assignment)
+        trained = fitted(trainings.context, older, assignment.version, assignment.fresh, sources, plan, found)
     except SpecError:  # the model's own trainer: no wait for rows helps
         raise
     except InputError as error:
         trainings.refuse(assignment.decision, str(error), trainings.done)
         return None
     wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
-    cost = {"wall_seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+    spent = assignment.spent
+    cost = {
+        "wall_seconds": round(wall + spent.get("wall_seconds", 0), 3),
+        "cpu_seconds": round(cpu + spent.get("cpu_seconds", 0), 3),
+    }
     return _record(trainings, assignment, trained, cost, composition(trained.used, trainings.context.spec))
 
 
@@ -55,10 +60,11 @@ def fitted(
     fresh: int = 0,
     sources: Mapping[str, Source] | None = None,
     plan: Plan = EVERY_STEP,
+    found: Found | None = None,
 ) -> Trained:
     """The version `name`, trained on rows (n,) in order of time; by `sources`, the model's own trainers as they were
-    pinned, else as they lie there; `plan` says which steps of a graph."""
-    spec, seed = context.spec, context.seed + int(name.removeprefix("v"))
+    pinned, else as they lie there; `plan` says which steps of a graph; `found` is of a search that is over."""
+    spec, seed = context.spec, seed_of(context, name)
     sources = sources_of(spec, plan.only) if sources is None else sources
 
     def progress(step: str, done: int, of: int) -> None:
@@ -72,7 +78,18 @@ def fitted(
 
     if spec.graph:
         return train_graph(rows, spec, seed, name, plan, fresh, progress, sources, keep)
-    return train(rows, spec, seed, fresh, partial(progress, ""), sources.get(STORED_AS), partial(keep, ""))
+    return train(rows, spec, seed, fresh, partial(progress, ""), sources.get(STORED_AS), partial(keep, ""), found)
+
+
+def seed_of(context: Context, name: str) -> int:
+    """Of the training of a version."""
+    return context.seed + int(name.removeprefix("v"))
+
+
+def found_of(assignment: Assignment) -> Found | None:
+    """What a search of its own found; None where there was none."""
+    known = assignment.searched
+    return None if known is None else Found(**{**known, "trials": tuple(Trial(**one) for one in known["trials"])})
 
 
 def plan_of(context: Context, steps: Sequence[str], champion: str) -> Plan:
@@ -81,7 +98,7 @@ def plan_of(context: Context, steps: Sequence[str], champion: str) -> Plan:
     return Plan(tuple(steps), context.registry.get(champion) if known else None)
 
 
-def _pinned_sources(context: Context, assignment: Assignment) -> Mapping[str, Source]:
+def pinned_sources(context: Context, assignment: Assignment) -> Mapping[str, Source]:
     """The model's own trainers as they were pinned. Raises SpecError where a file, or the spec, says another by now."""
     sources = sources_of(context.spec, assignment.steps)
     found = digest_of(sources)
@@ -157,12 +174,12 @@ def _record(
 ) -> Assignment:
     at, facts = trainings.context, _facts(assignment)
     digest = register(at, trained, assignment.version, facts)
-    retrains = trainings.done
-    if at.spec.retrain.gpus:
-        retrains = retrains.spent(at.clock.now(), at.spec.retrain.gpus * cost["wall_seconds"] / 3600)
+    fitting = cost["wall_seconds"] - assignment.spent.get("wall_seconds", 0)  # the search counted its own
+    hours = at.spec.retrain.gpus * fitting / 3600
+    retrains, alerts = trainings.spend(trainings.done, hours)
     if assignment.recovery is not None:
         retrains = replace(retrains, recovery=assignment.recovery)
-    done = replace(assignment, digest=digest)
+    done = replace(assignment, digest=digest, gpu_hours=assignment.gpu_hours + hours)
     made = Version(digest, assignment.version, trained.start, assignment.block_from, None)
     record = {
         **facts,
@@ -178,7 +195,7 @@ def _record(
     }
     told = {"version": assignment.version, "decision": assignment.decision, "rows": trained.rows}
     puts = {f"candidate/{digest}": record, **trainings.entries(done), "retrains": retrains.to_json()}
-    at.ledger.commit("candidate.trained", told, {"bundle": digest}, puts=puts)
+    at.ledger.commit("candidate.trained", told, {"bundle": digest}, puts=puts, messages=alerts)
     return done
 
 

@@ -7,11 +7,14 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.clock import Window
+from drift_pipeline.control.store import Message
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 from drift_pipeline.loop.context import Context
-from drift_pipeline.loop.state import Assignment, Retrains, Version
+from drift_pipeline.loop.state import MONTH, Assignment, Retrains, Version
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.training.dataset import Dataset
+
+TOLD_SHARE = 0.8  # of the GPU budget
 
 
 class Trainings:
@@ -44,7 +47,7 @@ class Trainings:
         found = self.context.ledger.find(f"training/{decision_id}" if decision_id else "training")
         if found is None:
             name = self.context.spec.name
-            raise InputError(f"{name}: no dataset is pinned yet; materialise training_dataset first")
+            raise InputError(f"{name}: nothing is pinned yet; materialise training_dataset, or drift train pin, first")
         return Assignment.from_json(found)
 
     def trained(self, decision_id: str | None = None) -> str:
@@ -52,7 +55,9 @@ class Trainings:
         pinned = self.pinned(decision_id)
         if pinned.digest is None:
             name = self.context.spec.name
-            raise InputError(f"{name}: {pinned.version} is not trained; materialise candidate_model first")
+            raise InputError(
+                f"{name}: {pinned.version} is not trained; materialise candidate_model, or drift train fit, first"
+            )
         return pinned.digest
 
     def candidate(self, digest: str) -> Mapping[str, Any]:
@@ -85,6 +90,19 @@ class Trainings:
     def keep(self, assignment: Assignment, dataset: Dataset) -> None:
         """The rows just pinned stay at hand for the next step."""
         self._read = assignment, dataset
+
+    def spend(self, retrains: Retrains, gpu_hours: float) -> tuple[Retrains, list[Message]]:
+        """With these hours of GPUs, and the alert where four fifths of what a month may cost are used by now."""
+        if not gpu_hours:
+            return retrains, []
+        at, most = self.context, self.context.spec.retrain.max_gpu_hours
+        now = at.clock.now()
+        before, done = retrains.gpu_hours_since(now - MONTH), retrains.spent(now, gpu_hours)
+        used = done.gpu_hours_since(now - MONTH)
+        if not most or not before < TOLD_SHARE * most <= used:
+            return done, []
+        why = f"{used:.1f} of {most:g} GPU hours of 30 days are used; past them the policy lets only people retrain"
+        return done, [at.ledger.alert(f"gpus-{now:%Y%m%d}", "training.budget", why)]
 
     def entries(self, assignment: Assignment) -> dict[str, Mapping[str, Any]]:
         """State to put of an assignment: under its decision, and as the last one. Raises ConflictError as `ended`."""

@@ -42,6 +42,11 @@ def _tell(at: Context, name: str, stop: Event) -> None:
                 told = now
 
 
+def holder_of(decision_id: str) -> str:
+    """Who holds a decision whose steps run in processes of their own: all of them together."""
+    return f"drift train {decision_id}"
+
+
 def beat_of(decision_id: str, holder: str) -> str:
     """The name under which a holder tells that it goes on."""
     return f"retrain/{decision_id}/{holder}"

@@ -1,0 +1,124 @@
+"""Following: what is wanted is submitted to the runner, and what runs elsewhere is looked after until it ended.
+
+```
+wanted -> noted -> submitted -> ended    a run that failed or was cancelled gives up its decision, if that is open, and
+            ^__________|                 pages; one that the runner does not know, or no more, is submitted again
+```
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.loop.context import Context
+from drift_pipeline.loop.queue import FAILED, PROVEN, REJECTED, Queue
+from drift_pipeline.loop.retraining.trainings import Trainings
+from drift_pipeline.loop.retraining.working import beat_of, holder_of
+from drift_pipeline.training.runners import Request, Run, Runner, State
+
+log = logging.getLogger(__name__)
+LINES = 40  # of each process's log, kept with what is told of an ended run
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A run that ended: what came of its decision, `version` empty where nothing was trained."""
+
+    decision: str
+    runner: str
+    run: Run
+    outcome: str
+    version: str
+    logs: str = ""
+
+
+class Following:
+    """One model's."""
+
+    def __init__(self, context: Context, queue: Queue, trainings: Trainings) -> None:
+        self._at, self._queue, self._trainings = context, queue, trainings
+
+    def follow(self, runner: Runner) -> list[Followed]:
+        """Once through all runs; told are those that ended since the last look.
+
+        A runner that does not answer is asked at the next tick; that is logged, and holds nothing else.
+
+        Raises:
+            ConflictError: another process did the same meanwhile.
+            UnavailableError: of the inline runner, what the training itself lacks.
+        """
+        if runner.kind == "inline":
+            wanted = [(body["decision"], runner.submit(self._request(body))) for body in self._queue.wanted()]
+            return [self._told(runner, decision_id, run) for decision_id, run in wanted]
+        for body in self._queue.wanted():
+            self._take(runner, body)
+        return [one for body in self._noted(runner) if (one := self._looked(runner, body)) is not None]
+
+    def _take(self, runner: Runner, body: Mapping[str, Any]) -> None:
+        """Noted before it is submitted: what was submitted and is not known here would never be told of."""
+        run = {"runner": runner.kind, "name": self._request(body).name, "over": False}
+        self._queue.claim(body["decision"], holder_of(body["decision"]), run=run)
+
+    def _noted(self, runner: Runner) -> Iterator[Mapping[str, Any]]:
+        for _, body in self._at.ledger.all("retrain"):
+            run = body.get("run")
+            if run is not None and not run["over"] and run["runner"] == runner.kind:
+                yield body
+
+    def _looked(self, runner: Runner, body: Mapping[str, Any]) -> Followed | None:
+        decision_id, open_ = body["decision"], self._queue.open(body["decision"])
+        try:
+            run, logs = self._asked(runner, body, open_=open_)
+        except UnavailableError as error:
+            log.warning("%s: the run of %s is not known: %s", self._at.spec.name, decision_id, error)
+            return None
+        if not run.state.over and (open_ or run.state is not State.ABSENT):
+            if open_:
+                self._at.ledger.beat(beat_of(decision_id, holder_of(decision_id)))
+            return None
+        if open_ and self._queue.holder(decision_id) in ("", holder_of(decision_id)):
+            why = f"{runner.kind} run {run.name} {run.state}: {run.reason or 'nothing came of it'}"
+            self._queue.give_up(decision_id, why[:500])
+        self._end(decision_id, run)
+        return self._told(runner, decision_id, run, logs)
+
+    def _asked(self, runner: Runner, body: Mapping[str, Any], *, open_: bool) -> tuple[Run, str]:
+        """How a run stands, and its logs where it ended. One that the runner does not know, or no more, is submitted;
+        what it refuses has failed; what was given up here is cancelled there."""
+        request = self._request(body)
+        try:
+            run = runner.status(request)
+            if run.state is State.ABSENT and open_:
+                run = runner.submit(request)
+            elif body["status"] == FAILED and not run.state.over and run.state is not State.ABSENT:
+                run = runner.cancel(request)
+        except InputError as error:
+            return Run(request.name, State.FAILED, reason=str(error)), ""
+        try:
+            return run, runner.logs(request, LINES) if run.state.over else ""
+        except (InputError, UnavailableError) as error:
+            return run, f"they cannot be read: {error}"
+
+    def _end(self, decision_id: str, run: Run) -> None:
+        """Noted once; hours of GPUs that the steps did not count, such as those of a preempted pod, are counted now."""
+        at, retrains = self._at, self._trainings.done
+        entry = at.ledger.get(f"retrain/{decision_id}")
+        pinned = at.ledger.find(f"training/{decision_id}") or {}
+        more = max((run.gpu_hours or 0) - pinned.get("gpu_hours", 0), 0)
+        done, alerts = self._trainings.spend(retrains, more)
+        puts = {f"retrain/{decision_id}": {**entry, "run": {**entry["run"], "over": True}}}
+        puts |= {"retrains": done.to_json()} if more else {}
+        told = {"decision": decision_id, "run": run.name, "state": str(run.state), "gpu_hours": run.gpu_hours}
+        at.ledger.commit("training.run_ended", told, puts=puts, messages=alerts)
+
+    def _told(self, runner: Runner, decision_id: str, run: Run, logs: str = "") -> Followed:
+        entry = self._at.ledger.get(f"retrain/{decision_id}")
+        known = self._at.ledger.find(f"training/{decision_id}")
+        version = str(known["version"]) if known and entry["status"] in (PROVEN, REJECTED) else ""
+        return Followed(decision_id, runner.kind, run, str(entry["status"]), version, logs)
+
+    def _request(self, body: Mapping[str, Any]) -> Request:
+        retrain, capacity = self._at.spec.retrain, body.get("capacity")
+        return Request(self._at.spec.name, body["decision"], body["lane"], capacity, retrain.gpus)

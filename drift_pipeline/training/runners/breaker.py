@@ -1,0 +1,49 @@
+"""A breaker: a system that let somebody wait in vain is left alone for a while, by all models of the process."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from drift_pipeline.errors import DriftError, UnavailableError
+from drift_pipeline.training.runners import Request, Run, Runner
+
+T = TypeVar("T")
+WAITED_S = 0.2  # what is refused at once costs nothing, and may be of one run alone
+REST_S = 30.0
+
+
+class Breaker:
+    """Around a runner, so that an outage costs a tick of all models one wait, and no tick fails for what its client's
+    library raises: that is an UnavailableError too."""
+
+    def __init__(self, runner: Runner, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.kind, self._runner, self._monotonic = runner.kind, runner, monotonic
+        self._until, self._why = -math.inf, ""
+
+    def submit(self, request: Request) -> Run:
+        return self._ask(lambda: self._runner.submit(request))
+
+    def status(self, request: Request) -> Run:
+        return self._ask(lambda: self._runner.status(request))
+
+    def cancel(self, request: Request) -> Run:
+        return self._ask(lambda: self._runner.cancel(request))
+
+    def logs(self, request: Request, lines: int = 50) -> str:
+        return self._ask(lambda: self._runner.logs(request, lines))
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        began = self._monotonic()
+        if began < self._until:
+            raise UnavailableError(self._why)
+        try:
+            return call()
+        except Exception as error:  # of others' libraries
+            known = isinstance(error, DriftError)
+            told = error if known else UnavailableError(f"{self.kind}: {type(error).__name__}: {str(error)[:300]}")
+            if isinstance(told, UnavailableError) and (now := self._monotonic()) - began >= WAITED_S:
+                self._until, self._why = now + REST_S, str(told)
+            if known:
+                raise
+            raise told from error

@@ -1,0 +1,123 @@
+"""Kubernetes' API as the runners ask it: in seconds, and with our errors."""
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import yaml
+
+from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.training.runners.declared import Place
+
+T = TypeVar("T")
+_OURS = (400, 404, 409, 422)
+
+
+class NotThereError(Exception):
+    """404."""
+
+
+class ThereAlreadyError(Exception):
+    """409."""
+
+
+class Cluster:
+    """Of the kubeconfig that the place names, else of the pod's own service account, else of KUBECONFIG."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    @cached_property
+    def _client(self) -> Any:
+        try:
+            import kubernetes
+        except ImportError as error:
+            raise InputError("DRIFT_RUNNER: needs another package; pip install 'drift-pipeline[kubernetes]'") from error
+        made = kubernetes.client.Configuration()
+        made.retries = False
+        try:
+            if self._place.kubeconfig is not None:
+                kubernetes.config.load_kube_config(str(self._place.kubeconfig), client_configuration=made)
+            else:
+                try:
+                    kubernetes.config.load_incluster_config(client_configuration=made)
+                except kubernetes.config.ConfigException:
+                    kubernetes.config.load_kube_config(client_configuration=made)
+        except (kubernetes.config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"DRIFT_RUNNER_FILE: no cluster is known: {error}; name its kubeconfig") from error
+        return kubernetes.client.ApiClient(made)
+
+    def jobs(self) -> Any:
+        return self._api("BatchV1Api")
+
+    def pods(self) -> Any:
+        return self._api("CoreV1Api")
+
+    def objects(self) -> Any:
+        return self._api("CustomObjectsApi")
+
+    def _api(self, name: str) -> Any:
+        client = self._client  # first: it tells who lacks the package
+
+        import kubernetes
+
+        return getattr(kubernetes.client, name)(client)
+
+    def ask(self, what: str, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Raises NotThereError, ThereAlreadyError, InputError for what the API says cannot be, or UnavailableError."""
+        import urllib3
+        from kubernetes.client import ApiException
+
+        seconds = self._place.timeout_seconds
+        try:
+            return call(*arguments, _request_timeout=(seconds, seconds), **named)
+        except ApiException as error:
+            if error.status == 404:
+                raise NotThereError from error
+            if error.status == 409:
+                raise ThereAlreadyError from error
+            said = f"{what}: Kubernetes answers {error.status} {error.reason}: {_message(error)}"
+            raise (InputError(said) if error.status in _OURS else UnavailableError(said)) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise UnavailableError(f"{what}: Kubernetes does not answer: {str(error)[:300]}") from error
+
+    def pods_of(self, selector: str) -> list[Any]:
+        found = self.ask(
+            f"pods of {selector}",
+            self.pods().list_namespaced_pod,
+            self._place.namespace,
+            label_selector=selector,
+            limit=200,
+        )
+        return list(found.items)
+
+    def logs_of(self, pods: list[Any], lines: int, containers: Callable[[Any], list[str]]) -> str:
+        """The newest lines of each container that wrote some, under its name; the newest pods' where there is no time
+        for all: a node that is gone is waited for."""
+        parts, ended = list[str](), time.monotonic() + self._place.timeout_seconds
+        for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True):
+            for name in reversed(containers(pod)):
+                if time.monotonic() >= ended:
+                    return "\n".join(["--- there was no time to read more", *reversed(parts)])
+                named = {"container": name, "tail_lines": lines}
+                what = f"logs of {pod.metadata.name}"
+                try:
+                    call = self.pods().read_namespaced_pod_log
+                    text = self.ask(what, call, pod.metadata.name, self._place.namespace, **named)
+                except (NotThereError, InputError):  # it has not begun
+                    continue
+                except UnavailableError as error:
+                    text = str(error)
+                parts += [f"--- {pod.metadata.name} {name}\n{text.rstrip()}"] if text.strip() else []
+        return "\n".join(reversed(parts))
+
+
+def _message(error: Any) -> str:
+    """Of the API's own words, or what came instead of them."""
+    import json
+
+    try:
+        return str(json.loads(error.body)["message"])[:500]
+    except (TypeError, ValueError, KeyError):
+        return str(error.body)[:200]
