@@ -52,7 +52,7 @@ def test_help_fits_the_screen_and_ends_with_an_example_that_the_command_takes(
     _, _, examples = shown.partition("  Example:\n")
     assert examples, shown
     for line in examples.splitlines():
-        words = shlex.split(line.partition("|")[0])
+        words = shlex.split(line.partition("|")[0].partition(" > ")[0])
         assert words[: 1 + len(name.split())] == ["drift", *name.split()]
         command = COMMANDS[name]
         command.parse_args(click.Context(command), words[1 + len(name.split()) :])
