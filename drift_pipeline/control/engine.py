@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from drift_pipeline.control.postgres import make_postgres
 from drift_pipeline.errors import InputError
 
 _BUSY_SECONDS = 30
+_SOON, _SOONEST, _GROWTH = 1.0, 0.00025, 1.2  # seconds of looking at the writers' lock, and between two looks
 _SWITCHES = 100
 
 
@@ -65,11 +67,32 @@ def _text(stored: bytes) -> str:
 def _begin(connection: sa.Connection) -> None:
     """A deferred writer that read first cannot upgrade once another wrote; a reader must not wait for writers."""
     options = connection.get_execution_options()
-    if options.get("drift_write"):
-        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('drift_synced', True) else 'NORMAL'}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
+    if not options.get("drift_write"):
         connection.exec_driver_sql("BEGIN")
+        return
+    held: Any = connection.connection.driver_connection
+    held.execute(f"PRAGMA synchronous={'FULL' if options.get('drift_synced', True) else 'NORMAL'}")
+    if not _begun(held):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # SQLite waits, and SQLAlchemy raises
+
+
+def _begun(held: sqlite3.Connection) -> bool:
+    """Whether the writers' lock was had soon. SQLite sleeps 1 to 100 ms between two looks, while a writer that comes by
+    takes the lock for one ms; this looks more often at first."""
+    ends, pause = time.monotonic() + _SOON, _SOONEST
+    held.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                held.execute("BEGIN IMMEDIATE")
+                return True
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                    return False
+            time.sleep(pause)
+            pause *= _GROWTH
+    finally:
+        held.execute(f"PRAGMA busy_timeout={1000 * _BUSY_SECONDS}")
 
 
 def reading_engine(url: str) -> tuple[sa.Engine, tempfile.TemporaryDirectory[str] | None]:
