@@ -5,8 +5,10 @@ import shutil
 import sqlite3
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -93,6 +95,31 @@ def _begun(held: sqlite3.Connection) -> bool:
             pause *= _GROWTH
     finally:
         held.execute(f"PRAGMA busy_timeout={1000 * _BUSY_SECONDS}")
+
+
+class Prepared:
+    """A statement that a writer executes while it holds the lock of all writers.
+
+    SQLite's driver executes it as it was compiled once, which takes a sixth of the time that SQLAlchemy takes for it.
+    """
+
+    def __init__(self, statement: sa.Executable) -> None:
+        self._statement = statement
+        self._compiled: tuple[str, list[str], Mapping[str, Any]] | None = None
+
+    def __call__(self, connection: sa.Connection, values: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """A cursor, or what is used as one: `fetchone`, `rowcount`. Errors as of `connection.execute`."""
+        held = connection.connection.driver_connection
+        if isinstance(held, sqlite3.Connection):
+            text, names, fixed = self._compiled = self._compiled or self._compile(connection, values)
+            with suppress(sqlite3.Error):  # it did nothing, and does so once more for SQLAlchemy, which tells
+                return held.execute(text, [values[name] if name in values else fixed[name] for name in names])
+        return connection.execute(self._statement, dict(values))
+
+    def _compile(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any:
+        statement: Any = self._statement
+        compiled = statement.compile(dialect=connection.dialect, column_keys=list(values))
+        return str(compiled), compiled.positiontup, compiled.params
 
 
 def reading_engine(url: str) -> tuple[sa.Engine, tempfile.TemporaryDirectory[str] | None]:
