@@ -91,6 +91,7 @@ def test_a_drift_is_made_good_and_a_slow_canary_comes_back_on_real_parts_and_two
             "DRIFT_DRILL": f"{SPEED}@{datetime.now(UTC).isoformat()}",
             "DRIFT_MODELS": str(home / "models"),
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_TRACES_EXPORTER": "none",
         }
         first, second = free_port(), free_port()
         beside = Machine(tmp_path / "beside", parts)
