@@ -80,6 +80,16 @@ class Steering:
         controller.do(step.act, wanted, seen)
         return ""
 
+    def standing(self, controller: Controller, wanted: Wanted) -> list[str]:
+        """How traffic stands there; then what is not as it has to be, and what the next tick does about it."""
+        seen = controller.observe(wanted)
+        step = next_step(wanted, seen)
+        newest = f", {seen.newest.version or seen.newest.digest} newest" if seen.newest.digest else ""
+        stands = f"{controller.kind}: {seen.state}{newest}, {seen.share} % of the traffic"
+        told = f"the next tick tells it to {step.act}" if step.act else ""
+        back = f"the next tick rolls back: {step.stopped}" if step.stopped else ""
+        return [stands, *seen.odd, *filter(None, (step.differs, back, told))]
+
     def _stopped(self, controller: Controller, wanted: Wanted, why: str) -> Status | None:
         try:
             return roll_back(self._rollouts, controller.kind, f"{controller.kind}: {why}", only=wanted.rollout_id)

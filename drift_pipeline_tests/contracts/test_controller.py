@@ -20,6 +20,7 @@ from drift_pipeline.errors import ConflictError, InputError, UnavailableError
 from drift_pipeline.rollout.controllers import Act, Controller, Seen, Served, State, Wanted
 from drift_pipeline.rollout.controllers.argo import HASH, ArgoController
 from drift_pipeline.rollout.controllers.declared import Routing, read_routing
+from drift_pipeline.rollout.controllers.reconciling import Step, next_step
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline_tests.contracts.test_runner import kubeconfig
 from drift_pipeline_tests.fakes.kubernetes_api import Api, Object, serving
@@ -210,6 +211,21 @@ def test_a_route_or_a_strategy_that_somebody_changed_is_odd(fresh: Rest) -> None
     virtual = fresh.api.objects[VIRTUAL]
     fresh.api.add(VIRTUAL, {**virtual, "spec": {**virtual["spec"], "hosts": []}})
     assert "its VirtualService: hosts names none" in at.observe(SHADOW).odd
+    rollout = fresh.api.objects[ROLLOUT]
+    fresh.api.add(ROLLOUT, {**rollout, "spec": {**rollout["spec"], "paused": True}})
+    fresh.api.write_status(ROLLOUT, phase="Degraded", message="its pods crash")
+    told = at.observe(SHADOW).odd
+    assert "its Rollout is degraded: its pods crash" in told
+    assert any("paused by hand" in one for one in told)
+
+
+def test_a_model_whose_first_pods_are_not_up_is_left_alone(tmp_path: Path) -> None:
+    with rest(tmp_path) as made:
+        made.controller.do(Act.CREATE, IDLE, made.controller.observe(IDLE))
+        assert made.controller.observe(IDLE).state is State.MOVING
+        made.api.write_status(ROLLOUT, currentPodHash="o", phase="Progressing")
+        seen = made.controller.observe(IDLE)
+        assert (seen.state, next_step(IDLE, seen)) == (State.MOVING, Step())
 
 
 def test_a_cluster_without_argo_says_what_to_install(tmp_path: Path) -> None:

@@ -234,6 +234,25 @@ def test_a_route_as_argo_writes_it_is_taken() -> None:
     istio.check(virtual([{**shadow, "mirrorPercentage": {"value": 100}}, *to(90, 10)]))
 
 
+@pytest.mark.parametrize(
+    ("routes", "share"),
+    [
+        (to(90, 10), 10),
+        ([{"name": "shadow", "route": to(60, 40)[0]["route"]}, *to(100, 0)], 40),
+        ([{"name": "somebodys", "route": [{"destination": {"host": "canary"}}]}, *to(100, 0)], 100),
+        ([{"name": "sticky", "match": [{"headers": {"x-b": {"regex": "00|01"}}}]}, *to(100, 0)], 2),
+        ([{"name": "sticky", "match": [{"headers": {"x-b": {"regex": "("}}}]}, *to(100, 0)], 100),
+        ([{"name": "sticky", "match": [{"headers": {"x-c": {"exact": "1"}}}]}, *to(100, 0)], 100),
+        ([], 0),
+    ],
+)
+def test_the_share_is_that_of_the_route_that_sends_the_canary_most(routes: list[dict[str, Any]], share: int) -> None:
+    for route in routes:  # of two destinations the second one is the canary
+        for one in route.get("route", [])[1:]:
+            one["destination"]["host"] = "canary"
+    assert istio.share_of(virtual(routes), "canary", "x-b") == share
+
+
 @pytest.mark.parametrize("model", ["fraud", "a__b", "a_", "x" * 60, "x" * 60 + "y"])
 def test_objects_have_names_that_kubernetes_takes_and_no_other_model_has(model: str) -> None:
     name = name_of(model)

@@ -113,7 +113,7 @@ def controller_of(settings: "Settings") -> Controller | None:
 
 def manifests(settings: "Settings", wanted: Wanted) -> str:
     """YAML of the objects that the controller makes of a model that it does not know yet. Raises InputError as
-    `controller_of`."""
+    `controller_of`, or where a route would not do."""
     import yaml
 
     from drift_pipeline.rollout.controllers.declared import read_routing

@@ -52,7 +52,7 @@ class ArgoController:
             return Seen(State.ABSENT)
         status = live.get("status") or {}
         stable = _served(live["spec"])
-        if status.get("stableRS") != status.get("currentPodHash"):
+        if status.get("stableRS") and status["stableRS"] != status.get("currentPodHash"):
             found = [one for one in self._replica_sets(name) if _label(one) == status.get("stableRS")]
             stable = _served(found[0]["spec"]) if found else Served("", "")
         host = istio.host_of(name, self._routing.namespace, "canary")
@@ -61,6 +61,10 @@ class ArgoController:
         odd = [f"its VirtualService: {fault}" for fault in istio.faults_of(virtual)]
         if seen.state is not State.SETTLED and not _within(strategy(self._routing, wanted), _strategy(live)):
             odd.append("its Rollout's strategy is not the one that the control store and DRIFT_CONTROLLER_FILE say")
+        if live["spec"].get("paused"):
+            odd.append("its Rollout is paused by hand (spec.paused), and does nothing that it is told")
+        if status.get("phase") == "Degraded" and seen.asked is not Act.ABORT:
+            odd.append(f"its Rollout is degraded: {seen.reason}")
         return replace(seen, odd=tuple(odd))
 
     def do(self, act: Act, wanted: Wanted, seen: Seen) -> None:

@@ -90,13 +90,16 @@ def _is_percent(weight: Any) -> bool:
 
 
 def share_of(virtual: dict[str, Any], canary: str, sticky_header: str) -> int:
-    """Percent of the callers that the canary's host answers; of a route by buckets, of those that carry the header."""
-    routes = {route.get("name"): route for route in (virtual.get("spec") or {}).get("http") or []}
-    weights = [one.get("weight", 100) for one in (routes.get(PRIMARY) or {}).get("route") or [] if _host(one) == canary]
-    share = int(sum(weights))
-    for match in (routes.get(STICKY) or {}).get("match") or []:
-        regex = ((match.get("headers") or {}).get(sticky_header) or {}).get("regex", "")
-        share = max(share, _matched(regex))
+    """Percent of the callers that the canary's host answers by the route that sends it most; of the route by buckets,
+    of those that carry the header."""
+    share = 0
+    for route in (virtual.get("spec") or {}).get("http") or []:
+        if route.get("name") == STICKY and sticky_header:
+            headers = [(match.get("headers") or {}).get(sticky_header) or {} for match in route.get("match") or []]
+            share = max(share, *(_matched(str(header.get("regex", ".*"))) for header in headers), 0)
+            continue
+        to = route.get("route") or []
+        share = max(share, sum(one.get("weight", 100 if len(to) == 1 else 0) for one in to if _host(one) == canary))
     return share
 
 
