@@ -249,7 +249,7 @@ def test_an_api_that_never_answers_is_unavailable_and_not_waited_for(how: str, t
         port = server.getsockname()[1]
         if how == "closed":
             server.close()
-        at = ArgoController(routing(tmp_path, port, 0.2))
+        at = ArgoController(routing(tmp_path, port, 0.1))
         with pytest.raises(UnavailableError, match="does not answer"):
             at.observe(IDLE)
         for act in Act:
