@@ -237,8 +237,11 @@ def models_of(settings: Settings) -> dict[str, ModelSpec]:
     return specs
 
 
-def live_specs(settings: Settings) -> LiveSpecs:
-    """The specs for a process that lives long; errors as of `models_of`, when it begins."""
+def live_specs(settings: Settings, only: str | None = None) -> LiveSpecs:
+    """The specs for a process that lives long, or of one model alone; errors as of `models_of` and `model_of`, when it
+    begins."""
+    if only is not None:
+        return LiveSpecs(settings.models, {only: model_of(settings, only)}, only=only)
     return LiveSpecs(settings.models, models_of(settings))
 
 
