@@ -1,13 +1,17 @@
 """What a controller is told next, and what Argo Rollouts and Istio are given, which is what it has to be."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from drift_pipeline.cli import drift
 from drift_pipeline.errors import InputError
+from drift_pipeline.rollout import controllers
 from drift_pipeline.rollout.controllers import Act, Seen, Served, State, Wanted, controller_of, istio, manifests
 from drift_pipeline.rollout.controllers.argo import seen_of
 from drift_pipeline.rollout.controllers.declared import Routing, read_routing
@@ -147,6 +151,26 @@ def test_a_versions_pods_are_told_apart_and_other_braces_stay() -> None:
     assert template["spec"]["containers"][0]["args"] == ["--digest", "sha256:new", "--json", "{}"]
     noted = {"drift/digest": "sha256:new", "drift/version": "v2", "drift/rollout": "fraud-v2"}
     assert template["metadata"]["annotations"] == noted
+
+
+def test_the_readmes_file_can_be_used_and_its_pods_are_pinned_by_words_that_serve_takes(tmp_path: Path) -> None:
+    readme = Path(controllers.__file__).with_name("README.md").read_text(encoding="utf-8")
+    (file,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "routing.yaml").write_text(file, encoding="utf-8")
+    made = rendered(read_routing(tmp_path / "routing.yaml"), IDLE)
+    (pod,) = (one["spec"]["template"]["spec"] for one in made if one["kind"] == "Rollout")
+    word, *words = pod["containers"][0]["args"]
+    command = drift.get_command(click.Context(drift), word)
+    assert command is not None
+    command.parse_args(context := click.Context(command), words)
+    assert context.params["pin"] == ("fraud", OLD.digest)
+
+
+def test_labels_of_the_file_are_the_pods_and_not_what_tells_them_apart() -> None:
+    routing = ROUTING.model_copy(update={"labels": {"team": "ml", "drift/routed": "another"}})
+    (made,) = (one for one in rendered(routing, IDLE) if one["kind"] == "Rollout")
+    assert made["spec"]["template"]["metadata"]["labels"] == {"team": "ml", "drift/routed": "drift-fraud"}
+    assert made["spec"]["selector"]["matchLabels"] == {"drift/routed": "drift-fraud"}
 
 
 def test_nan_and_too_few_samples_are_neither_success_nor_failure() -> None:

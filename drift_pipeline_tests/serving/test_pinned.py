@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -191,6 +193,40 @@ def test_what_two_of_them_tell_is_a_rollouts_evidence(home: Home, tmp_path: Path
     found = observe(lake, status, "v2", "v1", now, performance_of(SPECS["fraud"]), SPECS["fraud"])
     assert (found.candidate_rows, found.candidate_errors, found.champion_errors) == (len(PEOPLE), 0, 0)
     assert (found.champion_rows, found.agreement["all"][1]) == (2 * len(PEOPLE), 2 * len(PEOPLE))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from drift_pipeline.clock import SystemClock
+from drift_pipeline.serving.server import serve
+from drift_pipeline.settings import Settings
+from drift_pipeline_tests.serving.worlds import SPECS
+serve(Settings(home=Path(sys.argv[1]), database=""), SPECS, "127.0.0.1", 0, SystemClock(), pin=sys.argv[2])
+"""
+
+
+@pytest.mark.live
+def test_a_killed_process_has_written_what_it_answered_and_its_version_does_not_come_back_once_it_was_taken_back(
+    home: Home,
+) -> None:
+    candidate, key = home.version("v2", 1), home.producer()
+    home.rollout(candidate, Phase.CANARY)
+    command = [sys.executable, "-c", SCRIPT, str(home.settings.home), candidate["digest"]]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            address = process.stderr.readline().removeprefix("gateway on ").strip()
+            with httpx.Client(base_url=address, headers=_with(key), timeout=30) as client:
+                heard(client)
+                assert client.post(INFER, json=ROWS).json()["model_version"] == "v2"
+                home.rollout(candidate, Phase.ROLLED_BACK)
+                until_true(lambda: client.post(INFER, json=ROWS).status_code == 503)
+        finally:
+            process.kill()
+    assert told(home).keys() == {("v2", "canary")}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, "may not answer for fraud" in ended.stderr) == (1, True)
 
 
 def test_a_digest_that_may_not_answer_is_refused_before_anything_listens(home: Home) -> None:

@@ -48,12 +48,14 @@ class Analysis(Part):
 class Routing(Part):
     """The pods that serve one version, and the hosts, gateways and path that lead to them.
 
-    `pod` is a PodSpec; in its texts, as in `hosts` and `path`, {model}, {version} and {digest} are filled in.
+    `pod` is a PodSpec; in its texts, as in `hosts` and `path`, {model}, {version} and {digest} are filled in. `labels`
+    are further ones of the pods, such as a network policy asks for.
     `sticky_header`: carries a bucket, 00 to 99, that whoever is before the mesh took of the caller; the canary is sent
     the buckets below its weight, and nobody else. `tls` towards the pods, "" = as the mesh does.
     """
 
     pod: dict[str, Any]
+    labels: dict[Text, str] = Field(default_factory=dict)
     hosts: tuple[Text, ...] = Field(min_length=1)
     gateways: tuple[Text, ...] = Field(default=("mesh",), min_length=1)
     path: str = Field(default="/", pattern=r"^/\S*$")

@@ -77,7 +77,7 @@ def _template(routing: Routing, model: str, served: Served) -> dict[str, Any]:
     known = {DIGEST: served.digest, NAME: served.version, ROLLOUT: served.rollout_id}
     filled = {"model": model, "version": served.version, "digest": served.digest}
     return {
-        "metadata": {"labels": {LABEL: name_of(model)}, "annotations": known},
+        "metadata": {"labels": {**routing.labels, LABEL: name_of(model)}, "annotations": known},
         "spec": _fill(routing.pod, filled),
     }
 
