@@ -186,10 +186,10 @@ class Endpoints:
         for failure in found.failures:
             gateway.say_once(spec.name, failure)
         gateway.metrics.seconds.labels(spec.name, found.route).observe(time.perf_counter() - began)
-        if all(score is None for score in found.scores):
-            raise HTTPException(500, f"{spec.name}: {served.champion.name} gave no usable score; its owner can see why")
         if not answered:
             return Response(status_code=204)
+        if all(score is None for score in found.scores):
+            raise HTTPException(500, f"{spec.name}: {served.champion.name} gave no usable score; its owner can see why")
         parameters: dict[str, object] = {"route": found.route}
         versions, version = set(found.versions), found.versions[0]
         if len(versions) > 1:

@@ -232,8 +232,11 @@ def test_the_controller_makes_pods_of_a_version_that_are_the_gateways_and_pinned
     assert {one["metadata"]["namespace"] for one in made} == {NAMESPACE}
     services = [one["spec"]["selector"] for one in objects if one["kind"] == "Service"]
     assert not any(selector.items() <= template["metadata"]["labels"].items() for selector in services)
-    policy = named(objects, "NetworkPolicy")[f"{RELEASE}-pinned"]["spec"]["podSelector"]["matchLabels"]
-    assert policy.items() <= template["metadata"]["labels"].items()
+    (policy, monitor) = (named(objects, kind)[f"{RELEASE}-pinned"]["spec"] for kind in ("NetworkPolicy", "PodMonitor"))
+    for selector in (policy["podSelector"], monitor["selector"]):
+        assert has(template["metadata"], selector["matchLabels"])
+    assert template["metadata"]["labels"][monitor["jobLabel"]] == "drift_gateway"
+    assert {end["port"] for end in monitor["podMetricsEndpoints"]} <= {port["name"] for port in gateway["ports"]}
 
 
 def test_who_speaks_to_the_api_may_no_more_than_it_does(objects: list[Object], values: dict[str, Any]) -> None:

@@ -148,7 +148,9 @@ def test_where_its_version_fails_no_other_answers_and_the_event_is_the_failure(
     home.rollout(candidate, Phase.CANARY)
     monkeypatch.setattr(models, "make_scorer", lambda *_: Scorer(score, True))
     with pinned(home, home.producer(), candidate["digest"]) as client:
-        assert client.post(INFER, json=ROWS).status_code == 500
+        assert [client.post(INFER, json=ROWS, headers=of).status_code for of in ({}, COPY)] == [500, 204]
+        failed = 'row_errors_total{model="fraud",route="shadow",version="v2"} 60.0'
+        assert failed in client.get("/metrics").text
     assert {(e["version"], e["score"]) for e in map(json.loads, home.spooled())} == {("v2", None)}
 
 

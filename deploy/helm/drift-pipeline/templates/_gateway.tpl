@@ -61,7 +61,7 @@ volumes:
 {{- define "drift.routing" -}}
 {{- $part := dict "root" . "part" "pinned" "args" (list "--pin" "{model}" "{digest}") -}}
 {{- $own := dict "namespace" .Release.Namespace "port" 8080 -}}
-{{- $own = set $own "labels" (include "drift.selector" $part | fromYaml) -}}
+{{- $own = set $own "labels" (set (include "drift.selector" $part | fromYaml) "drift/job" "drift_gateway") -}}
 {{- $own = set $own "pod" (include "drift.gateway" $part | fromYaml) -}}
 {{- mergeOverwrite (deepCopy .Values.routing) $own | toYaml -}}
 {{- end -}}
