@@ -25,6 +25,7 @@ from drift_pipeline.policy.engines import PACKAGED_BUNDLE, Bundle, PolicyEngine,
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
 from drift_pipeline.policy.engines.opa import OpaEngine
 from drift_pipeline.registry.backends import Registry, registry_of
+from drift_pipeline.rollout.controllers import Controller, controller_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.delta import PATIENCE_S
@@ -52,6 +53,11 @@ class Home:
         """Who runs the steps of retrains; None = the process that is asked to. Raises InputError as `outside`."""
         return outside(self.settings)
 
+    @cached_property
+    def controller(self) -> Controller | None:
+        """Who moves a rollout's traffic; None = the gateways. Raises InputError as `controller_of`."""
+        return controller_of(self.settings)
+
     def backends(self, spec: ModelSpec) -> Backends:
         """What one model's loop works on."""
         lake = Lake(self.settings.lake / spec.name, source="loop", patience_s=self.patience_s)
@@ -72,6 +78,7 @@ class Home:
             studies,
             measured,
             lambda: self.runner,
+            lambda: self.controller,
         )
 
     def document(self, spec: ModelSpec) -> None:
@@ -230,8 +237,11 @@ def models_of(settings: Settings) -> dict[str, ModelSpec]:
     return specs
 
 
-def live_specs(settings: Settings) -> LiveSpecs:
-    """The specs for a process that lives long; errors as of `models_of`, when it begins."""
+def live_specs(settings: Settings, only: str | None = None) -> LiveSpecs:
+    """The specs for a process that lives long, or of one model alone; errors as of `models_of` and `model_of`, when it
+    begins."""
+    if only is not None:
+        return LiveSpecs(settings.models, {only: model_of(settings, only)}, only=only)
     return LiveSpecs(settings.models, models_of(settings))
 
 

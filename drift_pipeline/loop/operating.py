@@ -1,13 +1,14 @@
 """Operating: what people may do to a model's loop. Each verb is one audited change with an actor and a reason."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.errors import InputError, NothingToDoError, RefusedError
+from drift_pipeline.errors import DriftError, InputError, NothingToDoError, RefusedError
 from drift_pipeline.loop.context import Context, Trust
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.loop import Loop
@@ -64,6 +65,7 @@ def promote(loop: Loop, actor: str, reason: str) -> Status:
     """
     loop.catch_up()
     moved = hurry(loop.rollouts, loop.monitor.champion, actor, given(reason))
+    loop.steering.steer()
     loop.session.take_up_champion()
     return moved
 
@@ -84,6 +86,8 @@ def roll_back(loop: Loop, actor: str, reason: str, *, champion: bool = False) ->
         now, name = loop.clock.now(), loop.spec.name
         return Status(f"{name}-put-back", name, "", answers, Phase.ROLLED_BACK, now, now, reason)
     assert moved is not None, "no particular rollout was asked for"
+    with suppress(DriftError):  # it is rolled back; another controller hears of it now, or at the next tick
+        loop.steering.steer()
     return moved
 
 
