@@ -309,7 +309,7 @@ class Loop:
         paused = self.pauses.paused() or self.pauses.in_maintenance()
         moved = advance(self.rollouts, self.monitor.champion, paused=paused)
         if moved is not None:
-            self.session.take_up_champion()
+            self.session.follow_champion()
         return moved
 
     def deliver(self) -> int:
