@@ -1,7 +1,7 @@
 """The control store: a state change, its audit record and its outbox messages in one transaction, or none of them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from drift_pipeline.control.rows import (
     forget_rows,
     json_of,
     put_row,
+    recall_row,
     remember_row,
 )
 from drift_pipeline.control.schema import outbox
@@ -140,6 +141,14 @@ class ControlStore(ControlReader):
         with self._transaction(write=True, synced=False) as connection:
             for put in memory:
                 remember_row(connection, put)
+
+    def revise(self, key: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Remember under the key what `change` makes of what is remembered there, empty where nothing is. No other
+        process comes in between, so this never conflicts; as durable as what `remember` writes."""
+        with self._transaction(write=True, synced=False) as connection:
+            found = recall_row(connection, key)
+            body, generation = (found.body, found.generation) if found else ({}, 0)
+            remember_row(connection, Put("", key, change(body), generation))
 
     def forget(self, keys: Sequence[str]) -> None:
         """Delete what was remembered under the keys, where it still is."""
