@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.audit import AuditRecord, Entry, Wrote, message_digest, seal, timestamp
-from drift_pipeline.control.checkpoints import Checkpoints
+from drift_pipeline.control.checkpoints import Checkpoints, KeyElsewhereError
 from drift_pipeline.control.engine import make_engine
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.rows import (
@@ -59,6 +59,7 @@ class ControlStore(ControlReader):
             InputError: a url that no installed driver serves, or a store that an earlier version made.
         """
         self._clock, self._checkpoints, self._uncovered = clock, checkpoints, False
+        self._trouble, self._elsewhere = "", False  # what was told of checkpoints that could not be written
         self._engine, self._copied = make_engine(url), None
         self._begin(url, write=True)
 
@@ -171,7 +172,8 @@ class ControlStore(ControlReader):
         super().close()
 
     def _cover(self, within: sa.Connection | None = None) -> None:
-        """What was committed is committed: where no checkpoint can be written, the next one covers it.
+        """What was committed is committed: where no checkpoint can be written, the next one covers it; why, is told
+        once.
 
         Args:
             within: a transaction that is under way.
@@ -181,8 +183,15 @@ class ControlStore(ControlReader):
                 self._checkpoints.write(within)
             else:
                 self.checkpoint()
+            self._trouble = ""
+        except KeyElsewhereError as error:
+            if not self._elsewhere:
+                log.warning("no checkpoint of the audit is written here: %s", error)
+            self._elsewhere = True
         except (DriftError, OSError) as error:
-            log.error("no checkpoint of the audit could be written: %s", error)
+            if str(error) != self._trouble:
+                log.error("no checkpoint of the audit could be written: %s", error)
+            self._trouble = str(error)
 
     def _published(self, entry: Entry, seq: int) -> Message:
         told = {"event": entry.event, "subject": entry.subject, "actor": entry.actor, "seq": seq}
