@@ -84,7 +84,10 @@ def test_a_machine_without_the_key_rolls_back_says_so_once_and_the_homes_next_ti
         at.store.checkpoint()
         before = covered(settings)[1]
         for number in range(3):
-            braked(settings, beside, clock) if not number else beside.commit(Entry("gateway", "rollout.held", MODEL))
+            if number:
+                beside.commit(Entry("gateway", "rollout.held", MODEL))
+            else:
+                braked(settings, beside, clock)
             assert covered(settings) == (before + 1, before)
             clock.advance_to(clock.now() + MINUTE)
             assert not [one for one in fleet.tick(inline=False) if isinstance(one, Failed)]

@@ -81,8 +81,13 @@ class Wandb:
 
     def stand(self, standings: Sequence[Standing], uses: Sequence[Use], made: Sequence[Made], seconds: float) -> Stood:
         """Tell how versions stand, and what runs that are sent used; and look whether what was made is there whole."""
-        facts = {"standings": standings, "uses": uses, "made": made}
-        told = self._ask("stand", seconds, **{name: [asdict(one) for one in of] for name, of in facts.items()})
+        told = self._ask(
+            "stand",
+            seconds,
+            standings=[asdict(one) for one in standings],
+            uses=[asdict(one) for one in uses],
+            made=[asdict(one) for one in made],
+        )
         return Stood([str(why) for why in told["refused"]], [Made(**one) for one in told["partial"]])
 
     def kept(self) -> list[str]:
