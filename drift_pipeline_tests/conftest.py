@@ -20,10 +20,12 @@ from drift_pipeline_tests.parts.fixtures import (
     promtool,
     s3_place,
     s3_server,
+    sites,
+    topic,
     victorialogs_server,
 )
 
-__all__ = [  # real servers
+__all__ = [  # real servers, and what lies on them
     "amtool",
     "helm_program",
     "kafka_broker",
@@ -33,6 +35,8 @@ __all__ = [  # real servers
     "promtool",
     "s3_place",
     "s3_server",
+    "sites",
+    "topic",
     "victorialogs_server",
 ]
 

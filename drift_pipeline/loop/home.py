@@ -63,22 +63,18 @@ class Home:
         lake = Lake(self.settings.lake / spec.name, source="loop", patience_s=self.patience_s)
         wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
         scan = Scan(self.settings.scan_url, stale) if wanted else None
-        access, studies = access_of(self.settings), ""
-        if self.settings.on_postgres:
-            studies = beside(self.settings.database_url, "optuna")
-        measured = prometheus_of(self.settings)
         return Backends(
             lake,
             self.store,
             self.registry,
             self.policy,
             self.alerts,
-            scan,
-            access,
-            studies,
-            measured,
-            lambda: self.runner,
-            lambda: self.controller,
+            scan=scan,
+            access=access_of(self.settings),
+            studies=beside(self.settings.database_url, "optuna") if self.settings.on_postgres else "",
+            prometheus=prometheus_of(self.settings),
+            runner=lambda: self.runner,
+            controller=lambda: self.controller,
         )
 
     def document(self, spec: ModelSpec) -> None:

@@ -6,7 +6,7 @@ each is a trace of its own, since one landing is of many requests, and one incid
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
@@ -54,6 +54,12 @@ def tracing(clock: Clock) -> Iterator[Landings | None]:
     finally:
         if outlet is not None:
             outlet.close()
+
+
+def merged(*landed: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Of each model the last landings, of several captures."""
+    models = sorted({model for of in landed for model in of})
+    return {model: sorted({one for of in landed for one in of.get(model, ())})[-_KEPT:] for model in models}
 
 
 def before(store: ControlReader, model: str, at: str) -> tuple[str, ...]:

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
+from typing import Any
 from uuid import uuid4
 
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.store import ControlStore, Put
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.errors import DriftError
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.observability.facts import CAPTURE
-from drift_pipeline.observability.landings import LANDED, tracing
+from drift_pipeline.observability.landings import LANDED, merged, tracing
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.mirror import Mirror
 from drift_pipeline.serving.receiver import receiving
@@ -58,7 +59,8 @@ def is_shared(source: str) -> bool:
 
 
 class Tally:
-    """What became of events, counted for ever, and when capture last looked for some: for metrics, so now and then."""
+    """What became of events, counted for ever by all captures of a home together, and when one last looked for some:
+    for metrics, so now and then."""
 
     def __init__(
         self, store: ControlStore, clock: Clock, every_s: float = 15.0, monotonic: Callable[[], float] = time.monotonic
@@ -74,18 +76,16 @@ class Tally:
             self.write()
 
     def write(self) -> None:
-        """
-        Raises:
-            ConflictError: another capture of this home was faster.
-            UnavailableError: the store does not answer.
-        """
-        found = self._store.recall(CAPTURE)
-        events = Counter(found.body["events"] if found else {}) + self._counts
-        body = {"at": self._clock.now().isoformat(), "events": dict(events)}
-        body |= {LANDED: {model: [*of] for model, of in self.landed.items()}} if self.landed else {}
-        self._store.remember(Put("", CAPTURE, body, found.generation if found else 0))
+        """Raises UnavailableError where the store does not answer."""
+        self._store.revise(CAPTURE, self._with)
         self._wrote = self._monotonic()
         self._counts.clear()
+
+    def _with(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What this capture and the others came to."""
+        events, landed = Counter(found.get("events", {})) + self._counts, merged(found.get(LANDED, {}), self.landed)
+        told = {"at": self._clock.now().isoformat(), "events": dict(events)}
+        return {**found, **told, **({LANDED: landed} if landed else {})}
 
 
 @contextmanager

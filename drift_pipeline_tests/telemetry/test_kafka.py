@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from threading import Event as Stop
@@ -28,28 +27,10 @@ from drift_pipeline_tests.parts.fixtures import lacking
 from drift_pipeline_tests.parts.kafka import Kafka
 from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.telemetry.test_capture import NOW, prediction
-from drift_pipeline_tests.telemetry.topics import KafkaSite, Topic, tried, until
+from drift_pipeline_tests.telemetry.topics import Topic, tried, until
 from drift_pipeline_tests.test_cli_live import MODEL, laid_out
 
 pytestmark = pytest.mark.live  # a real broker
-
-
-@pytest.fixture
-def topic(kafka_broker: Kafka) -> Topic:
-    return Topic(kafka_broker.brokers)
-
-
-@pytest.fixture
-def sites(tmp_path: Path) -> Iterator[Any]:
-    """Makes sites of one home, and lets their captures leave the group."""
-    with ExitStack() as stack:
-
-        def make(url: str, **more: Any) -> KafkaSite:
-            site = KafkaSite(tmp_path, url, **more)
-            stack.callback(site.close)
-            return site
-
-        yield make
 
 
 # brokers and addresses that do not answer
