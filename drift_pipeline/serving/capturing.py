@@ -19,6 +19,7 @@ from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.errors import DriftError
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
+from drift_pipeline.observability import lag
 from drift_pipeline.observability.facts import CAPTURE
 from drift_pipeline.observability.landings import LANDED, tracing
 from drift_pipeline.registry.backends import registry_of
@@ -28,7 +29,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.telemetry.sources import opened, scheme_of
+from drift_pipeline.telemetry.sources import Source, opened, scheme_of
 from drift_pipeline.telemetry.sources.positions import Positions
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
@@ -66,6 +67,7 @@ class Tally:
         self._store, self._clock, self._every_s, self._monotonic = store, clock, every_s, monotonic
         self._counts, self._wrote = Counter[str](), -math.inf
         self.landed: Mapping[str, Sequence[str]] = {}  # as of `Landings`; what traces go by
+        self.logs: Sequence[Source] = ()  # of which it is told how far behind they are
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Raises as `write`; nothing is lost, the next one writes it."""
@@ -82,6 +84,8 @@ class Tally:
         found = self._store.recall(CAPTURE)
         events = Counter(found.body["events"] if found else {}) + self._counts
         body = {"at": self._clock.now().isoformat(), "events": dict(events)}
+        found_lags = [one for log in self.logs for one in log.lags()]
+        body |= lag.remembered(found.body if found else {}, found_lags, self._clock.now())
         body |= {LANDED: {model: [*of] for model, of in self.landed.items()}} if self.landed else {}
         self._store.remember(Put("", CAPTURE, body, found.generation if found else 0))
         self._wrote = self._monotonic()
@@ -125,13 +129,13 @@ def capturing(
             landed = None
             if landings := stack.enter_context(tracing(clock)):
                 tally.landed, landed = landings.last, landings.landed
-            logs = []
+            logs = list[Source]()
             for url in sources:
                 if scheme_of(url) == "otlp":
                     stack.enter_context(receiving(settings, specs, clock, url, stop))
                 else:
                     logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))
-            spool = settings.home / "spool"
+            tally.logs, spool = logs, settings.home / "spool"
             yield Capture(spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add, landed=landed), stop
             tally.write()
     finally:
