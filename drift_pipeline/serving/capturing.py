@@ -20,6 +20,7 @@ from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.errors import DriftError
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
+from drift_pipeline.observability import lag
 from drift_pipeline.observability.facts import CAPTURE
 from drift_pipeline.observability.landings import LANDED, merged, tracing
 from drift_pipeline.registry.backends import registry_of
@@ -29,7 +30,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.telemetry.sources import opened, scheme_of
+from drift_pipeline.telemetry.sources import Lag, Source, opened, scheme_of
 from drift_pipeline.telemetry.sources.positions import Positions
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
@@ -68,6 +69,7 @@ class Tally:
         self._store, self._clock, self._every_s, self._monotonic = store, clock, every_s, monotonic
         self._counts, self._wrote = Counter[str](), -math.inf
         self.landed: Mapping[str, Sequence[str]] = {}  # as of `Landings`; what traces go by
+        self.logs: Sequence[Source] = ()  # of which it is told how far behind they are
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Raises as `write`; nothing is lost, the next one writes it."""
@@ -77,15 +79,16 @@ class Tally:
 
     def write(self) -> None:
         """Raises UnavailableError where the store does not answer."""
-        self._store.revise(CAPTURE, self._with)
+        lags = [one for log in self.logs for one in log.lags()]
+        self._store.revise(CAPTURE, lambda found: self._with(found, lags))
         self._wrote = self._monotonic()
         self._counts.clear()
 
-    def _with(self, found: Mapping[str, Any]) -> dict[str, Any]:
+    def _with(self, found: Mapping[str, Any], lags: Sequence[Lag]) -> dict[str, Any]:
         """What this capture and the others came to."""
         events, landed = Counter(found.get("events", {})) + self._counts, merged(found.get(LANDED, {}), self.landed)
         told = {"at": self._clock.now().isoformat(), "events": dict(events)}
-        return {**found, **told, **({LANDED: landed} if landed else {})}
+        return {**told, **lag.remembered(found, lags, self._clock.now()), **({LANDED: landed} if landed else {})}
 
 
 @contextmanager
@@ -125,13 +128,13 @@ def capturing(
             landed = None
             if landings := stack.enter_context(tracing(clock)):
                 tally.landed, landed = landings.last, landings.landed
-            logs = []
+            logs = list[Source]()
             for url in sources:
                 if scheme_of(url) == "otlp":
                     stack.enter_context(receiving(settings, specs, clock, url, stop))
                 else:
                     logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))
-            spool = settings.home / "spool"
+            tally.logs, spool = logs, settings.home / "spool"
             yield Capture(spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add, landed=landed), stop
             tally.write()
     finally:

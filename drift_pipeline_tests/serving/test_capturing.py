@@ -14,10 +14,12 @@ from drift_pipeline.control.store import ControlStore, Record
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import DriftError, UnavailableError
 from drift_pipeline.loop import concerns
+from drift_pipeline.observability import lag
 from drift_pipeline.observability.facts import CAPTURE
 from drift_pipeline.serving.capturing import Tally, capturing, drain, is_shared
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.sources import Lag
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
 
@@ -98,6 +100,40 @@ def test_what_two_captures_find_at_once_is_told_once_and_is_no_conflict(tmp_path
         ours.get = slower  # type: ignore[method-assign]
         concerns.tell(ours, *about, actor="capture")
         assert [record.event for record in ours.records()].count("events.late") == 1
+
+
+class Reading:
+    """A source of which only the lags are asked."""
+
+    def __init__(self, *lags: Lag) -> None:
+        self.found = lags
+
+    def lags(self) -> tuple[Lag, ...]:
+        return self.found
+
+
+def test_captures_of_a_home_each_tell_how_far_behind_their_partitions_are(tmp_path: Path) -> None:
+    clock = ManualClock(datetime(2026, 3, 1, tzinfo=UTC))
+    with closing(open_store(Settings(home=tmp_path, database=""), clock)) as store:
+        ours, theirs = Tally(store, clock, every_s=0), Tally(store, clock, every_s=0)
+        sent_at = clock.now().timestamp() - 90
+        ours.logs = [Reading(Lag("t", 0, 7, sent_at), Lag("t", 1, 0, None))]  # type: ignore[list-item]
+        theirs.logs = [Reading(Lag("t", 2, 9, None))]  # type: ignore[list-item]
+        for one in (ours, theirs):
+            one.add({})
+        assert _lags(store, clock) == [("t", "2", 9, None), ("t", "0", 7, sent_at), ("t", "1", 0, None)]
+        ours.logs = [Reading(Lag("t", 0, 2, None), Lag("t", 2, 0, None))]  # type: ignore[list-item]  # one moved
+        ours.add({})
+        theirs.logs = []
+        theirs.add({})
+        assert _lags(store, clock) == [("t", "0", 2, None), ("t", "1", 0, None), ("t", "2", 0, None)]
+
+
+def _lags(store: ControlStore, clock: ManualClock) -> list[tuple[str, str, int, float | None]]:
+    found = store.recall(CAPTURE)
+    assert found is not None
+    known = lag.known(found.body, clock.now())
+    return [(*place, messages, at.timestamp() if at else None) for place, (messages, at) in known]
 
 
 @pytest.fixture
