@@ -2,8 +2,8 @@
 
 A fleet of adopted models ticks each virtual minute, twenty rows of each having landed since, beside a process
 `drift exporter`. At the beginning of every other tick, in a seeded order, the exporter is scraped once, so that it
-reads while the fleet writes. Prints the wall seconds of a tick of all, both ways out of one run, the ratio of the means,
-and what comes of it where Prometheus scrapes each 15 s, so that most ticks meet no scrape.
+reads while the fleet writes. Prints the wall seconds of a tick of all, both ways out of one run, the ratio of the
+means, and what comes of it where Prometheus scrapes each 15 s, so that most ticks meet no scrape.
 """
 
 import argparse

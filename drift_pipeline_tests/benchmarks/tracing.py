@@ -104,7 +104,7 @@ def read(rows: int, folder: Path) -> float:
                 read_event(lines[name], {spec.name: spec}, now)
             spent[name].append(time.process_time() - before)
     without, with_it = (statistics.median(spent[name]) / each * 1e6 for name in ("without", "with"))
-    ratio = statistics.median(map(truediv, spent["with"], spent["without"]))
+    ratio: float = statistics.median(map(truediv, spent["with"], spent["without"]))
     print(f"a line: {without:.1f} µs without, {with_it:.1f} µs with; {ratio:.3f} of {MOST} at most")
     return ratio
 

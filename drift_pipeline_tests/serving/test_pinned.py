@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -128,9 +129,13 @@ def test_a_canary_that_is_taken_back_answers_nobody_and_a_champion_until_it_is_r
             home.champion(champion, previous)
             home.rollout(third, Phase.SHADOW, f"of {champion['version']}")
             later = home.producer(name=f"after {champion['version']}")  # known once the routes were read anew
-            until_true(lambda later=later: client.get("/v2", headers=_with(later)).status_code == 200)
+            until_true(partial(_known, client, later))
             answered = client.post(INFER, json=ROWS).json()
             assert (answered["model_version"], answered["parameters"]) == ("v2", {"route": "stable"})
+
+
+def _known(client: httpx.Client, key: str) -> bool:
+    return client.get("/v2", headers=_with(key)).status_code == 200
 
 
 def test_where_its_version_fails_no_other_answers_and_the_event_is_the_failure(

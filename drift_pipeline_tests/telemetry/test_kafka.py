@@ -31,7 +31,7 @@ from drift_pipeline_tests.parts.fixtures import lacking
 from drift_pipeline_tests.parts.kafka import Kafka
 from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.telemetry.test_capture import NOW, prediction
-from drift_pipeline_tests.telemetry.topics import Topic, tried, until
+from drift_pipeline_tests.telemetry.topics import KafkaSite, Topic, tried, until
 from drift_pipeline_tests.test_cli_live import MODEL, laid_out
 
 pytestmark = pytest.mark.live  # a real broker
