@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from drift_pipeline.clock import DAY, Window
+from drift_pipeline.clock import DAY, ManualClock, Window
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry
-from drift_pipeline.clock import ManualClock
 from drift_pipeline.errors import ConflictError, NothingToDoError
 from drift_pipeline.loop import operating
 from drift_pipeline.loop.home import Home, opened
