@@ -59,22 +59,27 @@ class Server:
         """End it in order; killed where that takes too long."""
         if self._process is None:
             return
-        self._process.send_signal(signal.SIGCONT)  # it may be frozen
-        self._process.send_signal(how)
+        self._signal(signal.SIGCONT)  # it may be frozen
+        self._signal(how)
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             self._process.wait()
         self._process = None
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
         if self._process is not None:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
     def freeze(self, frozen: bool) -> None:
         """Let it hang, and go on."""
-        os.kill(self.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+        self._signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def _signal(self, how: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError(f"{self._command[0]} does not run")
+        self._process.send_signal(how)
