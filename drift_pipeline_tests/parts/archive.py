@@ -3,12 +3,14 @@
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}  # in Go's words
 _OCI = "application/vnd.oci.image."
 
 
@@ -57,7 +59,12 @@ def write(
             if one.digest not in there:
                 tar.add(one.file, _path(one.digest))
         rootfs = {"type": "layers", "diff_ids": [one.digest for one in layers]}
-        image: dict[str, Any] = {"architecture": "amd64", "os": "linux", "config": config, "rootfs": rootfs}
+        image: dict[str, Any] = {
+            "architecture": _MACHINES.get(platform.machine(), platform.machine()),
+            "os": "linux",
+            "config": config,
+            "rootfs": rootfs,
+        }
         image["history"] = [{"created_by": "drift_pipeline_tests"} for _ in layers]
         kind = f"{_OCI}layer.v1.tar"
         manifest = {

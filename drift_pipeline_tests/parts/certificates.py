@@ -12,6 +12,17 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAYS = datetime.timedelta(days=7)
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    key_cert_sign=True,
+    crl_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -21,8 +32,7 @@ class Authority:
         self._folder, self._key = folder, written_key(folder / "ca.key")
         self._name = _named("drift-tests")
         self.certificate = folder / "ca.crt"
-        extensions = [x509.BasicConstraints(ca=True, path_length=None)]
-        self._write("ca", self._name, self._key, extensions)
+        self._write("ca", self._name, self._key, [x509.BasicConstraints(ca=True, path_length=None), _SIGNS])
 
     def give(self, name: str, user: str, group: str = "", hosts: Sequence[str] = ("localhost",)) -> None:
         """A certificate for a server at `hosts` and for a client that is `user` of `group`."""
@@ -42,7 +52,7 @@ class Authority:
         known = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         for extension in (*extensions, known, by):
-            made = made.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+            made = made.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints | x509.KeyUsage))
         signed = made.sign(self._key, hashes.SHA256())
         (self._folder / f"{name}.crt").write_bytes(signed.public_bytes(how.Encoding.PEM))
 
