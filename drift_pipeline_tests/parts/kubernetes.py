@@ -2,12 +2,14 @@
 
 etcd, API server, controllers, scheduler and kubelet are one program that Go builds from their modules; containers are
 run by containerd. Differences from a cluster at work, for tests alone: every pod shares the machine's network, and so a
-port is free once; a Service is reached at its address only where its port is the pods' port; there is no DNS and no
-network policy is enforced; requests and limits are kept by the scheduler, and not by a control group of the pod.
+port is free once; a Service is reached at its address only where its port is the pods' port, and by its name through
+`names`; no network policy is enforced; requests are counted by the scheduler, and there is no control group of a pod.
 """
 
 import json
+import socket
 import ssl
+import sys
 import tempfile
 import time
 import urllib.request
@@ -21,12 +23,13 @@ import yaml
 from drift_pipeline_tests.parts import archive, containerd, helm
 from drift_pipeline_tests.parts.building import BUILD, go_for_minutes, whole
 from drift_pipeline_tests.parts.cache import HERE, MissingError, installed, pinned
-from drift_pipeline_tests.parts.kubernetes_files import HEALTHY, KUBELET_HEALTHY, NODE, PORT, flags, written
+from drift_pipeline_tests.parts.kubernetes_files import HEALTHY, KUBELET_HEALTHY, NAMES, NODE, PORT, flags, written
 from drift_pipeline_tests.parts.machine import Inside, Machine, wanted
 from drift_pipeline_tests.parts.server import Server
 
 VARIABLE = "KUBECONFIG"
 READY_S = 120.0
+TOP = HERE.parents[1]
 _POLICY = HERE / "pods.yaml"
 
 
@@ -89,6 +92,7 @@ class Cluster:
             self._start(name, healthy)
         self.kubectl("apply", "-f", str(_POLICY))
         self._start("kubelet", KUBELET_HEALTHY)
+        self._serve_names()
         self.until("a node that is ready", self._is_ready)
         self.until("pods in the machine's network", self._is_pods_network_shared)
 
@@ -160,6 +164,22 @@ class Cluster:
     def _start(self, name: str, healthy: str) -> None:
         told = flags(name, self.folder)
         self.add(name, [str(self._program), name, *(f"--{flag}={value}" for flag, value in told.items())], healthy)
+
+    def _serve_names(self) -> None:
+        command = [sys.executable, "-m", "drift_pipeline_tests.parts.names", str(self.folder)]
+        names = Inside(self.machine, command, self.folder / "names.log", self._is_named, {"PYTHONPATH": str(TOP)})
+        names.start()
+        self.servers["names"] = names
+
+    def _is_named(self) -> bool:
+        """The API server itself is a Service."""
+        question = b"\0\1\1\0\0\1\0\0\0\0\0\0\12kubernetes\7default\3svc\7cluster\5local\0\0\1\0\1"
+        with self.machine.joined(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks, suppress(OSError):
+            asks.settimeout(1)
+            asks.connect(("127.0.0.1", NAMES))
+            asks.send(question)
+            return asks.recv(512).endswith(socket.inet_aton("127.10.0.1"))
+        return False
 
     def _context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.folder / "keys" / "ca.crt"))

@@ -12,6 +12,7 @@ from drift_pipeline_tests.parts.certificates import Authority, written_key
 from drift_pipeline_tests.parts.machine import ADDRESS
 
 PORT, ETCD = 16443, 12379  # of the machine's own network, where they are always free
+NAMES = 53
 SERVICES = "127.10.0.0/24"  # addresses of Services stay on `lo`; those of 10/8 would be sought outside
 NODE = "localhost"  # by its name the API server reaches the kubelet
 HEALTHY = {  # in the order of their start
@@ -184,4 +185,6 @@ def _kubelet_settings(keys: Path, socket: Path) -> Mapping[str, Any]:
         "imageGCHighThresholdPercent": 100,  # no registry would give them again
         "imageGCLowThresholdPercent": 99,
         "maxPods": 200,
+        "clusterDNS": ["127.0.0.1"],
+        "clusterDomain": "cluster.local",
     }

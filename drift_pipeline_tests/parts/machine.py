@@ -5,6 +5,7 @@ first process, which ends with the one that started it, also where that is kille
 """
 
 import ctypes
+import http.client
 import os
 import shutil
 import signal
@@ -90,7 +91,11 @@ class Machine:
 
     def answers(self, url: str, **how: Any) -> bool:
         """Whether it is 200 for who asks from inside."""
-        with self.joined(), suppress(OSError), urllib.request.urlopen(url, timeout=2, **how) as answer:
+        with (
+            self.joined(),
+            suppress(OSError, http.client.HTTPException),
+            urllib.request.urlopen(url, timeout=2, **how) as answer,
+        ):
             return bool(answer.status == 200)
         return False
 

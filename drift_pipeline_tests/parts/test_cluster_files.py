@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import socket
 import ssl
+import struct
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from drift_pipeline_tests.parts import archive, image, product
+from drift_pipeline_tests.parts import archive, image, names, product
 from drift_pipeline_tests.parts.cache import HERE, PINS, MissingError
 from drift_pipeline_tests.parts.kubernetes_files import HEALTHY, PORT, flags, written
 
@@ -124,3 +126,40 @@ def test_an_image_is_named_after_all_that_it_is_made_of(monkeypatch: pytest.Monk
     (first, base), (second, same), (third, other) = names
     assert len({first, second, third}) == 3
     assert base == same != other
+
+
+def asked(name: str, kind: int = 1) -> bytes:
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", kind, 1)
+
+
+def address(name: str, namespace: str) -> str | None:
+    if namespace == "away":
+        raise ConnectionRefusedError
+    return "127.10.0.7" if (name, namespace) == ("shop", "ml") else None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "code", "answers"),
+    [
+        ("shop.ml.svc.cluster.local", 1, 0, 1),
+        ("Shop.ML.svc.cluster.local", 1, 0, 1),
+        ("shop.ml.svc.cluster.local", 28, 0, 0),  # no address of IPv6, and yet a name
+        ("other.ml.svc.cluster.local", 1, 3, 0),
+        ("shop.ml.svc.cluster.local.ml.svc.cluster.local", 1, 3, 0),
+        ("example.com", 1, 3, 0),
+        ("shop.away.svc.cluster.local", 1, 2, 0),
+    ],
+)
+def test_names_are_those_of_services(name: str, kind: int, code: int, answers: int) -> None:
+    told = names.answered(asked(name, kind), address)
+    number, flags, questions, found, *_ = struct.unpack_from("!6H", told)
+    assert (number, flags >> 15, flags & 0xF, questions, found) == (7, 1, code, 1, answers)
+    assert told[12:].startswith(asked(name, kind)[12:])
+    assert told.endswith(socket.inet_aton("127.10.0.7")) == bool(answers)
+
+
+@pytest.mark.parametrize("datagram", [b"", b"\0" * 12, asked("shop.ml.svc.cluster.local")[:20]])
+def test_what_is_no_question_is_known_as_such(datagram: bytes) -> None:
+    with pytest.raises((IndexError, struct.error)):
+        names.answered(datagram, address)
