@@ -14,6 +14,8 @@ import pytest
 
 from drift_pipeline_tests.parts import product
 from drift_pipeline_tests.parts.cache import MissingError
+from drift_pipeline_tests.parts.containerd import PAUSE, Containerd
+from drift_pipeline_tests.parts.fixtures import needed
 from drift_pipeline_tests.parts.machine import Inside, Machine, wanted
 
 pytestmark = pytest.mark.live
@@ -120,3 +122,25 @@ def test_a_layer_is_what_an_install_adds(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(product, "_INSTALL", removes)
     with pytest.raises(MissingError, match=r"removes .*etc/old"):
         product._own(tmp_path / "root", again)
+
+
+@pytest.mark.slow
+def test_nothing_of_a_cluster_outlives_it() -> None:
+    with needed("kubernetes").running() as cluster:
+        pids = {server.pid for server in cluster.servers.values()} | {cluster.machine.pid}
+        folder, named = cluster.folder, {"name": "waits", "namespace": "default"}
+        spec = {"containers": [{"name": "waits", "image": PAUSE}]}
+        cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": named, "spec": spec})
+        cluster.kubectl("wait", "--for=condition=Ready", "pod/waits", "--timeout=100s")
+        groups = _groups(cluster.containerd)
+        assert groups
+    assert all(ended(pid) for pid in pids)
+    assert not folder.exists()
+    assert str(folder) not in Path("/proc/mounts").read_text(encoding="utf-8")
+    assert [group for group in groups if group.exists()] == []
+
+
+def _groups(containerd: Containerd) -> list[Path]:
+    """The control groups of its containers."""
+    names = containerd.ctr("tasks", "ls", "-q").split()
+    return [path for name in names for path in Path("/sys/fs/cgroup").glob(f"**/{name}")]
