@@ -145,11 +145,29 @@ class Inside(Server):
         return next(iter(children(waits)), waits)
 
     def _signal(self, how: signal.Signals) -> None:
-        if how == signal.SIGCONT:
-            super()._signal(how)  # who waits was stopped with it
         if self._process is not None and self._process.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, how)
+
+    def _wait(self, timeout_s: float | None = None) -> None:
+        """`nsenter` stops itself where its child is stopped, and may do so late: it is not asked, and ends last."""
+        pid, end = self.pid, time.monotonic() + (timeout_s or float("inf"))
+        while pid != super().pid and lives(pid):
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(self._command, timeout_s or 0.0)
+            time.sleep(0.02)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def lives(pid: int) -> bool:
+    """A process that has ended and was not waited for does not."""
+    with suppress(OSError):
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0] != "Z"
+        )
+    return False
 
 
 def _enter(libc: ctypes.CDLL, namespace: int) -> None:

@@ -62,17 +62,17 @@ class Server:
         self._signal(signal.SIGCONT)  # it may be frozen
         self._signal(how)
         try:
-            self._process.wait(20)
+            self._wait(20.0)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
-            self._process.wait()
+            self._wait()
         self._process = None
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
         if self._process is not None:
             self._signal(signal.SIGKILL)
-            self._process.wait()
+            self._wait()
             self._process = None
 
     def freeze(self, frozen: bool) -> None:
@@ -83,3 +83,8 @@ class Server:
         if self._process is None:
             raise RuntimeError(f"{self._command[0]} does not run")
         self._process.send_signal(how)
+
+    def _wait(self, timeout_s: float | None = None) -> None:
+        """Raises TimeoutExpired."""
+        if self._process is not None:
+            self._process.wait(timeout_s)

@@ -16,7 +16,7 @@ from drift_pipeline_tests.parts import product
 from drift_pipeline_tests.parts.cache import MissingError
 from drift_pipeline_tests.parts.containerd import PAUSE, Containerd
 from drift_pipeline_tests.parts.fixtures import needed
-from drift_pipeline_tests.parts.machine import Inside, Machine, wanted
+from drift_pipeline_tests.parts.machine import Inside, Machine, lives, wanted
 
 pytestmark = pytest.mark.live
 URL = "http://127.0.0.1:8080/"
@@ -35,9 +35,9 @@ def machine() -> Iterator[Machine]:
 
 def ended(pid: int) -> bool:
     end = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+    while lives(pid) and time.monotonic() < end:
         time.sleep(0.02)
-    return not Path(f"/proc/{pid}").exists()
+    return not lives(pid)
 
 
 def test_nothing_but_itself_is_reached_from_it(machine: Machine) -> None:
@@ -53,10 +53,16 @@ def test_nothing_but_itself_is_reached_from_it(machine: Machine) -> None:
         socket.create_connection(("127.0.0.1", port), 5).close()  # and back
 
 
-def test_a_server_in_it_is_killed_frozen_and_started_again(machine: Machine, tmp_path: Path) -> None:
+@pytest.fixture
+def server(machine: Machine, tmp_path: Path) -> Iterator[Inside]:
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "8080"]
-    server = Inside(machine, command, tmp_path / "log", lambda: machine.answers(URL))
-    server.start()
+    made = Inside(machine, command, tmp_path / "log", lambda: machine.answers(URL))
+    made.start()
+    yield made
+    made.kill()
+
+
+def test_a_server_in_it_is_killed_frozen_and_started_again(machine: Machine, server: Inside) -> None:
     first = server.pid
     assert b"http.server" in Path(f"/proc/{first}/cmdline").read_bytes().split(b"\0")
     server.kill()
@@ -66,9 +72,13 @@ def test_a_server_in_it_is_killed_frozen_and_started_again(machine: Machine, tmp
     server.freeze(True)
     assert Path(f"/proc/{server.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T"
     server.freeze(False)
-    assert machine.answers(URL)
     last = server.pid
     server.stop()
+    assert ended(last)
+    server.start()
+    last = server.pid
+    server.freeze(True)
+    server.kill()
     assert ended(last)
 
 
