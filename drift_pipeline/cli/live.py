@@ -24,6 +24,7 @@ from drift_pipeline.cli.options import (
     settings_of,
 )
 from drift_pipeline.cli.telling import at_work, say
+from drift_pipeline.cli.ticked import line_of, plain_of
 from drift_pipeline.clock import parse_duration, system_clock
 from drift_pipeline.errors import InputError
 
@@ -115,10 +116,10 @@ def tick(model: str | None, home: Path | None, as_json: bool) -> int:
         deliver_traces(settings, at.store)
         told = none_adopted(at.store, settings, specs)
     if as_json:
-        click.echo(json.dumps([_plain(one) for one in ticked], indent=2))
+        click.echo(json.dumps([plain_of(one) for one in ticked], indent=2))
     else:
         for one in ticked:
-            say(_line(one))
+            say(line_of(one))
     if not ticked:
         click.echo(told, err=True)
         return INCONCLUSIVE
@@ -134,34 +135,6 @@ def _warn_of_alerts(settings: "Settings") -> None:
             require(settings.alerts_file)
         except InputError as error:
             say(f"alerts: {error}", err=True)
-
-
-def _plain(one: Any) -> dict[str, Any]:
-    plain = {name: getattr(one, name) for name in one.__dataclass_fields__ if name != "ended"}
-    runs = [
-        {"decision": of.decision, "runner": of.runner, "run": of.run.name, "state": of.run.state, "link": of.run.link}
-        for of in getattr(one, "ended", ())
-        if of.runner != "inline"
-    ]
-    return {**plain, **({"runs": runs} if runs else {})}
-
-
-def _line(one: Any) -> str:
-    from drift_pipeline.detection.judging.verdict import told_verdict
-    from drift_pipeline.loop.fleet import Failed
-
-    if isinstance(one, Failed):
-        return f"{one.model}: {'taken by another tick' if one.again else 'FAILED'}: {one.reason}"
-    told = [
-        f"incident {one.incident}" if one.incident else "",
-        *one.decisions,
-        *(f"trained {version}" for version in one.trained),
-        *(f"{of.runner} run {of.run.name} {of.run.state}" for of in one.ended if of.runner != "inline"),
-        f"released {one.released}" if one.released else "",
-        f"rollout {one.moved}" if one.moved else "",
-    ]
-    verdict = told_verdict({"verdict": one.verdict, "judged": one.judged, "configured": one.configured})
-    return "  ".join([f"{one.model}: {verdict}", *filter(None, told)])
 
 
 @click.command(epilog=example("drift serve --port 8080 --home live"))

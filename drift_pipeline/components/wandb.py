@@ -9,17 +9,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from drift_pipeline.clock import system_clock
+from drift_pipeline.components.teller import teller
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.control.trust import require_store
-from drift_pipeline.errors import DriftError
 from drift_pipeline.loop.mirroring import deliver_mirror, told
 from drift_pipeline.registry.backends.wandb import require_wandb, variables
 from drift_pipeline.registry.mirror import Table
@@ -150,24 +148,10 @@ def _as(ours: Mapping[str, str]) -> Iterator[None]:
 
 
 def wandb_sensor() -> dg.SensorDefinition:
-    """Apart from the loop's tick, so that a slow W&B holds nothing up."""
+    """For all models of the home."""
 
-    @dg.sensor(
-        name="wandb",
-        minimum_interval_seconds=EVERY_S,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells Weights & Biases what the audit holds of versions. It launches nothing; what is not taken "
-        "is told again.",
-    )
-    def mirror(_: dg.SensorEvaluationContext) -> dg.SkipReason:
-        settings = Settings()
-        try:
-            require_store(settings)
-            with closing(ControlStore(settings.database_url, system_clock())) as store:
-                written = deliver_mirror(settings, store)
-                found = told(settings, store)
-        except DriftError as error:
-            return dg.SkipReason(str(error))
-        return dg.SkipReason("; ".join([f"{written} runs written", *found]))
+    def deliver(settings: Settings, store: ControlStore) -> str:
+        written = deliver_mirror(settings, store)
+        return "; ".join([f"{written} runs written", *told(settings, store)])
 
-    return mirror
+    return teller("wandb", EVERY_S, "Tells Weights & Biases what the audit holds of versions.", deliver)

@@ -6,8 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from drift_pipeline.control.audit import GENESIS, read_record, state_digest
+from drift_pipeline.control.audit import GENESIS, AuditRecord, read_record, state_digest
 from drift_pipeline.control.canonical import canonical, read_canonical
+from drift_pipeline.control.engine import Prepared
 from drift_pipeline.control.schema import BASELINE, alembic_version, audit, memory, outbox, state
 from drift_pipeline.errors import ConflictError, InputError, IntegrityError
 
@@ -59,27 +60,35 @@ class Snapshot:
     outbox: Mapping[str, tuple[int, str]]
 
 
-# Made once: a writer holds the lock of all writers while it executes them.
-_HEAD = sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
+# A writer holds the lock of all writers while it executes these.
+_HEAD = Prepared(sa.select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1))
 _HERE = (state.c.kind == sa.bindparam("of_kind")) & (state.c.key == sa.bindparam("of_key"))
-_GENERATION = sa.select(state.c.generation).where(_HERE)
-_CHANGE = sa.update(state).where(_HERE, state.c.generation == sa.bindparam("expected"))
-_CHANGE = _CHANGE.values({name: sa.bindparam(name) for name in ("body", "generation", "seq")})
-_ADD = sa.insert(state)
+_GENERATION = Prepared(sa.select(state.c.generation).where(_HERE))
+_NOW = sa.update(state).where(_HERE, state.c.generation == sa.bindparam("expected"))
+_CHANGE = Prepared(_NOW.values({name: sa.bindparam(name) for name in ("body", "generation", "seq")}))
+_ADD = Prepared(sa.insert(state))
+_APPEND = Prepared(sa.insert(audit))
 _NEW = [sa.bindparam(name, type_=outbox.c[name].type) for name in ("id", "topic", "body", "seq")]
 _UNKNOWN = ~sa.exists().where(outbox.c.id == sa.bindparam("id", type_=outbox.c.id.type))
-_ENQUEUE = sa.insert(outbox).from_select(
-    [*(new.key for new in _NEW), "attempts"], sa.select(*_NEW, sa.literal(0)).where(_UNKNOWN)
+_ENQUEUE = Prepared(
+    sa.insert(outbox).from_select(
+        [*(new.key for new in _NEW), "attempts"], sa.select(*_NEW, sa.literal(0)).where(_UNKNOWN)
+    )
 )
 _REMEMBERED = (memory.c.key == sa.bindparam("of_key")) & (memory.c.generation == sa.bindparam("expected"))
-_REMEMBER = sa.update(memory).where(_REMEMBERED)
-_REMEMBER = _REMEMBER.values({name: sa.bindparam(name) for name in ("body", "generation")})
+_REMEMBER = Prepared(
+    sa.update(memory).where(_REMEMBERED).values({name: sa.bindparam(name) for name in ("body", "generation")})
+)
 
 
 def following(connection: sa.Connection) -> tuple[int, str]:
     """Number and `prev` of the record to come; a damaged head is verify's business and must not stop a rollback."""
-    row = connection.execute(_HEAD).one_or_none()
-    return (row.seq + 1, row.hash) if row else (1, GENESIS)
+    row = _HEAD(connection).fetchone()
+    return (row[0] + 1, row[1]) if row else (1, GENESIS)
+
+
+def append_row(connection: sa.Connection, record: AuditRecord) -> None:
+    _APPEND(connection, {"seq": record.seq, "body": record.body.decode(), "hash": record.hash})
 
 
 def refuse_unknown(connection: sa.Connection, url: str) -> None:
@@ -128,12 +137,12 @@ def was_written_by(record: Record, rows: Sequence[Any]) -> bool:
 def put_row(connection: sa.Connection, put: Put, body: str, seq: int) -> str:
     """The digest of what is stored."""
     here, values = {"of_kind": put.kind, "of_key": put.key}, {"body": body, "generation": put.expected + 1, "seq": seq}
-    if put.expected and connection.execute(_CHANGE, {**here, "expected": put.expected, **values}).rowcount:
+    if put.expected and _CHANGE(connection, {**here, "expected": put.expected, **values}).rowcount:
         return state_digest(put.expected + 1, body)
-    found = connection.execute(_GENERATION, here).scalar_one_or_none() or 0
+    found = (_GENERATION(connection, here).fetchone() or (0,))[0]
     if found != put.expected:
         raise ConflictError(f"{put.kind} {put.key} is at generation {found}, not {put.expected}: read it again")
-    connection.execute(_ADD, {"kind": put.kind, "key": put.key, **values})
+    _ADD(connection, {"kind": put.kind, "key": put.key, **values})
     return state_digest(1, body)
 
 
@@ -142,7 +151,7 @@ def remember_row(connection: sa.Connection, put: Put) -> None:
     body, generation = json_of(put.body), put.expected + 1
     if put.expected:
         here = {"of_key": put.key, "expected": put.expected}
-        done = connection.execute(_REMEMBER, {**here, "body": body, "generation": generation}).rowcount
+        done = _REMEMBER(connection, {**here, "body": body, "generation": generation}).rowcount
     else:
         done = connection.execute(sa.select(memory.c.key).where(memory.c.key == put.key)).first() is None
         if done:
@@ -160,7 +169,7 @@ def forget_rows(connection: sa.Connection, keys: Sequence[str]) -> None:
 def enqueue_row(connection: sa.Connection, message: Message, body: str, seq: int) -> bool:
     """Whether it is new."""
     row = {"id": message.id, "topic": message.topic, "body": body, "seq": seq}
-    return connection.execute(_ENQUEUE, row).rowcount > 0
+    return int(_ENQUEUE(connection, row).rowcount) > 0
 
 
 def record_of(row: Any) -> Record:

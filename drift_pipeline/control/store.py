@@ -17,6 +17,7 @@ from drift_pipeline.control.rows import (
     Put,
     Record,
     Snapshot,
+    append_row,
     enqueue_row,
     following,
     forget_rows,
@@ -24,13 +25,12 @@ from drift_pipeline.control.rows import (
     put_row,
     remember_row,
 )
-from drift_pipeline.control.schema import audit, outbox
+from drift_pipeline.control.schema import outbox
 from drift_pipeline.errors import DriftError, InputError
 
 __all__ = ["AuditRecord", "ControlReader", "ControlStore", "Entry", "Message", "Put", "Record", "Snapshot"]
 
 log = logging.getLogger(__name__)
-_APPEND = sa.insert(audit)
 
 GITOPS = "gitops"  # the topic of what changes files in the GitOps repository
 _PUBLISHED = (
@@ -99,7 +99,7 @@ class ControlStore(ControlReader):
             record = seal(entry, self._clock.now(), seq, prev, Wrote(kept, told))
             for put in memory:
                 remember_row(connection, put)
-            connection.execute(_APPEND, {"seq": record.seq, "body": record.body.decode(), "hash": record.hash})
+            append_row(connection, record)
             self._uncovered = True
             due = self._checkpoints is not None and self._checkpoints.due(connection, record.seq, entry.event)
         if due:

@@ -144,8 +144,10 @@ def drain(capture: Capture, spool: Path, patience_s: float, every_s: float) -> N
     Raises what the last try raised.
     """
     for folder in sorted(spool.iterdir()) if spool.is_dir() else []:
-        with suppress(DriftError):  # one that lives hands over by itself
+        try:
             SpoolWriter(folder).close()
+        except DriftError as error:  # one that lives hands over by itself
+            log.info("left as it is: %s", error)
     until = time.monotonic() + patience_s
     while True:
         try:

@@ -99,7 +99,7 @@ class LiveDemo:
         synthetic_history(DAYS, ROWS_PER_DAY, 0, score=False, start=start).write_parquet(history)
         given = {"DRIFT_MODELS": folder.parent, "DRIFT_HOME": self._home, "DRIFT_TICK_SECONDS": 5}
         os.environ.update({name: str(value) for name, value in given.items()})
-        os.environ["DRIFT_DRILL"] = f"{SPEED}@{began.isoformat()}"
+        os.environ.setdefault("DRIFT_DRILL", f"{SPEED}@{began.isoformat()}")
         self._say(f"a clock that runs {SPEED} times as fast; commands are as a person would type them")
         self._drift("adopt", MODEL, "--data", str(history))
         self._drift("key", str(self._home / _KEY), "--label", "ada")

@@ -8,6 +8,7 @@ process: microseconds of CPU of one row, and of each of a hundred at once.
 
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,7 @@ def measure(seconds: float, rounds: int, connections: int) -> Found:
                     asyncio.run(ready(port, key))
                     asyncio.run(load(port, asked, connections, min(0.5, seconds)))
                     figures[kind].append(figure(asyncio.run(load(port, asked, connections, seconds)), seconds))
+                print(f"round {number + 1} of {rounds}: {kind}", file=sys.stderr, flush=True)
         home.store.close()
     scorers = {kind: make_scorer(load_model(bundle), SPEC.features) for kind, bundle in bundles.items()}
     assert all(scorer.taken_apart for scorer in scorers.values())

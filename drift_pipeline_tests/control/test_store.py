@@ -190,7 +190,7 @@ def test_the_store_is_durable_by_setting(url: str) -> None:
 def test_what_a_tick_remembers_costs_no_sync_and_the_next_commit_is_synced_again(url: str) -> None:
     with closing(ControlStore(url, ManualClock(NOW))) as store:
         told = list[str]()
-        sa.event.listen(store._engine, "before_cursor_execute", lambda _c, _cursor, said, *_: told.append(said))
+        sa.event.listen(store._engine, "checkout", lambda held, *_: held.set_trace_callback(told.append))
         store.remember(Put("", "a", {"tick": 1}))
         store.commit(ENTRY)
     assert [said for said in told if "synchronous" in said] == ["PRAGMA synchronous=NORMAL", "PRAGMA synchronous=FULL"]
@@ -323,7 +323,7 @@ def test_processes_that_open_a_new_file_at_once_all_get_in(tmp_path: Path) -> No
 _KILL_AT_EACH_STATEMENT = """
 import os, signal, sys
 from datetime import UTC, datetime
-from sqlalchemy import Engine, event
+from sqlalchemy import Pool, event
 from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.store import ControlStore, Entry, Message, Put
 
@@ -334,8 +334,7 @@ def die_at(k):
         count += 1
         if count == k:
             os.kill(os.getpid(), signal.SIGKILL)
-    event.listen(Engine, "before_cursor_execute", step)
-    event.listen(Engine, "commit", step)
+    event.listen(Pool, "checkout", lambda held, *_: held.set_trace_callback(step))
 
 def child(url, k):
     store = ControlStore(url, ManualClock(datetime(2026, 3, 1, tzinfo=UTC)))

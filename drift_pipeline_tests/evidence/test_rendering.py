@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,11 @@ from drift_pipeline.evidence.rendering import rendering
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.files import write_whole
 from drift_pipeline.spec import ModelSpec, read_spec
-from drift_pipeline_tests.evidence.test_gitops import adopted, git
+from drift_pipeline_tests.evidence.test_gitops import adopted, git, home
 from drift_pipeline_tests.evidence.worlds import DECLARED, MODEL, Home
 from drift_pipeline_tests.replay.worlds import drift
 
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path / "home")
-    made.settings = made.settings.model_copy(update={"git": "git"})
-    yield made
-    made.store.close()
+__all__ = ["home"]
 
 
 def declared(folder: Path, **changes: Any) -> ModelSpec:

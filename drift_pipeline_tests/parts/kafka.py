@@ -150,8 +150,8 @@ class Kafka:
         self._folder, properties = folder, folder / "server.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
         self._java = [_java(), *_JVM, _QUIET, "-cp", f"{find()}/*"]
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")  # one in 64 begins with "-"
+        self._run("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties))
         self.server = Server([*self._java, "kafka.Kafka", str(properties)], folder / "kafka.log", self._answers)
 
     @property

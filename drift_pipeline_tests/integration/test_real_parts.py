@@ -1,0 +1,166 @@
+"""The live demo on real parts: events by OpenTelemetry and Kafka, OPA decides, PostgreSQL and a bucket lie beneath.
+
+Beside it a second machine, a home of its own on the same database and bucket: its gateway and its capture are killed on
+the way, and begun anew.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from drift_pipeline.bucket import Bucket
+from drift_pipeline.clock import SystemClock, Window
+from drift_pipeline.control.store import AuditRecord, ControlReader
+from drift_pipeline.errors import DriftError
+from drift_pipeline.serving.demo import CHANGE_S, MODEL, SPEED
+from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline_tests.integration.drill import command, end_all, free_port, is_ready
+from drift_pipeline_tests.integration.test_live_loop import WAY, typed
+from drift_pipeline_tests.parts import otel
+from drift_pipeline_tests.parts.kafka import Kafka
+from drift_pipeline_tests.parts.opa import Opa
+from drift_pipeline_tests.parts.postgres import Postgres
+from drift_pipeline_tests.telemetry.topics import Topic
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("otel_collector")]
+DRIFT = ("--drift", f"concept@{CHANGE_S}s:1.25", "--drift", f"covariate@{CHANGE_S}s:0.6")
+
+
+class Machine:
+    """Processes of one home, by name; a killed one is begun anew with the same arguments."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        folder.mkdir()
+        self._folder, self._environment = folder, {**environment, "DRIFT_HOME": str(folder)}
+        self._processes: dict[str, tuple[tuple[str, ...], subprocess.Popen[bytes]]] = {}
+
+    def start(self, name: str, *arguments: str) -> None:
+        with (self._folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command(arguments), env=self._environment, stdout=log, stderr=log)
+        self._processes[name] = arguments, process
+
+    def kill(self, name: str) -> None:
+        arguments, process = self._processes[name]
+        process.kill()
+        process.wait()
+        self.start(name, *arguments)
+
+    def end(self) -> None:
+        end_all([process for _, process in reversed(self._processes.values())])
+
+
+@contextmanager
+def demo(home: Path, environment: Mapping[str, str], port: int) -> Iterator["subprocess.Popen[str]"]:
+    ports = ("--port", str(port), "--dagster-port", str(free_port()), "--pages-port", str(free_port()))
+    process = subprocess.Popen(
+        command(("demo", "--live", "--end", "--home", str(home), *ports)),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def test_a_drift_is_made_good_and_a_slow_canary_comes_back_on_real_parts_and_two_machines(
+    tmp_path: Path, kafka_broker: Kafka, opa_server: Opa, postgres_server: Postgres, s3_place: Bucket
+) -> None:
+    topic, home = Topic(kafka_broker.brokers, partitions=4), tmp_path / "demo"
+    to_kafka = {"DRIFT_KAFKA_BROKERS": topic.brokers, "DRIFT_KAFKA_TOPIC": topic.name}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "DRIFT_"))}
+    with otel.running(otel.DEPLOY / "collector.yaml", to_kafka) as collector:
+        parts = {
+            **kept,
+            "DRIFT_DATABASE": postgres_server.url,
+            "DRIFT_STORE": s3_place.url,
+            "DRIFT_OPA_URL": opa_server.url,
+            "DRIFT_SOURCE": topic.url,
+            "DRIFT_DRILL": f"{SPEED}@{datetime.now(UTC).isoformat()}",
+            "DRIFT_MODELS": str(home / "models"),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        }
+        first, second = free_port(), free_port()
+        beside = Machine(tmp_path / "beside", parts)
+        with demo(home, parts, first) as process:
+            try:
+                kill_beside(process, beside, parts, first, second)
+                told, _ = process.communicate(timeout=2400)
+            finally:
+                beside.end()
+        assert process.returncode == 0, told
+        records = list(recorded(postgres_server.url))
+        assert_it_went_its_way(records, told)
+        sent = json.loads((tmp_path / "beside" / "traffic.log").read_text().splitlines()[-1])
+        assert_each_landed_once(Lake(s3_place / "lake" / MODEL), sent["answered"])
+    environment = {**parts, "DRIFT_HOME": str(home)}
+    assert "records verified" in typed("audit", "verify", environment=environment).stdout
+
+
+def kill_beside(
+    process: "subprocess.Popen[str]", beside: Machine, parts: Mapping[str, str], first: int, second: int
+) -> None:
+    """The second machine takes traffic of its own, and each of its processes is killed once."""
+    until(process, lambda: is_ready(f"http://127.0.0.1:{first}/v2/health/ready"), 600)
+    key = typed("producer", "add", "beside", environment=parts).stdout.strip()
+    beside.start("gateway", "serve", "--drills", "--port", str(second))
+    beside.start("capture", "capture")
+    url = f"http://127.0.0.1:{second}"
+    until(process, lambda: is_ready(f"{url}/v2/health/ready"), 300)
+    asked = ("--rate", "30", "--for", "3m", "--seed", "7", "--json")
+    beside.start("traffic", "simulate", MODEL, "--url", url, "--key", key, *asked, *DRIFT)
+    until(process, lambda: "incident.opened" in events(parts), 600)
+    beside.kill("gateway")
+    until(process, lambda: "candidate.trained" in events(parts), 600)
+    beside.kill("capture")
+
+
+def until(process: "subprocess.Popen[str]", holds: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        if process.poll() is not None or time.monotonic() > end:
+            process.terminate()
+            raise AssertionError(process.communicate(timeout=60)[0])
+        time.sleep(0.5)
+
+
+def recorded(url: str) -> Iterator[AuditRecord]:
+    with closing(ControlReader(url)) as store:
+        yield from store.records()
+
+
+def events(parts: Mapping[str, str]) -> list[str]:
+    with suppress(DriftError):
+        return [record.event for record in recorded(parts["DRIFT_DATABASE"])]
+    return []
+
+
+def assert_it_went_its_way(records: list[AuditRecord], told: str) -> None:
+    way = iter(record.event for record in records)
+    assert [event for event in WAY if event not in way] == [], told
+    back = [record.actor for record in records if record.event == "rollout.rolled_back"]
+    assert back == ["ada", "gateway"]
+    decided = [record for record in records if record.event == "decision.made"]
+    assert decided
+    assert all(record.policy_digest for record in decided)
+
+
+def assert_each_landed_once(lake: Lake, answered: int) -> None:
+    """Each event came by a spool and by Kafka; an answer that a kill cut off may have landed too."""
+    now = SystemClock().now()
+    rows = lake.read("predictions", Window(now - timedelta(days=60), now + timedelta(days=60)))
+    counted = Counter(rows["_id"].to_list())
+    assert max(counted.values()) == 1
+    assert sum(id.startswith("sim7-") for id in counted) >= answered > 0
