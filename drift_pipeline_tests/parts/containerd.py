@@ -72,7 +72,7 @@ def _unpack(packages: dict[str, str], folder: Path) -> None:
     unpacked("containerd", packages, folder)
     (folder / "bin").mkdir()
     for program in PROGRAMS:
-        (found,) = folder.glob(f"usr/*bin/{program}")
+        (found,) = (path for path in folder.glob(f"usr/*bin/{program}") if not path.is_symlink())
         (folder / "bin" / program).symlink_to(Path("..") / found.relative_to(folder))
 
 
