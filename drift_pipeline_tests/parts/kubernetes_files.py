@@ -48,7 +48,7 @@ def written(folder: Path) -> str:
     for user in _USERS:
         _access(folder, user, {"token": tokens[user]})
     _access(folder, "node", {"client-certificate": f"{keys}/kubelet.crt", "client-key": f"{keys}/kubelet.key"})
-    settings = _kubelet_settings(keys, folder / "containerd" / "containerd.sock")
+    settings = _kubelet_settings(folder)
     (folder / "kubelet.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return tokens["admin"]
 
@@ -158,7 +158,8 @@ def _signing(keys: Path) -> Mapping[str, Any]:
     }
 
 
-def _kubelet_settings(keys: Path, socket: Path) -> Mapping[str, Any]:
+def _kubelet_settings(folder: Path) -> Mapping[str, Any]:
+    keys = folder / "keys"
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -166,7 +167,8 @@ def _kubelet_settings(keys: Path, socket: Path) -> Mapping[str, Any]:
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": False,
         "enforceNodeAllocatable": [],
-        "containerRuntimeEndpoint": f"unix://{socket}",
+        "containerRuntimeEndpoint": f"unix://{folder}/containerd/containerd.sock",
+        "volumePluginDir": f"{folder}/kubelet/plugins",
         "address": "127.0.0.1",
         "port": 10250,
         "readOnlyPort": 0,

@@ -1,7 +1,8 @@
 """A machine of its own, as far as its processes see: a network with nothing but `lo`, and its own processes and mounts.
 
 No packet can leave it, whatever an address says. The kernel ends all that runs in it, and all that it mounted, with its
-first process, which ends with the one that started it, also where that is killed. Wants root.
+first process, which ends with the one that started it, also where that is killed. What is written there to /run,
+/var/lib and /var/log is gone then, too. Wants root.
 """
 
 import ctypes
@@ -22,6 +23,7 @@ from drift_pipeline_tests.parts.cache import MissingError
 from drift_pipeline_tests.parts.server import PATIENCE_S, Server
 
 ADDRESS = "10.99.0.1"  # of its own beside 127.0.0.1, which a kubelet does not take for a node's
+_OVER = "lowerdir=/var/lib,upperdir=/run/over,workdir=/run/work"
 TOOLS = ("ip", "mount", "nsenter", "setpriv", "unshare")
 _NEW = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _FIRST = """import signal
@@ -55,7 +57,9 @@ class Machine:
             for command in (
                 ("ip", "link", "set", "lo", "up"),
                 ("ip", "addr", "add", f"{ADDRESS}/32", "dev", "lo"),
-                ("mount", "-t", "tmpfs", "tmpfs", "/run"),
+                *(("mount", "-t", "tmpfs", "tmpfs", place) for place in ("/run", "/var/log")),
+                ("mkdir", "/run/over", "/run/work"),
+                ("mount", "-t", "overlay", "overlay", "-o", _OVER, "/var/lib"),  # a kubelet writes there
             ):
                 self.run(command)
         except (subprocess.CalledProcessError, MissingError) as error:

@@ -88,6 +88,8 @@ def test_what_runs_in_it_and_what_it_mounted_ends_with_it(machine: Machine, tmp_
     machine.run(["sh", "-c", f"echo x >{tmp_path}/place/file; setsid sleep 3600 >/dev/null 2>&1 </dev/null &"])
     assert not (tmp_path / "place" / "file").exists()  # its mounts are its own
     first = machine.pid
+    machine.run(["mkdir", *(f"{place}/drift-{first}" for place in ("/run", "/var/lib", "/var/log"))])
+    assert not any(Path(place, f"drift-{first}").exists() for place in ("/run", "/var/lib", "/var/log"))
     (left,) = (pid for pid in os.listdir("/proc") if pid.isdigit() and _is_sleep_of(first, pid))
     machine.close()
     assert ended(int(left))
