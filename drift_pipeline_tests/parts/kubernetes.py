@@ -28,7 +28,7 @@ from drift_pipeline_tests.parts.machine import Inside, Machine, wanted
 from drift_pipeline_tests.parts.server import Server
 
 VARIABLE = "KUBECONFIG"
-READY_S = 120.0
+READY_S = 300.0  # a machine that has more to do took 37 s to the API server's first answer
 TOP = HERE.parents[1]
 _POLICY = HERE / "pods.yaml"
 
@@ -109,7 +109,7 @@ class Cluster:
         """A further server of the machine, by `name` in `servers`; up once `healthy`, a URL, answers 200."""
         log, check = self.folder / f"{name}.log", self._context()
         how = {"context": check} if healthy.startswith("https") else {}
-        server = Inside(self.machine, command, log, lambda: self.machine.answers(healthy, **how), environment)
+        server = Inside(self.machine, command, log, lambda: self.machine.answers(healthy, **how), environment, READY_S)
         server.start()
         self.servers[name] = server
         return server

@@ -140,8 +140,9 @@ class Inside(Server):
         log: Path,
         answers: Callable[[], bool],
         environment: Mapping[str, str] | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        super().__init__(machine.inside(command), log, answers, environment)
+        super().__init__(machine.inside(command), log, answers, environment, patience_s)
 
     @property
     def pid(self) -> int:
@@ -166,11 +167,16 @@ class Inside(Server):
 
 
 def lives(pid: int) -> bool:
-    """A process that has ended and was not waited for does not."""
+    """A process that has ended and was not waited for does not; one whose first thread alone has ended does."""
     with suppress(OSError):
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0] != "Z"
-        )
+        return any(_runs(task) for task in Path(f"/proc/{pid}/task").iterdir())
+    return False
+
+
+def _runs(task: Path) -> bool:
+    with suppress(OSError):
+        told = (task / "stat").read_text(encoding="ascii", errors="replace")
+        return told.rpartition(")")[2].split()[0] not in "ZX"
     return False
 
 

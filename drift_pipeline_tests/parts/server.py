@@ -29,8 +29,9 @@ class Server:
         log: Path,
         answers: Callable[[], bool],
         environment: Mapping[str, str] | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        self.log = log
+        self.log, self._patience_s = log, patience_s
         self._command, self._answers, self._environment = list(command), answers, environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,7 +48,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + self._patience_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
                 self.kill()

@@ -38,7 +38,7 @@ def made(kind: str, name: str, spec: Mapping[str, Any], api: str) -> dict[str, A
 def test_a_pod_that_waits_is_run_and_ended(kubernetes_cluster: Cluster) -> None:
     spec = {"containers": [{"name": "waits", "image": PAUSE}], "terminationGracePeriodSeconds": 2}
     kubernetes_cluster.apply(made("Pod", "waits", spec, "v1"))
-    kubernetes_cluster.kubectl("wait", "--for=condition=Ready", "pod/waits", "--timeout=100s")
+    kubernetes_cluster.kubectl("wait", "--for=condition=Ready", "pod/waits", "--timeout=250s")
     kubernetes_cluster.kubectl("delete", "pod", "waits")
     left = kubernetes_cluster.ask("/api/v1/namespaces/default/pods")["items"]
     assert [pod for pod in left if pod["metadata"]["name"] == "waits"] == []
@@ -52,7 +52,7 @@ def test_a_cluster_goes_on_when_its_api_server_was_killed(kubernetes_cluster: Cl
     server.start()
     spec = {"containers": [{"name": "waits", "image": PAUSE}], "terminationGracePeriodSeconds": 2}
     kubernetes_cluster.apply(made("Pod", "after", spec, "v1"))
-    kubernetes_cluster.kubectl("wait", "--for=condition=Ready", "pod/after", "--timeout=100s")
+    kubernetes_cluster.kubectl("wait", "--for=condition=Ready", "pod/after", "--timeout=250s")
 
 
 def test_rollouts_brings_a_rollout_to_health(rollouts_controller: Server, kubernetes_cluster: Cluster) -> None:

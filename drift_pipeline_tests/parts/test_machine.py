@@ -143,7 +143,7 @@ def test_nothing_of_a_cluster_outlives_it() -> None:
         folder, named = cluster.folder, {"name": "waits", "namespace": "default"}
         spec = {"containers": [{"name": "waits", "image": PAUSE}]}
         cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": named, "spec": spec})
-        cluster.kubectl("wait", "--for=condition=Ready", "pod/waits", "--timeout=100s")
+        cluster.kubectl("wait", "--for=condition=Ready", "pod/waits", "--timeout=250s")
         groups = _groups(cluster.containerd)
         assert groups
     assert all(ended(pid) for pid in pids)
