@@ -64,6 +64,7 @@ def _server(part: str) -> Any:
 otel_collector, promtool, amtool = map(_installed, ("otel", "prometheus", "alertmanager"))
 opa_server, postgres_server, s3_server = map(_server, ("opa", "postgres", "s3"))
 kafka_broker, pubsub_server, victorialogs_server = map(_server, ("kafka", "pubsub", "victorialogs"))
+kubernetes_cluster = _server("kubernetes")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,25 @@ def helm_program() -> Path:
     """Helm itself."""
     program: Path = needed("helm").find()
     return program
+
+
+@pytest.fixture(scope="module")
+def product_image(kubernetes_cluster: Any) -> str:
+    """The name of the image of this checkout, which the cluster's node has."""
+    return str(needed("product").imported(kubernetes_cluster.containerd))
+
+
+def _beside(part: str) -> Any:
+    """The part's controller beside the module's cluster, with its kinds."""
+
+    @pytest.fixture(scope="module")
+    def controller(kubernetes_cluster: Any) -> Any:
+        return needed(part).start(kubernetes_cluster)
+
+    return controller
+
+
+rollouts_controller, workflows_controller, istiod = map(_beside, ("rollouts", "workflows", "istio"))
 
 
 @pytest.fixture
