@@ -26,6 +26,8 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any
 
+from pydantic_core import from_json
+
 from drift_pipeline.clock import DAY, HOUR, MINUTE
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.cells import cells_of
@@ -123,6 +125,16 @@ def _document(line: bytes) -> dict[str, Any]:
     if len(line) > LINE_BYTES:
         raise ValueError(f"the line has {len(line):,} bytes, more than {LINE_BYTES:,}")
     try:
+        document = from_json(line)
+    except ValueError:  # it takes nothing that json does not, in a third of the time; json says what is wrong
+        document = _read_by_json(line)
+    if not isinstance(document, dict):
+        raise ValueError(f"not a JSON object but {type(document).__name__}")
+    return document
+
+
+def _read_by_json(line: bytes) -> object:
+    try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from error
@@ -130,14 +142,12 @@ def _document(line: bytes) -> dict[str, Any]:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"not a JSON object but {type(document).__name__}")
     if "\\u" in text:
         _refuse_half_characters(document)
     return document
 
 
-def _refuse_half_characters(document: dict[str, Any]) -> None:
+def _refuse_half_characters(document: object) -> None:
     """JSON can escape half of a surrogate pair, which is no text and which no table takes."""
     try:
         json.dumps(document, ensure_ascii=False).encode("utf-8")

@@ -1,6 +1,7 @@
 """A line becomes an event of the spec's types, or a dead letter that says why not; nothing it holds raises."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import from_json
 
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import (
@@ -341,6 +343,36 @@ def test_whatever_a_key_holds_it_is_an_event_that_a_frame_takes_or_a_dead_letter
         assert outcomes_frame(SPECS[event.model], [event])["_id"].to_list() == [event.id]
     else:
         assert event.reason
+
+
+def judged(read: Callable[[bytes], object], line: bytes) -> str:
+    """What is read, types and signs of zero included, or that it is refused."""
+    try:
+        return repr(read(line))
+    except (ValueError, RecursionError):
+        return "refused"
+
+
+ODD = (
+    b"1e400",
+    b"-0.0",
+    b"NaN",
+    b"9" * 5000,
+    b"1e-320",
+    b'"\\ud83d\\ude00"',
+    b'"\\ud800"',
+    b"[" * 300 + b"]" * 300,
+    b"\xff",
+)
+
+
+@given(JSON, st.sampled_from((b"", *ODD, *(bytes([one]) for one in b'{}[]",:\\0.-+eE \n\x01\x7f'))), st.data())
+def test_what_is_read_fast_is_what_json_reads(value: object, odd: bytes, data: st.DataObject) -> None:
+    """Of anything that is nearly JSON; the fast way may refuse more, and then json is asked."""
+    line = json.dumps({"k": value}, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass")
+    at = data.draw(st.integers(0, len(line)))
+    line = line[:at] + odd + line[at + data.draw(st.integers(0, 2)) :]
+    assert judged(from_json, line) in (judged(lambda one: json.loads(one.decode()), line), "refused")
 
 
 @given(st.binary(max_size=300))

@@ -145,7 +145,9 @@ def test_the_command_lands_a_topic_and_its_group_is_the_homes(
 # how far behind a capture is
 
 
-def test_a_capture_tells_how_many_messages_of_each_partition_wait(kafka_broker: Kafka, sites: Any) -> None:
+def test_a_capture_tells_how_many_messages_of_each_partition_wait(
+    kafka_broker: Kafka, sites: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic = Topic(kafka_broker.brokers, partitions=2)
     site = sites(topic.url)
     assert site.log.lags() == []  # nothing is known yet
@@ -163,6 +165,8 @@ def test_a_capture_tells_how_many_messages_of_each_partition_wait(kafka_broker: 
     assert by_partition(site) == {0: (0, None), 1: (20, 1_700_000_100)}
     site.capture.once(Stop())
     assert by_partition(site) == {0: (0, None), 1: (0, None)}
+    monkeypatch.setattr(consumer, "_HEARD_S", 0.0)  # a broker that has not answered for too long
+    assert site.log.lags() == []
 
 
 def by_partition(site: KafkaSite) -> dict[int, tuple[int, float | None]]:
