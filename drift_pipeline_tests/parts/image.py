@@ -3,7 +3,8 @@
     python -m drift_pipeline_tests.parts.image FOLDER
 
 Packages, lock, copied files, variables and user are read from deploy/Dockerfile, so that both install the same; Python
-is Debian's of the same minor version. Wants root, a Debian with debootstrap, and both package indexes.
+is Debian's of the same minor version. Wants root, a Debian with debootstrap, and both package indexes: for the base,
+which is all but the product itself.
 """
 
 import re
@@ -34,6 +35,8 @@ class Image:
     user: str
     copied: tuple[tuple[str, str], ...]
     entrypoint: str
+    command: str
+    folder: str
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -53,7 +56,7 @@ def described(text: str) -> Image:
     installed = [part for part in run.split(" && ") if part.startswith(_INSTALL)]
     if base is None or len(installed) != 1:
         raise ValueError("the last stage is FROM python:3.X.Y-slim-DEBIAN and has one apt-get install")
-    said = {word: rest for word, rest in last if word in ("ENV", "USER", "ENTRYPOINT")}
+    said = {word: rest for word, rest in last if word in ("ENV", "USER", "ENTRYPOINT", "CMD", "WORKDIR")}
     pairs = [rest.split(" ") for word, rest in last if word == "COPY" and not rest.startswith("--from=")]
     return Image(
         python=base[1],
@@ -63,11 +66,20 @@ def described(text: str) -> Image:
         user=said["USER"],
         copied=tuple((source, target) for source, target in pairs),
         entrypoint=said["ENTRYPOINT"],
+        command=said["CMD"],
+        folder=said["WORKDIR"],
     )
 
 
 def install(folder: Path) -> Path:
     """The root file system in a folder that is absent or empty. Raises MissingError."""
+    base(folder)
+    product(folder)
+    return folder
+
+
+def base(folder: Path) -> None:
+    """All that is not the product's own: Debian, Python, what is locked, user and home. Raises MissingError."""
     image = described(DOCKERFILE.read_text(encoding="utf-8"))
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     if here != image.python:
@@ -77,24 +89,45 @@ def install(folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise MissingError(f"{folder} is not empty; name another folder")
     included = ",".join((*_VENV, *image.packages))
-    _run(["debootstrap", "--variant=minbase", f"--include={included}", image.debian, folder])
+    alone = ["unshare", "--mount"]  # what debootstrap mounts is gone with it, whatever ends it
+    _run([*alone, "debootstrap", "--variant=minbase", f"--include={included}", image.debian, folder])
     wheels = folder / "wheels"
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", wheels]
     _run([*pip, "--require-hashes", "-r", TOP / "deploy" / "requirements.lock"])
-    _run([*pip, TOP])
     _run(["chroot", folder, "python3", "-m", "venv", "/opt/drift"])
     names = [f"/wheels/{wheel.name}" for wheel in sorted(wheels.glob("*.whl"))]
     _run(["chroot", folder, "/opt/drift/bin/pip", "install", "-q", "--no-index", "--no-deps", *names])
     shutil.rmtree(wheels)
-    for source, target in image.copied:
-        (folder / target.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(TOP / source, folder / target.lstrip("/"))
     home, (uid, gid) = folder / image.environment["DRIFT_HOME"].lstrip("/"), image.user.split(":")
     home.mkdir(parents=True)
     shutil.chown(home, int(uid), int(gid))
     with (folder / "etc" / "passwd").open("a", encoding="utf-8") as users:
         users.write(f"drift:x:{uid}:{gid}::/tmp:/usr/sbin/nologin\n")
-    return folder
+
+
+def product(folder: Path) -> None:
+    """The product itself, and what is copied beside it, onto a base; needs no index. Raises MissingError."""
+    text = DOCKERFILE.read_text(encoding="utf-8")
+    source = folder / "src"
+    for name in sources(text):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if (TOP / name).is_dir():
+            shutil.copytree(TOP / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(TOP / name, source / name)
+    pip = ["/opt/drift/bin/pip", "install", "-q", "--no-cache-dir", "--no-deps", "--no-index", "--no-build-isolation"]
+    _run(["chroot", folder, *pip, "/src"])
+    shutil.rmtree(source)
+    for origin, target in described(text).copied:
+        (folder / target.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(TOP / origin, folder / target.lstrip("/"))
+
+
+def sources(text: str) -> list[str]:
+    """What of the checkout the product is installed from: what the first stage copies, beside the lock."""
+    copied = [rest.split(" ")[:-1] for word, rest in instructions(text) if word == "COPY" and "--from=" not in rest]
+    kept = {source for source, _ in described(text).copied} | {"deploy/requirements.lock"}
+    return [name for names in copied for name in names if name not in kept]
 
 
 def _run(command: Sequence[Any]) -> None:

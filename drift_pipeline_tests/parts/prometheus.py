@@ -1,7 +1,6 @@
 """Prometheus: its server and promtool, as Debian builds them, taken out of the package: no service is started."""
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -15,7 +14,9 @@ from typing import Any
 
 import yaml
 
+from drift_pipeline_tests.parts.building import whole
 from drift_pipeline_tests.parts.cache import HERE, MissingError, installed, pinned
+from drift_pipeline_tests.parts.debian import unpacked
 from drift_pipeline_tests.parts.server import PATIENCE_S, Server, free_port
 
 VARIABLE = "DRIFT_PROMETHEUS_URL"
@@ -37,25 +38,9 @@ def install() -> Path:
     """Debian's package, unpacked into the cache; the machine's own where there is one. Raises MissingError."""
     with suppress(MissingError):
         return find()
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise MissingError("no apt-get here, which fetches Prometheus: put prometheus and promtool on the PATH")
-    folder, wanted = installed("prometheus"), pinned("prometheus")
-    with tempfile.TemporaryDirectory(prefix="drift-prometheus-") as temporary:
-        for command in (["download", wanted["package"]], ["update"], ["download", wanted["package"]]):
-            got = subprocess.run(
-                ["apt-get", "-qq", *command], cwd=temporary, capture_output=True, text=True, check=False
-            )
-            if packages := [*Path(temporary).glob("*.deb")]:
-                break
-        else:
-            raise MissingError(f"apt-get has no {wanted['package']}: {got.stderr.strip()[-1000:]}")
-        if f"_{wanted['version']}" not in packages[0].name:
-            raise MissingError(f"apt-get has {packages[0].name}, and {wanted['version']} is wanted (pins.toml)")
-        aside = folder.with_name(f"{folder.name}.{os.getpid()}")
-        subprocess.run(["dpkg", "-x", str(packages[0]), str(aside)], check=True)
-        with suppress(OSError):  # another process was faster
-            aside.rename(folder)
-        shutil.rmtree(aside, ignore_errors=True)
+    pin = pinned("prometheus")
+    wanted = {pin["package"]: pin["version"]}
+    whole(installed("prometheus"), lambda folder: unpacked("Prometheus", wanted, folder))
     return find()
 
 

@@ -29,8 +29,9 @@ class Server:
         log: Path,
         answers: Callable[[], bool],
         environment: Mapping[str, str] | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        self.log = log
+        self.log, self._patience_s = log, patience_s
         self._command, self._answers, self._environment = list(command), answers, environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,7 +48,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + self._patience_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
                 self.kill()
@@ -59,22 +60,32 @@ class Server:
         """End it in order; killed where that takes too long."""
         if self._process is None:
             return
-        self._process.send_signal(signal.SIGCONT)  # it may be frozen
-        self._process.send_signal(how)
+        self._signal(signal.SIGCONT)  # it may be frozen
+        self._signal(how)
         try:
-            self._process.wait(20)
+            self._wait(20.0)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._signal(signal.SIGKILL)
+            self._wait()
         self._process = None
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            self._signal(signal.SIGKILL)
+            self._wait()
             self._process = None
 
     def freeze(self, frozen: bool) -> None:
         """Let it hang, and go on."""
-        os.kill(self.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+        self._signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def _signal(self, how: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError(f"{self._command[0]} does not run")
+        self._process.send_signal(how)
+
+    def _wait(self, timeout_s: float | None = None) -> None:
+        """Raises TimeoutExpired."""
+        if self._process is not None:
+            self._process.wait(timeout_s)
