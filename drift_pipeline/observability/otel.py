@@ -20,6 +20,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.observability.answers import Answers
 
 log = logging.getLogger(__name__)
 MOST_EVENTS, MOST_BYTES = 20_000, 64_000_000  # that wait
@@ -244,12 +245,12 @@ class _Sdk:
         self._logs = self._traces = None
         if sends("LOGS"):
             self._logs = LoggerProvider(of, shutdown_on_exit=False)
-            self._logs.add_log_record_processor(BatchLogRecordProcessor(_counted(OTLPLogExporter, self)(), **room))
+            self._logs.add_log_record_processor(BatchLogRecordProcessor(_counted(OTLPLogExporter, self), **room))
             self._logger = self._logs.get_logger(SCOPE)
         if sends("TRACES"):
             self._ids = given_ids()
             self._traces = TracerProvider(resource=of, shutdown_on_exit=False, id_generator=self._ids)
-            self._traces.add_span_processor(BatchSpanProcessor(_counted(OTLPSpanExporter, self)(), **room))
+            self._traces.add_span_processor(BatchSpanProcessor(_counted(OTLPSpanExporter, self), **room))
             self._tracer = self._traces.get_tracer(SCOPE)
 
     @property
@@ -299,11 +300,11 @@ class _Sdk:
         span.end(end_time=request.ended_ns)
         return set_span_in_context(span, Context())
 
-    def finished(self, count: int, taken: bool) -> None:
+    def finished(self, count: int, refused: int) -> None:
         with self._turn:
             self._finished += count
-        if not taken:
-            self._lose("refused", count)
+        if refused:
+            self._lose("refused", refused)
 
     def close(self) -> None:
         for provider in (self._logs, self._traces):
@@ -312,19 +313,18 @@ class _Sdk:
 
 
 def _counted(exporter: Any, sdk: _Sdk) -> Any:
-    """A class of exporters that tell the outcome of each batch."""
+    """An exporter that tells the outcome of each batch."""
+    answers = Answers()
 
     class Counted(exporter):  # type: ignore[misc]
         def export(self, batch: Sequence[Any], **options: Any) -> Any:
-            taken = False
+            answers.forget()
             try:
-                result = super().export(batch, **options)
-                taken = result.name == "SUCCESS"
-                return result
+                return super().export(batch, **options)
             finally:
-                sdk.finished(len(batch), taken)
+                sdk.finished(len(batch), answers.refused(len(batch)))
 
-    return Counted
+    return Counted(session=answers.session)
 
 
 def sends(signal: str, environment: Mapping[str, str] = os.environ) -> bool:
