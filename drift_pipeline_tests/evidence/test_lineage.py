@@ -392,7 +392,7 @@ def test_where_a_backend_refuses_all_it_is_not_the_events_and_none_is_parked(
     events: Sequence[Event], home: Settings, spec: ModelSpec
 ) -> None:
     with fake_backend() as fake:
-        settings, fake.answers = to(fake, home), [400] * 100
+        settings, fake.answers = to(fake, home), [400] * 30
         while fake.answers:
             deliver(settings, spec)
         deliver(settings, spec)
