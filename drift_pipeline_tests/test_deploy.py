@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from drift_pipeline.cli import drift
+from drift_pipeline.observability.series import SERIES
 from drift_pipeline.settings import Settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -70,14 +71,37 @@ def test_what_compose_sets_is_read_and_what_it_runs_is_a_command() -> None:
 
 
 def test_composes_prometheus_asks_what_is_there_and_reads_rules_that_are_there() -> None:
+    """It is that of deploy/prometheus, but for where things are."""
     told = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])
-    jobs = {one["job_name"]: one["static_configs"][0]["targets"] for one in told["scrape_configs"]}
-    text = (DEPLOY / "prometheus" / "prometheus.yaml").read_text()
-    ours = yaml.safe_load(text)
-    assert jobs.keys() == set(re.findall(r"job_name: (\w+)", text))  # the exporter's is there as a comment
-    asked = [target.partition(":")[0] for targets in jobs.values() for target in targets]
-    assert set(asked) <= set(SERVICES)
+    ours = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    for config in (told, ours):
+        for job in (*config["scrape_configs"], *config["alerting"]["alertmanagers"]):
+            ((target,),) = (one.pop("targets") for one in job["static_configs"])
+            host, port = target.split(":")
+            assert host == "127.0.0.1" or f":{port}" in str(SERVICES[host].get("ports"))
+            if "authorization" in job:
+                key = job["authorization"].pop("credentials_file")
+                assert Path(key).name.replace("_", ".") == "gateway.key"
     assert told["rule_files"] == [f"drift/{name}" for name in ours["rule_files"]]
+    assert {**told, "rule_files": ours["rule_files"]} == ours
     assert all((DEPLOY / "prometheus" / name).is_file() for name in ours["rule_files"])
-    (config,) = (word for word in SERVICES["alertmanager"]["command"] if word.startswith("--config.file="))
-    assert (DEPLOY / "prometheus" / Path(config).name).is_file()
+    (file,) = (word for word in SERVICES["alertmanager"]["command"] if word.startswith("--config.file="))
+    assert (DEPLOY / "prometheus" / Path(file).name).is_file()
+
+
+def test_the_scraping_with_an_exporter_tells_nothing_twice() -> None:
+    text = (DEPLOY / "prometheus" / "README.md").read_text()
+    (told,) = (
+        found
+        for one in re.findall(r"```yaml\n(.*?)```", text, re.S)
+        if "scrape_configs" in (found := yaml.safe_load(one))
+    )
+    gateway, exporter = told["scrape_configs"]
+    (ours,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    (kept,) = gateway.pop("metric_relabel_configs")
+    assert (gateway, exporter["job_name"]) == (ours, "drift_exporter")
+    assert [name for name in SERIES if re.fullmatch(kept["regex"], name)] == []
+    command = drift.get_command(click.Context(drift), "exporter")
+    assert command is not None
+    (port,) = (one.default for one in command.params if one.name == "port")
+    assert exporter["static_configs"] == [{"targets": [f"127.0.0.1:{port}"]}]

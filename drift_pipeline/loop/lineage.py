@@ -28,6 +28,7 @@ from drift_pipeline.evidence.lineage.sinks import FileSink, HttpSink, RefusedEve
 from drift_pipeline.evidence.lineage.telling import Day, Teller
 from drift_pipeline.files import alone
 from drift_pipeline.loop.monitoring.kpi_history import read_kpis
+from drift_pipeline.loop.suspects import PATIENCE, Suspects
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
@@ -176,6 +177,7 @@ class _Delivery:
         if first is None:
             return
         with closing(self._sink()) as sink:
+            self._suspects = Suspects[Event](lambda event: sink.send([event], {}), RefusedEventError)
             waiting = list[Event]()
             for events in chain([first], news):
                 waiting += events
@@ -184,9 +186,11 @@ class _Delivery:
                     self._send(sink, waiting)
                     waiting = []
                 if late:
-                    return
-            if self._ahead is not self._cursor:
-                self._send(sink, waiting)
+                    break
+            else:
+                if self._ahead is not self._cursor:
+                    self._send(sink, waiting)
+            self._suspects.hold()
 
     def _send(self, sink: Sink, events: Sequence[Event]) -> None:
         """The cursor goes on when all of its events are taken, or refused for ever."""
@@ -195,14 +199,19 @@ class _Delivery:
             try:
                 sink.send([event], left)
             except RefusedEventError as error:
-                self._park(f"{event['eventType']} of {event['job']['name']}, {event['run']['runId']}: {error}")
+                self._suspects.add(event, str(error))
+                continue
+            for one, why in self._suspects.again():
+                self._park(f"{one['eventType']} of {one['job']['name']}, {one['run']['runId']}: {why}")
         if events and sink.batch > 1:
             left = sink.send(events, left)
-        self._keep(replace(self._ahead, left=left, failures=0, error="", again_at=0.0))
         self._sent += len(events)
+        if not self._suspects:
+            self._keep(replace(self._ahead, left=left, failures=0, error="", again_at=0.0))
 
     def _park(self, what: str) -> None:
-        if what not in self._parked:
+        if what[:300] not in self._parked:
+            log.error("lineage: left out: %s", what[:300])
             self._parked, self._refused = [*self._parked, what[:300]][-_PARKED:], self._refused + 1
 
     def _fail(self, why: str) -> None:
@@ -218,7 +227,8 @@ class _Delivery:
 
     def _sink(self) -> Sink:
         if self._settings.lineage_url:
-            return HttpSink(self._settings.lineage_url, self._settings.lineage_key.get_secret_value())
+            key, patient = self._settings.lineage_key.get_secret_value(), self._cursor.failures < PATIENCE
+            return HttpSink(self._settings.lineage_url, key, patient=patient)
         return FileSink(self._settings.lineage_files)
 
     def _news(self) -> Iterator[list[Event]]:

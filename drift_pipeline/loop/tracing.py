@@ -6,7 +6,7 @@ span's ids come of its record: what a killed process told and did not note is to
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore, Put
 from drift_pipeline.errors import ConflictError, DriftError, InputError
 from drift_pipeline.files import alone
-from drift_pipeline.observability.span_sink import SpanSink, destination, traced
+from drift_pipeline.loop.suspects import PATIENCE, Suspects
+from drift_pipeline.observability.span_sink import RefusedSpansError, SpanSink, destination, traced
 from drift_pipeline.observability.spans import Spans, ToldSpan
 from drift_pipeline.settings import Settings
 
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 SECONDS = 5.0  # for which one call goes on
 LATE = 100  # records that wait, above which something is amiss
 _KEY = "_traces"  # no model's name begins with an underscore
-_AT_ONCE = 200  # spans sent together
+_AT_ONCE = 200  # spans sent together; fewer after failures, so that what is too slow or too large goes in the end
+_PARKED = 50  # refusals told one by one; more are only counted
 _PAUSE_S = (5.0, 600.0)  # after the first failure, and at most
 _WRONG = (LookupError, TypeError, ValueError, AttributeError)  # of a record that has not the form of its event
 
@@ -33,7 +35,8 @@ class Cursor:
     """How far the exporter was told.
 
     after: the last record. stages: as of `Spans`. failures, error, again_at: of the last calls, and when to try again.
-    left_out: records that have not the form of their event.
+    left_out: records that have not the form of their event. parked, refused: what the exporter will never take, the
+    newest in words and how many spans.
     """
 
     after: int = 0
@@ -42,6 +45,16 @@ class Cursor:
     error: str = ""
     again_at: float = 0.0
     left_out: int = 0
+    parked: Sequence[str] = ()
+    refused: int = 0
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Spans, and the cursor once they are told."""
+
+    ahead: Cursor
+    spans: Sequence[ToldSpan]
 
 
 def deliver_traces(settings: Settings, store: ControlStore, *, seconds: float = SECONDS, at_once: bool = False) -> int:
@@ -80,6 +93,7 @@ def told(store: ControlReader) -> list[str]:
     return [
         *([f"{waiting:,} records wait for {destination()}{why}"] if waiting > LATE or why else []),
         *([f"{cursor.left_out:,} records were left out"] if cursor.left_out else []),
+        *([f"{cursor.refused:,} spans were refused; the last: {cursor.parked[-1]}"] if cursor.refused else []),
     ]
 
 
@@ -91,6 +105,7 @@ class _Delivery:
         found = store.recall(_KEY)
         self._generation = found.generation if found else 0
         self._cursor = Cursor(**found.body) if found else Cursor()
+        self._parked, self._refused, self._sent = list(self._cursor.parked), self._cursor.refused, 0
 
     @property
     def due(self) -> bool:
@@ -99,34 +114,44 @@ class _Delivery:
 
     def run(self, seconds: float) -> int:
         """Raises ConflictError where another machine was faster."""
+        self._until = time.monotonic() + seconds
+        head = self._store.head()
         try:
-            return self._tell(seconds)
+            if head is not None and head.seq > self._cursor.after:
+                self._tell()
         except ConflictError:
             raise
         except DriftError as error:
             failures = self._cursor.failures + 1
             pause = min(_PAUSE_S[0] * 2 ** min(failures - 1, 16), _PAUSE_S[1])
             self._keep(replace(self._cursor, failures=failures, error=str(error), again_at=time.time() + pause))
-        return 0
+        return self._sent
 
-    def _tell(self, seconds: float) -> int:
-        head, sent = self._store.head(), 0
-        if head is None or head.seq <= self._cursor.after:
-            return 0
-        with SpanSink() as sink:
-            until = time.monotonic() + seconds
-            spans, waiting, ahead = self._spans(), list[ToldSpan](), self._cursor
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() >= self._until
+
+    def _tell(self) -> None:
+        at_once = max(1, _AT_ONCE >> self._cursor.failures)
+        with SpanSink(patient=self._cursor.failures < PATIENCE) as self._sink:
+            self._suspects = Suspects(self._taken, RefusedSpansError)
+            spans, steps, ahead = self._spans(), list[_Step](), self._cursor
             for record in self._store.records(after=self._cursor.after):
-                waiting += (found := self._of(spans, record)) or []
+                found = self._of(spans, record)
                 left_out = ahead.left_out + (found is None)
                 ahead = replace(ahead, after=record.seq, stages=dict(spans.stages), left_out=left_out)
-                late = time.monotonic() >= until
-                if len(waiting) >= _AT_ONCE or late:
-                    sent += self._send(sink, waiting, ahead)
-                    waiting, ahead = [], self._cursor
-                if late:
-                    return sent
-            return sent + (self._send(sink, waiting, ahead) if ahead is not self._cursor else 0)
+                if steps and not found:
+                    steps[-1] = replace(steps[-1], ahead=ahead)
+                else:
+                    steps.append(_Step(ahead, found or []))
+                if sum(len(step.spans) for step in steps) >= at_once or self._late:
+                    if not self._send(steps) or self._late:
+                        break
+                    steps = []
+            else:
+                if steps:
+                    self._send(steps)
+            self._suspects.hold()
 
     def _spans(self) -> Spans:
         return Spans(self._store, self._settings.environment, dict(self._cursor.stages))
@@ -139,12 +164,36 @@ class _Delivery:
             log.error("record %d has not the form of %s: %s", record.seq, record.event, type(error).__name__)
             return None
 
-    def _send(self, sink: SpanSink, spans: list[ToldSpan], ahead: Cursor) -> int:
-        if spans:
-            sink.send(spans)
-        self._keep(replace(ahead, failures=0, error="", again_at=0.0))
-        return len(spans)
+    def _send(self, steps: Sequence[_Step]) -> bool:
+        """Whether there was time for all of them. What is refused is halved, until it is of one record."""
+        whole, went = _Step(steps[-1].ahead, [span for step in steps for span in step.spans]), False
+        try:
+            went = bool(whole.spans) and self._taken(whole)
+        except RefusedSpansError as error:
+            if len(steps) > 1:
+                half = len(steps) // 2
+                return self._send(steps[:half]) and not self._late and self._send(steps[half:])
+            self._suspects.add(whole, str(error))
+        for step, why in self._suspects.again() if went else ():
+            self._park(step, len(step.spans), why)
+        if not self._suspects:
+            self._keep(replace(whole.ahead, failures=0, error="", again_at=0.0))
+        return True
+
+    def _taken(self, step: _Step) -> bool:
+        """Whether any of them was. Those that a partial success rejects are not to be sent again."""
+        rejected, why = self._sink.send(step.spans)
+        if rejected:
+            self._park(step, rejected, why or "the receiver does not say why")
+        self._sent += len(step.spans) - rejected
+        return rejected < len(step.spans)
+
+    def _park(self, step: _Step, count: int, why: str) -> None:
+        what = f"{count} of {len(step.spans)} up to record {step.ahead.after}: {why}"
+        log.error("spans are refused, and left out: %s", what)
+        self._parked, self._refused = [*self._parked, what][-_PARKED:], self._refused + count
 
     def _keep(self, cursor: Cursor) -> None:
+        cursor = replace(cursor, parked=self._parked, refused=self._refused)
         self._store.remember(Put("", _KEY, asdict(cursor), self._generation))
         self._generation, self._cursor = self._generation + 1, cursor

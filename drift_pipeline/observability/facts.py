@@ -16,6 +16,7 @@ ALERTS, CHECKPOINT, CAPTURE = "alerts", "_checkpoint", "_capture"
 CHANNEL = "_alerts/"  # in memory: how far each channel of alerts was told, and what of each incident
 _KINDS = ("model", "rollout", "held", "pause", "maintenance", "retrains", "decisions", "acknowledged", "concern")
 _ACTIVE = ('"status":"wanted"', '"status":"running"')
+TICK_FAILED = "tick.failed"  # an alert that is told each hour while it lasts
 _MONTH, _LASTS = 30 * DAY, 2 * HOUR
 _ORDER = tuple(Phase)
 
@@ -94,6 +95,10 @@ def _ticked(model: str, figures: Figures, environment: str, columns: int) -> Ite
         return
     yield Sample("drift_last_tick_timestamp_seconds", _seconds(memory.body["at"]), (model,))
     yield Sample("drift_ticks_total", memory.generation, (model,))
+    for channel, body in channels(figures).items():
+        if (told := body["told"].get(name_of(environment, model, TICK_FAILED))) is not None:
+            since = _seconds(told[1]) > _seconds(memory.body["at"])
+            yield Sample("drift_tick_failed_told", since, (model, channel))
     seen: Mapping[str, Any] = memory.body["seen"]
     if seen:
         yield from _seen(model, seen, columns)
@@ -103,10 +108,10 @@ def _ticked(model: str, figures: Figures, environment: str, columns: int) -> Ite
     incident = memory.body["incident"]
     yield Sample("drift_incident_open", bool(incident["open"]), (model,))
     if incident["open"]:
-        told, name = f"{model}/{incident['key']}", name_of(environment, model, incident["key"])
+        known, name = f"{model}/{incident['key']}", name_of(environment, model, incident["key"])
         yield Sample("drift_incident_info", 1, (model, name))
         yield Sample("drift_incident_opened_timestamp_seconds", _seconds(incident["opened_at"]), (model,))
-        yield Sample("drift_incident_acknowledged", told in figures.state["acknowledged"], (model,))
+        yield Sample("drift_incident_acknowledged", known in figures.state["acknowledged"], (model,))
         for channel, body in channels(figures).items():
             yield Sample("drift_incident_told", name in body["told"], (model, channel))
 

@@ -70,6 +70,10 @@ def before(store: ControlReader, model: str, at: str) -> tuple[str, ...]:
     with suppress(DriftError, ValueError, TypeError, AttributeError):  # a link that is missing loses nothing else
         found = store.recall(CAPTURE)
         kept = [one.split(" ") for one in (found.body.get(LANDED, {}) if found else {}).get(model, ())]
-        known = [own for time, own in kept if datetime.fromisoformat(time) <= datetime.fromisoformat(at)]
+        known = [
+            own
+            for time, own in kept
+            if TRACEPARENT.fullmatch(own) and datetime.fromisoformat(time) <= datetime.fromisoformat(at)
+        ]
         return tuple(known[-1:])
     return ()

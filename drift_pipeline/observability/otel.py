@@ -20,6 +20,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from drift_pipeline.errors import InputError
+from drift_pipeline.observability.answers import Answers
 
 log = logging.getLogger(__name__)
 MOST_EVENTS, MOST_BYTES = 20_000, 64_000_000  # that wait
@@ -302,12 +303,11 @@ class _Sdk:
         span.end(end_time=request.ended_ns)
         return set_span_in_context(span, Context())
 
-    def finished(self, count: int, lost: str) -> None:
-        """`lost`: why they were not taken, or empty."""
+    def finished(self, count: int, lost: int, why: str) -> None:
         with self._turn:
             self._finished += count
         if lost:
-            self._lose(lost, count)
+            self._lose(why, lost)
 
     def close(self) -> None:
         for provider in (self._logs, self._traces):
@@ -316,19 +316,18 @@ class _Sdk:
 
 
 def _counted(exporter: Any, refused: str, sdk: _Sdk) -> Any:
-    """An exporter that tells the outcome of each batch, `refused` of one that was not taken."""
+    """An exporter that tells the outcome of each batch, `refused` of what was not taken."""
+    answers = Answers()
 
     class Counted(exporter):  # type: ignore[misc]
         def export(self, batch: Sequence[Any], **options: Any) -> Any:
-            lost = refused
+            answers.forget()
             try:
-                if (result := super().export(batch, **options)).name == "SUCCESS":
-                    lost = ""
-                return result
+                return super().export(batch, **options)
             finally:
-                sdk.finished(len(batch), lost)
+                sdk.finished(len(batch), answers.refused(len(batch)), refused)
 
-    return Counted()
+    return Counted(session=answers.session)
 
 
 def sends(signal: str, environment: Mapping[str, str] = os.environ) -> bool:

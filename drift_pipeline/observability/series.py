@@ -48,6 +48,9 @@ SERIES = {
     "drift_incident_acknowledged": _gauge("model", "1 where somebody acknowledged the open incident."),
     "drift_incident_info": _gauge("model incident", "1, of the open incident: environment/model/key."),
     "drift_incident_told": _gauge("model channel", "1 where the channel was told of the open incident."),
+    "drift_tick_failed_told": _gauge(
+        "model channel", "1 where the channel was told, since the model's last tick, that its tick fails."
+    ),
     "drift_decisions_total": _counter("model", "Decisions that the policy made."),
     "drift_last_decision_info": _gauge("model trigger action", "1, of the last decision."),
     "drift_retrains_total": _counter("model", "Trainings that began."),

@@ -35,7 +35,7 @@ from drift_pipeline.replays.folder import read_folder
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline_tests.fakes.lineage_backend import FakeBackend, fake_backend, in_order
+from drift_pipeline_tests.fakes.lineage_backend import FakeBackend, fake_backend, in_order, key_of
 from drift_pipeline_tests.replay.worlds import MODEL, SPEC, drift, replayed
 from drift_pipeline_tests.test_cli_live import adopted, adopted_once, place
 
@@ -386,6 +386,38 @@ def test_an_event_that_a_backend_refuses_is_parked_and_the_others_go_on(
     assert found is not None
     assert (found.waiting, found.refused, len(found.parked)) == (0, len(refused), len(refused))
     assert told(found)[0].startswith(f"{len(refused)} events were refused")
+
+
+def test_where_a_backend_refuses_all_it_is_not_the_events_and_none_is_parked(
+    events: Sequence[Event], home: Settings, spec: ModelSpec
+) -> None:
+    with fake_backend() as fake:
+        settings, fake.answers = to(fake, home), [400] * 30
+        while fake.answers:
+            deliver(settings, spec)
+        deliver(settings, spec)
+        with store_of(settings) as store:
+            found = standing(settings, store)
+    assert sorted(in_order(fake.once)) == sorted(in_order(events))
+    assert found is not None
+    assert (found.waiting, found.refused) == (0, 0)
+
+
+def test_an_event_that_a_backend_breaks_on_does_not_hold_the_others_for_ever(
+    events: Sequence[Event], home: Settings, spec: ModelSpec
+) -> None:
+    with fake_backend() as fake:
+        fake.refuses, fake.refusal = f"{MODEL}.profile", 500
+        settings = to(fake, home)
+        for _ in range(5):
+            deliver(settings, spec)
+        assert len(fake.events) < len(events) / 2
+        deliver(settings, spec)
+        with store_of(settings) as store:
+            found = standing(settings, store)
+    assert {key_of(event) for event in events if event["job"]["name"] != fake.refuses} == {*in_order(fake.events)}
+    assert found is not None
+    assert (found.waiting, found.parked[-1].endswith("the backend answers 500")) == (0, True)
 
 
 def test_two_at_once_send_nothing_twice(events: Sequence[Event], home: Settings, spec: ModelSpec) -> None:

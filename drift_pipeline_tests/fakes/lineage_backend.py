@@ -20,7 +20,8 @@ class FakeBackend:
     url: str = ""
     answers: list[int] = field(default_factory=list)
     pause_s: float = 0.0
-    refuses: str = ""  # a job that is answered with 422
+    refuses: str = ""  # a job that is answered with `refusal`
+    refusal: int = 422
     events: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
 
@@ -33,7 +34,7 @@ class FakeBackend:
         self.asked.append((path, key))
         time.sleep(self.pause_s)
         status = self.answers.pop(0) if self.answers else 201
-        status = 422 if self.refuses and event["job"]["name"] == self.refuses else status
+        status = self.refusal if self.refuses and event["job"]["name"] == self.refuses else status
         if status == 201:
             self.events.append(event)
         return status

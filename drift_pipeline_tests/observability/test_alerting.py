@@ -17,6 +17,8 @@ from drift_pipeline.alerts.alert import dedup_key
 from drift_pipeline.alerts.delivery import Alerting
 from drift_pipeline.clock import DAY, SystemClock
 from drift_pipeline.control.store import ControlStore
+from drift_pipeline.loop import concerns
+from drift_pipeline.loop.fleet import FAILED
 from drift_pipeline.loop.operating import close_incident
 from drift_pipeline.observability.metrics import LoopMetrics
 from drift_pipeline.settings import Settings
@@ -186,3 +188,19 @@ def test_a_loop_that_stops_is_a_page_that_ends_when_it_is_back(world: World) -> 
         if count == 1:
             until(lambda: pager.actions(about) == ["trigger", "resolve", "trigger"], world.told)
     assert pager.refused == []
+
+
+@pytest.mark.live
+def test_a_tick_that_fails_and_was_paged_by_the_outbox_is_no_second_page(world: World) -> None:
+    world.tick()
+    concerns.tell(world.loop.store, "fraud", "o", FAILED, "it fails", SystemClock().now(), actor="loop")
+    world.outbox.deliver()
+    until(lambda: world.pager.actions(FAILED) == ["trigger"], world.told)
+
+    def states() -> list[str]:
+        alerts = world.alertmanager.alerts()
+        return [one["status"]["state"] for one in alerts if one["labels"]["alertname"] == "DriftLoopDead"]
+
+    until(lambda: states() == ["suppressed"], world.told)
+    world.tick()
+    until(lambda: states() != ["suppressed"], world.told)

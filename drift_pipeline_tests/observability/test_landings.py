@@ -80,7 +80,9 @@ def test_an_incident_links_to_the_last_landing_before_it(world: World, sink: Sin
     assert [link.trace_id.hex() for link in opened.links] == ["2" * 32]
 
 
-@pytest.mark.parametrize("landed", [None, {MODEL: ["nonsense"]}, {MODEL: 3}])
+@pytest.mark.parametrize(
+    "landed", [None, {MODEL: ["nonsense"]}, {MODEL: 3}, {MODEL: [f"{AT.isoformat()} 00-{'z' * 32}-{'b' * 16}-01"]}]
+)
 def test_what_capture_remembers_in_another_form_is_no_link(world: World, sink: Sink, landed: Any) -> None:
     world.store.remember(Put("", CAPTURE, {"at": AT.isoformat(), "events": {}, "landed": landed}))
     incident(world)

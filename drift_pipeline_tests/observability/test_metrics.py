@@ -11,6 +11,7 @@ from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import HOUR, MINUTE
 from drift_pipeline.control.figures import Delivery
 from drift_pipeline.control.store import Entry, Message, Put
+from drift_pipeline.loop.fleet import FAILED
 from drift_pipeline.observability.metrics import Deliveries, LoopMetrics
 from drift_pipeline.observability.series import DELIVERY
 from drift_pipeline.rollout.plan import Phase
@@ -40,6 +41,17 @@ def test_a_tick_is_told_by_kpi_window_and_worst_column(world: World) -> None:
     world.put("acknowledged", "fraud/k1", {"actor": "ann@example.com"})
     assert world.told()["drift_incident_acknowledged"] == {("fraud",): 1}
     assert "ann@example.com" not in world.text()
+
+
+def test_who_was_told_that_a_tick_fails_is_told_until_it_ticks_again(world: World) -> None:
+    world.ticked()
+    assert "drift_tick_failed_told" not in world.told()
+    name = f"production/fraud/{FAILED}"
+    for channel, minutes in (("pager", 1), ("bus", -1)):
+        at = (AT + minutes * MINUTE).isoformat()
+        body = {"told": {name: ["trigger", at]}, "sent": 1, "failures": 0, "lost": 0, "seq": 9}
+        world.store.remember(Put("", f"_alerts/{channel}", body))
+    assert world.told()["drift_tick_failed_told"] == {("fraud", "pager"): 1, ("fraud", "bus"): 0}
 
 
 def test_columns_are_as_few_as_the_setting_says(world: World) -> None:

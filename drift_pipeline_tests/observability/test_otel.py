@@ -3,13 +3,13 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from drift_pipeline.errors import InputError
@@ -28,7 +28,7 @@ EVENT = {
 
 
 class Sink(ThreadingHTTPServer):
-    """Takes OTLP, or answers otherwise; hangs while `hold` is set."""
+    """Takes OTLP, or answers by `status`, or else by `answer`. Hangs while `go_on` is not set."""
 
     daemon_threads = True
 
@@ -37,6 +37,7 @@ class Sink(ThreadingHTTPServer):
         self.got: list[tuple[str, bytes]] = []
         self.status, self.go_on, self.asked = 200, threading.Event(), 0
         self.go_on.set()
+        self.answer: Callable[[bytes], tuple[int, bytes]] = lambda _: (self.status, b"")
 
     def bodies(self, path: str) -> list[bytes]:
         return [body for at, body in self.got if at == path]
@@ -53,11 +54,13 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked += 1
         self.server.go_on.wait()
-        if self.server.status == 200:
+        status, said = self.server.answer(body)
+        if status == 200:
             self.server.got.append((self.path, body))
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", "0")
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(said)))
         self.end_headers()
+        self.wfile.write(said)
 
     def log_message(self, format: str, *args: object) -> None:
         """Not to stderr."""
@@ -212,3 +215,13 @@ def test_a_sender_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     with pytest.raises(InputError, match="set OTEL_EXPORTER_OTLP_ENDPOINT"):
         EventSender()
+
+
+@pytest.mark.parametrize("status", [200, 302, 400])
+def test_what_a_receiver_rejects_of_a_batch_is_counted(sink: Sink, status: int) -> None:
+    said = ExportLogsServiceResponse()
+    said.partial_success.rejected_log_records = 2
+    sink.answer = lambda _: (status, said.SerializeToString())
+    with outlet() as one:
+        assert one.put(Telling([json.dumps(EVENT).encode()] * 3))
+    assert one.lost == {"refused": 2 if status == 200 else 3}

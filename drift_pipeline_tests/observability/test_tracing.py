@@ -54,12 +54,12 @@ def test_a_later_call_goes_on_where_the_last_one_came_to(world: World, sink: Sin
 
 
 def test_a_receiver_that_is_down_loses_nothing_and_is_told(world: World, sink: Sink) -> None:
-    sink.status = 400
+    sink.status = 404
     incident(world)
     assert deliver(world) == 0
     (line,) = told(world.store)
     assert line.startswith("1 records wait for http://127.0.0.1:")
-    assert line.endswith("the spans were not taken")
+    assert line.endswith("the receiver answers 404")
     sink.status = 200
     assert deliver(world) == 0  # it pauses
     assert deliver(world, at_once=True) == 1

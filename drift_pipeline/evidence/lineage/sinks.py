@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 23  # of a file
 TIMEOUT_S = 5.0  # of one request, for each of: to connect, to hear anything
-_POISON = {400, 413, 422}  # it is the event that is wrong; anything else may pass
+_POISON = (400, 413, 422)  # it is the event that is wrong; anything else may pass
+_BROKEN = 500
 
 
 class RefusedEventError(Exception):
-    """The backend will never take this event; the others may go on."""
+    """The backend does not take this event; whether it takes others says which of both is wrong."""
 
 
 class Sink(Protocol):
@@ -74,10 +75,17 @@ class HttpSink:
 
     batch = 1
 
-    def __init__(self, url: str, key: str = "") -> None:
-        """Raises InputError for what is no address."""
+    def __init__(self, url: str, key: str = "", *, patient: bool = True) -> None:
+        """
+        Args:
+            patient: a backend that breaks (500) may take an event later; else it refuses it.
+
+        Raises:
+            InputError: `url` is no address.
+        """
         from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, HttpTransport, TokenProvider
 
+        self._refused = _POISON if patient else (*_POISON, _BROKEN)
         auth = ApiKeyTokenProvider({"api_key": key}) if key else TokenProvider({})
         config = HttpConfig(url=url.rstrip("/") + "/", timeout=TIMEOUT_S, auth=auth, retry={"total": 0})
         try:
@@ -95,7 +103,7 @@ class HttpSink:
                 raise RefusedEventError(f"it is no event: {error}") from error
             except OSError as error:  # requests' own errors are of this kind
                 status = getattr(getattr(error, "response", None), "status_code", None)
-                if status in _POISON:
+                if status in self._refused:
                     raise RefusedEventError(f"the backend answers {status}") from error
                 why = f"answers {status}" if status else f"does not answer: {type(error).__name__}"
                 raise UnavailableError(f"the lineage backend {why}") from error
