@@ -165,6 +165,12 @@ class Settings(KafkaSettings):
     runner_file: Path | None = Field(
         default=None, description="YAML of image, namespace and limits of the steps; an outside runner wants one"
     )
+    controller: Literal["gateway", "argo"] = Field(
+        default="gateway", description="who moves a rollout's traffic; gateway = each one by the routes that it reads"
+    )
+    controller_file: Path | None = Field(
+        default=None, description="YAML of the pods, hosts and limits of what is served; another controller wants one"
+    )
     registry_kind: Literal["local", "wandb"] = Field(
         default="local",
         validation_alias="DRIFT_REGISTRY",

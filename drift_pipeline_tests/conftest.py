@@ -24,11 +24,13 @@ from drift_pipeline_tests.parts.fixtures import (
     rollouts_controller,
     s3_place,
     s3_server,
+    sites,
+    topic,
     victorialogs_server,
     workflows_controller,
 )
 
-__all__ = [  # real servers
+__all__ = [  # real servers, and what lies on them
     "amtool",
     "helm_program",
     "istiod",
@@ -42,6 +44,8 @@ __all__ = [  # real servers
     "rollouts_controller",
     "s3_place",
     "s3_server",
+    "sites",
+    "topic",
     "victorialogs_server",
     "workflows_controller",
 ]

@@ -83,6 +83,18 @@ def test_adopting_twice_or_with_what_does_not_go_together_is_refused(adopted: Pa
     assert (nobody.code, f"there are: {MODEL}" in nobody.err) == (2, True)
 
 
+def test_a_gateway_is_not_pinned_to_what_may_not_answer(adopted: Path) -> None:
+    told = {
+        (MODEL, "sha256:" + "0" * 64): (1, "may not answer for recommendation_v3: it is not the champion, which is v1"),
+        (MODEL, "v1"): (2, "'v1' is not a digest"),
+        ("fraud", "sha256:" + "0" * 64): (2, f"there are: {MODEL}"),
+    }
+    for pin, (code, said) in told.items():
+        ended = drift("serve", "--port", "0", "--pin", *pin)
+        assert (ended.code, said in ended.err) == (code, True), ended.err
+    assert not (adopted / "home" / "spool").exists()
+
+
 def test_an_adoption_that_was_refused_or_died_can_be_done_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = place / "short.parquet"
     pl.read_parquet(place / "history.parquet").head(300).write_parquet(short)

@@ -15,7 +15,7 @@ from drift_pipeline.control.traces import key_of, trace_id
 
 WORST = 3  # columns
 ROUTE = '{}/{alertname="DriftIncident",severity="page"}'  # in deploy/prometheus/alertmanager.yaml
-_PAGES = ("incident.", "rollout.", "model.", "tick.")
+_PAGES = ("incident.", "rollout.", "controller.", "model.", "tick.")
 _REOPENED, _ACKNOWLEDGED = "incident.reopened", "incident.acknowledged"
 _ENDS = ("incident.closed", "reference.frozen")
 

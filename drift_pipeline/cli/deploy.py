@@ -6,9 +6,19 @@ from pathlib import Path
 
 import click
 
-from drift_pipeline.cli.options import OK, Whole, example, home_option, json_option, settings_of
+from drift_pipeline.cli.options import (
+    NEGATIVE,
+    OK,
+    Whole,
+    example,
+    home_option,
+    json_option,
+    model_argument,
+    settings_of,
+)
 from drift_pipeline.cli.telling import at_work, say
-from drift_pipeline.errors import InputError
+from drift_pipeline.clock import system_clock
+from drift_pipeline.errors import InputError, NothingToDoError
 
 
 @click.group(cls=Whole)
@@ -49,6 +59,37 @@ def render(out: Path, without_models: bool, home: Path | None, as_json: bool) ->
     if not settings.store:
         say("the home lies in a folder, and the chart wants a bucket: give store.url in values of your own", err=True)
     return OK
+
+
+@deploy.command(epilog=example("drift deploy routing fraud --home live > fraud.yaml"))
+@model_argument()
+@click.option("--check", is_flag=True, help="Ask the controller how the traffic stands.")
+@home_option
+def routing(model: str, check: bool, home: Path | None) -> int:
+    """Print the objects that DRIFT_CONTROLLER makes of a model; its champion answers.
+
+    With --check nothing is printed but how its traffic stands there, what is not as it has to be, and what the next
+    tick tells the controller; ends with 1 where there is any of that.
+    """
+    from drift_pipeline.loop.home import model_of, opened
+    from drift_pipeline.rollout.controllers import manifests
+
+    settings = settings_of(home)
+    spec = model_of(settings, model)
+    with at_work(f"{model}: looking at its route"), opened(settings, system_clock()) as at:
+        steering, controller = at.loop(spec).steering, at.controller
+        wanted = steering.wanted()
+        if controller is None:
+            raise NothingToDoError("DRIFT_CONTROLLER=gateway: each gateway follows the control store; nothing to apply")
+        if wanted is None:
+            raise NothingToDoError(f"{model}: is not adopted, or is served elsewhere; nothing of it is routed here")
+        lines = steering.standing(controller, wanted) if check else []
+    if not check:
+        click.echo(manifests(settings, wanted), nl=False)
+        return OK
+    for line in lines:
+        say(f"{model}: {line}")
+    return OK if len(lines) == 1 else NEGATIVE
 
 
 COMMANDS = (deploy,)

@@ -137,24 +137,28 @@ def _warn_of_alerts(settings: "Settings") -> None:
             say(f"alerts: {error}", err=True)
 
 
-@click.command(epilog=example("drift serve --port 8080 --home live"))
+@click.command(epilog=example("drift serve --port 8080 --home live", "drift serve --pin fraud sha256:9f2c..."))
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
 @click.option("--drills", is_flag=True, help="Obey a request's delay_ms, to rehearse a slow version.")
+@click.option("--pin", nargs=2, metavar="MODEL DIGEST", help="Serve MODEL alone, by this version or not at all.")
 @home_option
 @long_lived
-def serve(host: str, port: int, drills: bool, home: Path | None) -> int:
+def serve(host: str, port: int, drills: bool, pin: tuple[str, str] | None, home: Path | None) -> int:
     """Serve the models over the Open Inference Protocol, until Ctrl-C. Follows rollouts without a restart.
 
-    An answer leaves when its event is on disk; drift capture lands it in the lake.
+    An answer leaves when its event is on disk; drift capture lands it in the lake. --pin is for pods between which
+    somebody else splits the traffic: it answers while that version is the champion, or a candidate in its canary.
     """
     from drift_pipeline.loop.home import live_specs, refuse_unadopted
+    from drift_pipeline.registry.bundle import checked_digest
     from drift_pipeline.serving.server import serve as run
 
     settings = settings_of(home)
-    specs, clock = live_specs(settings), system_clock()
+    model, digest = (pin[0], checked_digest(pin[1])) if pin else (None, "")
+    specs, clock = live_specs(settings, only=model), system_clock()
     refuse_unadopted(settings, specs)
-    run(settings, specs, host, port, clock, drills=drills)
+    run(settings, specs, host, port, clock, pin=digest, drills=drills)
     return OK
 
 

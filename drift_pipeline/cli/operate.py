@@ -28,11 +28,10 @@ from drift_pipeline.cli.options import (
 from drift_pipeline.cli.telling import at_work, minute, say
 from drift_pipeline.cli.watch import list_incidents
 from drift_pipeline.clock import DAY, Window, system_clock
-from drift_pipeline.errors import ConflictError, DriftError, InputError
+from drift_pipeline.errors import DriftError, InputError
 
 LONG = 30 * DAY
 T = TypeVar("T")
-_TRIES = 5
 
 
 def _verb(command: Callable[..., int]) -> Callable[..., int]:
@@ -49,17 +48,12 @@ def _act(model: str, home: Path | None, actor: str | None, do: Callable[[Any, st
         ConflictError: ticks came in between each time.
     """
     from drift_pipeline.loop.home import model_of, opened
+    from drift_pipeline.loop.operating import retried
 
     settings = settings_of(home)
     spec = model_of(settings, model)
     with at_work(f"{model}: taking up where its loop stands"), opened(settings, system_clock()) as at:
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                done = do(at.loop(spec), actor or getpass.getuser())
-                break
-            except ConflictError:
-                if not tries_left:
-                    raise
+        done = retried(lambda: do(at.loop(spec), actor or getpass.getuser()))
         with suppress(DriftError):  # what was done stands; the next tick writes the card, or tells why it cannot
             at.document(spec)
     return done

@@ -80,18 +80,20 @@ def status(model: str | None, watch: bool, home: Path | None, as_json: bool) -> 
 
 
 def _told_elsewhere(home: Path | None) -> Iterator[str]:
-    """Lineage, W&B, alerts and traces, of the whole home, where something is amiss or waits."""
+    """Lineage, W&B, alerts, traces and Kafka, of the whole home, where something is amiss or waits."""
     from drift_pipeline.alerts import standing
     from drift_pipeline.loop import mirroring, tracing
     from drift_pipeline.loop.home import reading
     from drift_pipeline.loop.lineage import standing as lineage_standing
     from drift_pipeline.loop.lineage import told
+    from drift_pipeline.observability import lag
+    from drift_pipeline.observability.facts import CAPTURE
 
     settings = settings_of(home)
     with reading(settings) as store:
         found, mirror = lineage_standing(settings, store), mirroring.told(settings, store)
         alerts = standing.told(settings, store) if settings.alerts_file else []
-        traces = tracing.told(store)
+        traces, captured = tracing.told(store), store.recall(CAPTURE)
     for line in told(found) if found else ():
         yield wrapped(f"lineage: {line}", then="  ")
     for line in mirror:
@@ -100,6 +102,8 @@ def _told_elsewhere(home: Path | None) -> Iterator[str]:
         yield wrapped(f"alerts: {line}", then="  ")
     for line in traces:
         yield wrapped(f"traces: {line}", then="  ")
+    for line in lag.told(captured.body, system_clock().now()) if captured else ():
+        yield wrapped(f"kafka: {line}", then="  ")
 
 
 def _watch(screen: Callable[[], str]) -> None:

@@ -84,8 +84,9 @@ def promote(model: dg.Field) -> dg.JobDefinition:
     @dg.op(config_schema={"model": model, "reason": _REASON})
     def hurry_rollout(context: dg.OpExecutionContext) -> None:
         """The rollout's next step now; evidence and approvals count as ever."""
+        reason, actor = context.op_config["reason"], actor_of(context)
         with _loop(context) as loop:
-            moved = operating.promote(loop, actor_of(context), context.op_config["reason"])
+            moved = operating.retried(lambda: operating.promote(loop, actor, reason))
         context.log.info(f"{moved.rollout_id} is in {moved.phase}")
 
     @dg.job(name="promote", tags=FAST)
@@ -118,8 +119,11 @@ def retrain_now(model: dg.Field) -> dg.JobDefinition:
     def ask_for_retrain(context: dg.OpExecutionContext) -> None:
         """Ask the policy; a run of the job `retrain` comes of it where it agrees."""
         reason, hotfix, steps = (context.op_config[name] for name in ("reason", "hotfix", "steps"))
+        actor = actor_of(context)
         with _loop(context) as loop:
-            decision_id, decision = operating.retrain(loop, actor_of(context), reason, hotfix=hotfix, steps=steps)
+            decision_id, decision = operating.retried(
+                lambda: operating.retrain(loop, actor, reason, hotfix=hotfix, steps=steps)
+            )
             told = "; ".join(decision.reasons)
             if decision.action not in (Action.RETRAIN, Action.HOTFIX_RETRAIN):
                 raise InputError(f"{loop.spec.name}: {decision_id} {decision.action}: {told}")

@@ -7,6 +7,7 @@ the chain. `next` names the key that signs the next one, which is how a new key 
 import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from drift_pipeline.control.canonical import canonical, read_canonical
 from drift_pipeline.control.merkle import Tree
 from drift_pipeline.control.schema import audit, memory, state
 from drift_pipeline.control.signing import PublicKey, Signer
-from drift_pipeline.errors import DriftError, IntegrityError
+from drift_pipeline.errors import DriftError, InputError, IntegrityError
 from drift_pipeline.files import write_whole
 
 CHECKPOINT_TYPE = "application/vnd.drift-pipeline.checkpoint+json"
@@ -120,6 +121,10 @@ def checkpoint_file(folder: Path, size: int) -> Path:
     return folder / f"{size:012d}.dsse.json"
 
 
+class KeyElsewhereError(InputError):
+    """The home's key is not on this machine; the next tick where it is covers what this one writes."""
+
+
 class Checkpoints:
     """Those of one home, written as its chain grows: at once after what matters most, else after `records` of them, or
     when the last one is older than `every`. Private keys lie in the folder `keys`."""
@@ -131,19 +136,34 @@ class Checkpoints:
         self._records, self._every = records, every
         self._signers: dict[str, Signer] = {}
         self._known: dict[str, Any] = {"size": 0}  # the last one that this process knows of
+        self._looked_at = 0  # the last record of which it knows that it can wait
 
     def due(self, connection: sa.Connection, head: int | None = None, event: str = "") -> bool:
         """Whether the records that no checkpoint covers are too many or too old. A look-up or two, whatever the chain.
 
         Args:
-            head: how many there are, where it is known; `event` is then the last one's.
+            head: how many there are, where it is known; `event` is then the last one's. Else all are looked at that
+                came since this process last looked: who wrote them may have had no key, or died.
         """
+        always = event.startswith(_ALWAYS) if head is not None else self._matters(connection)
         head = _head(connection) if head is None else head
-        always, known = event.startswith(_ALWAYS), self._known["size"]
+        known = self._known["size"]
         if known and head > known and not always and not self._waited(head, self._known):
             return False  # much less is any that came after a later one, which another process wrote
         self._known = _last(connection)
         return head > self._known["size"] and (always or self._waited(head, self._known))
+
+    def _matters(self, connection: sa.Connection) -> bool:
+        """Whether a record that no checkpoint covers is one of those that do not wait. Of very many that is not asked:
+        they are due."""
+        query = sa.select(audit.c.seq, audit.c.body).order_by(audit.c.seq).limit(self._records)
+        after = max(_last(connection)["size"], self._looked_at)
+        for row in connection.execute(query.where(audit.c.seq > after)).all():
+            with suppress(IntegrityError, LookupError, TypeError):  # a damaged one is for `verify` to find
+                if str(read_canonical(row.body)["event"]).startswith(_ALWAYS):
+                    return True
+            self._looked_at = row.seq
+        return False
 
     def _waited(self, head: int, last: Mapping[str, Any]) -> bool:
         """Whether what came since a checkpoint is too much, or has waited for too long."""
@@ -154,15 +174,20 @@ class Checkpoints:
         """Cover every record there is; the connection holds the lock of writers.
 
         Raises:
+            KeyElsewhereError: no key of the home is here.
             IntegrityError: the chain or the last checkpoint is not what was signed before.
             InputError: the key cannot be read, or the file cannot be written.
         """
         head, size = _head(connection), _last(connection)["size"]
         if head == size:
             return
+        keys = _home_keys(connection)
+        if keys and not any((self._keys / file).exists() for _, file in keys.values()):
+            raise KeyElsewhereError(
+                f"the home's key is not in {self._keys.absolute()}; the next tick on the machine that has it signs one"
+            )
         if head < size:
             raise IntegrityError(f"the last checkpoint counts {size} records, and {head} are there")
-        keys = _home_keys(connection)
         before = self._claim(size, {key: found[0] for key, found in keys.items()}) if size else None
         ours = _ours(connection)
         signer, now = self._signer(before.next if before else ours, keys), self._now()
@@ -197,8 +222,14 @@ def _head(connection: sa.Connection) -> int:
 
 
 def _last(connection: sa.Connection) -> dict[str, Any]:
+    """What is remembered of it; where that is spoilt, as if there were none: it is found by its file, and no record
+    waits for it."""
     row = connection.execute(_LAST_ONE).one_or_none()
-    return read_canonical(row.body) if row else {"size": 0}
+    with suppress(IntegrityError, LookupError, TypeError, ValueError):
+        last = read_canonical(row.body) if row else {}
+        if type(last["size"]) is int and last["size"] > 0 and datetime.fromisoformat(last["at"]).tzinfo:
+            return {"size": last["size"], "at": last["at"]}
+    return {"size": 0}
 
 
 def _note(connection: sa.Connection, last: Mapping[str, Any]) -> None:
@@ -215,14 +246,20 @@ def _since(connection: sa.Connection, size: int) -> Iterable[AuditRecord]:
 def _ours(connection: sa.Connection) -> str:
     """The id of the home's key."""
     row = connection.execute(sa.select(state.c.body).where(state.c.kind == HOME)).one_or_none()
-    if row is None:
-        raise IntegrityError("no record says which key signs the checkpoints of this home")
-    return str(read_canonical(row.body)["key_id"])
+    with suppress(LookupError, TypeError):
+        if row is not None:
+            return str(read_canonical(row.body)["key_id"])
+    raise IntegrityError("no record says which key signs the checkpoints of this home")
 
 
 def _home_keys(connection: sa.Connection) -> dict[str, tuple[PublicKey, str]]:
     """Keys that are or were the home's own, by id, with the file of the private half."""
     rows = connection.execute(sa.select(state.c.body).where(state.c.kind == KEY)).all()
-    bodies = [read_canonical(row.body) for row in rows]
-    home = [(PublicKey(bytes.fromhex(body["public"]), body["label"]), body) for body in bodies if body["role"] == HOME]
-    return {key.key_id: (key, str(body["file"])) for key, body in home}
+    found: dict[str, tuple[PublicKey, str]] = {}
+    for row in rows:
+        with suppress(IntegrityError, LookupError, TypeError, ValueError):  # spoilt beside the audit: it is no key
+            body = read_canonical(row.body)
+            if body["role"] == HOME:
+                key = PublicKey(bytes.fromhex(body["public"]), body["label"])
+                found[key.key_id] = key, str(body["file"])
+    return found

@@ -16,6 +16,7 @@ from drift_pipeline.control.rows import (
     Message,
     Record,
     Snapshot,
+    recall_row,
     record_of,
     refuse_old,
     refuse_unknown,
@@ -27,7 +28,6 @@ from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 
 _PAGE = 500
 # Made once: a tick asks them for each model.
-_RECALL = sa.select(memory).where(memory.c.key == sa.bindparam("of_key"))
 _GET = sa.select(state).where(state.c.kind == sa.bindparam("of_kind"), state.c.key == sa.bindparam("of_key"))
 _BY = sa.select(audit).where(audit.c.seq.between(sa.bindparam("first"), sa.bindparam("last"))).order_by(audit.c.seq)
 
@@ -77,8 +77,7 @@ class ControlReader:
     def recall(self, key: str) -> Record | None:
         """What was remembered under the key."""
         with self._transaction() as connection:
-            row = connection.execute(_RECALL, {"of_key": key}).one_or_none()
-        return Record("", row.key, read_canonical(row.body), row.generation) if row else None
+            return recall_row(connection, key)
 
     def recalled(self, prefix: str) -> list[Record]:
         """All that was remembered under keys that start with the prefix (case counts), by key."""

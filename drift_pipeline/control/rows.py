@@ -76,6 +76,7 @@ _ENQUEUE = Prepared(
     )
 )
 _REMEMBERED = (memory.c.key == sa.bindparam("of_key")) & (memory.c.generation == sa.bindparam("expected"))
+_RECALL = sa.select(memory).where(memory.c.key == sa.bindparam("of_key"))  # made once: a tick asks for each model
 _REMEMBER = Prepared(
     sa.update(memory).where(_REMEMBERED).values({name: sa.bindparam(name) for name in ("body", "generation")})
 )
@@ -144,6 +145,12 @@ def put_row(connection: sa.Connection, put: Put, body: str, seq: int) -> str:
         raise ConflictError(f"{put.kind} {put.key} is at generation {found}, not {put.expected}: read it again")
     _ADD(connection, {"kind": put.kind, "key": put.key, **values})
     return state_digest(1, body)
+
+
+def recall_row(connection: sa.Connection, key: str) -> Record | None:
+    """What was remembered under the key."""
+    row = connection.execute(_RECALL, {"of_key": key}).one_or_none()
+    return Record("", row.key, read_canonical(row.body), row.generation) if row else None
 
 
 def remember_row(connection: sa.Connection, put: Put) -> None:

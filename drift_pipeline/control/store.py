@@ -1,7 +1,7 @@
 """The control store: a state change, its audit record and its outbox messages in one transaction, or none of them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.audit import AuditRecord, Entry, Wrote, message_digest, seal, timestamp
-from drift_pipeline.control.checkpoints import Checkpoints
+from drift_pipeline.control.checkpoints import Checkpoints, KeyElsewhereError
 from drift_pipeline.control.engine import make_engine
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.rows import (
@@ -23,6 +23,7 @@ from drift_pipeline.control.rows import (
     forget_rows,
     json_of,
     put_row,
+    recall_row,
     remember_row,
 )
 from drift_pipeline.control.schema import outbox
@@ -58,6 +59,7 @@ class ControlStore(ControlReader):
             InputError: a url that no installed driver serves, or a store that an earlier version made.
         """
         self._clock, self._checkpoints, self._uncovered = clock, checkpoints, False
+        self._trouble, self._elsewhere = "", False  # what was told of checkpoints that could not be written
         self._engine, self._copied = make_engine(url), None
         self._begin(url, write=True)
 
@@ -141,6 +143,14 @@ class ControlStore(ControlReader):
             for put in memory:
                 remember_row(connection, put)
 
+    def revise(self, key: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Remember under the key what `change` makes of what is remembered there, empty where nothing is. No other
+        process comes in between, so this never conflicts; as durable as what `remember` writes."""
+        with self._transaction(write=True, synced=False) as connection:
+            found = recall_row(connection, key)
+            body, generation = (found.body, found.generation) if found else ({}, 0)
+            remember_row(connection, Put("", key, change(body), generation))
+
     def forget(self, keys: Sequence[str]) -> None:
         """Delete what was remembered under the keys, where it still is."""
         with self._transaction(write=True) as connection:
@@ -162,7 +172,8 @@ class ControlStore(ControlReader):
         super().close()
 
     def _cover(self, within: sa.Connection | None = None) -> None:
-        """What was committed is committed: where no checkpoint can be written, the next one covers it.
+        """What was committed is committed: where no checkpoint can be written, the next one covers it; why, is told
+        once.
 
         Args:
             within: a transaction that is under way.
@@ -172,8 +183,15 @@ class ControlStore(ControlReader):
                 self._checkpoints.write(within)
             else:
                 self.checkpoint()
+            self._trouble = ""
+        except KeyElsewhereError as error:
+            if not self._elsewhere:
+                log.warning("no checkpoint of the audit is written here: %s", error)
+            self._elsewhere = True
         except (DriftError, OSError) as error:
-            log.error("no checkpoint of the audit could be written: %s", error)
+            if str(error) != self._trouble:
+                log.error("no checkpoint of the audit could be written: %s", error)
+            self._trouble = str(error)
 
     def _published(self, entry: Entry, seq: int) -> Message:
         told = {"event": entry.event, "subject": entry.subject, "actor": entry.actor, "seq": seq}

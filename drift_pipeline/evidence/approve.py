@@ -21,8 +21,8 @@ from drift_pipeline.evidence.statements import (
     below,
     candidate_of,
     role_of,
+    unfit,
     unproven,
-    untrusted,
     waivers_filed,
 )
 from drift_pipeline.evidence.verification import put_files
@@ -90,7 +90,7 @@ def approve(
         asked = asked_of(settings, store, body, model, clock.now())
         wanted = approvals_wanted(settings, model)
         rollout = rollout_to_approve(store, model, body["version"], asked.digest)
-        found = _sealed(settings, signer, asked, body, rollout, reason, lasting, role, wanted)
+        found = _signed_approval(settings, signer, asked, body, rollout, reason, lasting, role, wanted)
         if isinstance(found, Refusal):
             audit_refusal(store, "approval", signer, asked, {"version": body["version"], "rollout": rollout}, found)
             return found
@@ -119,7 +119,7 @@ def approve(
     )
 
 
-def _sealed(
+def _signed_approval(
     settings: Settings,
     signer: Signer,
     asked: Asked,
@@ -132,10 +132,8 @@ def _sealed(
 ) -> tuple[dict[str, Any], Approval] | Refusal:
     """The envelope, which holds, and what it says; or why it would not."""
     waived = waivers_filed(settings, asked, body)
-    if fault := unproven(body, waived, wanted) or untrusted(settings, body):
+    if fault := unproven(body, waived, wanted) or unfit(settings, signer, asked, body, "approve"):
         return Refusal(fault)
-    if signer.key_id == asked.trainer_key_id:
-        return Refusal(f"{signer.public} trained this model; somebody else has to approve, with their own key")
     envelope = sign_approval(
         signer,
         model=asked.model,

@@ -144,6 +144,12 @@ def untrusted(settings: Settings, body: Mapping[str, Any]) -> str:
     return ""
 
 
+def unfit(settings: Settings, signer: Signer, asked: Asked, body: Mapping[str, Any], verb: str) -> str:
+    """Why nothing that the key signs of the version counts; empty where it may. `verb`: what it is to do."""
+    trained = f"{signer.public} trained this model; somebody else has to {verb}, with their own key"
+    return untrusted(settings, body) or (trained if signer.key_id == asked.trainer_key_id else "")
+
+
 def advice(settings: Settings, signer: Signer, asked: Asked) -> str:
     """What to do about a refusal of a fresh signature; empty where only its reason can help."""
     if signer.key_id not in asked.keys:

@@ -21,7 +21,7 @@ from drift_pipeline.evidence.statements import (
     below,
     candidate_of,
     role_of,
-    untrusted,
+    unfit,
     waivers_filed,
 )
 from drift_pipeline.evidence.verification import put_files
@@ -67,7 +67,7 @@ def waive(
         body = candidate_of(store, model, version)
         _require_gate(body, gate, version)
         asked = asked_of(settings, store, body, model, clock.now())
-        found = _sealed(settings, signer, asked, body, gate, reason, lasting, role)
+        found = _signed_waiver(settings, signer, asked, body, gate, reason, lasting, role)
         if isinstance(found, Refusal):
             audit_refusal(store, "waiver", signer, asked, {"version": body["version"], "gate": gate}, found)
             return found
@@ -102,7 +102,7 @@ def _require_gate(body: Any, gate: str, version: str) -> None:
         raise InputError(f"--gate {gate}: {version} has no such gate; there are: {', '.join(names) or 'none'}")
 
 
-def _sealed(
+def _signed_waiver(
     settings: Settings,
     signer: Signer,
     asked: Asked,
@@ -118,10 +118,8 @@ def _sealed(
     blocked = blocking(body.get("results", ()))
     if gate not in blocked:
         return Refusal(f"its gate {gate} passed; there is nothing to waive")
-    if fault := untrusted(settings, body):
+    if fault := unfit(settings, signer, asked, body, "waive"):
         return Refusal(fault)
-    if signer.key_id == asked.trainer_key_id:
-        return Refusal(f"{signer.public} trained this model; somebody else has to waive, with their own key")
     envelope = sign_waiver(
         signer,
         model=asked.model,

@@ -8,6 +8,7 @@ from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import HOUR
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore, Entry, Message, Put
+from drift_pipeline.errors import ConflictError
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,12 @@ def tell(
     told = {"hour": hour, "at": now.isoformat(), "event": event, "why": why}
     alert = {"model": model if owner else "", "what": event, "why": why, "at": now.isoformat(), "owner": owner}
     alert["incident"] = event  # it is one, however often it is told
-    store.commit(
-        Entry(actor, event, model, details=details),
-        [Put(_KIND, key, told, before.generation if before else 0)],
-        [Message(f"{model}:{hour}:{event}", ALERTS, alert)],
-    )
+    put = Put(_KIND, key, told, before.generation if before else 0)
+    message = Message(f"{model}:{hour}:{event}", ALERTS, alert)
+    try:
+        store.commit(Entry(actor, event, model, details=details), [put], [message])
+    except ConflictError:  # another process told it
+        return
     log.warning("%s: %s: %s", model, event, why, extra={"model": model if owner else ""})
 
 

@@ -1,7 +1,7 @@
 """What the stages of one model's loop share: the spec, the ledger, the lake, the registry, the clock and the keys."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from drift_pipeline.detection.judging.performance import Performance, performanc
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.policy.engines import PolicyEngine
 from drift_pipeline.registry.backends import Registry
+from drift_pipeline.rollout.controllers import Controller
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.promql import PrometheusServer
@@ -29,6 +30,7 @@ class Backends:
     rows outside the home are reached. `studies`: the url of the database that the trials of trainings are kept in; "" =
     nowhere. `prometheus`: who is asked for KPIs that are measured elsewhere. `runner` tells who runs the steps of a
     retrain, None of this process; it is asked when somebody retrains, so that nothing else fails for its file.
+    `controller` is who moves a rollout's traffic, None of the gateways; it is asked when a rollout may move.
     """
 
     lake: Lake
@@ -36,11 +38,13 @@ class Backends:
     registry: Registry
     policy: PolicyEngine
     alerts: Channel
+    _: KW_ONLY
     scan: Scan | None = None
     access: Access = NO_ACCESS
     studies: str = ""
     prometheus: PrometheusServer | None = None
     runner: Callable[[], Runner | None] = lambda: None
+    controller: Callable[[], Controller | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Context:
     registry: Registry
     clock: Clock
     trust: Trust
+    _: KW_ONLY
     step: timedelta = MINUTE
     seed: int = 0
     progress: Callable[[str], None] = lambda _: None

@@ -85,13 +85,19 @@ class LiveSpecs(Mapping[str, ModelSpec]):
     _every = 1.0
 
     def __init__(
-        self, folder: Path | None, specs: Mapping[str, ModelSpec], monotonic: Callable[[], float] = time.monotonic
+        self,
+        folder: Path | None,
+        specs: Mapping[str, ModelSpec],
+        monotonic: Callable[[], float] = time.monotonic,
+        only: str | None = None,
     ) -> None:
         """
         Args:
             folder: the models', with `NAME/defs.yaml`; None = the packaged ones, which nobody changes while it runs.
             specs: what the files said when the process began.
+            only: the one model that is taken up; None = all.
         """
+        self._only = only
         self._folder, self._specs, self._monotonic = folder, dict(specs), monotonic
         self._looked, self._seen = float("-inf"), dict[Path, list[tuple[int, int, int]]]()
 
@@ -121,7 +127,7 @@ class LiveSpecs(Mapping[str, ModelSpec]):
         except (DriftError, OSError) as error:
             log.error("%s; what it said before is in force", error)
             return
-        if self._specs.get(spec.name) != spec:
+        if self._only in (None, spec.name) and self._specs.get(spec.name) != spec:
             self._specs[spec.name] = spec
 
     def _stamps(self) -> dict[Path, list[tuple[int, int, int]]]:

@@ -70,8 +70,14 @@ class Fleet:
         return ticked + [failed for spec in adopted if (failed := self._erase(spec)) is not None]
 
     def advance(self, *, seconds: float = math.inf) -> list[Ticked | Failed]:
-        """Only the rollouts that are under way, which may need more looks than a minute has; then the alerts."""
-        active = [spec for spec in self._specs.values() if self._may_be("rollout", spec, _is_under_way)]
+        """Only the rollouts that are under way, which may need more looks than a minute has; then the alerts. Another
+        controller than the gateway is also brought to where those stand that are over."""
+        elsewhere = self._home.settings.controller != "gateway"
+        active = [
+            spec
+            for spec in self._specs.values()
+            if self._may_be("rollout", spec, lambda rollout: elsewhere or _is_under_way(rollout))
+        ]
         return self._each("rollout", active, Loop.step_rollout, seconds)
 
     def _may_be(self, kind: str, spec: ModelSpec, so: Callable[[Mapping[str, Any]], bool]) -> bool:

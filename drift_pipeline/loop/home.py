@@ -8,7 +8,7 @@ from functools import cache, cached_property, partial
 
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.alerts.channels.log import LogChannel
-from drift_pipeline.clock import MINUTE, Clock
+from drift_pipeline.clock import MINUTE, Clock, SystemClock
 from drift_pipeline.control.postgres import beside
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.store import ControlStore
@@ -25,6 +25,7 @@ from drift_pipeline.policy.engines import PACKAGED_BUNDLE, Bundle, PolicyEngine,
 from drift_pipeline.policy.engines.embedded import EmbeddedEngine
 from drift_pipeline.policy.engines.opa import OpaEngine
 from drift_pipeline.registry.backends import Registry, registry_of
+from drift_pipeline.rollout.controllers import Controller, controller_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec, read_spec
 from drift_pipeline.telemetry.delta import PATIENCE_S
@@ -52,26 +53,28 @@ class Home:
         """Who runs the steps of retrains; None = the process that is asked to. Raises InputError as `outside`."""
         return outside(self.settings)
 
+    @cached_property
+    def controller(self) -> Controller | None:
+        """Who moves a rollout's traffic; None = the gateways. Raises InputError as `controller_of`."""
+        return controller_of(self.settings)
+
     def backends(self, spec: ModelSpec) -> Backends:
         """What one model's loop works on."""
         lake = Lake(self.settings.lake / spec.name, source="loop", patience_s=self.patience_s)
         wanted, stale = self.settings.scan != "off", timedelta(days=self.settings.scan_stale_days)
         scan = Scan(self.settings.scan_url, stale) if wanted else None
-        access, studies = access_of(self.settings), ""
-        if self.settings.on_postgres:
-            studies = beside(self.settings.database_url, "optuna")
-        measured = prometheus_of(self.settings)
         return Backends(
             lake,
             self.store,
             self.registry,
             self.policy,
             self.alerts,
-            scan,
-            access,
-            studies,
-            measured,
-            lambda: self.runner,
+            scan=scan,
+            access=access_of(self.settings),
+            studies=beside(self.settings.database_url, "optuna") if self.settings.on_postgres else "",
+            prometheus=prometheus_of(self.settings),
+            runner=lambda: self.runner,
+            controller=lambda: self.controller,
         )
 
     def document(self, spec: ModelSpec) -> None:
@@ -152,14 +155,14 @@ def opened(settings: Settings, clock: Clock, *, new: bool = False, patience_s: f
     registry = registry_of(settings)
     store = open_store(settings, clock)
     try:
-        with _engine(settings, clock, store) as engine:
+        with _engine(settings, store) as engine:
             yield Home(settings, clock, store, registry, engine, LogChannel(settings.alerts), patience_s=patience_s)
     finally:
         store.close()
 
 
 @contextmanager
-def _engine(settings: Settings, clock: Clock, store: ControlStore) -> Iterator[PolicyEngine]:
+def _engine(settings: Settings, store: ControlStore) -> Iterator[PolicyEngine]:
     """Who decides. Raises InputError where two are named."""
     if not settings.opa_url:
         with EmbeddedEngine(settings.policy) as engine:
@@ -169,7 +172,7 @@ def _engine(settings: Settings, clock: Clock, store: ControlStore) -> Iterator[P
         raise InputError("DRIFT_OPA_URL and DRIFT_POLICY both say which rules decide; set one of them")
     yield OpaEngine(
         settings.opa_url,
-        clock,
+        SystemClock(),  # in a drill, too: a server tells the machine's time
         timeout_seconds=settings.opa_timeout_seconds,
         stale=timedelta(seconds=settings.opa_stale_seconds),
         token=settings.opa_token.get_secret_value(),
@@ -230,8 +233,11 @@ def models_of(settings: Settings) -> dict[str, ModelSpec]:
     return specs
 
 
-def live_specs(settings: Settings) -> LiveSpecs:
-    """The specs for a process that lives long; errors as of `models_of`, when it begins."""
+def live_specs(settings: Settings, only: str | None = None) -> LiveSpecs:
+    """The specs for a process that lives long, or of one model alone; errors as of `models_of` and `model_of`, when it
+    begins."""
+    if only is not None:
+        return LiveSpecs(settings.models, {only: model_of(settings, only)}, only=only)
     return LiveSpecs(settings.models, models_of(settings))
 
 

@@ -33,6 +33,7 @@ from drift_pipeline.loop.retraining.trainings import Trainings
 from drift_pipeline.loop.retraining.working import working
 from drift_pipeline.loop.session import Session
 from drift_pipeline.loop.state import Assignment, Training, Version
+from drift_pipeline.loop.steering import Steering
 from drift_pipeline.policy.decide import Decision, Trigger
 from drift_pipeline.policy.incident import Incident
 from drift_pipeline.rollout.plan import Status
@@ -85,18 +86,19 @@ class Loop:
             backends.registry,
             clock,
             trust,
-            step,
-            seed,
-            progress,
-            backends.scan,
-            backends.access,
-            backends.policy,
-            backends.studies,
-            backends.prometheus,
+            step=step,
+            seed=seed,
+            progress=progress,
+            scan=backends.scan,
+            access=backends.access,
+            policy=backends.policy,
+            studies=backends.studies,
+            prometheus=backends.prometheus,
         )
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
         self.following = Following(at, self.queue, self.trainings)
         self._inline = InlineRunner(lambda request: self.train(request.decision) is not None)
+        self.steering = Steering(at, self.rollouts, backends.store, backends.controller)
         self.session = Session(at)
         self.recoveries = Recoveries(at, self.trainings, self.session.memory)
         self.observing = Observing(at, self.session.memory)
@@ -303,13 +305,16 @@ class Loop:
         return digest if digest is not None and self.release(digest) else None
 
     def advance(self) -> Status | None:
-        """Take the rollout one step, if the facts and the approvals allow it; None where nothing moved."""
-        if self.rollouts.active is None:
-            return None
-        paused = self.pauses.paused() or self.pauses.in_maintenance()
-        moved = advance(self.rollouts, self.monitor.champion, paused=paused)
+        """Take the rollout one step, if the facts and the approvals allow it; None where nothing moved. What another
+        controller stopped is rolled back before that."""
+        moved = self.steering.steer()
+        if moved is None and self.rollouts.active is not None:
+            paused = self.pauses.paused() or self.pauses.in_maintenance()
+            moved = advance(self.rollouts, self.monitor.champion, paused=paused)
+            if moved is not None:
+                moved = self.steering.steer() or moved
         if moved is not None:
-            self.session.take_up_champion()
+            self.session.follow_champion()
         return moved
 
     def deliver(self) -> int:

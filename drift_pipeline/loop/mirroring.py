@@ -8,7 +8,7 @@ call, of whichever process, came to: write runs, which asks no network; send the
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
@@ -18,7 +18,7 @@ from drift_pipeline.evidence.mirrored import Mirrored, Told
 from drift_pipeline.files import alone
 from drift_pipeline.registry.backends import kept_registry
 from drift_pipeline.registry.backends.wandb import Wandb, require_wandb
-from drift_pipeline.registry.mirror import Run, Standing, Use, folded, uses_of
+from drift_pipeline.registry.mirror import Made, Run, Standing, Use, anew, digest_alias, folded, made_by, uses_of
 from drift_pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ SECONDS = 20.0  # for which one call goes on
 LEAST_S = 5.0  # below which no client is started any more
 _KEY = "_wandb"  # no model's name begins with an underscore
 _RUNS = 20  # written by one client
+_AT_ONCE = 30  # facts of versions that are told by one client
+_FORM = 1  # of a cursor; before, nobody looked whether each artifact is there whole
 _KEPT = 50  # refusals that are told one by one; more are only counted
 _PAUSE_S = (5.0, 600.0)  # after the first failure, and at most
 _WRONG = (LookupError, TypeError, ValueError, AttributeError)  # of a record that has not the form of its event
@@ -37,6 +39,7 @@ class Cursor:
 
     to: which. written, told: the last record of which there are runs, and of which versions stand as it says.
     failures, error, again_at: of the last calls, and when to try again. refused, count: what will never be taken.
+    form: how the versions were told; those of an earlier form are told anew.
     """
 
     to: str = ""
@@ -47,6 +50,29 @@ class Cursor:
     again_at: float = 0.0
     refused: Sequence[str] = ()
     count: int = 0
+    form: int = 0
+
+
+@dataclass
+class _Facts:
+    """What is told of versions, up to the record `last`."""
+
+    standings: list[Standing] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    made: list[Made] = field(default_factory=list)
+    last: int = 0
+
+    def __len__(self) -> int:
+        return len(self.standings) + len(self.uses) + len(self.made)
+
+    def add(self, found: Told, record: AuditRecord) -> None:
+        stand = {Made(one.name, digest_alias(one.digest)) for one in found.standings}  # which is a look at it, too
+        self.standings += found.standings
+        self.uses += uses_of(found.run) if found.run else []
+        self.made += [made for made in made_by(found.run) if made not in stand] if found.run else []
+        if found == Told() and (digest := record.digests.get("bundle")):  # it may be gone here, and in part there
+            self.made.append(Made(record.subject, digest_alias(digest)))
+        self.last = record.seq
 
 
 def deliver_mirror(
@@ -102,7 +128,9 @@ def _recalled(settings: Settings, store: ControlReader) -> tuple[Cursor, int]:
     """Another destination is told everything."""
     found, to = store.recall(_KEY), Wandb(settings).destination
     cursor = Cursor(**found.body) if found else Cursor()
-    return cursor if cursor.to == to else Cursor(to), found.generation if found else 0
+    cursor = cursor if cursor.to == to else Cursor(to)
+    cursor = cursor if cursor.form == _FORM else replace(cursor, told=0, form=_FORM)
+    return cursor, found.generation if found else 0
 
 
 class _Delivery:
@@ -178,19 +206,59 @@ class _Delivery:
         """Once all runs are there: a version that is not cannot stand anyhow."""
         if self._wandb.unsent() or self._left < LEAST_S:
             return
-        teller, standings, uses, last = self._teller(), list[Standing](), list[Use](), self._cursor.told
-        for record in self._store.records(after=last):
+        teller, facts = self._teller(), _Facts()
+        for record in self._store.records(after=self._cursor.told):
             if record.seq > self._cursor.written:
                 break
-            found, last = self._told(teller, record, again=True), record.seq
-            standings += found.standings
-            uses += uses_of(found.run) if found.run else []
-        if standings or uses:
-            for why in self._wandb.stand(folded(standings), uses, max(self._left, LEAST_S)):
-                self._refuse(why)
-        if last > self._cursor.told:
-            self._keep(replace(self._cursor, told=last))
+            facts.add(self._told(teller, record, again=True), record)
+            if len(facts) >= _AT_ONCE or self._left < LEAST_S:
+                self._tell(teller, facts)
+                facts = _Facts()
+                if self._left < LEAST_S:
+                    return
+        self._tell(teller, facts)
         self._wandb.forget_sent()
+
+    def _tell(self, teller: Mirrored, facts: _Facts) -> None:
+        if facts:
+            seconds = max(self._left, LEAST_S)
+            stood = self._wandb.stand(folded(facts.standings), facts.uses, facts.made, seconds)
+            for why in stood.refused:
+                self._refuse(why)
+            if stood.partial:
+                self._finish(teller, stood.partial)
+        if facts.last > self._cursor.told:
+            self._keep(replace(self._cursor, told=facts.last))
+
+    def _finish(self, teller: Mirrored, partial: Sequence[Made]) -> None:
+        """Have the runs sent again that came with what is there in part only; those that are not kept any more are
+        written anew from the audit. What no intact record tells of is noted, and left.
+
+        Raises:
+            UnavailableError: something is to be sent first.
+        """
+        runs = self._runs_with(teller, partial)
+        for made in (made for made in partial if made not in runs):
+            self._refuse(f"{made.name} {made.alias} is there in part only, and nothing here has what it lacks")
+        if not runs:
+            return
+        kept, first = self._wandb.kept(), next(iter(runs))
+        what = f"{first.name} {first.alias} is there in part only"
+        if gone := [anew(run) for run in runs.values() if run.name not in kept]:
+            self._wandb.write(gone, max(self._left, LEAST_S))
+            raise UnavailableError(f"{what}: its run is written anew, and sent next")
+        self._wandb.send_again()
+        raise UnavailableError(f"{what}: what was sent last is sent again")
+
+    def _runs_with(self, teller: Mirrored, partial: Sequence[Made]) -> dict[Made, Run]:
+        """The last run with which each of them came; whichever it is, it has all files."""
+        found = dict[Made, Run]()
+        for record in self._store.records():
+            if record.seq > self._cursor.written:
+                break
+            run = self._told(teller, record, again=True).run
+            found |= {made: run for made in made_by(run) if made in partial} if run else {}
+        return found
 
     def _teller(self) -> Mirrored:
         first = next(self._store.records(), None)

@@ -1,13 +1,14 @@
 """Operating: what people may do to a model's loop. Each verb is one audited change with an actor and a reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.errors import InputError, NothingToDoError, RefusedError
+from drift_pipeline.errors import ConflictError, DriftError, InputError, NothingToDoError, RefusedError
 from drift_pipeline.loop.context import Context, Trust
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.loop import Loop
@@ -23,6 +24,21 @@ from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.lake import Lake
+
+T = TypeVar("T")
+_TRIES = 5
+
+
+def retried(do: Callable[[], T]) -> T:
+    """Do what changes nothing where it conflicts; again where a tick came in between, whose state is taken up first.
+
+    Raises:
+        ConflictError: ticks came in between each time.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(ConflictError):
+            return do()
+    return do()
 
 
 def retrain(
@@ -64,7 +80,8 @@ def promote(loop: Loop, actor: str, reason: str) -> Status:
     """
     loop.catch_up()
     moved = hurry(loop.rollouts, loop.monitor.champion, actor, given(reason))
-    loop.session.take_up_champion()
+    loop.steering.steer()
+    loop.session.follow_champion()
     return moved
 
 
@@ -73,17 +90,21 @@ def roll_back(loop: Loop, actor: str, reason: str, *, champion: bool = False) ->
 
     The next tick monitors the version that answers then, so that this takes no longer than one transaction.
     `champion` as for `releasing.rolling_back`. Where it was changed beside the audit who answers, that is put back
-    first, as an act of its own; there may be nothing else to go back from then.
+    first, as an act of its own; there may be nothing else to go back from then. Each is done again, for itself, where a
+    tick came in between.
     """
-    rollouts, answers = loop.rollouts, put_back(loop.rollouts, actor, given(reason))
+    rollouts = loop.rollouts
+    answers = retried(lambda: put_back(rollouts, actor, given(reason)))
     try:
-        moved = back(rollouts, actor, reason, champion=champion)
+        moved = retried(lambda: back(rollouts, actor, reason, champion=champion))
     except InputError:
         if answers is None:
             raise
         now, name = loop.clock.now(), loop.spec.name
         return Status(f"{name}-put-back", name, "", answers, Phase.ROLLED_BACK, now, now, reason)
     assert moved is not None, "no particular rollout was asked for"
+    with suppress(DriftError):  # it is rolled back; another controller hears of it now, or at the next tick
+        loop.steering.steer()
     return moved
 
 

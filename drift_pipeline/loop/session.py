@@ -1,7 +1,9 @@
 """A session: what one process has taken up of a model, whose state other processes change meanwhile."""
 
+from contextlib import suppress
+
 from drift_pipeline.clock import Window
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import ConflictError, InputError
 from drift_pipeline.loop import first_version
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
@@ -70,6 +72,12 @@ class Session:
             self.resume()
             return
         self._monitor = self._rebaselining.follow(model, before)
+
+    def follow_champion(self) -> None:
+        """As `take_up_champion`, after a step of the rollout that is done whoever takes it up: where another process
+        is faster, the next `catch_up` does."""
+        with suppress(ConflictError):
+            self.take_up_champion()
 
     def _recall(self) -> None:
         if (memory := self._at.ledger.recall()) is not None:

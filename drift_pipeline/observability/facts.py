@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from drift_pipeline.alerts.alert import name_of
 from drift_pipeline.clock import DAY, HOUR
 from drift_pipeline.control.figures import Asked, Figures
+from drift_pipeline.observability import lag
 from drift_pipeline.rollout.plan import Phase, version_of
 from drift_pipeline.spec import ModelSpec
 
@@ -44,6 +45,10 @@ def of_home(figures: Figures, now: datetime) -> Iterator[Sample]:
         yield Sample("drift_capture_last_step_timestamp_seconds", _seconds(found.body["at"]))
         for kind, count in found.body["events"].items():
             yield Sample("drift_capture_events_total", count, (kind,))
+        for (topic, partition), (messages, oldest_at) in lag.known(found.body, now)[: lag.MOST]:
+            yield Sample("drift_kafka_lag_messages", messages, (topic, partition))
+            if oldest_at is not None:
+                yield Sample("drift_kafka_oldest_message_timestamp_seconds", oldest_at.timestamp(), (topic, partition))
     for key, record in figures.state["concern"].items():
         if now - datetime.fromisoformat(record.body["at"]) < _LASTS:
             yield Sample("drift_concern_active", 1, (key.partition("/")[0], record.body["event"]))

@@ -6,15 +6,17 @@ each is a trace of its own, since one landing is of many requests, and one incid
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import islice
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.errors import DriftError
 from drift_pipeline.observability.facts import CAPTURE
 from drift_pipeline.observability.otel import Outlet, Span, Telling, begun, wanted
+from drift_pipeline.telemetry.event import TRACEPARENT
 
 log = logging.getLogger(__name__)
 LANDED = "landed"  # in what capture remembers: of each model the last landings, as "time traceparent"
@@ -32,11 +34,12 @@ class Landings:
         """Never waits; a span that finds no room is lost, as the outlet tells.
 
         Args:
-            requests: traceparents of those whose answers landed.
+            requests: traceparents of those whose answers landed; what has not the form of one is linked to by nobody.
         """
         own, at, now = begun(""), self._clock.now(), time.time_ns()
         about = {"drift.model": model, "drift.source": source, "drift.batch": number, "drift.requests": len(requests)}
-        span = Span(f"landed {model}", {}, now, now, about, own, requests[:MOST_LINKS], served=False)
+        links = [*islice(filter(TRACEPARENT.fullmatch, requests), MOST_LINKS)]
+        span = Span(f"landed {model}", {}, now, now, about, own, links, served=False)
         self._outlet.put(Telling([], span))
         self.last[model] = [*self.last.get(model, ()), f"{at.isoformat()} {own}"][-_KEPT:]
 
@@ -54,6 +57,12 @@ def tracing(clock: Clock) -> Iterator[Landings | None]:
     finally:
         if outlet is not None:
             outlet.close()
+
+
+def merged(*landed: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Of each model the last landings, of several captures."""
+    models = sorted({model for of in landed for model in of})
+    return {model: sorted({one for of in landed for one in of.get(model, ())})[-_KEPT:] for model in models}
 
 
 def before(store: ControlReader, model: str, at: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 MOST_EVENTS, MOST_BYTES = 20_000, 64_000_000  # that wait
 IN_FLIGHT = 1024  # handed to the SDK, whose own queues hold twice as many of each kind, and drop in silence
 PAUSE_S, TOLD_EVERY_S, PATIENCE_S = 0.1, 60.0, 5.0
-SCOPE = "drift_pipeline"
+SCOPE, SPANS_REFUSED = "drift_pipeline", "spans refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Outlet:
                     self._sdk.emit(telling)
                 except Exception as error:  # the edge of the thread: one telling is lost, not all that follow
                     log.exception("OTLP: %s", error)
-                    self._lose("refused", max(1, len(telling.events)))
+                    self._lose("broken", max(1, len(telling.events)))
             self._tell()
             if ending:
                 self._sdk.close()
@@ -223,7 +223,8 @@ class Outlet:
     def _tell(self) -> None:
         lost, now = sum(self._lost.values()), time.monotonic()
         if lost > self._told and (now - self._told_at >= TOLD_EVERY_S or self._closing.is_set()):
-            log.warning("OTLP: %d events and spans were not sent so far: %s", lost, dict(self._lost))
+            advice = "; OTEL_TRACES_EXPORTER=none where the Collector keeps no traces" * (SPANS_REFUSED in self._lost)
+            log.warning("OTLP: %d events and spans were not sent so far: %s%s", lost, dict(self._lost), advice)
             self._told, self._told_at = lost, now
 
 
@@ -244,12 +245,14 @@ class _Sdk:
         self._logs = self._traces = None
         if sends("LOGS"):
             self._logs = LoggerProvider(of, shutdown_on_exit=False)
-            self._logs.add_log_record_processor(BatchLogRecordProcessor(_counted(OTLPLogExporter, self)(), **room))
+            exporter = _counted(OTLPLogExporter, "events refused", self)
+            self._logs.add_log_record_processor(BatchLogRecordProcessor(exporter, **room))
             self._logger = self._logs.get_logger(SCOPE)
         if sends("TRACES"):
             self._ids = given_ids()
             self._traces = TracerProvider(resource=of, shutdown_on_exit=False, id_generator=self._ids)
-            self._traces.add_span_processor(BatchSpanProcessor(_counted(OTLPSpanExporter, self)(), **room))
+            exporter = _counted(OTLPSpanExporter, SPANS_REFUSED, self)
+            self._traces.add_span_processor(BatchSpanProcessor(exporter, **room))
             self._tracer = self._traces.get_tracer(SCOPE)
 
     @property
@@ -299,11 +302,12 @@ class _Sdk:
         span.end(end_time=request.ended_ns)
         return set_span_in_context(span, Context())
 
-    def finished(self, count: int, taken: bool) -> None:
+    def finished(self, count: int, lost: str) -> None:
+        """`lost`: why they were not taken, or empty."""
         with self._turn:
             self._finished += count
-        if not taken:
-            self._lose("refused", count)
+        if lost:
+            self._lose(lost, count)
 
     def close(self) -> None:
         for provider in (self._logs, self._traces):
@@ -311,20 +315,20 @@ class _Sdk:
                 provider.shutdown()
 
 
-def _counted(exporter: Any, sdk: _Sdk) -> Any:
-    """A class of exporters that tell the outcome of each batch."""
+def _counted(exporter: Any, refused: str, sdk: _Sdk) -> Any:
+    """An exporter that tells the outcome of each batch, `refused` of one that was not taken."""
 
     class Counted(exporter):  # type: ignore[misc]
         def export(self, batch: Sequence[Any], **options: Any) -> Any:
-            taken = False
+            lost = refused
             try:
-                result = super().export(batch, **options)
-                taken = result.name == "SUCCESS"
+                if (result := super().export(batch, **options)).name == "SUCCESS":
+                    lost = ""
                 return result
             finally:
-                sdk.finished(len(batch), taken)
+                sdk.finished(len(batch), lost)
 
-    return Counted
+    return Counted()
 
 
 def sends(signal: str, environment: Mapping[str, str] = os.environ) -> bool:

@@ -276,6 +276,11 @@ PLATFORM = Board(
             quiet=True,
         ),
         Panel(
+            "Capture: messages of Kafka that wait",
+            (("drift_kafka_lag_messages", "{{topic}} {{partition}}"),),
+            quiet=True,
+        ),
+        Panel(
             "Dagster: since each model's last tick",
             ((f"time() - drift_last_tick_timestamp_seconds{OF}", "{{model}}"),),
             unit="s",

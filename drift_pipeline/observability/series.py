@@ -83,6 +83,12 @@ SERIES = {
     "drift_channel_parked_total": _counter("channel", "Alerts that a channel refuses, and that were parked."),
     "drift_capture_last_step_timestamp_seconds": _gauge("", "When capture last looked for events."),
     "drift_capture_events_total": _counter("kind", "What became of the events that capture took."),
+    "drift_kafka_lag_messages": _gauge(
+        "topic partition", "Messages that are not in the lake yet, of the 100 partitions with the most."
+    ),
+    "drift_kafka_oldest_message_timestamp_seconds": _gauge(
+        "topic partition", "When the oldest of them was sent, where that is known."
+    ),
     "drift_home_size_bytes": _gauge("", "Size of the home's files; looked up each five minutes."),
     "drift_home_disk_free_bytes": _gauge("", "Free space of the disk below the home."),
     "drift_control_store_size_bytes": _gauge("", "Size of the control store, where it is a file."),

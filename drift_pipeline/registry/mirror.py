@@ -10,7 +10,7 @@ class Artifact:
     """Files under one name; the same files again are the same version of it.
 
     files: paths by name. texts: files that lie nowhere. aliases: what the version is called from now on, and no other
-    version of the name; the first one is of its digest, and stays.
+    version of the name; the first one is of its digest and the second, if any, of its version, and they stay.
     """
 
     name: str
@@ -69,6 +69,26 @@ class Use:
     run: str
     name: str
     alias: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact, by its name and an alias that stays."""
+
+    name: str
+    alias: str
+
+
+def made_by(run: Run) -> list[Made]:
+    """What comes with a run: what it makes, and documents that it used."""
+    with_it = [*run.makes, *(one for one in run.uses if one.texts)]
+    return [Made(one.name, one.aliases[0]) for one in with_it]
+
+
+def anew(run: Run) -> Run:
+    """To be sent again later than others: what else its artifacts were called may be another version's by now."""
+    makes, uses = ([replace(one, aliases=one.aliases[:2]) for one in of] for of in (run.makes, run.uses))
+    return replace(run, makes=makes, uses=uses)
 
 
 def uses_of(run: Run) -> list[Use]:

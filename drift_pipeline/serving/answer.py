@@ -10,11 +10,9 @@ from pydantic_core import to_json
 
 from drift_pipeline.logs import told
 from drift_pipeline.rollout.route import in_canary
-from drift_pipeline.serving.models import Loaded, Served
+from drift_pipeline.serving.models import CANARY, STABLE, Loaded, Served
 from drift_pipeline.serving.protocol import Ask
 from drift_pipeline.spec import ModelSpec
-
-STABLE, CANARY = "stable", "canary"
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Answer:
     """`scores` and `versions` (n): what was answered, and by whom; `route` is stable, canary, or split for both.
 
     A row's one event tells the version that it was sent to. Where a canary has no usable score the champion answers,
-    and the event is the canary's failure: its version, and no score.
+    and the event is the canary's failure: its version, and no score. In a pinned gateway nobody answers instead.
     """
 
     scores: list[float | None]
@@ -73,7 +71,7 @@ def answer(
         missing = [place for place, score in answered.items() if score is None]
         for place in places:
             versions[place] = version.name
-        if missing and route == CANARY:
+        if missing and version is not served.champion:
             instead, failure = _scores(served.champion, ask, missing)
             failures += [failure] if failure else []
             answered |= zip(missing, instead, strict=True)
@@ -113,6 +111,8 @@ def joined(parts: Sequence[Answer]) -> Answer:
 def _sides(served: Served, ask: Ask) -> list[tuple[str, Sequence[int]]]:
     """The places of the champion's and the candidate's rows; a side without any is left out."""
     everything = range(len(ask.rows))
+    if served.pinned:
+        return [(served.alone, everything)]
     if not served.weight:
         return [(STABLE, everything)]
     rollout, weight = served.route.rollout_id, served.weight

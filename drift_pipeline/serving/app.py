@@ -51,6 +51,7 @@ def make_app(
     rotate_seconds: float = 5.0,
     drills: bool = False,
     outlet: Outlet | None = None,
+    pin: str = "",
 ) -> Starlette:
     """The ASGI application over a home's control store and registry. It closes spool and outlet when it is shut down.
 
@@ -61,6 +62,7 @@ def make_app(
         rotate_seconds: how long an event waits at most before capture may read it.
         drills: requests may ask for delays.
         outlet: is handed what was answered, for OTLP.
+        pin: the one digest that answers, for the one model of `specs` (`pinned`); "" = as the routes say.
 
     Raises:
         SpecError: a spec declares other forms than its model was adopted with.
@@ -78,6 +80,7 @@ def make_app(
         rotate_seconds=rotate_seconds,
         drills=drills,
         outlet=outlet,
+        pin=pin,
     )
 
     @asynccontextmanager

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
+from typing import Any
 from uuid import uuid4
 
 from drift_pipeline.clock import Clock
-from drift_pipeline.control.store import ControlStore, Put
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.errors import DriftError
 from drift_pipeline.files import write_whole
 from drift_pipeline.loop.forms import FrozenSpecs
+from drift_pipeline.observability import lag
 from drift_pipeline.observability.facts import CAPTURE
-from drift_pipeline.observability.landings import LANDED, tracing
+from drift_pipeline.observability.landings import LANDED, merged, tracing
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.mirror import Mirror
 from drift_pipeline.serving.receiver import receiving
@@ -28,7 +30,7 @@ from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.telemetry.sources import opened, scheme_of
+from drift_pipeline.telemetry.sources import Lag, Source, opened, scheme_of
 from drift_pipeline.telemetry.sources.positions import Positions
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
@@ -58,7 +60,8 @@ def is_shared(source: str) -> bool:
 
 
 class Tally:
-    """What became of events, counted for ever, and when capture last looked for some: for metrics, so now and then."""
+    """What became of events, counted for ever by all captures of a home together, and when one last looked for some:
+    for metrics, so now and then."""
 
     def __init__(
         self, store: ControlStore, clock: Clock, every_s: float = 15.0, monotonic: Callable[[], float] = time.monotonic
@@ -66,6 +69,7 @@ class Tally:
         self._store, self._clock, self._every_s, self._monotonic = store, clock, every_s, monotonic
         self._counts, self._wrote = Counter[str](), -math.inf
         self.landed: Mapping[str, Sequence[str]] = {}  # as of `Landings`; what traces go by
+        self.logs: Sequence[Source] = ()  # of which it is told how far behind they are
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Raises as `write`; nothing is lost, the next one writes it."""
@@ -74,18 +78,17 @@ class Tally:
             self.write()
 
     def write(self) -> None:
-        """
-        Raises:
-            ConflictError: another capture of this home was faster.
-            UnavailableError: the store does not answer.
-        """
-        found = self._store.recall(CAPTURE)
-        events = Counter(found.body["events"] if found else {}) + self._counts
-        body = {"at": self._clock.now().isoformat(), "events": dict(events)}
-        body |= {LANDED: {model: [*of] for model, of in self.landed.items()}} if self.landed else {}
-        self._store.remember(Put("", CAPTURE, body, found.generation if found else 0))
+        """Raises UnavailableError where the store does not answer."""
+        lags = [one for log in self.logs for one in log.lags()]
+        self._store.revise(CAPTURE, lambda found: self._with(found, lags))
         self._wrote = self._monotonic()
         self._counts.clear()
+
+    def _with(self, found: Mapping[str, Any], lags: Sequence[Lag]) -> dict[str, Any]:
+        """What this capture and the others came to."""
+        events, landed = Counter(found.get("events", {})) + self._counts, merged(found.get(LANDED, {}), self.landed)
+        told = {"at": self._clock.now().isoformat(), "events": dict(events)}
+        return {**told, **lag.remembered(found, lags, self._clock.now()), **({LANDED: landed} if landed else {})}
 
 
 @contextmanager
@@ -125,13 +128,13 @@ def capturing(
             landed = None
             if landings := stack.enter_context(tracing(clock)):
                 tally.landed, landed = landings.last, landings.landed
-            logs = []
+            logs = list[Source]()
             for url in sources:
                 if scheme_of(url) == "otlp":
                     stack.enter_context(receiving(settings, specs, clock, url, stop))
                 else:
                     logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))
-            spool = settings.home / "spool"
+            tally.logs, spool = logs, settings.home / "spool"
             yield Capture(spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add, landed=landed), stop
             tally.write()
     finally:

@@ -21,7 +21,7 @@ from drift_pipeline.control.store import AuditRecord, ControlStore
 from drift_pipeline.errors import DriftError, UnavailableError
 from drift_pipeline.evidence.timeline import Story
 from drift_pipeline.files import write_whole
-from drift_pipeline.serving.up import DRIFT, WORKSPACE, answers, refuse_taken, services, up
+from drift_pipeline.serving.up import DRIFT, WORKSPACE, answers, dagster_environment, refuse_taken, services, up
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.synthetic import synthetic_history
 
@@ -189,16 +189,12 @@ class LiveDemo:
         """As in Dagster's launchpad."""
         config = json.dumps({"ops": {"begin_rollout": {"config": {"model": MODEL, "digest": digest}}}})
         job = ("-w", str(WORKSPACE), "-j", "submit_rollout", "--config-json", config)
-        environment = {**os.environ, "DAGSTER_HOME": str(self._home / "dagster")}
-        command = [sys.executable, "-m", "dagster", "job", "launch", *job]
         self._tell(f"in Dagster's launchpad: submit_rollout, {version}")
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        _ended_well("dagster job launch", [sys.executable, "-m", "dagster", "job", "launch", *job])
 
     def _drift(self, *arguments: str) -> None:
         self._show(arguments)
-        ended = subprocess.run([*DRIFT, *arguments], capture_output=True, text=True, check=False)
-        if ended.returncode:
-            raise UnavailableError(f"drift {arguments[0]} ended with {ended.returncode}: {ended.stderr.strip()}")
+        _ended_well(f"drift {arguments[0]}", [*DRIFT, *arguments])
 
     def _show(self, arguments: Sequence[str]) -> None:
         shown = [os.path.relpath(part) if part.startswith(str(self._home)) else part for part in arguments]
@@ -207,3 +203,10 @@ class LiveDemo:
     def _tell(self, words: str) -> None:
         since = int(time.monotonic() - self._began) if self._began else 0
         self._say(f"  {since // 60}:{since % 60:02d}  {words}")
+
+
+def _ended_well(name: str, command: Sequence[str]) -> None:
+    environment = os.environ | dagster_environment(Settings())
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise UnavailableError(f"{name} ended with {ended.returncode}: {ended.stderr.strip()}")

@@ -21,6 +21,7 @@ from drift_pipeline.observability.metrics import LoopMetrics
 from drift_pipeline.observability.otel import Span, Telling, begun
 from drift_pipeline.serving.answer import Answer, answer, joined
 from drift_pipeline.serving.entrance import (
+    answering,
     key_holder,
     not_ready,
     producer_of,
@@ -33,6 +34,7 @@ from drift_pipeline.serving.gateway import Gateway
 from drift_pipeline.serving.keys import ANY_MODEL
 from drift_pipeline.serving.metrics import visible
 from drift_pipeline.serving.models import Served
+from drift_pipeline.serving.pinned import is_copy
 from drift_pipeline.serving.protocol import Ask, Items, metadata, read_ask, read_document, response
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.event import EXTERNAL, DeadLetter, off_form_of, read_event
@@ -169,20 +171,23 @@ class Endpoints:
             with allowance.parsing():
                 ask = read_ask(body, spec)
                 allowance.take_rows(len(ask.rows))
-            served = served_of(spec, self._gateway)
+            served, answered = await answering(request, spec, gateway)
             gateway.count_off_form(spec.name, ask.off_form)
             if gateway.drills and ask.delay_ms:
                 await asyncio.sleep(ask.delay_ms / 1000)
             found = await self._answer(spec, served, ask, began, allowance.producer.name, own)
-        gateway.write(spec.name, found.events)
-        if gateway.outlet is not None:
-            gateway.outlet.put(_telling(request, spec, ask, found, began_ns, own))
-        gateway.recent.add(spec.name, ask.ids)
+        if answered:
+            gateway.write(spec.name, found.events)
+            if gateway.outlet is not None:
+                gateway.outlet.put(_telling(request, spec, ask, found, began_ns, own))
+            gateway.recent.add(spec.name, ask.ids)
         for count in found.counts:
             gateway.count(spec.name, count)
         for failure in found.failures:
             gateway.say_once(spec.name, failure)
         gateway.metrics.seconds.labels(spec.name, found.route).observe(time.perf_counter() - began)
+        if not answered:
+            return Response(status_code=204)
         if all(score is None for score in found.scores):
             raise HTTPException(500, f"{spec.name}: {served.champion.name} gave no usable score; its owner can see why")
         parameters: dict[str, object] = {"route": found.route}
@@ -232,7 +237,7 @@ class Endpoints:
     async def _written(
         self, request: Request, what: str, read: Callable[[bytes], list[dict[str, Any]]]
     ) -> tuple[ModelSpec, list[dict[str, Any]]]:
-        """All of them are written, or none."""
+        """All of them are written, or none; of a copy that a pinned gateway was sent, none."""
         spec, allowance = await spec_and_allowance(request, self._gateway)
         lines, now, off_form = [], self._gateway.clock.now(), Counter[str]()
         async with allowance.body(request) as body:
@@ -251,7 +256,8 @@ class Endpoints:
                         lines.append(line)
                 await asyncio.sleep(0)  # others are answered
         self._gateway.count_off_form(spec.name, off_form)
-        self._gateway.write(spec.name, lines)
+        if not (self._gateway.models.pin and is_copy(request)):
+            self._gateway.write(spec.name, lines)
         return spec, events
 
 

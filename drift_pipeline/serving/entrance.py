@@ -13,7 +13,8 @@ from drift_pipeline.serving.allowance import Allowance
 from drift_pipeline.serving.callers import Callers
 from drift_pipeline.serving.gateway import SEE_LOG, Gateway
 from drift_pipeline.serving.keys import Producer, key_hash
-from drift_pipeline.serving.models import Served
+from drift_pipeline.serving.models import SHADOW, Served
+from drift_pipeline.serving.pinned import is_copy
 from drift_pipeline.spec import ModelSpec
 
 _BEARER = {"WWW-Authenticate": "Bearer"}
@@ -70,6 +71,19 @@ def served_of(spec: ModelSpec, gateway: Gateway) -> Served:
     if served := gateway.models.served.get(spec.name):
         return served
     raise UnavailableError(not_ready(spec.name, gateway) or f"{spec.name} has no champion yet: adopt it first")
+
+
+async def answering(request: Request, spec: ModelSpec, gateway: Gateway) -> tuple[Served, bool]:
+    """Who scores, and whether that is answered. 503 where a pinned version may not answer, as of this moment."""
+    served = served_of(spec, gateway)
+    if served.pinned and is_copy(request):
+        return served.shadow, False
+    if served.alone == SHADOW:
+        await gateway.look_again()
+        served = served_of(spec, gateway)
+    if served.alone == SHADOW:
+        raise UnavailableError(f"{spec.name}: {served.champion.name} may not answer, and no other version is here")
+    return served, True
 
 
 def not_ready(model: str, gateway: Gateway) -> str:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 Judge = Callable[[SloCounts], str | None]  # a reason = stop this canary
 RolledBack = Callable[[str, str, str], None]  # model, rollout, reason; called until it returns: bears repetition
 JUDGE_SECONDS = 0.2
+AGAIN_SECONDS = 0.1
 SEE_LOG = "the gateway's log tells why"
 BAKE = DAY  # after a promotion: so long a breach of its SLO takes the new champion back
 
@@ -57,10 +58,11 @@ class Gateway:
         rotate_seconds: float,
         drills: bool,
         outlet: Outlet | None = None,
+        pin: str = "",
     ) -> None:
         self.drills, self.outlet = drills, outlet
         self.specs, self.clock, self.spool = dict(specs), SteadyClock(clock, spool.last_line), spool
-        self.models, self.guard, self.metrics = Models(specs, registry), Guard(), Metrics()
+        self.models, self.guard, self.metrics = Models(specs, registry, pin=pin), Guard(), Metrics()
         self.callers, self.recent = Callers(store, every_seconds), Recent()
         self.trouble = "the routes were not read yet"
         self._given, self._store, self._judge_slo, self._rolled_back = specs, store, judge_slo, rolled_back
@@ -68,7 +70,8 @@ class Gateway:
         self._heard_at: float | None = None
         self._to_tell: dict[tuple[str, str], str] = {}  # model and rollout: the reason
         self._said: dict[str, str] = {}
-        self._judged_at = float("-inf")
+        self._judged_at, self._again_at = float("-inf"), float("-inf")
+        self._again: asyncio.Future[None] | None = None
         self.metrics.waits.set_function(
             lambda: time.time() - min(oldest(spool.folder.parent).values(), default=time.time())
         )
@@ -106,6 +109,12 @@ class Gateway:
             for model, at in ticked.items():
                 self.metrics.ticked_at.labels(model).set(at.timestamp())
             self._heard_at, self.trouble = time.monotonic(), ""
+
+    async def look_again(self) -> None:
+        """Follow now, for who would be refused by what was heard a moment ago; all who ask meanwhile share one look."""
+        if self._again is None or (self._again.done() and time.monotonic() - self._again_at > AGAIN_SECONDS):
+            self._again_at, self._again = time.monotonic(), asyncio.ensure_future(self.follow())
+        await asyncio.wait({self._again}, timeout=self._every)
 
     async def judge(self) -> None:
         """All of them, for the last bad row may have come too soon after another to be judged by itself."""
@@ -165,7 +174,7 @@ class Gateway:
         self.metrics.rows.labels(*labels).inc(count.rows)
         if count.errors:
             self.metrics.errors.labels(*labels).inc(count.errors)
-        self.guard.count(model, count.route, count.rows, count.errors, count.slow)
+        self.guard.count(model, count.version, count.rows, count.errors, count.slow)
         now = time.monotonic()
         if (count.errors or count.slow) and now - self._judged_at >= JUDGE_SECONDS:  # at once: a slow canary holds up
             self._judged_at = now  # this very loop, and what is due each second comes late
@@ -196,16 +205,8 @@ class Gateway:
                     found[model] = route
             except (SpecError, IntegrityError) as error:
                 specs[model] = error
-        ticked = {model: at for model in specs if (at := self._ticked_at(model)) is not None}
+        ticked = {model: at for model in specs if (at := _ticked_at(self._store, model)) is not None}
         return found, specs, producers(self._store), ticked
-
-    def _ticked_at(self, model: str) -> datetime | None:
-        """None also where what its loop remembered cannot be read, of which its tick tells."""
-        try:
-            tick = self._store.recall(model)
-            return datetime.fromisoformat(tick.body["at"]) if tick else None
-        except (IntegrityError, KeyError, TypeError, ValueError):
-            return None
 
     async def _switch(self, route: Route) -> None:
         model, models = route.model, self.models
@@ -218,7 +219,7 @@ class Gateway:
         served, problem = await asyncio.to_thread(models.prepare, route)
         self._problem(model, problem)
         if served is not None:
-            self.guard.watch(route, self._bakes_for(route))
+            self.guard.watch(route, _bakes_for(route, self.clock.now()))
             weight = 0 if self.guard.stopped(route) else served.weight
             models.served[model] = replace(served, weight=weight)
         self.metrics.show(model, models.served.get(model), has_problem=model in models.problems)
@@ -231,16 +232,26 @@ class Gateway:
         if problem:
             self.models.problems[model] = problem
 
-    def _bakes_for(self, route: Route) -> float:
-        """Seconds for which a promotion can still be taken back by itself."""
-        if route.phase is not Phase.FULL or route.since is None or not route.previous:
-            return 0.0
-        return (route.since + BAKE - self.clock.now()).total_seconds()
-
     def _trouble(self, trouble: str) -> None:
         if trouble != self.trouble:
             log.error("%s", trouble)
         self.trouble = trouble
+
+
+def _ticked_at(store: ControlStore, model: str) -> datetime | None:
+    """None also where what its loop remembered cannot be read, of which its tick tells."""
+    try:
+        tick = store.recall(model)
+        return datetime.fromisoformat(tick.body["at"]) if tick else None
+    except (IntegrityError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _bakes_for(route: Route, now: datetime) -> float:
+    """Seconds for which a promotion can still be taken back by itself."""
+    if route.phase is not Phase.FULL or route.since is None or not route.previous:
+        return 0.0
+    return (route.since + BAKE - now).total_seconds()
 
 
 def _lost(outlet: Outlet, reason: str) -> int:

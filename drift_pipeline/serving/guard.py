@@ -40,16 +40,17 @@ class _Tally:
     """What was counted in all, of the version that is watched and beside it; and how it stood before each of the last
     requests to the watched one: (second, watched, beside)."""
 
-    route: str
+    version: str
+    is_canary: bool
     watched: Counts = (0, 0, 0)
     beside: Counts = (0, 0, 0)
     before: deque[tuple[float, Counts, Counts]] = field(default_factory=deque)
 
-    def add(self, route: str, counts: Counts, second: float) -> None:
-        if route != self.route:
+    def add(self, version: str, counts: Counts, second: float) -> None:
+        if version != self.version:
             self.beside = _sum(self.beside, counts)
             return
-        if self.route == "canary" or not self.before or int(second) > int(self.before[-1][0]):
+        if self.is_canary or not self.before or int(second) > int(self.before[-1][0]):
             self.before.append((second, self.watched, self.beside))
         self.watched = _sum(self.watched, counts)
         while len(self.before) > 1 and self._is_over(self.before[1], second, max(RECENT_ROWS)):
@@ -57,14 +58,14 @@ class _Tally:
 
     def recent(self, second: float) -> Iterator[tuple[Counts, Counts]]:
         """Watched and beside, of each span of recent rows that was filled; of the last minute, where rows are few."""
-        for rows in RECENT_ROWS if self.route == "canary" else (1,):
+        for rows in RECENT_ROWS if self.is_canary else (1,):
             over = (then for then in reversed(self.before) if self._is_over(then, second, rows))
             if (then := next(over, None)) is not None:
                 yield _less(self.watched, then[1]), _less(self.beside, then[2])
 
     def _is_over(self, then: tuple[float, Counts, Counts], second: float, rows: int) -> bool:
         """Whether the span from then to now is long enough."""
-        lasted = self.route == "canary" or then[0] <= second - RECENT_SECONDS
+        lasted = self.is_canary or then[0] <= second - RECENT_SECONDS
         return lasted and self.watched[0] - then[1][0] >= rows
 
 
@@ -102,12 +103,12 @@ class Guard:
         phase = (route.rollout_id, str(watched["version"]), str(route.phase))
         if self._phase.get(route.model) != phase:
             self._phase[route.model] = phase
-            self._tallies[route.model] = _Tally("stable" if route.phase is Phase.FULL else "canary")
+            self._tallies[route.model] = _Tally(phase[1], is_canary=route.phase is not Phase.FULL)
 
-    def count(self, model: str, route: str, rows: int, errors: int, slow: int) -> None:
-        """`route` is stable or canary; without a canary nothing is counted."""
+    def count(self, model: str, version: str, rows: int, errors: int, slow: int) -> None:
+        """Of a version that answered; while none is watched nothing is counted."""
         if model in self._phase:
-            self._tallies[model].add(route, (rows, errors, slow), self._monotonic())
+            self._tallies[model].add(version, (rows, errors, slow), self._monotonic())
 
     def counts(self, only: str | None = None) -> list[SloCounts]:
         """Of each canary that is under way, and each champion that bakes, which was not stopped.

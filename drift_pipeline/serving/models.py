@@ -1,18 +1,22 @@
 """The versions that are loaded: verified by digest, taken apart for scoring, and there before any traffic is sent."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop.routes import Document, Route
 from drift_pipeline.loop.state import RECORDED, Version
 from drift_pipeline.registry.backends import Registry
+from drift_pipeline.serving.pinned import CANDIDATE, CHAMPION, part_of
 from drift_pipeline.serving.scoring import Row, Scorer, make_scorer
 from drift_pipeline.spec import ModelSpec
 
+log = logging.getLogger(__name__)
 RETRY_SECONDS = 10
+STABLE, CANARY, SHADOW = "stable", "canary", "shadow"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Loaded:
 class Served:
     """Who answers one model's requests. `weight` is the percentage that the candidate is sent, 0 without one.
 
-    `previous` is kept for a rollback, if it was loaded while it was the champion.
+    `previous` is kept for a rollback, if it was loaded while it was the champion. `pinned`: which part of the route the
+    one version of a pinned gateway has; it is in the place of the champion, whichever it is.
     """
 
     route: Route
@@ -34,10 +39,23 @@ class Served:
     candidate: Loaded | None
     previous: Loaded | None
     weight: int
+    pinned: str = ""
+
+    @property
+    def alone(self) -> str:
+        """What all rows of a pinned gateway are told as, and SHADOW while its version may not answer; else ""."""
+        return {"": "", CHAMPION: STABLE, CANDIDATE: CANARY if self.weight else SHADOW}[self.pinned]
+
+    @property
+    def shadow(self) -> "Served":
+        """Of a pinned gateway, for what is scored and not answered."""
+        return replace(self, pinned=CANDIDATE, weight=0)
 
     @property
     def loaded(self) -> dict[str, Loaded]:
         """By role."""
+        if self.pinned:
+            return {self.pinned: self.champion}
         roles = {"champion": self.champion, "candidate": self.candidate, "previous": self.previous}
         return {role: version for role, version in roles.items() if version is not None}
 
@@ -49,8 +67,17 @@ class Models:
     """
 
     def __init__(
-        self, specs: Mapping[str, ModelSpec], registry: Registry, monotonic: Callable[[], float] = time.monotonic
+        self,
+        specs: Mapping[str, ModelSpec],
+        registry: Registry,
+        monotonic: Callable[[], float] = time.monotonic,
+        pin: str = "",
     ) -> None:
+        """
+        Args:
+            pin: the one digest that answers, of the one model that there is; "" = as each route says.
+        """
+        self.pin = pin
         self._specs, self._registry, self._monotonic = specs, registry, monotonic
         self._failed: dict[str, tuple[float, str]] = {}  # digest: when, why
         self.served: dict[str, Served] = {}
@@ -67,6 +94,8 @@ class Models:
         A champion that cannot be loaded leaves the old one in its place, without a canary; a candidate that cannot be
         loaded is sent nothing. Tried again after `RETRY_SECONDS`.
         """
+        if self.pin:
+            return self._pinned(route)
         held = self.served.get(route.model)
         kept = {version.digest: version for version in held.loaded.values()} if held else {}
         problems: list[str] = []
@@ -79,6 +108,21 @@ class Models:
             candidate = self._load(route.model, route.candidate, kept, problems)
         previous = kept.get(str(route.previous["digest"])) if route.previous else None
         return Served(route, champion, candidate, previous, route.weight if candidate else 0), "; ".join(problems)
+
+    def _pinned(self, route: Route) -> tuple[Served | None, str]:
+        """One that was the champion when it was last heard of goes on until it is replaced: nobody else is here."""
+        held, found = self.served.get(route.model), part_of(route, self.pin)
+        if found is None:
+            if held is None:
+                return None, f"{self.pin} may not answer"
+            log.warning("%s: %s was taken back", route.model, held.champion.name, extra={"model": route.model})
+            return replace(held, route=route, weight=0), ""
+        part, document = found
+        problems: list[str] = []
+        version = self._load(route.model, document, {self.pin: held.champion} if held else {}, problems)
+        if version is None:
+            return None, problems[0]
+        return Served(route, version, None, None, route.weight if part == CANDIDATE else 0, part), ""
 
     def _load(self, model: str, document: Document, kept: Mapping[str, Loaded], problems: list[str]) -> Loaded | None:
         """A version that is loaded already is not read again. Adds to the problems where it gives None."""

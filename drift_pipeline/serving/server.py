@@ -13,6 +13,7 @@ from drift_pipeline.logs import announce
 from drift_pipeline.observability.otel import Outlet, wanted
 from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.serving.app import make_app
+from drift_pipeline.serving.pinned import require
 from drift_pipeline.serving.slo import brake_of, slo_of
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
@@ -47,26 +48,36 @@ def server_of(app: "Starlette", **limits: Any) -> "uvicorn.Server":
 
 
 def serve(
-    settings: Settings, specs: Mapping[str, ModelSpec], host: str, port: int, clock: Clock, **options: Any
+    settings: Settings,
+    specs: Mapping[str, ModelSpec],
+    host: str,
+    port: int,
+    clock: Clock,
+    pin: str = "",
+    **options: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM; then requests under way are finished and the spool is handed over.
 
-    Port 0 is any free one; stderr tells which. `options` are `make_app`'s.
+    Port 0 is any free one; stderr tells which. `pin` and `options` are `make_app`'s.
 
     Raises:
-        InputError: the address is taken, another gateway writes this home's spool, or a spec is not what its model was
-            adopted with.
+        InputError: the address is taken, another gateway writes this home's spool, a spec is not what its model was
+            adopted with, or what `pin` names may not answer (`pinned.require`).
     """
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot listen here: {error}; give another --port") from error
     with listening, closing(open_store(settings, clock)) as store:
-        brake = brake_of(settings, specs, store, registry_of(settings), clock)
+        registry = registry_of(settings)
+        if pin:
+            (spec,) = specs.values()
+            require(store, registry, spec, pin)
+        brake = brake_of(settings, specs, store, registry, clock)
         guarded = {"judge_slo": slo_of(specs), "rolled_back": brake, **options}
         spool = SpoolWriter(settings.home / "spool" / SOURCE)
         outlet = Outlet("drift-gateway") if wanted() else None
-        app = make_app(settings, specs, spool, clock, outlet=outlet, **guarded)
+        app = make_app(settings, specs, spool, clock, outlet=outlet, pin=pin, **guarded)
         server = server_of(app)
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, lambda *_: None)  # uvicorn raises them once more when all is done

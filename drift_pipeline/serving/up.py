@@ -175,6 +175,12 @@ def _keep_instance_config(settings: Settings) -> None:
         config.write_text(packaged + (storage if settings.on_postgres else ""), encoding="utf-8")
 
 
+def dagster_environment(settings: Settings) -> dict[str, str]:
+    """What Dagster's commands want of the environment, to work on what `up` runs."""
+    database = {DAGSTER_DATABASE: _beside(settings)} if settings.on_postgres else {}
+    return {"DAGSTER_HOME": str(settings.home / "dagster"), **database}
+
+
 def _beside(settings: Settings) -> str:
     """The url of Dagster's database: beside the control store's, for each has Alembic's table of its own."""
     return beside(settings.database_url, "dagster")
@@ -234,11 +240,10 @@ def _environment(settings: Settings, started: Sequence[Service]) -> Mapping[str,
     pages = next((service.address or "" for service in started if service.name == "pages"), "")
     return named | {
         "DRIFT_PAGES_URL": settings.pages_url or pages,
-        "DAGSTER_HOME": str(settings.home / "dagster"),
+        **dagster_environment(settings),
         "DRIFT_HOME": str(settings.home),
         "DRIFT_DATABASE": settings.database.get_secret_value(),
         "DRIFT_STORE": settings.store,
-        **({DAGSTER_DATABASE: _beside(settings)} if settings.on_postgres else {}),
         "DRIFT_ENVIRONMENT": settings.environment,
         "DRIFT_LOG": settings.log or "json",  # for Dagster's processes as well, and with what else is announced
     }

@@ -4,7 +4,7 @@ Bergstra et al., "Algorithms for hyper-parameter optimization", NeurIPS 2011 (TP
 only on rows that are newer than all it was fitted on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -174,23 +174,15 @@ def search(
     Raises:
         InputError: every fold lacks a class, or has one label only.
     """
-    trainer, performance = trainer or trainer_of(spec), performance_of(spec)
+    trainer = trainer or trainer_of(spec)
     with one_thread():
         folds = list(_folds(frame.tail(MOST_SEARCH_ROWS), trainer, spec, seed))
         if not folds:
             raise InputError(
-                f"{spec.name}: {frame.height:,} rows hold no fold with {performance.needs} to judge on; "
+                f"{spec.name}: {frame.height:,} rows hold no fold with {performance_of(spec).needs} to judge on; "
                 "wait for more labels"
             )
-        study = shared.study if shared else make_study(seed, maximize=performance.higher_is_better)
-        while (trial := _next(study, spec.retrain.trials)) is not None:
-            if shared is not None:
-                trial.set_user_attr(WORKER, shared.worker)
-            whole = trainer.build(trainer.suggest(trial), spec, seed)
-            model = whole[-1] if trainer.shares_columns else whole
-            study.tell(trial, float(np.mean([_validated(model, fold, performance) for fold in folds])))
-            if progress is not None:
-                progress(trial.number + 1, spec.retrain.trials)
+        study = _searched(folds, spec, seed, progress, trainer, shared)
     tried = _tried(study)
     if any(not one.state.is_finished() for one in tried):
         return None
@@ -198,12 +190,30 @@ def search(
         keep(study)
     best = study.best_trial
     start = start_row(frame, best.params, spec, seed, fresh, trainer)
-    return Found(
-        dict(best.params),
-        float(study.best_value),
-        tuple(Trial(dict(one.params), one.value) for one in tried),
-        start,
-    )
+    trials = tuple(Trial(dict(one.params), one.value) for one in tried)
+    return Found(dict(best.params), float(study.best_value), trials, start)
+
+
+def _searched(
+    folds: Sequence[_Fold],
+    spec: ModelSpec,
+    seed: int,
+    progress: Progress | None,
+    trainer: Trainer,
+    shared: "Shared | None",
+) -> "Study":
+    """The study, once nobody has to begin another trial of it."""
+    performance, trials = performance_of(spec), spec.retrain.trials
+    study = shared.study if shared else make_study(seed, maximize=performance.higher_is_better)
+    while (trial := _next(study, trials)) is not None:
+        if shared is not None:
+            trial.set_user_attr(WORKER, shared.worker)
+        whole = trainer.build(trainer.suggest(trial), spec, seed)
+        model = whole[-1] if trainer.shares_columns else whole
+        study.tell(trial, float(np.mean([_validated(model, fold, performance) for fold in folds])))
+        if progress is not None:
+            progress(trial.number + 1, trials)
+    return study
 
 
 def start_row(

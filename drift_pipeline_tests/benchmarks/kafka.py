@@ -18,9 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from threading import Event as Stop
 
 import numpy as np
 import polars as pl
@@ -31,7 +29,7 @@ from drift_pipeline.clock import HOUR, SystemClock, Window
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.capture import Capture
-from drift_pipeline.telemetry.lake import Lake
+from drift_pipeline.telemetry.lake import Cursor, Lake
 from drift_pipeline.telemetry.sources.kafka.client import Address
 from drift_pipeline.telemetry.sources.kafka.consumer import KafkaLog
 from drift_pipeline.telemetry.sources.positions import Positions
@@ -39,11 +37,12 @@ from drift_pipeline_tests.detection.worlds import spec_of
 from drift_pipeline_tests.parts import kafka
 from drift_pipeline_tests.telemetry import topics
 from drift_pipeline_tests.telemetry.test_capture import prediction
-from drift_pipeline_tests.telemetry.topics import Topic, child, landed, until
+from drift_pipeline_tests.telemetry.topics import Topic, child, landed
 
 NUMERIC, LEVELS = tuple(f"x{n}" for n in range(20)), tuple(f"kind{n}" for n in range(4))
 SPECS: dict[str, ModelSpec] = {"m": spec_of(*NUMERIC, categorical=LEVELS)}
 PATIENCE_S = 3600.0
+AHEAD = 20_000  # events that are sent and have not landed, so that kills meet both sides at work
 
 
 def events(count: int, seed: int) -> Iterator[bytes]:
@@ -143,35 +142,54 @@ def rates(broker: kafka.Kafka, count: int, partitions: int) -> None:
     print(f"{'both alone, one after the other':32} {count / both:12,.0f} events/s   {ours / both:6.2f}")
 
 
+class Sending:
+    """Events of one topic, sent by a thread that also looks what has landed, and is never `AHEAD` of that."""
+
+    def __init__(self, topic: Topic, count: int, root: Path) -> None:
+        self.topic, self.count, self.sent, self.landed = topic, count, 0, 0
+        self._lake, self._began, self._told = Lake(root / "lake" / "m"), time.monotonic(), time.monotonic()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    def _send(self) -> None:
+        at = datetime.now(UTC) - timedelta(seconds=1)
+        while self.landed < self.count:
+            if self.sent < self.count and self.sent - self.landed < AHEAD:
+                end = min(self.count, self.sent + 1000)
+                self.topic.send(*(prediction(f"p{n}", at) for n in range(self.sent, end)))
+                self.sent = end
+            else:
+                self._look()
+                time.sleep(0.5)
+
+    def wait(self, due: int) -> None:
+        """Until so many have landed; raises AssertionError where that takes longer than `PATIENCE_S`."""
+        end = time.monotonic() + PATIENCE_S
+        while self.landed < due:
+            told = f"{self.sent:,} sent, {self.landed:,} of {due:,} landed"
+            assert time.monotonic() < end, told
+            assert self._thread.is_alive(), told
+            time.sleep(0.2)
+
+    def _look(self) -> None:
+        """Says each half minute how it goes."""
+        self.landed, now = self._lake.landed_rows("predictions", Cursor()), time.monotonic()
+        if now - self._told >= 30:
+            self._told, rate = now, self.landed / (now - self._began)
+            left = f", {(self.count - self.landed) / rate:,.0f} s left" if rate else ""
+            told = f"{self.sent:,} sent, {self.landed:,} landed, {rate:,.0f} events/s{left}"
+            print(told, file=sys.stderr, flush=True)
+
+
 def kills(broker: kafka.Kafka, count: int, partitions: int, times: int, seed: int) -> bool:
     """Whether each event is in the lake once."""
-    topic, rng, group = Topic(broker.brokers, partitions), random.Random(seed), "killed"
-    stop, sent = Stop(), [0]
-
-    def reached(due: int) -> bool:
-        return sent[0] >= due
-
-    def grew(rows: int) -> bool:
-        return landed(root).height >= rows
-
-    def produce() -> None:
-        at = datetime.now(UTC) - timedelta(seconds=1)
-        for start in range(0, count, 1000):
-            topic.send(*(prediction(f"p{n}", at) for n in range(start, min(count, start + 1000))))
-            sent[0] = min(count, start + 1000)
-        stop.set()
-
+    topic, rng, group, began = Topic(broker.brokers, partitions), random.Random(seed), "killed", time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         root = Path(folder)
         captures = [stack.enter_context(child(root, topic.url, group)) for _ in range(2)]
-        thread = threading.Thread(target=produce, daemon=True)
-        thread.start()
-        before = 0
+        sending = Sending(topic, count, root)
         for number in range(times):
-            due = count * (number + 1) // (times + 1)
-            until(partial(reached, due), f"{due} events are sent", PATIENCE_S)
-            until(partial(grew, min(before + 1, count)), "more has landed", PATIENCE_S)
-            before = landed(root).height
+            sending.wait(count * (number + 1) // (times + 1))
             if number % 2:
                 broker.server.kill()
                 broker.server.start()
@@ -182,12 +200,12 @@ def kills(broker: kafka.Kafka, count: int, partitions: int, times: int, seed: in
                 victim.wait()
                 captures.append(stack.enter_context(child(root, topic.url, group)))
                 what = "capture"
-            print(f"kill {number + 1}: {what}, {sent[0]:,} sent, {before:,} landed", flush=True)
-        until(stop.is_set, "all is sent", PATIENCE_S)
-        until(lambda: landed(root).height >= count, "all has landed", PATIENCE_S)
+            print(f"kill {number + 1}: {what}, {sending.sent:,} sent, {sending.landed:,} landed", flush=True)
+        sending.wait(count)
+        took = time.monotonic() - began
         time.sleep(3)  # for what would come twice
         ids = landed(root)["_id"]
-        print(f"{count:,} events, {times} kills: {ids.len():,} rows, {ids.n_unique():,} ids")
+        print(f"{count:,} events, {times} kills, {took:,.0f} s: {ids.len():,} rows, {ids.n_unique():,} ids")
         return bool(ids.len() == ids.n_unique() == count)
 
 

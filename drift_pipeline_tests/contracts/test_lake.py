@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from deltalake import DeltaTable
@@ -19,7 +18,7 @@ from drift_pipeline.errors import IntegrityError
 from drift_pipeline.telemetry import delta as module
 from drift_pipeline.telemetry.lake import Cursor, Lake
 from drift_pipeline.telemetry.storage import InBucket
-from drift_pipeline_tests.telemetry.test_delta import ids, numbered
+from drift_pipeline_tests.telemetry.test_delta import ids, numbered, rewritten_at_random
 from drift_pipeline_tests.telemetry.test_lake import ALL, START, expect, outcomes, predictions
 
 IN_BUCKET = pytest.param("bucket", marks=pytest.mark.live)
@@ -94,30 +93,7 @@ def test_labels_are_joined_as_of_a_time_and_as_pinned(root: Place) -> None:
 
 
 def test_whatever_is_rewritten_each_row_that_stays_is_told_once(root: Place) -> None:
-    rng = np.random.default_rng(1)
-    writers = [Lake(root, source=source, flush_rows=rows) for source, rows in (("a", 1), ("b", 7), ("c", 1))]
-    loop, cursor, seen, gone = writers[1], Cursor(), list[str](), set[str]()
-    for batch in range(36):  # so that one merge is the table's own
-        frame = numbered(batch)
-        writers[int(rng.integers(3))].append("predictions", frame, batch)
-        match int(rng.integers(6)):
-            case 0:
-                loop.compact("predictions")
-            case 1:
-                gone |= set(frame["_id"][:1])
-                loop.erase("predictions", "_id", gone)
-            case 2:
-                loop.drop("predictions", "_day = '1999-01-01'")
-            case 3 | 4:
-                rows, cursor = loop.landed("predictions", cursor)
-                seen += ids(rows)
-    rows, cursor = loop.landed("predictions", cursor)
-    seen += ids(rows)
-    assert len(seen) == len(set(seen))
-    assert set(ids(loop.read("predictions", ALL))) == set(seen) - gone
-    loop.flush("predictions")
-    assert Lake(root, source="d").landed("predictions", cursor)[0].is_empty()
-    assert Lake(root, source="d").landed_rows("predictions", Cursor()) == len(set(seen) - gone)
+    rewritten_at_random(root, seed=1)
 
 
 def test_what_was_pinned_reads_the_same_after_a_merge_and_an_erasure(root: Place) -> None:
@@ -162,11 +138,12 @@ def test_days_past_retention_go_for_good(root: Place) -> None:
     expect(lake, predictions(24), predictions(48))
 
 
-def test_a_table_that_is_an_older_copy_is_said_so(root: Place) -> None:
+@pytest.mark.parametrize("read", ["landed", "read"])
+def test_a_table_that_is_an_older_copy_is_said_so(root: Place, read: str) -> None:
     lake = Lake(root)
     lake.append("predictions", predictions(0), 0)
     with pytest.raises(IntegrityError, match=r"stands at version 0, and 7 was read before: it is an older copy"):
-        lake.landed("predictions", Cursor(7))
+        lake.landed("predictions", Cursor(7)) if read == "landed" else lake.read("predictions", ALL, 7)
 
 
 # processes that share it

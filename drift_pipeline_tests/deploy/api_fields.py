@@ -10,7 +10,7 @@ from kubernetes import client
 from drift_pipeline_tests.deploy.charts import Object
 
 _OTHERS = {"HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler", "Rollout": "V1Deployment"}
-_CUSTOM = {"ServiceMonitor", "PrometheusRule"}  # whose types the client has not
+_CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}  # whose types the client has not
 _NOT_OF_A_DEPLOYMENT = {".spec.strategy.canary"}  # a Rollout is a Deployment but for its strategy
 
 

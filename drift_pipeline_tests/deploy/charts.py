@@ -37,11 +37,17 @@ def rendered(helm: Path, values: Mapping[str, Any], folder: Path) -> list[Object
 
 
 def pods(objects: list[Object]) -> Iterator[tuple[str, Object]]:
-    """(name of the object, specification of its pods), of all that make pods."""
+    """(name of the object, specification of its pods), of all that make pods, and of what the controller is given."""
     for one in objects:
         template = one.get("spec", {}).get("template")
         if template:
             yield one["metadata"]["name"], template["spec"]
+    for file in routing_files(objects):
+        yield f"{RELEASE}-pinned", yaml.safe_load(file)["pod"]
+
+
+def routing_files(objects: list[Object]) -> list[str]:
+    return [one["data"]["routing.yaml"] for one in objects if "routing.yaml" in one.get("data", {})]
 
 
 def containers(pod: Object) -> list[Object]:

@@ -6,10 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from drift_pipeline.alerts.routing import read_routing
+from drift_pipeline.cli import drift
+from drift_pipeline.rollout.controllers import Served, Wanted
+from drift_pipeline.rollout.controllers import declared as controllers
+from drift_pipeline.rollout.controllers.rendering import rendered as routed
 from drift_pipeline_tests.deploy.api_fields import wrong_fields
 from drift_pipeline_tests.deploy.charts import (
     CASES,
@@ -26,6 +31,7 @@ from drift_pipeline_tests.deploy.charts import (
     databases,
     pods,
     rendered,
+    routing_files,
     secrets,
 )
 from drift_pipeline_tests.deploy.test_chart_values import VALUES, merged
@@ -106,10 +112,8 @@ def test_every_container_has_requests_a_limit_of_memory_a_version_and_a_folder_f
 ) -> None:
     for name, pod in pods(objects):
         assert len({one["name"] for one in containers(pod)}) == len(containers(pod)), name
-        (made,) = (
-            one["spec"] for one in objects if one["metadata"]["name"] == name and "template" in one.get("spec", ())
-        )
-        claimed = {one["metadata"]["name"] for one in made.get("volumeClaimTemplates", ())}
+        made = (one["spec"] for one in objects if one["metadata"]["name"] == name and "template" in one.get("spec", ()))
+        claimed = {one["metadata"]["name"] for spec in made for one in spec.get("volumeClaimTemplates", ())}
         volumes = {one["name"] for one in pod["volumes"]} | claimed
         for one in containers(pod):
             assert {"cpu", "memory"} <= one["resources"]["requests"].keys()
@@ -181,19 +185,64 @@ def test_a_probe_tells_alive_from_ready_and_asks_a_port_that_is_open(objects: li
 def test_a_gateways_capture_outlives_it_on_the_same_spool_and_has_time_to_land_it(
     objects: list[Object], values: dict[str, Any]
 ) -> None:
-    (pod,) = (pod for name, pod in pods(objects) if name.endswith("-gateway"))
-    (capture,) = (one for one in pod["initContainers"] if one["name"] == "capture")
-    assert capture["restartPolicy"] == "Always"
-    assert capture["args"] == ["capture", "--drain", f"{values['gateway']['drainSeconds']}s"]
-    home = [mount for mount in capture["volumeMounts"] if mount["mountPath"] == "/var/lib/drift"]
-    assert home == [mount for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == "/var/lib/drift"]
-    assert pod["terminationGracePeriodSeconds"] > values["gateway"]["drainSeconds"] + 30
-    assert claims(pod) == set()
+    found = [pod for name, pod in pods(objects) if name.endswith(("-gateway", "-pinned"))]
+    assert len(found) == 1 + bool(values["routing"])
+    for pod in found:
+        (capture,) = (one for one in pod["initContainers"] if one["name"] == "capture")
+        assert capture["restartPolicy"] == "Always"
+        assert capture["args"] == ["capture", "--drain", f"{values['gateway']['drainSeconds']}s"]
+        mounts = [
+            [mount for mount in one["volumeMounts"] if mount["mountPath"] == "/var/lib/drift"]
+            for one in (capture, pod["containers"][0])
+        ]
+        assert mounts[0] == mounts[1]
+        assert pod["terminationGracePeriodSeconds"] > values["gateway"]["drainSeconds"] + 30
+        assert claims(pod) == set()
 
 
-def test_only_daemon_and_webserver_speak_to_the_api_and_may_no_more_than_runs_need(objects: list[Object]) -> None:
+def test_the_controller_makes_pods_of_a_version_that_are_the_gateways_and_pinned_to_it(
+    objects: list[Object], values: dict[str, Any], tmp_path: Path
+) -> None:
+    files = routing_files(objects)
+    told = {
+        variable["name"]: variable["value"]
+        for name, pod in pods(objects)
+        for one in containers(pod)
+        for variable in one.get("env", ())
+        if "CONTROLLER" in variable["name"] and (name, one["name"]) == (f"{RELEASE}-code", "code")
+    }
+    if not values["routing"]:
+        assert (files, told) == ([], {})
+        return
+    assert told == {"DRIFT_CONTROLLER": "argo", "DRIFT_CONTROLLER_FILE": "/opt/dagster/routing.yaml"}
+    (tmp_path / "routing.yaml").write_text(files[0], encoding="utf-8")
+    served = Served(f"sha256:{7:064}", "v7", "fraud-v7")
+    wanted = Wanted("fraud", served, None, None, "", 10)
+    made = routed(controllers.read_routing(tmp_path / "routing.yaml"), wanted)
+    (template,) = (one["spec"]["template"] for one in made if one["kind"] == "Rollout")
+    (gateway,) = template["spec"]["containers"]
+    words = ["serve", "--host", "0.0.0.0", "--port", "8080", "--pin", "fraud", served.digest]
+    assert (gateway["command"], gateway["args"]) == (["drift"], words)
+    command = drift.get_command(click.Context(drift), words[0])
+    assert command is not None
+    command.parse_args(click.Context(command), words[1:])
+    (shared,) = (pod["containers"][0] for name, pod in pods(objects) if name.endswith("-gateway"))
+    assert {**gateway, "args": gateway["args"][:5]} == shared
+    assert wrong_fields({"kind": "Pod", "metadata": {"name": "pinned"}, "spec": template["spec"]}) == []
+    assert {one["metadata"]["namespace"] for one in made} == {NAMESPACE}
+    services = [one["spec"]["selector"] for one in objects if one["kind"] == "Service"]
+    assert not any(selector.items() <= template["metadata"]["labels"].items() for selector in services)
+    (policy, monitor) = (named(objects, kind)[f"{RELEASE}-pinned"]["spec"] for kind in ("NetworkPolicy", "PodMonitor"))
+    for selector in (policy["podSelector"], monitor["selector"]):
+        assert has(template["metadata"], selector["matchLabels"])
+    assert template["metadata"]["labels"][monitor["jobLabel"]] == "drift_gateway"
+    assert {end["port"] for end in monitor["podMetricsEndpoints"]} <= {port["name"] for port in gateway["ports"]}
+
+
+def test_who_speaks_to_the_api_may_no_more_than_it_does(objects: list[Object], values: dict[str, Any]) -> None:
     speaking = {pod["serviceAccountName"] for _, pod in pods(objects) if pod["automountServiceAccountToken"]}
-    assert speaking == {f"{RELEASE}-daemon", f"{RELEASE}-webserver"}
+    routes = {f"{RELEASE}-code"} if values["routing"] else set()
+    assert speaking == {f"{RELEASE}-daemon", f"{RELEASE}-webserver"} | routes
     roles = named(objects, "Role")
     may = {
         name: {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
@@ -201,7 +250,11 @@ def test_only_daemon_and_webserver_speak_to_the_api_and_may_no_more_than_runs_ne
     }
     looks = {("jobs", "list"), ("jobs/status", "get"), ("pods/log", "get"), ("events", "list")}
     ends = {("jobs", "delete"), ("pods", "delete"), ("pods", "list")}
-    assert may == {f"{RELEASE}-daemon": looks | ends | {("jobs", "create")}, f"{RELEASE}-webserver": ends}
+    moves = {(kind, verb) for kind in ("rollouts", "analysistemplates") for verb in ("get", "create", "update")}
+    moves |= {(kind, verb) for kind in ("virtualservices", "destinationrules") for verb in ("get", "create")}
+    moves |= {("rollouts/status", "patch"), ("replicasets", "list"), ("services", "create")}
+    own = {f"{RELEASE}-daemon": looks | ends | {("jobs", "create")}, f"{RELEASE}-webserver": ends}
+    assert may == own | dict.fromkeys(routes, moves)
     bound = {(one["roleRef"]["name"], one["subjects"][0]["name"]) for one in named(objects, "RoleBinding").values()}
     assert bound == {(name, name) for name in roles}
     assert not {"ClusterRole", "ClusterRoleBinding"} & {one["kind"] for one in objects}

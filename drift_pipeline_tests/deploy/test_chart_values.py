@@ -60,6 +60,7 @@ def test_what_has_no_default_is_asked_for() -> None:
         {"models": {"inline": {"fraud": {"train.py": "x"}}}},
         {"models": {"git": {"repository": "https://user:password@git/x"}}},
         {"dagster": {"runs": {"pods": {"lanes": {"urgent": {}}}}}},
+        {"routing": {"pod": {}}},
         {"dagster": {"runs": {"pods": {"capacities": {"spot": {"nodeSelector": {}}}}}}},
     ],
     ids=str,
@@ -120,6 +121,13 @@ def test_the_chart_is_of_the_packages_version_and_its_cases_set_what_is_read() -
     read = {f"DRIFT_{name.upper()}" for name in Settings.model_fields}
     for name in CASES:
         assert {key for key in case(name).get("environment", {}) if key.startswith("DRIFT_")} <= read
+
+
+def test_values_that_the_readme_shows_are_some() -> None:
+    shown = re.findall(r"```yaml\n(.*?)```", Path(CHART / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert {key for block in shown for key in yaml.safe_load(block)} >= {"image", "models", "routing", "dagster"}
+    for block in shown:
+        assert errors(merged(case("least"), yaml.safe_load(block))) == []
 
 
 def test_the_readme_tells_every_value_that_has_to_be_given() -> None:

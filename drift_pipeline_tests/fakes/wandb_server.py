@@ -55,7 +55,7 @@ class FakeWandb:
     url: str = ""
     answer: str = ""  # "" = well; a status; "hang"
     pause_s: float = 0.0
-    loses: int = 0  # so many models stay as they were begun
+    loses: dict[str, int] = field(default_factory=dict)  # so many of a kind stay as they were begun
     registry: bool = True  # whether the organisation has one
     lie: Any = None  # (path, bytes) -> bytes
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -134,8 +134,8 @@ class _Operations:
 
     def op_CommitArtifact(self, v: Any) -> Any:
         artifact = self._fake.by_id(v["artifactID"])
-        if artifact.kind == "model" and self._fake.loses:
-            self._fake.loses -= 1
+        if self._fake.loses.get(artifact.kind):
+            self._fake.loses[artifact.kind] -= 1
         else:
             artifact.state = "COMMITTED"
         return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}

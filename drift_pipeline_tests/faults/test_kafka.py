@@ -1,8 +1,6 @@
 """Kafka against what breaks: brokers and captures that are killed, partitions that move, logs that lose their start."""
 
 import shutil
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,24 +19,6 @@ from drift_pipeline_tests.telemetry.test_capture import NOW, TABLES, Site, mirro
 from drift_pipeline_tests.telemetry.topics import KafkaSite, Topic, child, landed, tried, until
 
 pytestmark = pytest.mark.live  # a real broker
-
-
-@pytest.fixture
-def topic(kafka_broker: Kafka) -> Topic:
-    return Topic(kafka_broker.brokers)
-
-
-@pytest.fixture
-def sites(tmp_path: Path) -> Iterator[Any]:
-    """Makes sites of one home, and lets their captures leave the group."""
-    with ExitStack() as stack:
-
-        def make(url: str, **more: Any) -> KafkaSite:
-            site = KafkaSite(tmp_path, url, **more)
-            stack.callback(site.close)
-            return site
-
-        yield make
 
 
 def traffic(count: int, name: str = "p") -> list[dict[str, Any]]:
@@ -144,14 +124,6 @@ def test_a_broker_that_is_killed_in_mid_batch_costs_nothing(kafka_broker: Kafka,
     site.capture.once(Stop())
     assert sorted(site.ids()) == sorted(f"a{n}" for n in range(60))
     assert len(site.ids("shadow")) == 60
-
-
-def _tried(site: KafkaSite) -> bool:
-    try:
-        site.capture.step()
-    except UnavailableError:
-        time.sleep(0.1)
-    return True
 
 
 def test_captures_that_are_killed_while_partitions_move_land_each_event_once(

@@ -1,20 +1,22 @@
 """W&B down, slow, hanging or refusing, its client killed, and two that deliver: nothing is lost, and nothing waits."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from drift_pipeline.clock import system_clock
-from drift_pipeline.control.store import ControlStore
+from drift_pipeline.control.store import ControlStore, Put
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline_tests.components.worlds import MODEL, copied
-from drift_pipeline_tests.fakes.wandb_server import FakeWandb, fake_wandb
+from drift_pipeline_tests.fakes.wandb_server import FakeArtifact, FakeWandb, fake_wandb
 from drift_pipeline_tests.registry.wandb_worlds import KEY, cores, delivered, online, runs_of
 
 pytestmark = pytest.mark.live
@@ -104,12 +106,61 @@ def test_a_delivery_that_is_killed_is_gone_on_with(fake: FakeWandb, home: Path, 
 
 def test_what_was_taken_in_part_is_sent_again(fake: FakeWandb, home: Path) -> None:
     """As where wandb-core died between an artifact's beginning and its end, and marked its run as sent."""
-    settings, fake.loses = online(home, fake.url), 1
+    settings, fake.loses = online(home, fake.url), {"model": 1}
     (line,) = delivered(settings)
     assert "is there in part only: what was sent last is sent again" in line
     assert runs_of(home)
     assert delivered(settings) == []
     complete(fake, home)
+
+
+@pytest.fixture
+def half(fake: FakeWandb, home: Path) -> list[FakeArtifact]:
+    """A model and a dataset that are there in part, of a home whose runs are sent and forgotten: an earlier version did
+    so without a look at what became of them, and what it remembered has no word of how it told."""
+    settings, fake.loses = online(home, fake.url), {"model": 1, "dataset": 1}
+    assert "in part only" in delivered(settings)[0]
+    shutil.rmtree(home / "wandb")
+    with closing(ControlStore(settings.database_url, system_clock())) as store:
+        told = store.recall("_wandb")
+        assert told is not None
+        old = {name: value for name, value in told.body.items() if name != "form"}
+        done = {"told": old["written"], "failures": 0, "error": "", "again_at": 0.0}
+        store.remember(Put("", "_wandb", {**old, **done}, told.generation))
+    found = [one for known in fake.artifacts.values() for one in known if one.state == "PENDING"]
+    assert sorted(one.kind for one in found) == ["dataset", "model"]
+    return found
+
+
+def test_what_an_earlier_version_left_in_part_is_written_anew_from_the_audit(
+    fake: FakeWandb, home: Path, half: list[FakeArtifact]
+) -> None:
+    settings, known = online(home, fake.url), {name: len(of) for name, of in fake.artifacts.items()}
+    (line,) = delivered(settings)
+    assert line.endswith("is there in part only: its run is written anew, and sent next")
+    assert delivered(settings) == []
+    assert [one.state for one in half] == ["COMMITTED", "COMMITTED"]
+    assert {name: len(of) for name, of in fake.artifacts.items()} == known
+    complete(fake, home)
+    champion = LocalRegistry(home / "registry").get(fake.named(MODEL, "champion").said["digest"])  # type: ignore[union-attr]
+    with closing(ControlStore(settings.database_url, system_clock())) as store:
+        assert store.get("model", MODEL).body["digest"] == champion.digest  # type: ignore[union-attr]
+
+
+def test_what_is_there_in_part_and_is_here_no_more_is_told_once_and_stops_nothing(
+    fake: FakeWandb, home: Path, half: list[FakeArtifact]
+) -> None:
+    settings = online(home, fake.url)
+    model, dataset = sorted(half, key=lambda one: one.kind, reverse=True)
+    digest = model.said["digest"].removeprefix("sha256:")
+    shutil.rmtree(home / "registry" / digest[:2] / digest)
+    delivered(settings)
+    lines = delivered(settings)
+    assert any("is there in part only, and nothing here has what it lacks" in line for line in lines), lines
+    assert (model.state, dataset.state) == ("PENDING", "COMMITTED")
+    asked = len(fake.asked)
+    assert delivered(settings) == lines
+    assert len(fake.asked) == asked
 
 
 def test_two_that_deliver_at_once_do_it_once(fake: FakeWandb, home: Path) -> None:

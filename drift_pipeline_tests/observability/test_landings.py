@@ -41,6 +41,15 @@ def test_a_request_keeps_its_ids_from_the_gateway_to_the_landing_that_links_to_i
     assert attributes(landed) == told
 
 
+def test_a_landing_links_to_the_first_that_are_traceparents_and_to_8_at_most(sink: Sink) -> None:
+    good = [f"00-{number:032x}-{number:016x}-01" for number in range(1, 10)]
+    bad = ["", "nonsense", "-", good[0][:-1], good[0].upper() + "0", f"ff{good[0][2:]}", f"00-{'0' * 32}-{'b' * 16}-01"]
+    with closing(Outlet("test")) as outlet:
+        Landings(ManualClock(AT), outlet).landed(MODEL, "gateway", 7, [*bad, *good])
+    (landed,) = spans_of(sink)
+    assert [int(link.trace_id.hex(), 16) for link in landed.links] == [*range(1, 9)]
+
+
 def test_what_capture_lands_is_told_once_and_remembered(tmp_path: Path, sink: Sink) -> None:
     home = Home(tmp_path / "home")
     caller = f"00-{'a' * 32}-{'b' * 16}-01"

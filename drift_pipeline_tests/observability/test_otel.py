@@ -143,11 +143,12 @@ def test_one_telling_of_more_than_there_is_room_for_is_taken_when_nothing_else_w
     assert len(sink.events()) == 3
 
 
-def test_what_the_receiver_refuses_is_counted(sink: Sink) -> None:
+def test_what_the_receiver_refuses_is_counted(sink: Sink, caplog: pytest.LogCaptureFixture) -> None:
     sink.status = 400
     with outlet() as one:
         one.put(telling(EVENT, EVENT))
-    assert one.lost == {"refused": 3}  # with the span
+    assert one.lost == {"events refused": 2, "spans refused": 1}
+    assert "OTEL_TRACES_EXPORTER=none" in caplog.text
 
 
 def test_more_than_the_sdk_holds_at_once_all_arrives(sink: Sink) -> None:

@@ -1,7 +1,8 @@
 """A fixture a part: a module's tests share one server; where it cannot be had they are skipped, and say why."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -10,6 +11,7 @@ import pytest
 
 from drift_pipeline.bucket import Bucket
 from drift_pipeline_tests.parts.cache import MissingError, module_of
+from drift_pipeline_tests.parts.kafka import Kafka
 from drift_pipeline_tests.parts.s3 import S3
 
 REQUIRED = "DRIFT_PARTS_REQUIRED"
@@ -89,6 +91,29 @@ def _beside(part: str) -> Any:
 
 
 rollouts_controller, workflows_controller, istiod = map(_beside, ("rollouts", "workflows", "istio"))
+
+
+@pytest.fixture
+def topic(kafka_broker: Kafka) -> Any:
+    """A new one, of one partition."""
+    from drift_pipeline_tests.telemetry.topics import Topic
+
+    return Topic(kafka_broker.brokers)
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Makes sites of one home that read topics, and lets their captures leave the group."""
+    from drift_pipeline_tests.telemetry.topics import KafkaSite
+
+    with ExitStack() as stack:
+
+        def make(url: str, **more: Any) -> KafkaSite:
+            site = KafkaSite(tmp_path, url, **more)
+            stack.callback(site.close)
+            return site
+
+        yield make
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from drift_pipeline.clock import ManualClock, SystemClock
+from drift_pipeline.clock import DrillClock, ManualClock, SystemClock
 from drift_pipeline.errors import UnavailableError
+from drift_pipeline.loop.home import opened
 from drift_pipeline.policy.decide import Action, decide
 from drift_pipeline.policy.engines import PACKAGED_BUNDLE, Bundle, read_bundle
 from drift_pipeline.policy.engines.opa import OpaEngine
 from drift_pipeline.policy.release import may_release
+from drift_pipeline.settings import Settings
 from drift_pipeline_tests.contracts.decision_table import PLAIN
 from drift_pipeline_tests.parts import opa as part
 from drift_pipeline_tests.parts.opa import Opa
@@ -173,6 +175,16 @@ def until(asked: OpaEngine, said: str) -> str:
             return found
         time.sleep(0.1)
     return found
+
+
+def test_in_a_drill_a_bundle_is_as_old_as_the_machine_says(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    heard = {"drift": {"active_revision": "r1", "last_successful_request": now.isoformat()}}
+    drill = DrillClock(now - timedelta(hours=1), 60)
+    with saying({**GOOD, "status": {"result": {"bundles": heard}}}) as url:
+        settings = Settings(home=tmp_path / "home", database="", opa_url=url)
+        with opened(settings, drill, new=True) as home:
+            assert home.policy.evaluate(PLAIN).by["revision"] == "r1"
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ def watched(now: list[float], route: Route = ROUTE) -> Guard:
 
 def test_a_canary_is_counted_beside_the_champion_since_its_phase_began() -> None:
     guard = watched(now := [1000.0])
-    guard.count("fraud", "canary", 10, 2, 1)
-    guard.count("fraud", "stable", 90, 0, 3)
+    guard.count("fraud", "v2", 10, 2, 1)
+    guard.count("fraud", "v1", 90, 0, 3)
     now[0] += 30
-    guard.count("fraud", "canary", 5, 0, 0)
+    guard.count("fraud", "v2", 5, 0, 0)
     (found,) = guard.counts()
     assert found == SloCounts("fraud", "v2", "canary", 15, 2, 1, 90, 0, 3)
 
@@ -31,14 +31,14 @@ def test_a_canary_is_counted_beside_the_champion_since_its_phase_began() -> None
 def test_the_last_rows_of_a_canary_are_counted_by_themselves_with_the_champion_of_the_same_time() -> None:
     guard = watched([0.0])
     for number in range(100):
-        guard.count("fraud", "stable", 9, 0, 0)
-        guard.count("fraud", "canary", 1, 0, int(number >= 90))
+        guard.count("fraud", "v1", 9, 0, 0)
+        guard.count("fraud", "v2", 1, 0, int(number >= 90))
     (found,) = guard.counts()
     assert (found.rows, found.slow, found.stable_rows) == (100, 10, 900)
     (last,) = found.recent
     assert (last.rows, last.slow, last.stable_rows) == (32, 10, 279)
     for _ in range(300):
-        guard.count("fraud", "canary", 1, 0, 0)
+        guard.count("fraud", "v2", 1, 0, 0)
     assert [(recent.rows, recent.slow) for recent in guard.counts()[0].recent] == [(32, 0), (256, 0)]
 
 
@@ -47,10 +47,10 @@ def test_of_a_champion_that_bakes_the_last_minute_counts_however_many_rows_it_ha
     guard = Guard(lambda: now[0])
     guard.watch(replace(ROUTE, candidate=None, weight=0, phase=Phase.FULL), bakes_for=3600)
     for _ in range(70):
-        guard.count("fraud", "stable", 10, 0, 0)
+        guard.count("fraud", "v1", 10, 0, 0)
         now[0] += 1
     for _ in range(3):
-        guard.count("fraud", "stable", 10, 0, 10)
+        guard.count("fraud", "v1", 10, 0, 10)
     (found,) = guard.counts()
     assert (found.rows, found.slow, found.stable_rows) == (730, 30, 0)
     assert [(recent.rows, recent.slow) for recent in found.recent] == [(630, 30)]
@@ -68,13 +68,13 @@ def test_counts_are_told_of_one_model_where_one_is_asked_for() -> None:
 
 def test_without_a_canary_nothing_is_counted() -> None:
     guard = watched([0.0], replace(ROUTE, weight=0, phase=Phase.SHADOW))
-    guard.count("fraud", "stable", 10, 0, 0)
+    guard.count("fraud", "v1", 10, 0, 0)
     assert guard.counts() == []
 
 
 def test_another_phase_counts_from_anew_and_the_same_one_goes_on() -> None:
     guard = watched([0.0])
-    guard.count("fraud", "canary", 10, 0, 0)
+    guard.count("fraud", "v2", 10, 0, 0)
     guard.watch(replace(ROUTE, weight=20))
     assert [counts.rows for counts in guard.counts()] == [10]
     guard.watch(replace(ROUTE, rollout_id="r2"))

@@ -77,12 +77,12 @@ def test_however_long_a_canary_was_good_a_few_bad_rows_stop_it(good: int, what: 
     guard = Guard(lambda: 0.0)
     guard.watch(Route("fraud", {"version": "v1"}, {"version": "v2"}, None, "r1", Phase.CANARY, 10, mirror=True))
     for _ in range(good):
-        guard.count("fraud", "stable", 9, 0, 0)
-        guard.count("fraud", "canary", 1, 0, 0)
+        guard.count("fraud", "v1", 9, 0, 0)
+        guard.count("fraud", "v2", 1, 0, 0)
     assert judge_slo(guard.counts()[0]) is None
     for _ in range(at_most):
-        guard.count("fraud", "stable", 9, 0, 0)
-        guard.count("fraud", "canary", 1, int(what == "errors"), int(what == "slow"))
+        guard.count("fraud", "v1", 9, 0, 0)
+        guard.count("fraud", "v2", 1, int(what == "errors"), int(what == "slow"))
     assert judge_slo(guard.counts()[0])
 
 
@@ -92,8 +92,8 @@ def test_spans_that_overlap_stop_no_canary_that_is_as_slow_as_it_may_be() -> Non
     guard.watch(Route("fraud", {"version": "v1"}, {"version": "v2"}, None, "r1", Phase.CANARY, 10, mirror=True))
     most = 0
     for slow in np.random.default_rng(0).random(30_000) < 0.05:
-        guard.count("fraud", "stable", 9, 0, 0)
-        guard.count("fraud", "canary", 1, 0, int(slow))
+        guard.count("fraud", "v1", 9, 0, 0)
+        guard.count("fraud", "v2", 1, 0, int(slow))
         (found,) = guard.counts()
         if found.recent and found.recent[0].slow > most:  # the others were judged with as few among as many
             most = found.recent[0].slow

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from threading import Event as Stop
@@ -16,12 +15,16 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
+from drift_pipeline.clock import SystemClock
 from drift_pipeline.errors import InputError, UnavailableError
-from drift_pipeline.loop.home import models_of
+from drift_pipeline.loop.home import models_of, reading
+from drift_pipeline.observability import lag
+from drift_pipeline.observability.facts import CAPTURE
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.capture import Captured
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.telemetry.sources.kafka import EventProducer
+from drift_pipeline.telemetry.sources import Lag
+from drift_pipeline.telemetry.sources.kafka import EventProducer, consumer
 from drift_pipeline_tests.parts import kafka
 from drift_pipeline_tests.parts.cache import MissingError
 from drift_pipeline_tests.parts.fixtures import lacking
@@ -32,24 +35,6 @@ from drift_pipeline_tests.telemetry.topics import KafkaSite, Topic, tried, until
 from drift_pipeline_tests.test_cli_live import MODEL, laid_out
 
 pytestmark = pytest.mark.live  # a real broker
-
-
-@pytest.fixture
-def topic(kafka_broker: Kafka) -> Topic:
-    return Topic(kafka_broker.brokers)
-
-
-@pytest.fixture
-def sites(tmp_path: Path) -> Iterator[Any]:
-    """Makes sites of one home, and lets their captures leave the group."""
-    with ExitStack() as stack:
-
-        def make(url: str, **more: Any) -> KafkaSite:
-            site = KafkaSite(tmp_path, url, **more)
-            stack.callback(site.close)
-            return site
-
-        yield make
 
 
 # brokers and addresses that do not answer
@@ -136,6 +121,10 @@ def test_the_command_lands_a_topic_and_its_group_is_the_homes(
             events.prediction(MODEL, f"k{number}", row, version="v1", score=0.5)
     found = [drift("capture", "--once", "--json", "--source", topic.url) for _ in range(2)]
     assert [(one.code, json.loads(one.out)["predictions"]) for one in found] == [(0, 50), (0, 0)]
+    with reading(Settings()) as store:
+        captured = store.recall(CAPTURE)
+    assert captured is not None
+    assert lag.known(captured.body, SystemClock().now()) == [((topic.name, "0"), (0, None))]
     groups = topic.admin.list_consumer_groups().result(30).valid
     assert sum(one.group_id.startswith("drift-") for one in groups) == 1
     command = [sys.executable, "-c", "from drift_pipeline.cli import main; main()", "capture", "--source", topic.url]
@@ -151,6 +140,55 @@ def test_the_command_lands_a_topic_and_its_group_is_the_homes(
             assert process.returncode == 0
         finally:
             process.kill()
+
+
+# how far behind a capture is
+
+
+def test_a_capture_tells_how_many_messages_of_each_partition_wait(kafka_broker: Kafka, sites: Any) -> None:
+    topic = Topic(kafka_broker.brokers, partitions=2)
+    site = sites(topic.url)
+    assert site.log.lags() == []  # nothing is known yet
+    topic.send(*(prediction(f"a{n}") for n in range(30)), partition=0, timestamp=1_700_000_000_000)
+    site.capture.once(Stop())
+    assert site.log.lags() == [Lag(topic.name, 0, 0, None), Lag(topic.name, 1, 0, None)]
+    topic.send(*(prediction(f"b{n}") for n in range(20)), partition=1, timestamp=1_700_000_100_000)
+
+    def seen() -> bool:
+        for _ in site.log.batches(Stop()):  # and given up before it is done
+            return True
+        return False
+
+    until(seen, "messages have come")
+    assert by_partition(site) == {0: (0, None), 1: (20, 1_700_000_100)}
+    site.capture.once(Stop())
+    assert by_partition(site) == {0: (0, None), 1: (0, None)}
+
+
+def by_partition(site: KafkaSite) -> dict[int, tuple[int, float | None]]:
+    assert site.log is not None
+    return {one.partition: (one.messages, one.oldest_at) for one in site.log.lags()}
+
+
+def test_a_capture_in_the_midst_of_a_backlog_tells_what_is_left_of_it(
+    topic: Topic, sites: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "BATCH_MESSAGES", 500)
+    sent_at = 1_700_000_000_000
+    for n in range(3):
+        topic.send(*(prediction(f"{n}/{m}") for m in range(500)), partition=0, timestamp=sent_at + 1000 * n)
+    site = sites(topic.url)
+    left = list[int]()
+
+    def step() -> bool:
+        site.capture.step()
+        left.extend(messages for messages, _ in by_partition(site).values())
+        return len(site.ids()) == 1500
+
+    until(step, "all has landed")
+    assert {1500 - len(site.ids())} == {left[-1]} == {0}
+    assert any(0 < one < 1500 for one in left)
+    assert left == sorted(left, reverse=True)
 
 
 # Avro

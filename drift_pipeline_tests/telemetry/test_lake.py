@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 from polars.testing import assert_frame_equal
 
 from drift_pipeline.clock import DAY, HOUR, Window
-from drift_pipeline.errors import ConflictError, InputError, IntegrityError
+from drift_pipeline.errors import ConflictError, InputError
 from drift_pipeline.telemetry.delta import Delta
 from drift_pipeline.telemetry.lake import Cursor, Lake
 
@@ -314,11 +314,3 @@ def test_rewritten_files_land_nothing(tmp_path: Path) -> None:
     lake.append("predictions", predictions(9), 9)
     rows, _ = lake.landed("predictions", cursor)
     assert rows.height == predictions(9).height
-
-
-@pytest.mark.parametrize("read", ["landed", "read"])
-def test_a_table_that_is_an_older_copy_is_said_so(tmp_path: Path, read: str) -> None:
-    lake = Lake(tmp_path)
-    lake.append("predictions", predictions(0), 0)
-    with pytest.raises(IntegrityError, match=r"stands at version 0, and 7 was read before: it is an older copy"):
-        lake.landed("predictions", Cursor(7)) if read == "landed" else lake.read("predictions", ALL, 7)

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event as Stop
@@ -18,7 +18,7 @@ from drift_pipeline.errors import UnavailableError
 from drift_pipeline.telemetry.capture import Capture, Captured
 from drift_pipeline.telemetry.delta import OvertakenError
 from drift_pipeline.telemetry.lake import Lake, Table
-from drift_pipeline.telemetry.sources import Batch
+from drift_pipeline.telemetry.sources import Batch, Lag
 from drift_pipeline.telemetry.sources.positions import Positions
 from drift_pipeline.telemetry.sources.set_aside import SetAside
 from drift_pipeline_tests.faults.breaking import KilledError
@@ -64,6 +64,9 @@ class Log:
 
     def waiting_since(self) -> float | None:
         return None
+
+    def lags(self) -> Sequence[Lag]:
+        return ()
 
 
 class Mortal(Lake):

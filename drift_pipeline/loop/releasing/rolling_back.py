@@ -37,11 +37,11 @@ def roll_back(
         rollouts.move(back, (Page(told),), actor)
         return back
     model = rollouts.context.ledger.get("model")
-    if over and not champion and model.get("previous") is not None:
-        name = rollouts.context.spec.name
+    if status is not None and over and not champion:
+        further = "to go back from that one too, say so (--champion)" if model.get("previous") else NOTHING_PREVIOUS
         raise NothingToDoError(
-            f"{name}: {status.rollout_id if status else ''} is rolled back already, and "
-            f"{model['version']} answers; to go back from that one too, say so (--champion)"
+            f"{rollouts.context.spec.name}: {status.rollout_id} is rolled back already, and "
+            f"{model['version']} answers ({status.reason}); {further}"
         )
     return _to_previous(rollouts, actor, reason, model, status.rollout_id if status and not over else None)
 

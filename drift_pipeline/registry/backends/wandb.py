@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from drift_pipeline.clock import DAY
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
 from drift_pipeline.registry.backends import kept_registry
 from drift_pipeline.registry.bundle import MANIFEST, Bundle, check_file, checked_digest, read_manifest
-from drift_pipeline.registry.mirror import Run, Standing, Use
+from drift_pipeline.registry.mirror import Made, Run, Standing, Use
 from drift_pipeline.settings import Settings
 
 CHILD = "drift_pipeline.registry.backends.wandb_client"
@@ -40,6 +40,14 @@ def require_wandb() -> None:
             "DRIFT_REGISTRY=wandb: the package wandb is not installed; install drift-pipeline[wandb], or unset "
             "DRIFT_REGISTRY"
         )
+
+
+@dataclass(frozen=True)
+class Stood:
+    """What came of standings: what was refused for ever, in words, and what is there in part only."""
+
+    refused: Sequence[str]
+    partial: Sequence[Made]
 
 
 class Wandb:
@@ -71,19 +79,25 @@ class Wandb:
         if left := [run for run in runs if not any(run.glob(_SENT))]:
             raise UnavailableError(f"{left[0].name} is not taken: {told['said']}")
 
-    def stand(self, standings: Sequence[Standing], uses: Sequence[Use], seconds: float) -> list[str]:
-        """Tell how versions stand, and what runs that are sent used; returns what was refused for ever, in words.
+    def stand(self, standings: Sequence[Standing], uses: Sequence[Use], made: Sequence[Made], seconds: float) -> Stood:
+        """Tell how versions stand, and what runs that are sent used; and look whether what was made is there whole."""
+        told = self._ask(
+            "stand",
+            seconds,
+            standings=[asdict(one) for one in standings],
+            uses=[asdict(one) for one in uses],
+            made=[asdict(one) for one in made],
+        )
+        return Stood([str(why) for why in told["refused"]], [Made(**one) for one in told["partial"]])
 
-        Raises:
-            UnavailableError: also where one of them is there in part only; then every run that is still kept is sent
-                again.
-        """
-        told = self._ask("stand", seconds, standings=[asdict(one) for one in standings], uses=[asdict(u) for u in uses])
-        if told["pending"]:
-            for marker in (marker for run in self._runs() for marker in run.glob(_SENT)):
-                marker.unlink(missing_ok=True)
-            raise UnavailableError(f"{told['pending']} is there in part only: what was sent last is sent again")
-        return [str(one) for one in told["refused"]]
+    def kept(self) -> list[str]:
+        """Names of runs that are sent, and could be sent again."""
+        return [run.name.removeprefix(RUN) for run in self._runs() if any(run.glob(_SENT))]
+
+    def send_again(self) -> None:
+        """What is kept is not sent any more."""
+        for marker in (marker for run in self._runs() for marker in run.glob(_SENT)):
+            marker.unlink(missing_ok=True)
 
     def forget_sent(self) -> None:
         """Runs that are sent, and stand as they should."""

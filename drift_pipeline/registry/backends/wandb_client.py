@@ -121,17 +121,24 @@ def send(job: Mapping[str, Any]) -> dict[str, Any]:
 class _PendingError(Exception):
     """An artifact was begun and its files never came: `wandb sync` marks a run as sent all the same."""
 
+    def __init__(self, name: str, alias: str) -> None:
+        super().__init__(f"{name} {alias}")
+        self.made = {"name": name, "alias": alias}
+
 
 def stand(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Edges first, then each version; what W&B will never take is told, and stops nothing."""
+    """Edges first, then each version; what W&B will never take, or has in part only, is told, and stops nothing."""
     api = wandb.Api(timeout=max(int(job["seconds"] / 2), 1))
-    try:
-        for use in job["uses"]:
-            _used(api, job, use)
-        refused = [_stands(api, job, one) for one in job["standings"]]
-    except _PendingError as error:
-        return {"refused": [], "pending": str(error)}
-    return {"refused": [why[:300] for why in refused if why], "pending": ""}
+    refused, partial = list[str](), list[dict[str, str]]()
+    steps = [(_used, "uses"), (_looked, "made"), (_stands, "standings")]
+    for do, one in ((do, one) for do, kind in steps for one in job[kind]):
+        try:
+            why = do(api, job, one)
+        except _PendingError as error:
+            partial += [error.made] if error.made not in partial else []
+            continue
+        refused += [why[:300]] if why else []
+    return {"refused": refused, "partial": partial}
 
 
 def _stands(api: Any, job: Mapping[str, Any], one: Mapping[str, Any]) -> str:
@@ -149,11 +156,18 @@ def _stands(api: Any, job: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     return ""
 
 
-def _used(api: Any, job: Mapping[str, Any], use: Mapping[str, Any]) -> None:
+def _used(api: Any, job: Mapping[str, Any], use: Mapping[str, Any]) -> str:
     """The edge of a run that is over: `wandb sync` tells only that of an artifact which came with the run."""
     artifact = _named(api, job, use["name"], use["alias"])
     if artifact is not None:
         api.run(f"{_project(api, job)}/{use['run']}").use_artifact(artifact)
+    return ""
+
+
+def _looked(api: Any, job: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    """Only whether it is there whole; one that is not there at all somebody deleted."""
+    _named(api, job, made["name"], made["alias"])
+    return ""
 
 
 def fetch(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,13 +198,13 @@ def _named(api: Any, job: Mapping[str, Any], name: str, alias: str) -> Any:
     try:
         found = api.artifact(f"{_project(api, job)}/{name}:{alias}")
         if found.state == "PENDING":
-            raise _PendingError(f"{name} {alias}")
+            raise _PendingError(name, alias)
         return found
     except wandb.errors.CommError as error:
         if isinstance(error.exc, ValueError):
             return None
         if isinstance(error.exc, AssertionError):  # what the client makes of one without its files
-            raise _PendingError(f"{name} {alias}") from error
+            raise _PendingError(name, alias) from error
         raise
 
 

@@ -62,6 +62,17 @@ class Batch(Segment):
         return self.sent_at
 
 
+@dataclass(frozen=True)
+class Lag:
+    """How many messages of a partition are not in the lake yet; `oldest_at`: when the first of them was sent, in
+    seconds since 1970, where that is known."""
+
+    topic: str
+    partition: int
+    messages: int
+    oldest_at: float | None
+
+
 class Source(Protocol):
     """A log that keeps its messages until long after they were read. It is called by one thread."""
 
@@ -95,6 +106,9 @@ class Source(Protocol):
 
     def waiting_since(self) -> float | None:
         """When the oldest message that was seen and is not done was sent, in seconds since 1970."""
+
+    def lags(self) -> Sequence[Lag]:
+        """Of the partitions that this capture reads now, as the log told last; it is asked nothing for that."""
 
 
 def opened(

@@ -13,27 +13,15 @@ WAITED_S = 0.2  # what is refused at once costs nothing, and may be of one run a
 REST_S = 30.0
 
 
-class Breaker:
-    """Around a runner, so that an outage costs a tick of all models one wait, and no tick fails for what its client's
+class Circuit:
+    """An outage of what is asked through it costs a tick of all models one wait, and no tick fails for what a client's
     library raises: that is an UnavailableError too."""
 
-    def __init__(self, runner: Runner, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.kind, self._runner, self._monotonic = runner.kind, runner, monotonic
+    def __init__(self, kind: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._kind, self._monotonic = kind, monotonic
         self._until, self._why = -math.inf, ""
 
-    def submit(self, request: Request) -> Run:
-        return self._ask(lambda: self._runner.submit(request))
-
-    def status(self, request: Request) -> Run:
-        return self._ask(lambda: self._runner.status(request))
-
-    def cancel(self, request: Request) -> Run:
-        return self._ask(lambda: self._runner.cancel(request))
-
-    def logs(self, request: Request, lines: int = 50) -> str:
-        return self._ask(lambda: self._runner.logs(request, lines))
-
-    def _ask(self, call: Callable[[], T]) -> T:
+    def ask(self, call: Callable[[], T]) -> T:
         began = self._monotonic()
         if began < self._until:
             raise UnavailableError(self._why)
@@ -41,9 +29,28 @@ class Breaker:
             return call()
         except Exception as error:  # of others' libraries
             known = isinstance(error, DriftError)
-            told = error if known else UnavailableError(f"{self.kind}: {type(error).__name__}: {str(error)[:300]}")
+            told = error if known else UnavailableError(f"{self._kind}: {type(error).__name__}: {str(error)[:300]}")
             if isinstance(told, UnavailableError) and (now := self._monotonic()) - began >= WAITED_S:
                 self._until, self._why = now + REST_S, str(told)
             if known:
                 raise
             raise told from error
+
+
+class Breaker:
+    """Around a runner."""
+
+    def __init__(self, runner: Runner, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.kind, self._runner, self._circuit = runner.kind, runner, Circuit(runner.kind, monotonic)
+
+    def submit(self, request: Request) -> Run:
+        return self._circuit.ask(lambda: self._runner.submit(request))
+
+    def status(self, request: Request) -> Run:
+        return self._circuit.ask(lambda: self._runner.status(request))
+
+    def cancel(self, request: Request) -> Run:
+        return self._circuit.ask(lambda: self._runner.cancel(request))
+
+    def logs(self, request: Request, lines: int = 50) -> str:
+        return self._circuit.ask(lambda: self._runner.logs(request, lines))

@@ -1,14 +1,14 @@
-"""Kubernetes' API as the runners ask it: in seconds, and with our errors."""
+"""Kubernetes' API as runners and controllers ask it: in seconds, and with our errors."""
 
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import yaml
 
 from drift_pipeline.errors import InputError, UnavailableError
-from drift_pipeline.training.runners.declared import Place
 
 T = TypeVar("T")
 _OURS = (400, 404, 409, 422)
@@ -22,18 +22,31 @@ class ThereAlreadyError(Exception):
     """409."""
 
 
+class Reached(Protocol):
+    """Where a cluster is, and how long a call of it is waited for."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def kubeconfig(self) -> Path | None: ...
+    @property
+    def timeout_seconds(self) -> float: ...
+
+
 class Cluster:
     """Of the kubeconfig that the place names, else of the pod's own service account, else of KUBECONFIG."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, place: Reached, setting: str = "DRIFT_RUNNER") -> None:
+        """setting: what is at fault where no cluster is known."""
+        self._place, self._setting = place, setting
 
     @cached_property
     def _client(self) -> Any:
         try:
             import kubernetes
         except ImportError as error:
-            raise InputError("DRIFT_RUNNER: needs another package; pip install 'drift-pipeline[kubernetes]'") from error
+            lacks = "needs another package; pip install 'drift-pipeline[kubernetes]'"
+            raise InputError(f"{self._setting}: {lacks}") from error
         made = kubernetes.client.Configuration()
         made.retries = False
         try:
@@ -45,7 +58,8 @@ class Cluster:
                 except kubernetes.config.ConfigException:
                     kubernetes.config.load_kube_config(client_configuration=made)
         except (kubernetes.config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"DRIFT_RUNNER_FILE: no cluster is known: {error}; name its kubeconfig") from error
+            told = f"{self._setting}_FILE: no cluster is known: {error}; name its kubeconfig"
+            raise InputError(told) from error
         return kubernetes.client.ApiClient(made)
 
     def jobs(self) -> Any:

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from drift_pipeline.clock import Clock
 from drift_pipeline.errors import DriftError, UnavailableError
 from drift_pipeline.settings import Settings
-from drift_pipeline.telemetry.sources import Batch
+from drift_pipeline.telemetry.sources import Batch, Lag
 from drift_pipeline.telemetry.sources.kafka.client import (
     Address,
     configuration,
@@ -34,6 +34,7 @@ from drift_pipeline.telemetry.sources.positions import Positions
 BATCH_BYTES, BATCH_MESSAGES = 8_000_000, 20_000  # of one look; librdkafka holds twice the bytes before it fetches more
 _AT_ONCE = 500
 _ASK_EVERY_S = 10.0  # whether a topic was made again, where no message comes
+_HEARD_S = 60.0  # so long ago a broker may have answered for what it told of the end of its logs to be known
 _WAIT_S = 0.2  # for the first message of a look
 _GROUP = {
     "enable.auto.commit": False,
@@ -98,6 +99,7 @@ class KafkaLog:
         for held in self._partitions.all():
             if held.source == batch.source:
                 held.read_to, held.seen_at = batch.number, None
+                held.reached_at = self._messages[batch.number].timestamp()[1] / 1000
                 with suppress(KafkaException):  # for people who look at the group's lag; the lake is what counts
                     self._consumer.commit(offsets=[held.at(batch.number + 1)], asynchronous=True)
 
@@ -112,6 +114,10 @@ class KafkaLog:
 
     def waiting_since(self) -> float | None:
         return min((one.seen_at for one in self._partitions.all() if one.seen_at is not None), default=None)
+
+    def lags(self) -> list[Lag]:
+        """As `Source`; none of a broker that does not answer."""
+        return self._partitions.lags() if time.monotonic() - self._asked_at < _HEARD_S else []
 
     def close(self) -> None:
         """Leave the group, so that others need not wait for the session's end."""

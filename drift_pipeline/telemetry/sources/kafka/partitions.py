@@ -1,7 +1,9 @@
 """The partitions that a group gives to this capture, and where each of them is read on: where the lake stands."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from drift_pipeline.errors import DriftError, IntegrityError, UnavailableError
 from drift_pipeline.telemetry.event import DeadLetter
+from drift_pipeline.telemetry.sources import Lag
 from drift_pipeline.telemetry.sources.kafka.client import ANSWER_S, Address, words
 from drift_pipeline.telemetry.sources.positions import Positions
 
@@ -17,7 +20,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Held:
-    """A partition of ours. `source` is empty until its topic's id and its position are known."""
+    """A partition of ours. `source` is empty until its topic's id and its position are known; `reached_at`: what was
+    sent before is done."""
 
     topic: str
     number: int
@@ -25,6 +29,7 @@ class Held:
     read_to: int = -1
     is_at_end: bool = False
     seen_at: float | None = None
+    reached_at: float | None = None
     begun_at: int | None = None  # the offset from which it is read anew, until its first message has come
     hole: tuple[int, int] | None = None  # that offset, and the one of the message that came
 
@@ -55,6 +60,23 @@ class Partitions:
 
     def all(self) -> list[Held]:
         return list(self._held.values())
+
+    def lags(self) -> list[Lag]:
+        """By the position in the lake and the end of the log that came with the last messages. Offsets that no message
+        has, as of transactions, are none behind the last message."""
+        found = []
+        for held in self._held.values():
+            with suppress(KafkaException):  # of a partition that is being taken away
+                _, high = self._consumer.get_watermark_offsets(held.at(0), cached=True)
+                if high < 0 or not (held.source or held.seen_at):  # where it stands is not known
+                    continue
+                at_end = held.is_at_end and held.seen_at is None
+                behind = 0 if at_end else max(high - max(held.read_to + 1, held.begun_at or 0), 0)
+                if not behind:
+                    held.reached_at = time.time()
+                oldest_at = held.seen_at or held.reached_at if behind else None
+                found.append(Lag(held.topic, held.number, behind, oldest_at))
+        return found
 
     def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """What may fail, such as to look where they stand, is done outside of a callback: until then they rest."""
