@@ -122,9 +122,10 @@ class Containerd:
 
     def swept(self) -> None:
         """The control groups of its containers that were ended with the machine: they outlive who was in them."""
-        for container in (self._folder / "state" / "io.containerd.runtime.v2.task" / "k8s.io").glob("*"):
+        containers = (self._folder / "state" / "io.containerd.runtime.v2.task" / "k8s.io").glob("*")
+        for name in (*(container.name for container in containers), "k8s.io"):  # theirs, and the one that had them
             for place in ("", "*/", "k8s.io/", "*/k8s.io/"):  # of version 2 and of version 1
-                for group in _CONTROL_GROUPS.glob(f"{place}{container.name}"):
+                for group in _CONTROL_GROUPS.glob(f"{place}{name}"):
                     with suppress(OSError):
                         group.rmdir()
 

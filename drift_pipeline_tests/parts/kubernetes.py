@@ -120,7 +120,8 @@ class Cluster:
 
     def command(self, command: Sequence[str], told: str = "", patience_s: float = READY_S) -> str:
         """What a command of this machine says that reaches the cluster. Raises RuntimeError."""
-        given = ["env", f"{VARIABLE}={self.url}", *command]
+        home = f"HOME={self.folder}"  # where kubectl and Helm keep what they have seen, which another cluster has not
+        given = ["env", f"{VARIABLE}={self.url}", home, *command]
         ran = self.machine.run(given, told, check=False, timeout=patience_s)
         if ran.returncode != 0:
             raise RuntimeError(f"{' '.join(command[:4])}: {(ran.stderr or ran.stdout).strip()[-2000:]}")

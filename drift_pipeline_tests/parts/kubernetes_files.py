@@ -61,7 +61,8 @@ def flags(name: str, folder: Path) -> Mapping[str, Any]:
         case "apiserver":
             return _apiserver(folder / "keys")
         case "controller-manager":
-            return {**_plane(folder, name, PORT + 1), **_signing(folder / "keys")}
+            plugins = {"flex-volume-plugin-dir": folder / "plugins"}
+            return {**_plane(folder, name, PORT + 1), **_signing(folder / "keys"), **plugins}
         case "scheduler":
             return _plane(folder, name, PORT + 2)
     kubelet = folder / "kubelet"
@@ -168,7 +169,7 @@ def _kubelet_settings(folder: Path) -> Mapping[str, Any]:
         "cgroupsPerQOS": False,
         "enforceNodeAllocatable": [],
         "containerRuntimeEndpoint": f"unix://{folder}/containerd/containerd.sock",
-        "volumePluginDir": f"{folder}/kubelet/plugins",
+        "volumePluginDir": f"{folder}/plugins",
         "address": "127.0.0.1",
         "port": 10250,
         "readOnlyPort": 0,

@@ -17,7 +17,7 @@ from drift_pipeline_tests.parts import archive, image, names, product
 from drift_pipeline_tests.parts.cache import HERE, PINS, MissingError
 from drift_pipeline_tests.parts.kubernetes_files import HEALTHY, PORT, flags, written
 
-MADE_BY_ITSELF = {"data-dir", "root-dir", "cert-dir"}
+MADE_BY_ITSELF = {"flex-volume-plugin-dir", "data-dir", "root-dir", "cert-dir"}
 
 
 def handshake(server: Path, client: ssl.SSLContext, name: str) -> None:

@@ -16,6 +16,7 @@ from drift_pipeline_tests.parts import product
 from drift_pipeline_tests.parts.cache import MissingError
 from drift_pipeline_tests.parts.containerd import PAUSE, Containerd
 from drift_pipeline_tests.parts.fixtures import needed
+from drift_pipeline_tests.parts.kubernetes_files import PORT
 from drift_pipeline_tests.parts.machine import Inside, Machine, lives, wanted
 
 pytestmark = pytest.mark.live
@@ -138,6 +139,7 @@ def test_a_layer_is_what_an_install_adds(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_nothing_of_a_cluster_outlives_it() -> None:
+    before = _places()
     with needed("kubernetes").running() as cluster:
         pids = {server.pid for server in cluster.servers.values()} | {cluster.machine.pid}
         folder, named = cluster.folder, {"name": "waits", "namespace": "default"}
@@ -150,6 +152,15 @@ def test_nothing_of_a_cluster_outlives_it() -> None:
     assert not folder.exists()
     assert str(folder) not in Path("/proc/mounts").read_text(encoding="utf-8")
     assert [group for group in groups if group.exists()] == []
+    assert _places() <= before
+
+
+def _places() -> set[Path]:
+    """Where its programs write on a machine that they have for themselves."""
+    groups = {path for place in ("", "*/") for path in Path("/sys/fs/cgroup").glob(f"{place}k8s.io")}
+    names = ("/var/log/pods", "/var/log/containers", "/var/lib/kubelet", "/usr/libexec/kubernetes", "/run/containerd")
+    kept = Path.home() / ".kube" / "cache" / "discovery" / f"127.0.0.1_{PORT}"
+    return {path for path in (*map(Path, names), kept) if path.exists()} | groups
 
 
 def _groups(containerd: Containerd) -> list[Path]:
