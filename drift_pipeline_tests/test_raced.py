@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from drift_pipeline.clock import DAY, Window
+from drift_pipeline.clock import DAY, ManualClock, Window
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry
 from drift_pipeline.errors import ConflictError, NothingToDoError
 from drift_pipeline.loop import operating
@@ -15,7 +15,7 @@ from drift_pipeline.loop.releasing.rolling_back import roll_back
 from drift_pipeline.loop.routes import routes
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.settings import Settings
-from drift_pipeline_tests.faults.homes import MODEL, NOW, ManualClock, lived, spec_of
+from drift_pipeline_tests.faults.homes import MODEL, NOW, lived, spec_of
 from drift_pipeline_tests.faults.test_audit_attacks import change, records
 from drift_pipeline_tests.test_live import day
 from drift_pipeline_tests.test_loop import World, twin
