@@ -116,8 +116,8 @@ def test_what_was_taken_in_part_is_sent_again(fake: FakeWandb, home: Path) -> No
 
 @pytest.fixture
 def half(fake: FakeWandb, home: Path) -> list[FakeArtifact]:
-    """A model and an evaluation that are there in part, of a home whose runs are sent and forgotten: an earlier version did
-    so without a look at what became of them, and what it remembered has no word of how it told."""
+    """A model and an evaluation that are there in part, of a home whose runs are sent and forgotten: an earlier version
+    did so without a look at what became of them, and what it remembered has no word of how it told."""
     settings, fake.loses = online(home, fake.url), {"model": 1, "evaluation": 1}
     assert "in part only" in delivered(settings)[0]
     shutil.rmtree(home / "wandb")
