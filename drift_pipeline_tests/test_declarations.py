@@ -156,6 +156,14 @@ def test_a_change_is_taken_up_within_a_second_and_a_wrong_one_leaves_what_was_sa
     assert told == ["two", "two", None, "four"]
 
 
+def test_who_asks_for_one_model_gets_no_other_whose_folder_is_new(tmp_path: Path) -> None:
+    path = folder(tmp_path, "card: {caveats: one}")
+    both = {only: LiveSpecs(tmp_path, {MODEL: read_spec(path)}, only=only) for only in (None, MODEL)}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "defs.yaml").write_text(path.read_text().replace(MODEL, "other"))
+    assert {only: set(live) for only, live in both.items()} == {None: {MODEL, "other"}, MODEL: {MODEL}}
+
+
 def test_the_audit_names_what_was_declared_once_for_each_change(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.store.commit(Entry("loop", "model.adopted", MODEL), [Put("model", MODEL, {"digest": "x", "version": "v1"}, 0)])
