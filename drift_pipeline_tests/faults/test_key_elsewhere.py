@@ -130,7 +130,7 @@ def test_until_the_set_age_it_is_no_finding_that_the_home_signs_nothing(
         clock.advance_to(clock.now() + step)
         beside.commit(Entry("gateway", "rollout.held", MODEL))
         assert verify_home(settings).ok
-    for _ in range(3):
+    for _ in range(4):
         clock.advance_to(clock.now() + step)
         beside.commit(Entry("gateway", "rollout.held", MODEL))
     found = verify_home(settings)
@@ -143,7 +143,7 @@ def test_until_the_set_age_it_is_no_finding_that_the_home_signs_nothing(
 
 def test_who_asks_for_a_checkpoint_where_the_key_is_not_is_told_where_it_is(beside: ControlStore) -> None:
     beside.commit(Entry("gateway", "observed", MODEL))
-    with pytest.raises(InputError, match=r"the home.s key is on another machine, not in .*keys; the next tick there"):
+    with pytest.raises(InputError, match=r"the home's key is not in .*keys; the next tick on the machine"):
         beside.checkpoint()
 
 

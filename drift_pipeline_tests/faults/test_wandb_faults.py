@@ -116,9 +116,9 @@ def test_what_was_taken_in_part_is_sent_again(fake: FakeWandb, home: Path) -> No
 
 @pytest.fixture
 def half(fake: FakeWandb, home: Path) -> list[FakeArtifact]:
-    """A model and a dataset that are there in part, of a home whose runs are sent and forgotten: an earlier version did
-    so without a look at what became of them, and what it remembered has no word of how it told."""
-    settings, fake.loses = online(home, fake.url), {"model": 1, "dataset": 1}
+    """A model and an evaluation that are there in part, of a home whose runs are sent and forgotten: an earlier version
+    did so without a look at what became of them, and what it remembered has no word of how it told."""
+    settings, fake.loses = online(home, fake.url), {"model": 1, "evaluation": 1}
     assert "in part only" in delivered(settings)[0]
     shutil.rmtree(home / "wandb")
     with closing(ControlStore(settings.database_url, system_clock())) as store:
@@ -128,7 +128,7 @@ def half(fake: FakeWandb, home: Path) -> list[FakeArtifact]:
         done = {"told": old["written"], "failures": 0, "error": "", "again_at": 0.0}
         store.remember(Put("", "_wandb", {**old, **done}, told.generation))
     found = [one for known in fake.artifacts.values() for one in known if one.state == "PENDING"]
-    assert sorted(one.kind for one in found) == ["dataset", "model"]
+    assert sorted(one.kind for one in found) == ["evaluation", "model"]
     return found
 
 
@@ -151,13 +151,13 @@ def test_what_is_there_in_part_and_is_here_no_more_is_told_once_and_stops_nothin
     fake: FakeWandb, home: Path, half: list[FakeArtifact]
 ) -> None:
     settings = online(home, fake.url)
-    model, dataset = sorted(half, key=lambda one: one.kind, reverse=True)
+    model, evaluation = sorted(half, key=lambda one: one.kind, reverse=True)
     digest = model.said["digest"].removeprefix("sha256:")
     shutil.rmtree(home / "registry" / digest[:2] / digest)
     delivered(settings)
     lines = delivered(settings)
     assert any("is there in part only, and nothing here has what it lacks" in line for line in lines), lines
-    assert (model.state, dataset.state) == ("PENDING", "COMMITTED")
+    assert (model.state, evaluation.state) == ("PENDING", "COMMITTED")
     asked = len(fake.asked)
     assert delivered(settings) == lines
     assert len(fake.asked) == asked

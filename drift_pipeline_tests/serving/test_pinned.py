@@ -25,6 +25,7 @@ from drift_pipeline.loop.state import RECORDED
 from drift_pipeline.rollout.observe import observe
 from drift_pipeline.rollout.plan import Phase, Status
 from drift_pipeline.serving.app import make_app
+from drift_pipeline.serving.gateway import AGAIN_SECONDS
 from drift_pipeline.serving.guard import SloCounts
 from drift_pipeline.serving.mirror import Mirror
 from drift_pipeline.serving.pinned import require
@@ -108,6 +109,7 @@ def test_a_candidate_before_its_canary_scores_copies_and_answers_nobody_until_th
         assert (copied.status_code, copied.content, home.spooled()) == (204, b"", [])
         assert 'rows_total{model="fraud",route="shadow",version="v2"} 60.0' in client.get("/metrics").text
         home.rollout(candidate, Phase.CANARY)
+        time.sleep(2 * AGAIN_SECONDS)  # as often it looks anew, and each 30 s by itself
         answers = [client.post(INFER, json=ROWS, headers=headers) for headers in ({}, COPY)]
         assert [answer.status_code for answer in answers] == [200, 204]
     assert told(home) == {("v2", "canary"): len(PEOPLE)}
