@@ -224,4 +224,4 @@ def test_what_a_receiver_rejects_of_a_batch_is_counted(sink: Sink, status: int) 
     sink.answer = lambda _: (status, said.SerializeToString())
     with outlet() as one:
         assert one.put(Telling([json.dumps(EVENT).encode()] * 3))
-    assert one.lost == {"refused": 2 if status == 200 else 3}
+    assert one.lost == {"events refused": 2 if status == 200 else 3}
