@@ -133,7 +133,8 @@ def test_a_hotfix_is_trained_in_a_pod_of_its_own(adopted: Terminal) -> None:
 
     def job() -> dict[str, Any]:
         found = adopted.cluster.ask(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
-        return next((one["status"] for one in found if one["metadata"]["name"].startswith("dagster-run-")), {})
+        jobs = [one for one in found if one["metadata"]["name"].startswith("dagster-run-")]
+        return dict(jobs[0]["status"]) if jobs else {}
 
     adopted.cluster.until("Job that has ended", lambda: bool({"succeeded", "failed"} & job().keys()), ROOMY_S)
     assert job().get("succeeded") == 1
