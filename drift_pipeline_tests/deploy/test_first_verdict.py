@@ -22,7 +22,7 @@ from drift_pipeline_tests.deploy.charts import CHART, NAMESPACE, RELEASE
 from drift_pipeline_tests.deploy.test_chart_values import merged
 from drift_pipeline_tests.parts import helm, postgres, s3
 from drift_pipeline_tests.parts.fixtures import needed
-from drift_pipeline_tests.parts.kubernetes import Cluster
+from drift_pipeline_tests.parts.kubernetes import READY_S, Cluster
 from drift_pipeline_tests.parts.postgres import Postgres
 from drift_pipeline_tests.parts.product import REPOSITORY
 from drift_pipeline_tests.parts.s3 import KEY, S3, SECRET
@@ -36,13 +36,15 @@ ROOMY_S = 1800.0  # two processors import Dagster in all its parts at once, and 
 ONE_PORT = {"spec": {"strategy": {"rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}}}
 USER = 10001
 SECTION = (CHART / "README.md").read_text(encoding="utf-8").split("\n## ")[1]
+LINES = [line for line in console_lines(SECTION) if not line.startswith(LEFT_OUT)]
+ADOPTS, ASKS = (next(at for at, line in enumerate(LINES) if word in line) for word in ("POD=", "port-forward"))
 
 
 class Terminal:
     """A folder with a checkout's `deploy`, in which lines are typed; variables live on from one `type` to the next."""
 
-    def __init__(self, cluster: Cluster, folder: Path, means: dict[str, str]) -> None:
-        self.cluster, self.folder, self._means = cluster, folder, means
+    def __init__(self, cluster: Cluster, folder: Path, database: Postgres, store: S3) -> None:
+        self.cluster, self.folder, self.database, self.store = cluster, folder, database, store
         (folder / "deploy").symlink_to(TOP / "deploy")
         paths = (helm.find().parent, helm.kubectl().parent, Path(sys.executable).parent)
         self._environment = [f"PATH={':'.join(map(str, paths))}:{os.environ['PATH']}", "no_proxy=localhost"]
@@ -50,10 +52,15 @@ class Terminal:
     def type(self, *lines: str) -> str:
         """What they say. Raises RuntimeError with what the first says that fails."""
         script = "\n".join([f"cd {self.folder}", "touch variables; . ./variables", "set -e", *lines])
-        for word, meant in self._means.items():
+        for word, meant in _means(self.database).items():
             script = script.replace(word, meant)
         script += "\ndeclare -p POD KEY >variables 2>/dev/null || true"
         return self.cluster.command(["env", *self._environment, "bash", "-c", script], patience_s=ROOMY_S)
+
+    def landings(self) -> int:
+        """How many commits the model's table of predictions has."""
+        table = f"live/lake/{MODEL}/predictions/_delta_log/"
+        return self.store.ask("GET", f"/drift?list-type=2&prefix={table}").count(b".json</Key>")
 
     def inside(self, *command: str) -> str:
         """What a command says in the code location."""
@@ -73,33 +80,67 @@ def terminal(
         kubernetes_cluster.apply(_volume(kubernetes_cluster))
         (folder / "values.yaml").write_text(yaml.safe_dump(_values(product_image, store)), encoding="utf-8")
         (folder / "request.json").write_text(_request(), encoding="utf-8")
-        yield Terminal(kubernetes_cluster, folder, _means(database))
+        yield Terminal(kubernetes_cluster, folder, database, store)
 
 
-def test_its_lines_lead_from_nothing_to_the_first_verdict(terminal: Terminal) -> None:
-    lines = [line for line in console_lines(SECTION) if not line.startswith(LEFT_OUT)]
-    adopts, asks = (next(at for at, line in enumerate(lines) if word in line) for word in ("POD=", "port-forward"))
-
-    terminal.type(*lines[:adopts])
-    assert terminal.inside("id", "-u").strip() == str(USER)
-    assert __version__ in terminal.inside("drift", "--version")
-    with pytest.raises(RuntimeError, match="Read-only file system"):
-        terminal.inside("touch", "/opt/drift/written")
+@pytest.fixture(scope="module")
+def installed(terminal: Terminal) -> Terminal:
+    """The code location is ready."""
+    terminal.type(*LINES[:ADOPTS])
     gateway = f"deployment/{RELEASE}-gateway"
     terminal.cluster.kubectl("-n", NAMESPACE, "patch", gateway, "-p", json.dumps(ONE_PORT))
+    return terminal
 
-    terminal.type(*lines[adopts:asks])
-    forward, ask, status = lines[asks:]
+
+@pytest.fixture(scope="module")
+def adopted(installed: Terminal) -> Terminal:
+    """The gateway is ready."""
+    installed.type(*LINES[ADOPTS:ASKS])
+    return installed
+
+
+def test_a_container_is_no_root_and_writes_to_no_file_of_the_image(installed: Terminal) -> None:
+    assert installed.inside("id", "-u").strip() == str(USER)
+    assert __version__ in installed.inside("drift", "--version")
+    with pytest.raises(RuntimeError, match="Read-only file system"):
+        installed.inside("touch", "/opt/drift/written")
+
+
+def test_a_gateway_answers_who_has_a_key_and_the_answer_lands(adopted: Terminal) -> None:
+    forward, ask, status = LINES[ASKS:]
+    before = adopted.landings()
     until = "until curl -sf -o health localhost:8080/v2/health/live; do sleep 1; done"
-    told = terminal.type(f"{forward} >/dev/null & trap 'kill $!' EXIT", f"timeout 120 bash -c '{until}'", ask, status)
-    answer, _ = json.JSONDecoder().raw_decode(told)
+    waits = f"timeout {READY_S:.0f} bash -c '{until}'"
+    told = adopted.type(f"{forward} >/dev/null & trap 'kill $!' EXIT", waits, ask, status)
+    answer, end = json.JSONDecoder().raw_decode(told)
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("p1", MODEL, "v1")
+    assert before > 0
+    assert told[end:].split()[:2] == [MODEL, "v1"]
+    adopted.cluster.until("answer in the lake", lambda: adopted.landings() > before)
 
-    terminal.cluster.until("verdict", lambda: bool(_standing(terminal)["verdict"]), ROOMY_S)
-    standing = _standing(terminal)
+
+def test_the_loop_tells_a_verdict(adopted: Terminal) -> None:
+    adopted.cluster.until("verdict", lambda: bool(_standing(adopted)["verdict"]), ROOMY_S)
+    standing = _standing(adopted)
     assert standing["champion"] == "v1"
     assert standing["judged"] + len(standing["not_judged"]) == standing["configured"] > 0
     assert all(waits["reason"] for waits in standing["not_judged"].values())
+
+
+def test_a_hotfix_is_trained_in_a_pod_of_its_own(adopted: Terminal) -> None:
+    """By Dagster's daemon, with its rights; a Job that ended well, and its run."""
+    adopted.inside("drift", "hotfix", MODEL, "--reason", "to be trained in a pod", "--actor", "tester")
+
+    def job() -> dict[str, Any]:
+        found = adopted.cluster.ask(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
+        jobs = [one for one in found if one["metadata"]["name"].startswith("dagster-run-")]
+        return dict(jobs[0]["status"]) if jobs else {}
+
+    adopted.cluster.until("Job that has ended", lambda: bool({"succeeded", "failed"} & job().keys()), ROOMY_S)
+    assert job().get("succeeded") == 1
+    runs = "SELECT status FROM runs JOIN run_tags USING (run_id) WHERE key = 'drift/lane' AND value = 'hotfix'"
+    ended = [("SUCCESS",)]
+    adopted.cluster.until("run that has ended", lambda: adopted.database.ask(runs, "drift_dagster") == ended)
 
 
 def _standing(terminal: Terminal) -> dict[str, Any]:

@@ -15,6 +15,7 @@ PORT, ETCD = 16443, 12379  # of the machine's own network, where they are always
 NAMES = 53
 SERVICES = "127.10.0.0/24"  # addresses of Services stay on `lo`; those of 10/8 would be sought outside
 NODE = "localhost"  # by its name the API server reaches the kubelet
+SILENT = "10m"  # a kubelet, before its pods are driven out: on a machine that has more to do it takes minutes
 HEALTHY = {  # in the order of their start
     "etcd": f"http://127.0.0.1:{ETCD}/health",
     "apiserver": f"https://127.0.0.1:{PORT}/readyz",
@@ -61,8 +62,8 @@ def flags(name: str, folder: Path) -> Mapping[str, Any]:
         case "apiserver":
             return _apiserver(folder / "keys")
         case "controller-manager":
-            plugins = {"flex-volume-plugin-dir": folder / "plugins"}
-            return {**_plane(folder, name, PORT + 1), **_signing(folder / "keys"), **plugins}
+            own = {"flex-volume-plugin-dir": folder / "plugins", "node-monitor-grace-period": SILENT}
+            return {**_plane(folder, name, PORT + 1), **_signing(folder / "keys"), **own}
         case "scheduler":
             return _plane(folder, name, PORT + 2)
     kubelet = folder / "kubelet"

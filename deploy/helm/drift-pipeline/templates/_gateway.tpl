@@ -43,7 +43,7 @@ containers:
       {{- include "drift.databases" (dict "root" $root "names" (list "DRIFT_DATABASE")) | nindent 6 }}
     envFrom:
       {{- include "drift.envFrom" (dict "root" $root "secrets" $gateway.secrets) | nindent 6 }}
-    startupProbe: {httpGet: {path: /v2/health/live, port: http}, periodSeconds: 2, failureThreshold: 60}
+    startupProbe: {httpGet: {path: /v2/health/live, port: http}, periodSeconds: 2, failureThreshold: 150}
     livenessProbe: {httpGet: {path: /v2/health/live, port: http}, periodSeconds: 10, timeoutSeconds: 3, failureThreshold: 3}
     readinessProbe: {httpGet: {path: /v2/health/ready, port: http}, periodSeconds: 5, timeoutSeconds: 3, failureThreshold: 2}
     lifecycle: {preStop: {exec: {command: [sleep, "5"]}}}  # until no proxy sends to it any more
