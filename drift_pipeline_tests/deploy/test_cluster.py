@@ -18,7 +18,7 @@ from drift_pipeline_tests.parts.product import REPOSITORY
 from drift_pipeline_tests.parts.server import Server
 
 pytestmark = pytest.mark.live
-FOREIGN = {"ServiceMonitor", "PrometheusRule", "Rollout"}  # kinds that are not Kubernetes' own
+FOREIGN = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "Rollout"}  # kinds that are not Kubernetes' own
 WARNED = {"pod-security.kubernetes.io/warn": "restricted"}
 SMALL = {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}
 ROOMY_S = 600.0  # two processors import Dagster in all its parts at once
