@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from drift_pipeline.control import signing
 from drift_pipeline.control.audit import GENESIS, AuditRecord, read_record, timestamp
 from drift_pipeline.control.canonical import canonical, read_canonical
+from drift_pipeline.control.engine import sync
 from drift_pipeline.control.merkle import Tree
 from drift_pipeline.control.schema import audit, memory, state
 from drift_pipeline.control.signing import PublicKey, Signer
@@ -193,6 +194,7 @@ class Checkpoints:
         signer, now = self._signer(before.next if before else ours, keys), self._now()
         envelope = sign(_since(connection, size), signer, now, before, ours)
         data = json.dumps(envelope, indent=1, sort_keys=True) + "\n"
+        sync(connection)  # it never counts a record that a power failure takes back
         write_whole(checkpoint_file(self._folder, head), data)
         _note(connection, {"size": head, "at": timestamp(now)})
 

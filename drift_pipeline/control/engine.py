@@ -15,11 +15,13 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from drift_pipeline.control.postgres import make_postgres
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, UnavailableError
 
 _BUSY_SECONDS = 30
 _SOON, _SOONEST, _GROWTH = 1.0, 0.00025, 1.2  # seconds of looking at the writers' lock, and between two looks
 _SWITCHES = 100
+_LOG = "drift_log"  # where a connection's log lies, if `sync` syncs it
+_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has but one
 
 
 def make_engine(url: str) -> sa.Engine:
@@ -43,22 +45,51 @@ def make_engine(url: str) -> sa.Engine:
     return engine
 
 
-def _configure(connection: Any, _: object) -> None:
-    for _, _, file in connection.execute("PRAGMA database_list").fetchall():
-        with suppress(OSError):  # somebody else's copy, or one that nobody can write
-            if file and os.stat(file).st_mode & 0o077:
-                os.chmod(file, 0o600)  # what SQLite puts beside it has the same mode
+def _configure(connection: Any, pooled: Any) -> None:
+    ((_, _, file),) = connection.execute("PRAGMA database_list").fetchall()
+    with suppress(OSError):  # somebody else's copy, or one that nobody can write
+        if file and os.stat(file).st_mode & 0o077:
+            os.chmod(file, 0o600)  # what SQLite puts beside it has the same mode
     connection.isolation_level = None  # else sqlite3 begins by itself, deferred, and only before a write
     connection.text_factory = _text
     connection.execute("PRAGMA synchronous=FULL")
+    if _logged(connection):
+        connection.execute("PRAGMA synchronous=NORMAL")
+        pooled.info[_LOG] = f"{file}-wal"
+
+
+def _logged(connection: Any) -> bool:
+    """Whether the database has a log ahead of it, which one in memory has not."""
+    switch = "PRAGMA journal_mode=WAL"
     for _ in range(_SWITCHES):
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
+            return bool(connection.execute(switch).fetchone() == ("wal",))
         except sqlite3.OperationalError:  # a new file's switch fails at once while another opens it: queue behind that
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
-    connection.execute("PRAGMA journal_mode=WAL")
+    return bool(connection.execute(switch).fetchone() == ("wal",))
+
+
+def sync(connection: sa.Connection) -> None:
+    """What any process committed is durable when this returns.
+
+    SQLite would sync its log within the commit, while it holds the lock of all writers: one sync, one transaction.
+    Synced afterwards, one sync does for whatever was committed until then. Until its own returns a transaction can be
+    read by others, so what leaves the machine is synced before it does: messages, records, checkpoints.
+
+    Raises:
+        UnavailableError: the disk refused.
+    """
+    if (log := connection.info.get(_LOG)) is None:  # the database itself syncs, or is in memory
+        return
+    try:
+        descriptor = os.open(log, os.O_RDONLY)
+        try:
+            _fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UnavailableError(f"what was written to {log} may not outlast a power failure: {error}") from error
 
 
 def _text(stored: bytes) -> str:
@@ -68,12 +99,10 @@ def _text(stored: bytes) -> str:
 
 def _begin(connection: sa.Connection) -> None:
     """A deferred writer that read first cannot upgrade once another wrote; a reader must not wait for writers."""
-    options = connection.get_execution_options()
-    if not options.get("drift_write"):
+    if not connection.get_execution_options().get("drift_write"):
         connection.exec_driver_sql("BEGIN")
         return
     held: Any = connection.connection.driver_connection
-    held.execute(f"PRAGMA synchronous={'FULL' if options.get('drift_synced', True) else 'NORMAL'}")
     if not _begun(held):
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # SQLite waits, and SQLAlchemy raises
 

@@ -1,6 +1,6 @@
 """Reading a control store: as it lies there, beside its writers, and without a trace."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy import exc
 
 from drift_pipeline.control.audit import AuditRecord, message_digest, read_record, state_digest
 from drift_pipeline.control.canonical import canonical, read_canonical
-from drift_pipeline.control.engine import reading_engine
+from drift_pipeline.control.engine import reading_engine, sync
 from drift_pipeline.control.figures import Asked, Figures, read_figures
 from drift_pipeline.control.postgres import exists, make_database, one_line, shown
 from drift_pipeline.control.rows import (
@@ -141,16 +141,12 @@ class ControlReader:
         query = sa.select(outbox).where(outbox.c.delivered_at.is_(None)).order_by(outbox.c.position).limit(limit)
         if topic is not None:
             query = query.where(outbox.c.topic == topic)
-        with self._transaction() as connection:
-            rows = connection.execute(query).all()
-        return list(map(_message_of, rows))
+        return self._messages(query)
 
     def messages(self, topic: str, first: int, last: int) -> list[Message]:
         """Of a topic, delivered or not, those that came with the audit records `first` to `last`; oldest first."""
         chosen = sa.select(outbox).where(outbox.c.topic == topic, outbox.c.seq.between(first, last))
-        with self._transaction() as connection:
-            rows = connection.execute(chosen.order_by(outbox.c.position)).all()
-        return list(map(_message_of, rows))
+        return self._messages(chosen.order_by(outbox.c.position))
 
     def figures(self, asked: Asked) -> Figures:
         """What metrics tell, in one transaction; rows that are damaged are counted and left out."""
@@ -170,9 +166,7 @@ class ControlReader:
             query = query if after is None else query.where(audit.c.seq > after)
             if about is not None:
                 query = query.where(audit.c.body.contains(f'"subject":{canonical(about).decode()}', autoescape=True))
-            with self._transaction() as connection:
-                rows = connection.execute(query).all()
-            for row in rows:
+            for row in (rows := self._durable(query)):
                 record = read_record(row.body, row.hash)
                 if about is None or record.subject == about:  # details may have a subject, too
                     yield record
@@ -187,6 +181,18 @@ class ControlReader:
             row = connection.execute(query).one_or_none()
         return read_record(row.body, row.hash) if row else None
 
+    def _messages(self, query: sa.Select[Any]) -> list[Message]:
+        return [
+            Message(row.id, row.topic, read_canonical(row.body), row.attempts, row.seq) for row in self._durable(query)
+        ]
+
+    def _durable(self, query: sa.Select[Any]) -> Sequence[Any]:
+        """Rows that others may be told of: no power failure takes them back."""
+        with self._transaction() as connection:
+            if rows := connection.execute(query).all():
+                sync(connection)
+        return rows
+
     def close(self) -> None:
         self._engine.dispose()
         if self._copied is not None:
@@ -194,14 +200,16 @@ class ControlReader:
 
     @contextmanager
     def _transaction(self, write: bool = False, synced: bool = True) -> Iterator[sa.Connection]:
-        options = {"drift_write": write, "drift_synced": synced}
         try:
-            with self._engine.connect().execution_options(**options) as connection, connection.begin():
-                if write and connection.dialect.name == "postgresql":
-                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(6074127)"))
-                    if not synced:
-                        connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
-                yield connection
+            with self._engine.connect().execution_options(drift_write=write) as connection:
+                with connection.begin():
+                    if write and connection.dialect.name == "postgresql":
+                        connection.execute(sa.text("SELECT pg_advisory_xact_lock(6074127)"))
+                        if not synced:
+                            connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
+                    yield connection
+                if write and synced:
+                    sync(connection)
         except (exc.OperationalError, exc.InterfaceError) as error:
             raise UnavailableError(f"the control store {self._url} did not answer: {one_line(error)}") from error
         except exc.TimeoutError as error:  # every connection is in use
@@ -212,7 +220,3 @@ class ControlReader:
             if type(error) is not exc.DatabaseError:  # a subclass is the caller's mistake, such as a None for a key
                 raise
             raise IntegrityError(f"the control store {self._url} is damaged: {one_line(error)}") from error
-
-
-def _message_of(row: Any) -> Message:
-    return Message(row.id, row.topic, read_canonical(row.body), row.attempts, row.seq)

@@ -43,7 +43,7 @@ _PUBLISHED = (
 class ControlStore(ControlReader):
     """State, audit chain and outbox in one database; `url` is SQLAlchemy's, for SQLite or PostgreSQL.
 
-    Writers serialise across processes: BEGIN IMMEDIATE in SQLite (WAL, synchronous FULL), an advisory lock in
+    Writers serialise across processes: BEGIN IMMEDIATE in SQLite (WAL, synced by `engine.sync`), an advisory lock in
     PostgreSQL. Bodies are JSON; what is read is what RFC 8785 wrote, so 1.0 comes back as 1.
 
     Errors as of `ControlReader`.

@@ -3,7 +3,8 @@
 `python -m drift_pipeline_tests.benchmarks.audit [--transitions 4000] [--processes 4] [--records 1000000]`. Each process
 changes a row of its own, with an audit record and a message in the outbox in the same durable transaction, on one
 SQLite database with signed checkpoints. Beside it, in the same run, as many processes insert rows of the same size with
-SQLAlchemy alone, one durable transaction each. Exit code 1 where a transition is lost or the chain does not hold.
+SQLAlchemy alone, one durable transaction each, which SQLite syncs. Exit code 1 where a transition is lost or the chain
+does not hold.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -42,12 +44,26 @@ def transitions(home: Path, number: int, count: int, ready: Barrier) -> None:
             store.commit(entry, [put], [Message(f"{number}/{step}", "benchmark", {"step": step})])
 
 
+def bare_engine(home: Path) -> sa.Engine:
+    """Of a database whose commits SQLite itself makes durable."""
+    engine = sa.create_engine(f"sqlite:///{home / 'bare.db'}", connect_args={"timeout": 30})
+
+    def configure(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    sa.event.listen(engine, "connect", configure)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
 def inserts(home: Path, _: int, count: int, ready: Barrier) -> None:
     """Of a body as long as that of a record."""
     ready.wait()
-    engine, body = make_engine(f"sqlite:///{home / 'bare.db'}"), "x" * 900
+    engine, body = bare_engine(home), "x" * 900
     for _ in range(count):
-        with engine.connect().execution_options(drift_write=True) as connection, connection.begin():
+        with engine.begin() as connection:
             connection.execute(sa.text("INSERT INTO bare (body) VALUES (:body)"), {"body": body})
     engine.dispose()
 
@@ -99,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         home = Path(folder)
         settings = Settings(home=home, database="")
         open_store(settings, SystemClock()).close()
-        with make_engine(f"sqlite:///{home / 'bare.db'}").begin() as connection:
+        with bare_engine(home).begin() as connection:
             connection.execute(sa.text("CREATE TABLE bare (id INTEGER PRIMARY KEY, body TEXT)"))
         bare = a_second(inserts, home, asked.processes, each)
         ours = a_second(transitions, home, asked.processes, each)

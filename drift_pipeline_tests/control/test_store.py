@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
@@ -179,21 +178,6 @@ def test_time_is_the_clocks(url: str) -> None:
         store.commit(ENTRY)
         clock.advance_to(NOW + timedelta(microseconds=1))
         assert store.commit(ENTRY).at == "2026-03-01T00:00:00.000001Z"
-
-
-def test_the_store_is_durable_by_setting(url: str) -> None:
-    with closing(ControlStore(url, ManualClock(NOW))) as store, store._engine.connect() as connection:
-        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
-    assert pragmas == ["wal", 2]
-
-
-def test_what_a_tick_remembers_costs_no_sync_and_the_next_commit_is_synced_again(url: str) -> None:
-    with closing(ControlStore(url, ManualClock(NOW))) as store:
-        told = list[str]()
-        sa.event.listen(store._engine, "checkout", lambda held, *_: held.set_trace_callback(told.append))
-        store.remember(Put("", "a", {"tick": 1}))
-        store.commit(ENTRY)
-    assert [said for said in told if "synchronous" in said] == ["PRAGMA synchronous=NORMAL", "PRAGMA synchronous=FULL"]
 
 
 def test_a_locked_database_is_unavailable_and_readers_do_not_wait(
