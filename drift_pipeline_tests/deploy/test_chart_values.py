@@ -125,7 +125,7 @@ def test_the_chart_is_of_the_packages_version_and_its_cases_set_what_is_read() -
 
 def test_values_that_the_readme_shows_are_some() -> None:
     shown = re.findall(r"```yaml\n(.*?)```", Path(CHART / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert {key for block in shown for key in yaml.safe_load(block)} >= {"image", "models", "routing", "dagster"}
+    assert {key for block in shown for key in yaml.safe_load(block)} >= {"image", "store", "routing", "dagster"}
     for block in shown:
         assert errors(merged(case("least"), yaml.safe_load(block))) == []
 
