@@ -191,6 +191,12 @@ def test_a_wanted_retrain_is_claimed_once(world: World) -> None:
     assert world.loop.queue.wanted() == []
 
 
+def test_the_tenth_retrain_comes_after_the_ninth(world: World) -> None:
+    world.day()
+    asked = [wanted(world) for _ in range(11)]
+    assert [body["decision"] for body in world.loop.queue.wanted()] == asked
+
+
 def test_a_failed_run_is_given_up_and_paged(world: World) -> None:
     world.day()
     decision = wanted(world)

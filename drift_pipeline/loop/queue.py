@@ -62,14 +62,14 @@ class Queue:
         if self._pauses.in_maintenance():
             return []
         paused = self._pauses.paused()
-        found = [body for _, body in self._ledger.all("retrain") if body["status"] == WANTED]
+        found = [body for _, body in self._entries() if body["status"] == WANTED]
         return [body for body in found if not paused or body["trigger"] in (Trigger.OPERATOR, Trigger.HOTFIX)]
 
     def under_way(self, trigger: Trigger) -> bool:
         """Whether one is wanted or running in the lane of the trigger: a hotfix does not wait for a long retrain."""
         lanes = (HOTFIX,) if trigger is Trigger.HOTFIX else (NORMAL, HOTFIX)
         return any(
-            body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._ledger.all("retrain")
+            body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._entries()
         )
 
     def claim(
@@ -108,7 +108,7 @@ class Queue:
         """What nothing was heard of for as long as the lease is wanted again, and its owner is paged: its process died,
         slept or hangs. What that one may still store is refused.
         """
-        for _, body in self._ledger.all("retrain"):
+        for _, body in self._entries():
             if body["status"] == RUNNING and (since := self._silent_since(body)) is not None:
                 self._back(body, f"nothing was heard of its process since {since}", page=True)
 
@@ -136,7 +136,7 @@ class Queue:
 
         One that was proven against another champion is outdated, and audited as such.
         """
-        for name, body in reversed(self._ledger.all("retrain")):
+        for name, body in reversed(self._entries()):
             if body["status"] != PROVEN:
                 continue
             if not self.is_outdated(body, champion):
@@ -149,12 +149,16 @@ class Queue:
     def rejected(self, champion: str) -> list[str]:
         """The digests of the candidates that a gate kept back and that were proven against this champion, newest first:
         what people waived of them is to be looked at."""
-        found = [body for _, body in reversed(self._ledger.all("retrain")) if body["status"] == REJECTED]
+        found = [body for _, body in reversed(self._entries()) if body["status"] == REJECTED]
         return [str(body["digest"]) for body in found if not self.is_outdated(body, champion)]
 
     def of(self, digest: str) -> list[tuple[str, Mapping[str, Any]]]:
         """The entries that this candidate came of."""
-        return [(name, body) for name, body in self._ledger.all("retrain") if body["digest"] == digest]
+        return [(name, body) for name, body in self._entries() if body["digest"] == digest]
+
+    def _entries(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """All, as (name, body), in the order of their decisions, which are numbered."""
+        return sorted(self._ledger.all("retrain"), key=lambda entry: int(entry[1]["decision"].rpartition("-")[2]))
 
     def is_outdated(self, body: Mapping[str, Any], champion: str) -> bool:
         """Whether its candidate was proven against another champion than this one."""
