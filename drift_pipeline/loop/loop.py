@@ -23,7 +23,6 @@ from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.queue import Queue
 from drift_pipeline.loop.recovery import Recoveries
 from drift_pipeline.loop.releasing.advancing import advance
-from drift_pipeline.loop.releasing.approvals import kept_back, with_waivers
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.releasing.starting import begin
 from drift_pipeline.loop.retraining.fitting import fit
@@ -288,16 +287,10 @@ class Loop:
         return begin(self.rollouts, digest, champion, actor=actor, also=also)
 
     def releasable(self) -> str | None:
-        """The digest of the newest proven candidate that may be rolled out now, else of the newest one whose gates are
-        waived now; None where none may. Where no waiver is filed that costs one look at a folder."""
+        """The digest of the candidate whose rollout may begin now, as of `Queue.releasable`; None where none may."""
         if self.pauses.paused() or self.pauses.in_maintenance() or self.rollouts.active is not None:
             return None
-        champion, at = self.monitor.champion.digest, self.rollouts.context
-        if (proven := self.queue.newest_proven(champion)) is not None:
-            return proven
-        waived = with_waivers(at)
-        known = [digest for digest in (self.queue.rejected(champion) if waived else ()) if digest in waived]
-        return next((digest for digest in known if not kept_back(at, digest)), None)
+        return self.queue.releasable(self.monitor.champion.digest)
 
     def release_proven(self) -> str | None:
         """Begin the rollout of what is releasable; its digest, None where there is nothing."""

@@ -14,6 +14,7 @@ from typing import Any
 from drift_pipeline.clock import speed_of
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.pauses import Pauses
+from drift_pipeline.loop.releasing.approvals import kept_back, with_waivers
 from drift_pipeline.loop.retraining.working import LEASE, beat_of
 from drift_pipeline.loop.state import Retrains
 from drift_pipeline.policy.decide import Action, Decision, Trigger
@@ -27,7 +28,7 @@ class Queue:
     """One model's. An entry is wanted, running (`held` by whom, and since when), and then what its run came to."""
 
     def __init__(self, context: Context) -> None:
-        self._ledger, self._clock, self._pauses = context.ledger, context.clock, Pauses(context)
+        self._at, self._ledger, self._clock, self._pauses = context, context.ledger, context.clock, Pauses(context)
 
     def entry(
         self,
@@ -68,9 +69,7 @@ class Queue:
     def under_way(self, trigger: Trigger) -> bool:
         """Whether one is wanted or running in the lane of the trigger: a hotfix does not wait for a long retrain."""
         lanes = (HOTFIX,) if trigger is Trigger.HOTFIX else (NORMAL, HOTFIX)
-        return any(
-            body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._entries()
-        )
+        return any(body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._entries())
 
     def claim(
         self, decision_id: str, holder: str, *, again: bool = False, run: Mapping[str, Any] | None = None
@@ -130,6 +129,26 @@ class Queue:
             self._ledger.commit(
                 "training.failed", {"decision": decision_id, "because": why}, puts=put, messages=[alert]
             )
+
+    def releasable(self, champion: str) -> str | None:
+        """The digest of the newest proven candidate, else of the newest one whose gates are waived now; None where
+        there is neither. Where no waiver is filed that costs one look at a folder."""
+        if (proven := self.newest_proven(champion)) is not None:
+            return proven
+        waived = with_waivers(self._at)
+        known = [digest for digest in (self.rejected(champion) if waived else ()) if digest in waived]
+        return next((digest for digest in known if not kept_back(self._at, digest)), None)
+
+    def waiting(self, champion: str) -> str | None:
+        """The version that is releasable and was not rolled out yet; None once it has waited for `rollout.deadline`, so
+        that one whose rollout cannot begin does not stand in the way of the next for ever."""
+        digest = self.releasable(champion)
+        if digest is None:
+            return None
+        _, body = self.of(digest)[-1]
+        ended_at = datetime.fromisoformat(body.get("ended_at", body["at"]))
+        lasts = self._clock.now() - ended_at < self._at.spec.rollout.deadline
+        return str(self._ledger.get(f"candidate/{digest}")["version"]) if lasts else None
 
     def newest_proven(self, champion: str) -> str | None:
         """The digest of the newest candidate that passed its gates against this champion and was not released yet.
