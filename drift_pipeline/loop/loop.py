@@ -53,7 +53,6 @@ class Ticked:
     moved: str | None = None
     judged: int = 0
     configured: int = 0
-    ended: tuple[Followed, ...] = ()
 
 
 class Loop:
@@ -154,7 +153,7 @@ class Loop:
         versions = tuple(one.version for one in ended if one.version)
         opened, phase = self.incident.key if self.incident.open else "", str(moved.phase) if moved else None
         counts = report.rolled_up.judged, report.rolled_up.configured
-        return Ticked(self.spec.name, report.verdict, opened, said, versions, released, phase, *counts, tuple(ended))
+        return Ticked(self.spec.name, report.verdict, opened, said, versions, released, phase, *counts)
 
     def step_rollout(self) -> Ticked:
         """Only the rollout's part of a tick."""
@@ -232,7 +231,8 @@ class Loop:
             return True
 
     def carry_out(self, *, inline: bool) -> list[Followed]:
-        """Submit the retrains that are wanted, and look after those that run elsewhere; told are those that ended.
+        """Submit the retrains that are wanted, and look after those that run elsewhere; told are those of which this
+        process saw the end.
 
         Args:
             inline: also where this process itself would have to train.
@@ -250,6 +250,13 @@ class Loop:
         if elsewhere is not None:
             return self.following.follow(elsewhere)
         return self.following.follow(self._inline) if inline else []
+
+    def logs_of(self, ended: Followed) -> str:
+        """The newest lines of a run that ended elsewhere, or why there are none."""
+        try:
+            return self.following.logs(self._backends.runner(), ended)
+        except InputError as error:
+            return f"they cannot be read: {error}"
 
     def retrain(self, decision_id: str, report: Report) -> Training | None:
         """Train a candidate and prove it against the champion on rows that neither was trained on.
