@@ -25,7 +25,7 @@ from drift_pipeline.control.canonical import canonical
 from drift_pipeline.control.signing import PublicKey, Signer, verify
 from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.files import read_plain, write_whole
-from drift_pipeline.spec import ROLE
+from drift_pipeline.spec import APPROVER, ROLE
 
 REPLAY = "replay"
 REPLAY_ONLY = "replay-only"
@@ -45,6 +45,7 @@ class Statement(BaseModel):
     kind: ClassVar[str]  # how it is called, and with an s the folder it is filed in
     verb: ClassVar[str]
     payload_type: ClassVar[str]
+    predicate_type: ClassVar[str]
     scope: ClassVar[tuple[str, ...]]  # the fields that its file's name has between the digest and the key
 
     model: str = Field(pattern=_MODEL)
@@ -111,19 +112,44 @@ class Asked:
     now: datetime
 
 
-def sign(kind: type[Statement], signer: Signer, said: Mapping[str, Any]) -> dict[str, Any]:
+def sign(
+    kind: type[Statement],
+    signer: Signer,
+    *,
+    model: str,
+    digest: str,
+    environment: str,
+    trainer: str,
+    reason: str,
+    at: datetime,
+    expires: datetime,
+    role: str = APPROVER,
+    **of: str,
+) -> dict[str, Any]:
     """The envelope of what the signer says. Self-approval is refused on reading.
+
+    Args:
+        trainer: the id of the key that attested the training.
+        of: what the kind says besides, such as the rollout of an approval.
 
     Raises:
         InputError: a field is not of its form, a time has no zone, or it expires before it is given.
     """
-    whole = {**said, "approver": signer.key_id, "label": signer.public.label}
+    said: dict[str, Any] = {
+        "predicateType": kind.predicate_type,
+        "model": model,
+        "digest": digest,
+        "environment": environment,
+        **of,
+    }
+    said |= {"role": role, "approver": signer.key_id, "label": signer.public.label, "trainer": trainer}
+    times = {"at": at, "expires": expires}
     try:
-        kind.model_validate(whole)
+        kind.model_validate({**said, "reason": reason, **times})
     except ValidationError as error:
         raise InputError(f"no {kind.kind}: {_told(error)}") from error
-    times = {name: whole[name].astimezone(UTC).isoformat() for name in ("at", "expires")}
-    return signer.sign({**whole, **times}, kind.payload_type)
+    told = {name: time.astimezone(UTC).isoformat() for name, time in times.items()}
+    return signer.sign({**said, "reason": reason, **told}, kind.payload_type)
 
 
 def write(kind: type[Statement], folder: Path, envelope: Mapping[str, Any]) -> Path:

@@ -26,7 +26,7 @@ from drift_pipeline.rollout.approval import (
     verify_approval,
     write_approval,
 )
-from drift_pipeline.rollout.signed import MOST_BYTES
+from drift_pipeline.rollout.signed import MOST_BYTES, Asked
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 DIGEST, OTHER = sha256(b"model"), sha256(b"another model")
@@ -39,6 +39,9 @@ KEYS = {
     signer.key_id: replace(signer.public, roles=ROLES.get(signer, ("approver",)))
     for signer in (ADA, ADA_TOO, BOB, TRAINER, REPLAYER, RISK, BOTH)
 }
+
+
+ASKED = Asked(KEYS, "fraud", DIGEST, "production", TRAINER.key_id, 90 * DAY, NOW)
 
 
 def approval(signer: Signer = ADA, **changes: Any) -> dict[str, Any]:
@@ -63,17 +66,8 @@ def said_by(signer: Signer, payload_type: str = APPROVAL_TYPE, **changes: Any) -
 
 
 def check(envelope: dict[str, Any] | Refusal, **changes: Any) -> Approval | Refusal:
-    asked: dict[str, Any] = {
-        "keys": KEYS,
-        "model": "fraud",
-        "digest": DIGEST,
-        "rollout": "fraud-v2",
-        "environment": "production",
-        "trainer_key_id": TRAINER.key_id,
-        "longest": 90 * DAY,
-        "now": NOW,
-    }
-    return verify_approval(envelope, **{**asked, **changes})
+    rollout = changes.pop("rollout", "fraud-v2")
+    return verify_approval(envelope, replace(ASKED, **changes), rollout)
 
 
 def forged() -> dict[str, Any]:

@@ -25,17 +25,7 @@ def filed(context: Context, digest: str, rollout: str) -> list[Approval | Refusa
     asked, outcomes = _asked(context, digest), list[Approval | Refusal]()
     _withdraw(context, "approval", digest)
     for path in approval_files(context.trust.gitops, context.spec.name, digest):
-        outcome = verify_approval(
-            signed.read(path),
-            keys=asked.keys,
-            model=asked.model,
-            digest=digest,
-            rollout=rollout,
-            environment=asked.environment,
-            trainer_key_id=asked.trainer_key_id,
-            longest=asked.longest,
-            now=asked.now,
-        )
+        outcome = verify_approval(signed.read(path), asked, rollout)
         outcomes.append(outcome)
         told = outcome.reason.partition(", and it is")[0] if isinstance(outcome, Refusal) else outcome.approver
         _audit(context, "approval", digest, path, outcome, told, {"rollout": rollout})
