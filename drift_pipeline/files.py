@@ -1,13 +1,33 @@
 """Files: written whole or not at all, and folders that are nobody else's business."""
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from drift_pipeline.errors import InputError, UnavailableError
+
+
+def read_plain(path: Path, most: int | None = None) -> bytes:
+    """What a file holds that somebody else may have put there: a pipe or a device, which may have no end, is not read.
+
+    Args:
+        most: bytes that it may hold; None = any.
+
+    Raises:
+        OSError: as of `open`; IsADirectoryError also for what is no regular file.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is no regular file")
+        if most is not None and found.st_size > most:
+            raise OSError(errno.EFBIG, f"it holds more than {most:,} bytes")
+        return file.read()
 
 
 def write_whole(path: Path, data: bytes | str) -> Path:

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
-from drift_pipeline.components.training import outside_run
+from drift_pipeline.components.elsewhere import Elsewhere as Untold
 from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.loop import Loop
 from drift_pipeline.loop.following import Followed
 from drift_pipeline.loop.retraining.working import LEASE, holder_of
 from drift_pipeline.loop.state import Retrains
@@ -63,6 +65,12 @@ def follow(world: World, runner: Elsewhere) -> list[Followed]:
     return twin(world).following.follow(runner)
 
 
+def of_runner(world: World, runner: Elsewhere) -> Loop:
+    loop = twin(world)
+    loop._backends = replace(loop._backends, runner=lambda: runner)
+    return loop
+
+
 def status(world: World, decision: str) -> str:
     return str(twin(world).ledger.get(f"retrain/{decision}")["status"])
 
@@ -89,10 +97,11 @@ def test_a_run_is_submitted_once_waited_for_beyond_any_lease_and_told_once_when_
     assert follow(world, runner) == [], "its last pod is still to end"
     runner.becomes(State.SUCCEEDED)
     (ended,) = follow(world, runner)
-    assert (ended.decision, ended.outcome, ended.version, ended.logs) == (decision, "proven", "v2", "step fit: trained")
+    assert (ended.decision, ended.outcome, ended.version) == (decision, "proven", "v2")
     assert follow(world, runner) == []
     assert events(world).count("training.claimed") == events(world).count("training.run_ended") == 1
-    made = outside_run(world.spec.name, ended)
+    with dg.DagsterInstance.ephemeral() as dagster:
+        (made,) = Untold().untold(of_runner(world, runner), dagster)
     assert made.asset_key.path == [world.spec.name, "candidate_model"]
     said = {name: value.value for name, value in made.metadata.items()}
     assert (said["run"], said["state"], said["outcome"]) == (ended.run.link, "succeeded", "proven")
@@ -146,7 +155,25 @@ def test_a_run_ends_even_where_its_logs_cannot_be_read(world: World) -> None:
     follow(world, runner)
     runner.becomes(State.FAILED, "evicted")
     (ended,) = follow(world, runner)
-    assert (ended.logs, status(world, decision)) == ("they cannot be read: its node is gone", "failed")
+    assert of_runner(world, runner).logs_of(ended) == "they cannot be read: its node is gone"
+    assert status(world, decision) == "failed"
+
+
+def test_dagster_is_told_of_a_run_once_whoever_dies_after_it_ended(world: World) -> None:
+    world.day()
+    runner, decision = Elsewhere(), wanted(world)
+    follow(world, runner)
+    runner.becomes(State.FAILED, "evicted")
+    follow(world, runner)  # and kill -9: Dagster was not told
+    first = Untold()
+    with dg.DagsterInstance.ephemeral() as dagster:
+        for process in (first, first, Untold()):  # of which none got through to Dagster
+            (made,) = process.untold(of_runner(world, runner), dagster)
+        assert (made.metadata["decision"].value, made.metadata["outcome"].value) == (decision, "failed")
+        assert (made.metadata["reason"].value, "step fit" in str(made.metadata["logs"].value)) == ("evicted", True)
+        dagster.report_runless_asset_event(made)
+        for process in (first, first, Untold()):
+            assert list(process.untold(of_runner(world, runner), dagster)) == []
 
 
 def test_who_dies_before_it_submits_leaves_a_run_that_the_next_tick_submits(world: World) -> None:
@@ -169,7 +196,7 @@ def test_a_runners_file_that_cannot_be_used_is_told_and_the_tick_goes_on(world: 
     loop = twin(world)
     loop._backends = replace(loop._backends, runner=unusable)
     for _ in range(2):
-        assert loop.tick(inline=True).ended == ()
+        assert loop.tick(inline=True).trained == ()
     assert (loop.outside, status(world, decision)) == (True, "wanted")
     assert [record.event for record in world.store.records()].count("training.runner") == 1
 

@@ -191,6 +191,53 @@ def test_a_wanted_retrain_is_claimed_once(world: World) -> None:
     assert world.loop.queue.wanted() == []
 
 
+def test_the_tenth_retrain_comes_after_the_ninth(world: World) -> None:
+    world.day()
+    asked = [wanted(world) for _ in range(11)]
+    assert [body["decision"] for body in world.loop.queue.wanted()] == asked
+
+
+@pytest.mark.parametrize("trigger", [Trigger.DRIFT, Trigger.SCHEDULE])
+def test_what_waits_for_its_rollout_is_known_to_the_policy_until_that_ends_or_it_waited_too_long(
+    world: World, trigger: Trigger
+) -> None:
+    world.day()
+    world.day()
+    decision = wanted(world)
+
+    def candidate() -> str | None:
+        loop = twin(world)
+        report = replace(loop.look(), at=world.clock.now())
+        return loop.deciding.facts(trigger, report, loop.monitor).retrain.candidate
+
+    assert candidate() is None
+    training = world.loop.train(decision)
+    assert training is not None
+    assert candidate() == training.version == "v2"
+    ended, deadline = world.clock.now(), world.spec.rollout.deadline
+    world.clock.advance_to(ended + deadline - HOUR)
+    assert candidate() == "v2"
+    world.loop.release(training.digest)
+    assert candidate() is None
+    operating.roll_back(world.loop, "ada", "complaints")
+    assert candidate() is None
+
+
+def test_a_candidate_whose_rollout_cannot_begin_stands_in_the_way_no_longer_than_a_rollout_may_take(
+    world: World,
+) -> None:
+    world.day()
+    world.day()
+    training = world.loop.train(wanted(world))
+    assert training is not None
+    champion = world.loop.monitor.champion.digest
+    world.clock.advance_to(world.clock.now() + world.spec.rollout.deadline - HOUR)
+    assert world.loop.queue.waiting(champion) == training.version
+    world.clock.advance_to(world.clock.now() + HOUR)
+    assert world.loop.queue.waiting(champion) is None
+    assert world.loop.releasable() == training.digest
+
+
 def test_a_failed_run_is_given_up_and_paged(world: World) -> None:
     world.day()
     decision = wanted(world)

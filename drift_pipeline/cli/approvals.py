@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import timedelta
@@ -238,16 +239,31 @@ def write_cards(settings: "Settings", model: str) -> None:
         refresh_documents(settings, store, kept_registry(settings), spec, clock.now())
 
 
+def signing_options(what: str, lasts: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Of a command by which a person signs something about a version."""
+    file, holds = click.Path(path_type=Path), f"How long the {what} holds."
+    options = (
+        click.option("--key", "key_file", required=True, type=file, help="Your private key (drift key)."),
+        click.option("--role", help="As which you sign, where your key was appointed with several roles."),
+        click.option("--reason", required=True, help="Why; it stands on the model's card."),
+        click.option("--expires", type=Duration(), default=lasts, show_default=True, help=holds),
+        click.option("--environment", help="Where the version may run; else DRIFT_ENVIRONMENT, or production."),
+        home_option,
+        json_option,
+    )
+
+    def with_options(command: Callable[..., int]) -> Callable[..., int]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return with_options
+
+
 @click.command(epilog=example('drift approve fraud v3 --key ada.pem --reason "read the card"'))
 @model_argument()
 @click.argument("version")
-@click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Your private key (drift key).")
-@click.option("--role", help="As which you sign, where your key was appointed with several roles.")
-@click.option("--reason", required=True, help="Why; it stands on the model's card.")
-@click.option("--expires", type=Duration(), default="14d", show_default=True, help="How long the approval holds.")
-@click.option("--environment", help="Where the version may run; else DRIFT_ENVIRONMENT, or production.")
-@home_option
-@json_option
+@signing_options("approval", "14d")
 def approve(
     model: str,
     version: str,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from drift_pipeline.cli.approvals import settings_for, write_cards
-from drift_pipeline.cli.options import NEGATIVE, OK, Duration, example, home_option, json_option, model_argument
+from drift_pipeline.cli.approvals import settings_for, signing_options, write_cards
+from drift_pipeline.cli.options import NEGATIVE, OK, example, model_argument
 from drift_pipeline.cli.telling import at_work, say
 from drift_pipeline.clock import system_clock
 
@@ -17,13 +17,7 @@ from drift_pipeline.clock import system_clock
 @model_argument()
 @click.argument("version")
 @click.option("--gate", required=True, help="Which of its gates that did not pass, as its card names it.")
-@click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), help="Your private key (drift key).")
-@click.option("--role", help="As which you sign, where your key was appointed with several roles.")
-@click.option("--reason", required=True, help="Why; it stands on the model's card.")
-@click.option("--expires", type=Duration(), default="7d", show_default=True, help="How long the waiver holds.")
-@click.option("--environment", help="Where the version may run; else DRIFT_ENVIRONMENT, or production.")
-@home_option
-@json_option
+@signing_options("waiver", "7d")
 def waive(
     model: str,
     version: str,

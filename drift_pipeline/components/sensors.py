@@ -4,11 +4,11 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from drift_pipeline.components.elsewhere import Elsewhere
 from drift_pipeline.components.home import CHANNELS, DOCUMENTS, FLEET, Specs
 from drift_pipeline.components.jobs import SUBMIT_ROLLOUT, retrain
 from drift_pipeline.components.lanes import (
@@ -26,7 +26,7 @@ from drift_pipeline.components.lineage import lineage_sensor
 from drift_pipeline.components.today import Today
 from drift_pipeline.components.told import MOST_MODELS, told_ticks
 from drift_pipeline.components.traces import traces_sensor
-from drift_pipeline.components.training import TRAINING, outside_run
+from drift_pipeline.components.training import TRAINING
 from drift_pipeline.components.wandb import wandb_sensor
 from drift_pipeline.control.traces import key_of_retrain, trace_id
 from drift_pipeline.errors import DriftError
@@ -59,7 +59,8 @@ def loop_sensors(specs: Specs, submit_rollout: dg.JobDefinition) -> list[dg.Sens
 
 
 def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.JobDefinition) -> dg.SensorDefinition:
-    today, every = Today(), 0.9 * (settings.tick_seconds - 1)  # an evaluation may come a little early
+    today, elsewhere = Today(), Elsewhere()
+    every = 0.9 * (settings.tick_seconds - 1)  # an evaluation may come a little early
 
     @dg.sensor(
         jobs=[retrain, submit_rollout],
@@ -85,7 +86,7 @@ def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.
                             seen.append((one, loop.session.memory.seen))
                             made.requests += requests_of(loop, context.instance)
                             made.observed += [
-                                *map(partial(outside_run, one.model), one.ended),
+                                *elsewhere.untold(loop, context.instance),
                                 *today.news(loop, at.settings),
                             ]
                         except Exception as error:  # the edge between models, as in the fleet

@@ -24,7 +24,6 @@ from drift_pipeline.evidence.mirrored import gates_of, scores, searched
 from drift_pipeline.evidence.sbom import keep_sbom
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Assignment, Loop, operating
-from drift_pipeline.loop.following import Followed
 from drift_pipeline.loop.releasing.starting import register
 from drift_pipeline.loop.retraining.working import working
 from drift_pipeline.policy.decide import Action
@@ -39,7 +38,6 @@ from drift_pipeline.training.vulnerabilities import NAME as VULNERABILITIES
 TRAINING = ("training_dataset", "candidate_model", "evaluation", "registered_model", "audit_artifacts")
 TRAINING_HALF = "drift/half", "training"  # the tag of its assets, by which the job `retrain` finds them
 AUDIT = "audit_chain"
-MOST_LOGS = 20_000  # letters, the newest
 
 
 def training_assets(spec: ModelSpec) -> Sequence[dg.AssetsDefinition]:
@@ -216,25 +214,6 @@ def _audit_artifacts(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return audit_artifacts
-
-
-def outside_run(model: str, ended: Followed) -> dg.AssetMaterialization:
-    """What ran elsewhere, as one materialisation of `candidate_model`: how it ended, its link and its logs."""
-    run = ended.run
-    told = {"decision": ended.decision, "version": ended.version or "none", "outcome": ended.outcome}
-    known = {"reason": run.reason, "gpu_hours": run.gpu_hours}
-    return dg.AssetMaterialization(
-        dg.AssetKey([model, "candidate_model"]),
-        description=f"{ended.runner} run {run.name} {run.state}",
-        metadata={
-            **told,
-            "runner": ended.runner,
-            "run": dg.MetadataValue.url(run.link) if run.link else run.name,
-            "state": str(run.state),
-            **{name: value for name, value in known.items() if value},
-            "logs": dg.MetadataValue.md(f"```\n{ended.logs[-MOST_LOGS:]}\n```"),
-        },
-    )
 
 
 def _asked(loop: Loop, actor: str) -> str:

@@ -23,8 +23,9 @@ from drift_pipeline.control.merkle import Tree
 from drift_pipeline.control.schema import audit, memory, state
 from drift_pipeline.control.signing import PublicKey, Signer
 from drift_pipeline.errors import DriftError, InputError, IntegrityError
-from drift_pipeline.files import write_whole
+from drift_pipeline.files import read_plain, write_whole
 
+_MOST_BYTES = 1 << 20  # of a file
 CHECKPOINT_TYPE = "application/vnd.drift-pipeline.checkpoint+json"
 HOME, KEY = "home", "key"  # kinds of state: the key of the home itself, and every key by its id
 KEY_EVENTS = ("home.made", "key.rotated")  # whose details tell the home's key from there on
@@ -111,7 +112,7 @@ def read_checkpoints(folder: Path) -> list[tuple[str, Mapping[str, Any] | DriftE
 
 def _read(path: Path) -> Mapping[str, Any] | DriftError:
     try:
-        envelope = json.loads(path.read_bytes())
+        envelope = json.loads(read_plain(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         return IntegrityError(f"cannot be read: {error}")
     return envelope if isinstance(envelope, dict) else IntegrityError("is no JSON object")

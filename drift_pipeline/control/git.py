@@ -35,6 +35,8 @@ _FIXED = {
     "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=5 -o ControlMaster=no -o ControlPath=none",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",  # no ext::, which runs what it names
     "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",  # a commit is the one that is named, whatever refs/replace and grafts say
+    "GIT_GRAFT_FILE": os.devnull,
     **{f"GIT_{who}_{what}": "drift" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},  # of its log
 }
 _CONFIG = {

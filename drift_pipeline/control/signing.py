@@ -6,6 +6,7 @@ The libraries of cryptography are imported where they are used, so the control s
 import hashlib
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from drift_pipeline.control.canonical import canonical, read_canonical
 from drift_pipeline.errors import InputError, IntegrityError
+from drift_pipeline.files import read_plain
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+
+_MOST_BYTES = 1 << 16  # of a public file
+# Unicode's Default_Ignorable_Code_Point: two names that differ in these alone look the same
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,9 @@ class PublicKey:
     @property
     def person(self) -> str:
         """Whose key it is: two keys of one person are equal in this. The declared identity, else the label, without
-        regard to case, width and spaces; of a key with neither, the key id."""
+        regard to case, width, spaces and letters that nobody sees; of a key with neither, the key id."""
         told = self.identity or self.label or self.key_id
-        return " ".join(unicodedata.normalize("NFKC", told).casefold().split())
+        return " ".join(unicodedata.normalize("NFKC", _UNSEEN.sub("", told)).casefold().split())
 
     @property
     def key_id(self) -> str:
@@ -59,7 +69,7 @@ class PublicKey:
     def load(cls, path: Path) -> "PublicKey":
         """Raises InputError when it is no public key file, IntegrityError when its key id is not that of its key."""
         try:
-            fields = json.loads(path.read_bytes())
+            fields = json.loads(read_plain(path, _MOST_BYTES))
             told = fields.get("label"), fields.get("identity")
             key, claimed = cls(bytes.fromhex(fields["public"]), *told), fields["keyid"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

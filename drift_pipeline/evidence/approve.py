@@ -9,31 +9,27 @@ from typing import Any
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.signing import PublicKey, Signer, public_path
-from drift_pipeline.control.store import ControlReader, Entry
+from drift_pipeline.control.store import ControlReader
 from drift_pipeline.control.trust import appoint, dismiss, open_store, require_store, rotate
 from drift_pipeline.errors import DriftError, InputError
-from drift_pipeline.evidence.gitops.publishing import filing
 from drift_pipeline.evidence.statements import (
     advice,
     approvals_wanted,
     asked_of,
     audit_refusal,
-    below,
     candidate_of,
-    role_of,
+    file_signed,
+    signed_from_now,
     unfit,
     unproven,
     waivers_filed,
 )
-from drift_pipeline.evidence.verification import put_files
 from drift_pipeline.rollout.approval import (
     Approval,
     Refusal,
     filled,
     read_approvals,
-    sign_approval,
     verify_approval,
-    write_approval,
 )
 from drift_pipeline.rollout.plan import Status, rollout_id
 from drift_pipeline.rollout.signed import Asked
@@ -91,20 +87,14 @@ def approve(
         wanted = approvals_wanted(settings, model)
         rollout = rollout_to_approve(store, model, body["version"], asked.digest)
         found = _signed_approval(settings, signer, asked, body, rollout, reason, lasting, role, wanted)
+        told = {"version": body["version"], "rollout": rollout}
         if isinstance(found, Refusal):
-            audit_refusal(store, "approval", signer, asked, {"version": body["version"], "rollout": rollout}, found)
+            audit_refusal(store, "approval", signer, asked, told, found)
             return found
         envelope, outcome = found
-        with filing(settings, store, clock) as commit:
-            path = write_approval(settings.gitops, envelope)
-            details = {"approver": signer.key_id, "role": outcome.role, "environment": settings.environment}
-            details |= {"version": body["version"], "rollout": rollout, "reason": reason, "file": below(settings, path)}
-            details |= {"expires": outcome.expires.isoformat()}
-            entry = Entry(outcome.label or signer.key_id, "approval.given", model, {"bundle": asked.digest}, details)
-            record = store.commit(entry, put_files(store, settings.home, model, [path]))
-            commit(path, signer, asked.keys[signer.key_id], record)
+        path = file_signed(settings, store, clock, signer, asked, Approval, envelope, told)
     filed = read_approvals(settings.gitops, model, asked.digest)
-    outcomes = [_verified(envelope, asked, rollout) for envelope in filed]
+    outcomes = [verify_approval(envelope, asked, rollout) for envelope in filed]
     return Given(
         path=path,
         version=body["version"],
@@ -134,36 +124,11 @@ def _signed_approval(
     waived = waivers_filed(settings, asked, body)
     if fault := unproven(body, waived, wanted) or unfit(settings, signer, asked, body, "approve"):
         return Refusal(fault)
-    envelope = sign_approval(
-        signer,
-        model=asked.model,
-        digest=asked.digest,
-        rollout=rollout,
-        environment=asked.environment,
-        trainer=asked.trainer_key_id,
-        reason=reason,
-        at=asked.now,
-        expires=asked.now + lasting,
-        role=role_of(signer, asked, role),
-    )
-    outcome = _verified(envelope, asked, rollout)
+    envelope = signed_from_now(Approval, signer, asked, reason, lasting, role, rollout=rollout)
+    outcome = verify_approval(envelope, asked, rollout)
     if isinstance(outcome, Refusal):
         return Refusal(outcome.reason + advice(settings, signer, asked))
     return envelope, outcome
-
-
-def _verified(envelope: Mapping[str, Any] | Refusal, asked: Asked, rollout: str) -> Approval | Refusal:
-    return verify_approval(
-        envelope,
-        keys=asked.keys,
-        model=asked.model,
-        digest=asked.digest,
-        rollout=rollout,
-        environment=asked.environment,
-        trainer_key_id=asked.trainer_key_id,
-        longest=asked.longest,
-        now=asked.now,
-    )
 
 
 def rollout_to_approve(store: ControlReader, model: str, version: str, digest: str) -> str:

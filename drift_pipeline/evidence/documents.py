@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from drift_pipeline.control.store import ControlReader, ControlStore, Record
-from drift_pipeline.control.trust import approvers
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.evidence.approve import rollout_to_approve, rollouts_of
 from drift_pipeline.evidence.attestation import ATTESTATION, attest_version
@@ -142,26 +141,14 @@ def _approvals(
     environment: str,
 ) -> tuple[Approval | Refusal, ...]:
     """What was filed, judged for the version's rollout that is to come where any counts for that, else for the last."""
-    digest, keys = str(record.body["digest"]), approvers(settings, store)
-    filed = read_approvals(settings.gitops, model, digest)
+    here = settings.model_copy(update={"environment": environment})
+    asked = asked_of(here, store, record.body, model, at)
+    filed = read_approvals(settings.gitops, model, asked.digest)
 
     def judged(rollout: str) -> tuple[Approval | Refusal, ...]:
-        return tuple(
-            verify_approval(
-                envelope,
-                keys=keys,
-                model=model,
-                digest=digest,
-                rollout=rollout,
-                environment=environment,
-                trainer_key_id=str(record.body.get("trainer")),
-                longest=settings.longest_approval,
-                now=at,
-            )
-            for envelope in filed
-        )
+        return tuple(verify_approval(envelope, asked, rollout) for envelope in filed)
 
-    to_come = judged(rollout_to_approve(store, model, version, digest))
+    to_come = judged(rollout_to_approve(store, model, version, asked.digest))
     return to_come if count_valid(to_come) else judged(rollout_id(model, version, rollouts_of(store, model, version)))
 
 

@@ -25,7 +25,7 @@ from drift_pipeline.control.signing import PublicKey
 from drift_pipeline.control.trust import read_store
 from drift_pipeline.control.verifying import Cover, Verification, verify
 from drift_pipeline.errors import DriftError, InputError, IntegrityError, UnavailableError
-from drift_pipeline.files import write_parts
+from drift_pipeline.files import read_plain, write_parts
 from drift_pipeline.settings import Settings
 
 FORM = "drift-audit-export/1"
@@ -119,7 +119,7 @@ def _line(line: bytes) -> dict[str, Any]:
 def read_kept(path: Path) -> Kept:
     """A checkpoint that somebody kept. Raises InputError where the file holds none."""
     try:
-        envelope = json.loads(path.read_bytes())
+        envelope = json.loads(read_plain(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as a checkpoint: {error}") from error
     if not isinstance(envelope, dict) or claimed_size(envelope) < 0:

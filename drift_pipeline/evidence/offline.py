@@ -21,6 +21,7 @@ from drift_pipeline.registry.backends.local import LocalRegistry
 
 _LOOKS = 4  # at a folder that a home writes to meanwhile: what is found is believed once two in a row say it
 _PAUSE_S = 0.3
+_MOST_DOCUMENT = 1 << 40
 _MOST_BYTES = 64 << 20  # of a signed file, which is read before anything says how large it should be
 
 
@@ -248,4 +249,6 @@ def _documents(statement: Statement) -> dict[str, tuple[str, int]]:
     found = {name: (entry["sha256"], int(entry["size"])) for name, entry in statement.predicate["documents"].items()}
     if paths := [name for name in found if "/" in name or name in ("", ".", "..")]:
         raise ValueError(f"{paths[0]!r} names no file of the folder")
+    if odd := [size for _, size in found.values() if not 0 <= size <= _MOST_DOCUMENT]:
+        raise ValueError(f"{odd[0]:.3g} bytes is of no file")
     return found

@@ -1,16 +1,20 @@
 """What giving an approval and a waiver have in common: the candidate, the checks, and the record of a refusal."""
 
+import base64
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from drift_pipeline.clock import Clock
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import ControlReader, ControlStore, Entry
 from drift_pipeline.control.trust import approvers
 from drift_pipeline.errors import InputError, IntegrityError, SpecError
+from drift_pipeline.evidence.gitops.publishing import filing
+from drift_pipeline.evidence.verification import put_files
 from drift_pipeline.registry.backends import kept_registry
-from drift_pipeline.rollout.signed import REPLAY, REPLAY_ONLY, Asked, Refusal, read
+from drift_pipeline.rollout.signed import REPLAY, REPLAY_ONLY, Asked, Refusal, Statement, read, sign, write
 from drift_pipeline.rollout.waiver import (
     AcceptedWaiver,
     blocking,
@@ -162,3 +166,48 @@ def advice(settings: Settings, signer: Signer, asked: Asked) -> str:
 def below(settings: Settings, path: Path) -> str:
     """The path as the audit names it."""
     return path.relative_to(settings.home).as_posix()
+
+
+def signed_from_now(
+    kind: type[Statement], signer: Signer, asked: Asked, reason: str, lasting: timedelta, role: str | None, **of: str
+) -> dict[str, Any]:
+    """The envelope of what the key says of a candidate, from now on and for so long; errors as of `sign`, `role_of`."""
+    return sign(
+        kind,
+        signer,
+        model=asked.model,
+        digest=asked.digest,
+        environment=asked.environment,
+        trainer=asked.trainer_key_id,
+        reason=reason,
+        at=asked.now,
+        expires=asked.now + lasting,
+        role=role_of(signer, asked, role),
+        **of,
+    )
+
+
+def file_signed(
+    settings: Settings,
+    store: ControlStore,
+    clock: Clock,
+    signer: Signer,
+    asked: Asked,
+    kind: type[Statement],
+    envelope: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> Path:
+    """File what was signed, and tell it in the audit; its file. Raises as of `gitops.filing`.
+
+    Args:
+        more: what the audit tells besides, such as the version.
+    """
+    with filing(settings, store, clock) as commit:
+        path = write(kind, settings.gitops, envelope)
+        said = kind.model_validate_json(base64.b64decode(envelope["payload"]))
+        details = {"approver": signer.key_id, "role": said.role, "environment": settings.environment, **more}
+        details |= {"reason": said.reason, "file": below(settings, path), "expires": said.expires.isoformat()}
+        entry = Entry(said.label or signer.key_id, f"{kind.kind}.given", asked.model, {"bundle": asked.digest}, details)
+        record = store.commit(entry, put_files(store, settings.home, asked.model, [path]))
+        commit(path, signer, asked.keys[signer.key_id], record)
+    return path

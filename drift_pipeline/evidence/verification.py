@@ -16,7 +16,7 @@ from drift_pipeline.errors import InputError, IntegrityError
 from drift_pipeline.evidence.champions import derived_faults
 from drift_pipeline.evidence.gitops.progress import FORMS, last_checkpoint, read
 from drift_pipeline.evidence.placing import FILE, put_digests, waiting_for
-from drift_pipeline.files import write_whole
+from drift_pipeline.files import read_plain, write_whole
 from drift_pipeline.policy.engines import Bundle, read_bundle
 from drift_pipeline.registry.backends import Registry, kept_registry
 from drift_pipeline.settings import Settings
@@ -110,10 +110,10 @@ def _file_faults(settings: Settings, store: ControlReader) -> Iterator[str]:
         path = settings.home / record.key.partition("/")[2]
         named, why = record.body["digest"], f"record {record.seq} of the audit names"
         try:
-            held = sha256(path.read_bytes()) if path.exists() else None
+            held = sha256(read_plain(path)) if path.exists() else None
             if held != named and named:  # its writer may have been killed
                 waits = waiting_for(settings.home, path, named)
-                held = sha256(waits.read_bytes()) if waits.exists() else held
+                held = sha256(read_plain(waits)) if waits.exists() else held
         except OSError as error:
             yield f"{path}: cannot be read: {error.strerror}"
             continue

@@ -9,25 +9,21 @@ from typing import Any
 
 from drift_pipeline.clock import Clock
 from drift_pipeline.control.signing import Signer
-from drift_pipeline.control.store import Entry
 from drift_pipeline.control.trust import open_store, require_store
 from drift_pipeline.errors import InputError
-from drift_pipeline.evidence.gitops.publishing import filing
 from drift_pipeline.evidence.statements import (
     advice,
     approvals_wanted,
     asked_of,
     audit_refusal,
-    below,
     candidate_of,
-    role_of,
+    file_signed,
+    signed_from_now,
     unfit,
     waivers_filed,
 )
-from drift_pipeline.evidence.verification import put_files
-from drift_pipeline.rollout import signed
 from drift_pipeline.rollout.signed import Asked, Refusal
-from drift_pipeline.rollout.waiver import AcceptedWaiver, Waiver, blocking, sign_waiver, unwaived, verify_waiver
+from drift_pipeline.rollout.waiver import AcceptedWaiver, Waiver, blocking, unwaived, verify_waiver
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import APPROVER
 
@@ -68,18 +64,12 @@ def waive(
         _require_gate(body, gate, version)
         asked = asked_of(settings, store, body, model, clock.now())
         found = _signed_waiver(settings, signer, asked, body, gate, reason, lasting, role)
+        told = {"version": body["version"], "gate": gate}
         if isinstance(found, Refusal):
-            audit_refusal(store, "waiver", signer, asked, {"version": body["version"], "gate": gate}, found)
+            audit_refusal(store, "waiver", signer, asked, told, found)
             return found
         envelope, outcome = found
-        with filing(settings, store, clock) as commit:
-            path = signed.write(Waiver, settings.gitops, envelope)
-            details = {"approver": signer.key_id, "role": outcome.role, "environment": settings.environment}
-            details |= {"gate": gate, "version": body["version"], "reason": reason, "file": below(settings, path)}
-            details |= {"expires": outcome.expires.isoformat()}
-            entry = Entry(outcome.label or signer.key_id, "waiver.given", model, {"bundle": asked.digest}, details)
-            record = store.commit(entry, put_files(store, settings.home, model, [path]))
-            commit(path, signer, asked.keys[signer.key_id], record)
+        path = file_signed(settings, store, clock, signer, asked, Waiver, envelope, told)
     wanted = approvals_wanted(settings, model) or {APPROVER: 1}
     outcomes = waivers_filed(settings, asked, body)
     return Waived(
@@ -120,18 +110,7 @@ def _signed_waiver(
         return Refusal(f"its gate {gate} passed; there is nothing to waive")
     if fault := unfit(settings, signer, asked, body, "waive"):
         return Refusal(fault)
-    envelope = sign_waiver(
-        signer,
-        model=asked.model,
-        digest=asked.digest,
-        gate=gate,
-        environment=asked.environment,
-        trainer=asked.trainer_key_id,
-        reason=reason,
-        at=asked.now,
-        expires=asked.now + lasting,
-        role=role_of(signer, asked, role),
-    )
+    envelope = signed_from_now(Waiver, signer, asked, reason, lasting, role, gate=gate)
     outcome = verify_waiver(envelope, asked, blocked)
     return (
         Refusal(outcome.reason + advice(settings, signer, asked))

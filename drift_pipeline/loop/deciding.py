@@ -112,12 +112,12 @@ class Deciding:
             performance=performance.kpi,
             fall=fall,
             fall_allowed=performance.allowed(spec),
-            retrain=self._retrain_facts(trigger, report.at),
+            retrain=self._retrain_facts(trigger, report.at, monitor.champion.digest),
             rollout_active=self._rollouts.active is not None,
             paused=self._pauses.paused(),
         )
 
-    def _retrain_facts(self, trigger: Trigger, now: datetime) -> RetrainFacts:
+    def _retrain_facts(self, trigger: Trigger, now: datetime, champion: str) -> RetrainFacts:
         done, retrain = self._trainings.done, self._at.spec.retrain
         left = done.attempted + retrain.cooldown - now if done.attempted else timedelta()
         return RetrainFacts(
@@ -128,6 +128,7 @@ class Deciding:
             rejected_in_a_row=done.rejected_in_a_row,
             gpu_hours_this_month=sum(hours for at, hours in done.gpu_hours if at > now - MONTH),
             max_gpu_hours=retrain.max_gpu_hours,
+            candidate=self._queue.waiting(champion),
         )
 
     def _numbered(self) -> tuple[str, dict[str, Mapping[str, Any]]]:

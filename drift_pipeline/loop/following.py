@@ -8,7 +8,8 @@ wanted -> noted -> submitted -> ended    a run that failed or was cancelled give
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from drift_pipeline.errors import InputError, UnavailableError
@@ -31,7 +32,6 @@ class Followed:
     run: Run
     outcome: str
     version: str
-    logs: str = ""
 
 
 class Following:
@@ -41,7 +41,7 @@ class Following:
         self._at, self._queue, self._trainings = context, queue, trainings
 
     def follow(self, runner: Runner) -> list[Followed]:
-        """Once through all runs; told are those that ended since the last look.
+        """Once through all runs; told are those of which this process saw the end.
 
         A runner that does not answer is asked at the next tick; that is logged, and holds nothing else.
 
@@ -51,10 +51,29 @@ class Following:
         """
         if runner.kind == "inline":
             wanted = [(body["decision"], runner.submit(self._request(body))) for body in self._queue.wanted()]
-            return [self._told(runner, decision_id, run) for decision_id, run in wanted]
+            return [self._told(runner.kind, decision_id, run) for decision_id, run in wanted]
         for body in self._queue.wanted():
             self._take(runner, body)
         return [one for body in self._noted(runner) if (one := self._looked(runner, body)) is not None]
+
+    def ended(self, since: datetime) -> list[Followed]:
+        """The runs that ended elsewhere since then, whoever saw it, by their decisions."""
+        found = []
+        for _, body in self._at.ledger.all("retrain"):
+            run = body.get("run") or {}
+            if "ended_at" in run and datetime.fromisoformat(run["ended_at"]) >= since:
+                stood = Run(run["name"], State(run["state"]), run["link"], run["reason"], run["gpu_hours"])
+                found.append(self._told(run["runner"], body["decision"], stood))
+        return found
+
+    def logs(self, runner: Runner | None, ended: Followed) -> str:
+        """The newest lines of a run that ended, or why there are none: its runner may be another one by now."""
+        if runner is None or runner.kind != ended.runner:
+            return f"they cannot be read: {ended.runner} is not asked any more"
+        try:
+            return runner.logs(self._request(self._at.ledger.get(f"retrain/{ended.decision}")), LINES)
+        except (InputError, UnavailableError) as error:
+            return f"they cannot be read: {error}"
 
     def _take(self, runner: Runner, body: Mapping[str, Any]) -> None:
         """Noted before it is submitted: what was submitted and is not known here would never be told of."""
@@ -70,7 +89,7 @@ class Following:
     def _looked(self, runner: Runner, body: Mapping[str, Any]) -> Followed | None:
         decision_id, open_ = body["decision"], self._queue.open(body["decision"])
         try:
-            run, logs = self._asked(runner, body, open_=open_)
+            run = self._asked(runner, body, open_=open_)
         except UnavailableError as error:
             log.warning("%s: the run of %s is not known: %s", self._at.spec.name, decision_id, error)
             return None
@@ -82,24 +101,21 @@ class Following:
             why = f"{runner.kind} run {run.name} {run.state}: {run.reason or 'nothing came of it'}"
             self._queue.give_up(decision_id, why[:500])
         self._end(decision_id, run)
-        return self._told(runner, decision_id, run, logs)
+        return self._told(runner.kind, decision_id, run)
 
-    def _asked(self, runner: Runner, body: Mapping[str, Any], *, open_: bool) -> tuple[Run, str]:
-        """How a run stands, and its logs where it ended. One that the runner does not know, or no more, is submitted;
-        what it refuses has failed; what was given up here is cancelled there."""
+    def _asked(self, runner: Runner, body: Mapping[str, Any], *, open_: bool) -> Run:
+        """How a run stands. One that the runner does not know, or no more, is submitted; what it refuses has failed;
+        what was given up here is cancelled there."""
         request = self._request(body)
         try:
             run = runner.status(request)
             if run.state is State.ABSENT and open_:
-                run = runner.submit(request)
-            elif body["status"] == FAILED and not run.state.over and run.state is not State.ABSENT:
-                run = runner.cancel(request)
+                return runner.submit(request)
+            if body["status"] == FAILED and not run.state.over and run.state is not State.ABSENT:
+                return runner.cancel(request)
+            return run
         except InputError as error:
-            return Run(request.name, State.FAILED, reason=str(error)), ""
-        try:
-            return run, runner.logs(request, LINES) if run.state.over else ""
-        except (InputError, UnavailableError) as error:
-            return run, f"they cannot be read: {error}"
+            return Run(request.name, State.FAILED, reason=str(error))
 
     def _end(self, decision_id: str, run: Run) -> None:
         """Noted once; hours of GPUs that the steps did not count, such as those of a preempted pod, are counted now."""
@@ -108,16 +124,17 @@ class Following:
         pinned = at.ledger.find(f"training/{decision_id}") or {}
         more = max((run.gpu_hours or 0) - pinned.get("gpu_hours", 0), 0)
         done, alerts = self._trainings.spend(retrains, more)
-        puts = {f"retrain/{decision_id}": {**entry, "run": {**entry["run"], "over": True}}}
+        ended = {**asdict(run), "state": str(run.state), "over": True, "ended_at": at.clock.now().isoformat()}
+        puts = {f"retrain/{decision_id}": {**entry, "run": {**entry["run"], **ended}}}
         puts |= {"retrains": done.to_json()} if more else {}
         told = {"decision": decision_id, "run": run.name, "state": str(run.state), "gpu_hours": run.gpu_hours}
         at.ledger.commit("training.run_ended", told, puts=puts, messages=alerts)
 
-    def _told(self, runner: Runner, decision_id: str, run: Run, logs: str = "") -> Followed:
+    def _told(self, runner: str, decision_id: str, run: Run) -> Followed:
         entry = self._at.ledger.get(f"retrain/{decision_id}")
         known = self._at.ledger.find(f"training/{decision_id}")
         version = str(known["version"]) if known and entry["status"] in (PROVEN, REJECTED) else ""
-        return Followed(decision_id, runner.kind, run, str(entry["status"]), version, logs)
+        return Followed(decision_id, runner, run, str(entry["status"]), version)
 
     def _request(self, body: Mapping[str, Any]) -> Request:
         retrain, capacity = self._at.spec.retrain, body.get("capacity")

@@ -23,7 +23,6 @@ from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.queue import Queue
 from drift_pipeline.loop.recovery import Recoveries
 from drift_pipeline.loop.releasing.advancing import advance
-from drift_pipeline.loop.releasing.approvals import kept_back, with_waivers
 from drift_pipeline.loop.releasing.rollouts import Rollouts
 from drift_pipeline.loop.releasing.starting import begin
 from drift_pipeline.loop.retraining.fitting import fit
@@ -54,7 +53,6 @@ class Ticked:
     moved: str | None = None
     judged: int = 0
     configured: int = 0
-    ended: tuple[Followed, ...] = ()
 
 
 class Loop:
@@ -155,7 +153,7 @@ class Loop:
         versions = tuple(one.version for one in ended if one.version)
         opened, phase = self.incident.key if self.incident.open else "", str(moved.phase) if moved else None
         counts = report.rolled_up.judged, report.rolled_up.configured
-        return Ticked(self.spec.name, report.verdict, opened, said, versions, released, phase, *counts, tuple(ended))
+        return Ticked(self.spec.name, report.verdict, opened, said, versions, released, phase, *counts)
 
     def step_rollout(self) -> Ticked:
         """Only the rollout's part of a tick."""
@@ -233,7 +231,8 @@ class Loop:
             return True
 
     def carry_out(self, *, inline: bool) -> list[Followed]:
-        """Submit the retrains that are wanted, and look after those that run elsewhere; told are those that ended.
+        """Submit the retrains that are wanted, and look after those that run elsewhere; told are those of which this
+        process saw the end.
 
         Args:
             inline: also where this process itself would have to train.
@@ -251,6 +250,13 @@ class Loop:
         if elsewhere is not None:
             return self.following.follow(elsewhere)
         return self.following.follow(self._inline) if inline else []
+
+    def logs_of(self, ended: Followed) -> str:
+        """The newest lines of a run that ended elsewhere, or why there are none."""
+        try:
+            return self.following.logs(self._backends.runner(), ended)
+        except InputError as error:
+            return f"they cannot be read: {error}"
 
     def retrain(self, decision_id: str, report: Report) -> Training | None:
         """Train a candidate and prove it against the champion on rows that neither was trained on.
@@ -288,16 +294,10 @@ class Loop:
         return begin(self.rollouts, digest, champion, actor=actor, also=also)
 
     def releasable(self) -> str | None:
-        """The digest of the newest proven candidate that may be rolled out now, else of the newest one whose gates are
-        waived now; None where none may. Where no waiver is filed that costs one look at a folder."""
+        """The digest of the candidate whose rollout may begin now, as of `Queue.releasable`; None where none may."""
         if self.pauses.paused() or self.pauses.in_maintenance() or self.rollouts.active is not None:
             return None
-        champion, at = self.monitor.champion.digest, self.rollouts.context
-        if (proven := self.queue.newest_proven(champion)) is not None:
-            return proven
-        waived = with_waivers(at)
-        known = [digest for digest in (self.queue.rejected(champion) if waived else ()) if digest in waived]
-        return next((digest for digest in known if not kept_back(at, digest)), None)
+        return self.queue.releasable(self.monitor.champion.digest)
 
     def release_proven(self) -> str | None:
         """Begin the rollout of what is releasable; its digest, None where there is nothing."""

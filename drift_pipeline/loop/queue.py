@@ -14,6 +14,7 @@ from typing import Any
 from drift_pipeline.clock import speed_of
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.pauses import Pauses
+from drift_pipeline.loop.releasing.approvals import kept_back, with_waivers
 from drift_pipeline.loop.retraining.working import LEASE, beat_of
 from drift_pipeline.loop.state import Retrains
 from drift_pipeline.policy.decide import Action, Decision, Trigger
@@ -27,7 +28,7 @@ class Queue:
     """One model's. An entry is wanted, running (`held` by whom, and since when), and then what its run came to."""
 
     def __init__(self, context: Context) -> None:
-        self._ledger, self._clock, self._pauses = context.ledger, context.clock, Pauses(context)
+        self._at, self._ledger, self._clock, self._pauses = context, context.ledger, context.clock, Pauses(context)
 
     def entry(
         self,
@@ -62,15 +63,13 @@ class Queue:
         if self._pauses.in_maintenance():
             return []
         paused = self._pauses.paused()
-        found = [body for _, body in self._ledger.all("retrain") if body["status"] == WANTED]
+        found = [body for _, body in self._entries() if body["status"] == WANTED]
         return [body for body in found if not paused or body["trigger"] in (Trigger.OPERATOR, Trigger.HOTFIX)]
 
     def under_way(self, trigger: Trigger) -> bool:
         """Whether one is wanted or running in the lane of the trigger: a hotfix does not wait for a long retrain."""
         lanes = (HOTFIX,) if trigger is Trigger.HOTFIX else (NORMAL, HOTFIX)
-        return any(
-            body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._ledger.all("retrain")
-        )
+        return any(body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._entries())
 
     def claim(
         self, decision_id: str, holder: str, *, again: bool = False, run: Mapping[str, Any] | None = None
@@ -108,7 +107,7 @@ class Queue:
         """What nothing was heard of for as long as the lease is wanted again, and its owner is paged: its process died,
         slept or hangs. What that one may still store is refused.
         """
-        for _, body in self._ledger.all("retrain"):
+        for _, body in self._entries():
             if body["status"] == RUNNING and (since := self._silent_since(body)) is not None:
                 self._back(body, f"nothing was heard of its process since {since}", page=True)
 
@@ -131,12 +130,32 @@ class Queue:
                 "training.failed", {"decision": decision_id, "because": why}, puts=put, messages=[alert]
             )
 
+    def releasable(self, champion: str) -> str | None:
+        """The digest of the newest proven candidate, else of the newest one whose gates are waived now; None where
+        there is neither. Where no waiver is filed that costs one look at a folder."""
+        if (proven := self.newest_proven(champion)) is not None:
+            return proven
+        waived = with_waivers(self._at)
+        known = [digest for digest in (self.rejected(champion) if waived else ()) if digest in waived]
+        return next((digest for digest in known if not kept_back(self._at, digest)), None)
+
+    def waiting(self, champion: str) -> str | None:
+        """The version that is releasable and was not rolled out yet; None once it has waited for `rollout.deadline`, so
+        that one whose rollout cannot begin does not stand in the way of the next for ever."""
+        digest = self.releasable(champion)
+        if digest is None:
+            return None
+        _, body = self.of(digest)[-1]
+        ended_at = datetime.fromisoformat(body.get("ended_at", body["at"]))
+        lasts = self._clock.now() - ended_at < self._at.spec.rollout.deadline
+        return str(self._ledger.get(f"candidate/{digest}")["version"]) if lasts else None
+
     def newest_proven(self, champion: str) -> str | None:
         """The digest of the newest candidate that passed its gates against this champion and was not released yet.
 
         One that was proven against another champion is outdated, and audited as such.
         """
-        for name, body in reversed(self._ledger.all("retrain")):
+        for name, body in reversed(self._entries()):
             if body["status"] != PROVEN:
                 continue
             if not self.is_outdated(body, champion):
@@ -149,12 +168,16 @@ class Queue:
     def rejected(self, champion: str) -> list[str]:
         """The digests of the candidates that a gate kept back and that were proven against this champion, newest first:
         what people waived of them is to be looked at."""
-        found = [body for _, body in reversed(self._ledger.all("retrain")) if body["status"] == REJECTED]
+        found = [body for _, body in reversed(self._entries()) if body["status"] == REJECTED]
         return [str(body["digest"]) for body in found if not self.is_outdated(body, champion)]
 
     def of(self, digest: str) -> list[tuple[str, Mapping[str, Any]]]:
         """The entries that this candidate came of."""
-        return [(name, body) for name, body in self._ledger.all("retrain") if body["digest"] == digest]
+        return [(name, body) for name, body in self._entries() if body["digest"] == digest]
+
+    def _entries(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """All, as (name, body), in the order of their decisions, which are numbered."""
+        return sorted(self._ledger.all("retrain"), key=lambda entry: int(entry[1]["decision"].rpartition("-")[2]))
 
     def is_outdated(self, body: Mapping[str, Any], champion: str) -> bool:
         """Whether its candidate was proven against another champion than this one."""

@@ -43,7 +43,8 @@ class IncidentFacts:
 class RetrainFacts:
     """What retraining has done lately; `cooldown_left_hours` is 0 once the cooldown is over.
 
-    `max_gpu_hours` is what the month may cost, None where nobody says.
+    `max_gpu_hours` is what the month may cost, None where nobody says. `candidate` is the version that was trained, may
+    be rolled out and is not yet, None where none waits.
     """
 
     running: bool
@@ -53,6 +54,7 @@ class RetrainFacts:
     rejected_in_a_row: int
     gpu_hours_this_month: float = 0.0
     max_gpu_hours: float | None = None
+    candidate: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,15 @@ would sign the first one's words: each signs a file of their own.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from drift_pipeline.control.signing import PublicKey, Signer
+from drift_pipeline.control.signing import Signer
 from drift_pipeline.rollout import signed
 from drift_pipeline.rollout.signed import REPLAY, REPLAY_ONLY, Asked, Refusal, Statement
-from drift_pipeline.spec import APPROVER
 
 __all__ = [
     "REPLAY",
@@ -34,7 +32,6 @@ __all__ = [
 ]
 
 APPROVAL_TYPE = "application/vnd.drift.approval+json"
-PREDICATE_TYPE = "https://drift-pipeline.dev/approval/v2"
 
 
 class Approval(Statement):
@@ -43,6 +40,7 @@ class Approval(Statement):
     kind: ClassVar[str] = "approval"
     verb: ClassVar[str] = "approves"
     payload_type: ClassVar[str] = APPROVAL_TYPE
+    predicate_type: ClassVar[str] = "https://drift-pipeline.dev/approval/v2"
     scope: ClassVar[tuple[str, ...]] = ("environment",)
 
     predicateType: Literal["https://drift-pipeline.dev/approval/v2"]  # noqa: N815  # in-toto's spelling
@@ -55,33 +53,9 @@ class Accepted(Approval):
     person: str
 
 
-def sign_approval(
-    signer: Signer,
-    *,
-    model: str,
-    digest: str,
-    rollout: str,
-    environment: str,
-    trainer: str,
-    reason: str,
-    at: datetime,
-    expires: datetime,
-    role: str = APPROVER,
-) -> dict[str, Any]:
-    """The envelope; `trainer` is the id of the key that attested the training. Errors as of `signed.sign`."""
-    said = {
-        "predicateType": PREDICATE_TYPE,
-        "model": model,
-        "digest": digest,
-        "rollout": rollout,
-        "environment": environment,
-        "role": role,
-        "trainer": trainer,
-        "reason": reason,
-        "at": at,
-        "expires": expires,
-    }
-    return signed.sign(Approval, signer, said)
+def sign_approval(signer: Signer, *, rollout: str, **said: Any) -> dict[str, Any]:
+    """The envelope of a yes to one rollout; other arguments and errors as of `signed.sign`."""
+    return signed.sign(Approval, signer, rollout=rollout, **said)
 
 
 def write_approval(folder: Path, envelope: Mapping[str, Any]) -> Path:
@@ -105,23 +79,12 @@ def approval_files(folder: Path, model: str, digest: str) -> list[Path]:
     return signed.files(Approval, folder, model, digest)
 
 
-def verify_approval(
-    envelope: Mapping[str, Any] | Refusal,
-    *,
-    keys: Mapping[str, PublicKey],
-    model: str,
-    digest: str,
-    rollout: str,
-    environment: str,
-    trainer_key_id: str,
-    longest: timedelta,
-    now: datetime,
-) -> Approval | Refusal:
+def verify_approval(envelope: Mapping[str, Any] | Refusal, asked: Asked, rollout: str) -> Approval | Refusal:
     """The approval if it holds for exactly this rollout, of which a version may have several; a refusal stays one.
 
-    Other arguments as of `signed.Asked`; envelope: one of `read_approvals`.
+    Args:
+        envelope: one of `read_approvals`.
     """
-    asked = Asked(keys, model, digest, environment, trainer_key_id, longest, now)
     found = signed.judge(Approval, envelope, asked, {"rollout": rollout})
     return found if isinstance(found, Refusal) else Accepted(**found[0].model_dump(), person=found[1])
 

@@ -24,12 +24,14 @@ from drift_pipeline.clock import format_duration
 from drift_pipeline.control.canonical import canonical
 from drift_pipeline.control.signing import PublicKey, Signer, verify
 from drift_pipeline.errors import InputError, IntegrityError
-from drift_pipeline.files import write_whole
-from drift_pipeline.spec import ROLE
+from drift_pipeline.files import read_plain, write_whole
+from drift_pipeline.spec import APPROVER, ROLE
 
 REPLAY = "replay"
 REPLAY_ONLY = "replay-only"
 LONGEST_NAME = 40  # of a part of a file's name; a longer one is told by its hash
+MOST_BYTES = 1 << 20  # of a file
+_MOST_TOLD = 2_000  # letters of a reason
 
 _MODEL = r"^[a-z][a-z0-9_]{0,63}$"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
@@ -43,6 +45,7 @@ class Statement(BaseModel):
     kind: ClassVar[str]  # how it is called, and with an s the folder it is filed in
     verb: ClassVar[str]
     payload_type: ClassVar[str]
+    predicate_type: ClassVar[str]
     scope: ClassVar[tuple[str, ...]]  # the fields that its file's name has between the digest and the key
 
     model: str = Field(pattern=_MODEL)
@@ -71,11 +74,20 @@ class Statement(BaseModel):
 S = TypeVar("S", bound=Statement)
 
 
+def shown(text: str) -> str:
+    """A stranger's words as they can be told: half of a surrogate pair is none, and moves no cursor."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in text[: _MOST_TOLD + 1])
+    return plain if len(plain) <= _MOST_TOLD else f"{plain[:_MOST_TOLD]}..."
+
+
 @dataclass(frozen=True)
 class Refusal:
-    """What does not count, and why; for the audit."""
+    """What does not count, and why; for the audit, so without what a stranger wrote that cannot be told, or is long."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", shown(self.reason))
 
 
 @dataclass(frozen=True)
@@ -100,19 +112,44 @@ class Asked:
     now: datetime
 
 
-def sign(kind: type[Statement], signer: Signer, said: Mapping[str, Any]) -> dict[str, Any]:
+def sign(
+    kind: type[Statement],
+    signer: Signer,
+    *,
+    model: str,
+    digest: str,
+    environment: str,
+    trainer: str,
+    reason: str,
+    at: datetime,
+    expires: datetime,
+    role: str = APPROVER,
+    **of: str,
+) -> dict[str, Any]:
     """The envelope of what the signer says. Self-approval is refused on reading.
+
+    Args:
+        trainer: the id of the key that attested the training.
+        of: what the kind says besides, such as the rollout of an approval.
 
     Raises:
         InputError: a field is not of its form, a time has no zone, or it expires before it is given.
     """
-    whole = {**said, "approver": signer.key_id, "label": signer.public.label}
+    said: dict[str, Any] = {
+        "predicateType": kind.predicate_type,
+        "model": model,
+        "digest": digest,
+        "environment": environment,
+        **of,
+    }
+    said |= {"role": role, "approver": signer.key_id, "label": signer.public.label, "trainer": trainer}
+    times = {"at": at, "expires": expires}
     try:
-        kind.model_validate(whole)
+        kind.model_validate({**said, "reason": reason, **times})
     except ValidationError as error:
         raise InputError(f"no {kind.kind}: {_told(error)}") from error
-    times = {name: whole[name].astimezone(UTC).isoformat() for name in ("at", "expires")}
-    return signer.sign({**whole, **times}, kind.payload_type)
+    told = {name: time.astimezone(UTC).isoformat() for name, time in times.items()}
+    return signer.sign({**said, "reason": reason, **told}, kind.payload_type)
 
 
 def write(kind: type[Statement], folder: Path, envelope: Mapping[str, Any]) -> Path:
@@ -143,9 +180,12 @@ def files(kind: type[Statement], folder: Path, model: str, digest: str) -> list[
 
 
 def read(path: Path) -> dict[str, Any] | Refusal:
-    """The envelope of a file, unverified; a refusal that names it where it cannot be read."""
+    """The envelope of a file, unverified; a refusal that names it where it cannot be read, or where no statement has
+    such a name."""
+    if not (path.name.isascii() and path.name.isprintable()):
+        return Refusal(f"{path.name} is no name of a filed statement")
     try:
-        envelope = json.loads(path.read_bytes())
+        envelope = json.loads(read_plain(path, MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         return Refusal(f"{path.name} cannot be read: {error}")
     return envelope if isinstance(envelope, dict) else Refusal(f"{path.name} is no JSON object")

@@ -6,7 +6,6 @@ what lets past a gate is no lighter than what lets past the shadow. The gate's r
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,10 +15,8 @@ from drift_pipeline.control.signing import Signer
 from drift_pipeline.rollout import signed
 from drift_pipeline.rollout.approval import filled
 from drift_pipeline.rollout.signed import Asked, Refusal, Statement
-from drift_pipeline.spec import APPROVER
 
 WAIVER_TYPE = "application/vnd.drift.waiver+json"
-PREDICATE_TYPE = "https://drift-pipeline.dev/waiver/v1"
 
 
 class Waiver(Statement):
@@ -28,6 +25,7 @@ class Waiver(Statement):
     kind: ClassVar[str] = "waiver"
     verb: ClassVar[str] = "waives"
     payload_type: ClassVar[str] = WAIVER_TYPE
+    predicate_type: ClassVar[str] = "https://drift-pipeline.dev/waiver/v1"
     scope: ClassVar[tuple[str, ...]] = ("gate", "environment")
 
     predicateType: Literal["https://drift-pipeline.dev/waiver/v1"]  # noqa: N815  # in-toto's spelling
@@ -40,23 +38,9 @@ class AcceptedWaiver(Waiver):
     person: str
 
 
-def sign_waiver(
-    signer: Signer,
-    *,
-    model: str,
-    digest: str,
-    gate: str,
-    environment: str,
-    trainer: str,
-    reason: str,
-    at: datetime,
-    expires: datetime,
-    role: str = APPROVER,
-) -> dict[str, Any]:
-    """The envelope; arguments and errors as of `sign_approval`."""
-    said = {"predicateType": PREDICATE_TYPE, "model": model, "digest": digest, "gate": gate, "role": role}
-    said |= {"environment": environment, "trainer": trainer, "reason": reason}
-    return signed.sign(Waiver, signer, {**said, "at": at, "expires": expires})
+def sign_waiver(signer: Signer, *, gate: str, **said: Any) -> dict[str, Any]:
+    """The envelope of a word about one gate; other arguments and errors as of `signed.sign`."""
+    return signed.sign(Waiver, signer, gate=gate, **said)
 
 
 def waiver_files(folder: Path, model: str, digest: str) -> list[Path]:

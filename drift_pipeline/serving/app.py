@@ -13,6 +13,7 @@ POST /webhooks/pagerduty                                                 signed 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from drift_pipeline.clock import Clock
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.observability.metrics import LoopMetrics
@@ -83,31 +85,34 @@ def make_app(
         pin=pin,
     )
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(gateway.run())
-        try:
-            yield
-        finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
-            try:
-                spool.rotate()
-            finally:
-                spool.close()
-                store.close()
-                if outlet is not None:
-                    await asyncio.to_thread(outlet.close)
-
     endpoints = Endpoints(gateway, LoopMetrics(settings, specs, clock, lambda: nullcontext(store)))
     asked = endpoints.all()
     if settings.pagerduty_webhook_secret.get_secret_value():
         asked.append(("POST", PATH, Paged(settings, gateway.specs, store, clock).answer))
     paths = [Route(path, endpoints.answered(endpoint), methods=[method]) for method, path, endpoint in asked]
+    lifespan = partial(_following, gateway, store)
     app = Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _told_by_starlette})
     app.state.lost = lambda status: gateway.metrics.requests.labels("", str(status)).inc()
     return app
+
+
+@asynccontextmanager
+async def _following(gateway: Gateway, store: ControlStore, _: Starlette) -> AsyncIterator[None]:
+    """The gateway follows its control store for as long as the application is up; in the end all is closed."""
+    following = asyncio.create_task(gateway.run())
+    try:
+        yield
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        try:
+            gateway.spool.rotate()
+        finally:
+            gateway.spool.close()
+            store.close()
+            if gateway.outlet is not None:
+                await asyncio.to_thread(gateway.outlet.close)
 
 
 async def _told_by_starlette(_: Request, error: Exception) -> Response:

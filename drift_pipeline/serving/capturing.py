@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 import signal
 import time
 from collections import Counter
@@ -34,7 +33,6 @@ from drift_pipeline.telemetry.sources import Lag, Source, opened, scheme_of
 from drift_pipeline.telemetry.sources.positions import Positions
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
-_SET_ASIDE = re.compile(r"\.\d+\.waiting(\.|$)")
 log = logging.getLogger(__name__)
 PATIENCE_S = 2.0  # for who writes one model's lake, while all others wait; then its events are set aside for a while
 
@@ -52,11 +50,6 @@ def machine_of(settings: Settings) -> str:
             os.link(made, path)
         made.unlink()
     return path.read_text(encoding="utf-8")
-
-
-def is_shared(source: str) -> bool:
-    """Whether it is the same on every machine: a partition of a topic, but not what one capture set aside of it."""
-    return source.startswith("kafka.") and not _SET_ASIDE.search(source)
 
 
 class Tally:
@@ -111,7 +104,7 @@ def capturing(
         place = (model, source)
         if place not in lakes:
             folder = settings.lake / model if model else settings.dead_letters
-            lakes[place] = Lake(folder, source=source if is_shared(source) else source + machine, patience_s=PATIENCE_S)
+            lakes[place] = Lake(folder, source=source, patience_s=PATIENCE_S)
         return lakes[place]
 
     stop = Event()
@@ -135,7 +128,10 @@ def capturing(
                 else:
                     logs.append(stack.enter_context(opened(url, settings, group, positions, clock)))
             tally.logs, spool = logs, settings.home / "spool"
-            yield Capture(spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add, landed=landed), stop
+            capture = Capture(
+                spool, lake_of, specs, clock, mirror.mirror, logs=logs, beat=tally.add, landed=landed, machine=machine
+            )
+            yield capture, stop
             tally.write()
     finally:
         store.close()

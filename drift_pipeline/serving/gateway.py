@@ -71,7 +71,7 @@ class Gateway:
         self._to_tell: dict[tuple[str, str], str] = {}  # model and rollout: the reason
         self._said: dict[str, str] = {}
         self._judged_at, self._again_at = float("-inf"), float("-inf")
-        self._again: asyncio.Future[None] | None = None
+        self._looking = asyncio.Lock()
         self.metrics.waits.set_function(
             lambda: time.time() - min(oldest(spool.folder.parent).values(), default=time.time())
         )
@@ -111,10 +111,17 @@ class Gateway:
             self._heard_at, self.trouble = time.monotonic(), ""
 
     async def look_again(self) -> None:
-        """Follow now, for who would be refused by what was heard a moment ago; all who ask meanwhile share one look."""
-        if self._again is None or (self._again.done() and time.monotonic() - self._again_at > AGAIN_SECONDS):
-            self._again_at, self._again = time.monotonic(), asyncio.ensure_future(self.follow())
-        await asyncio.wait({self._again}, timeout=self._every)
+        """Follow now, for who would be refused by what was heard a moment ago. It is a look that begins after this was
+        asked for; all who ask before it begins share it, and it begins `AGAIN_SECONDS` after the last one at the
+        earliest."""
+        await asyncio.wait({asyncio.ensure_future(self._look(time.monotonic()))}, timeout=self._every)
+
+    async def _look(self, asked_at: float) -> None:
+        async with self._looking:
+            if self._again_at < asked_at:
+                await asyncio.sleep(self._again_at + AGAIN_SECONDS - time.monotonic())
+                self._again_at = time.monotonic()
+                await self.follow()
 
     async def judge(self) -> None:
         """All of them, for the last bad row may have come too soon after another to be judged by itself."""

@@ -58,6 +58,7 @@ class Capture:
         logs: Sequence[Source] = (),
         beat: Callable[[Mapping[str, int]], None] = lambda _: None,
         landed: Callable[[str, str, int, Sequence[str]], None] | None = None,
+        machine: str = "",
     ) -> None:
         """
         Args:
@@ -69,6 +70,8 @@ class Capture:
             logs: what is read beside the spool.
             beat: is told after each step what it did, as `Captured` names it, also of one that failed.
             landed: is told of predictions that landed: their model, source, batch, and the traceparents that they have.
+            machine: ends the names of sources that lie on this machine, where the lake has those of others too; a log
+                is the same on all.
         """
         self._spool, self._specs, self._clock = spool, specs, clock
         self._failed, self._logged = failed or self._log, deque[str](maxlen=100)
@@ -76,7 +79,7 @@ class Capture:
         self._counts: Counter[str] = Counter()
         self._refusals, self._fates = Refusals(), list[tuple[str, What, int]]()
         self._monotonic, self._resting = monotonic, dict[str, tuple[float, Exception | None]]()
-        self._logs, self._beat, self._landed = tuple(logs), beat, landed
+        self._logs, self._beat, self._landed, self._machine = tuple(logs), beat, landed, machine
 
     def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Concern]], None] = lambda _: None) -> None:
         """Step until `stop` is set; what fails is told, and tried again after the interval.
@@ -197,7 +200,7 @@ class Capture:
                 return unread[model]
             for name, one in said.items():
                 of = f"{source}.{model}" if model and not name else source
-                land = partial(self._land, name, of, part.number, one, self._clock.now())
+                land = partial(self._land, name, of + self._machine, part.number, one, self._clock.now())
                 if (error := self._tried(model, part, land)) is not None:
                     return error
             aside.done(model, part)
@@ -208,11 +211,12 @@ class Capture:
     ) -> Generator[Exception, None, Mapping[str, Parsed]]:
         """Of models that are blocked, and of those that fail now, the part is set aside. Returns what all lines say."""
         now, batch = self._clock.now(), segment if isinstance(segment, Batch) else None
+        named = source if batch else source + self._machine
         said, unread = read_lines(segment.lines(), self._specs, source, now, batch)
         for model, one in said.items():
             error: Exception | None = unread.get(model)
             if error is None and model not in blocked:
-                land = partial(self._land, model, source, segment.number, one, now)
+                land = partial(self._land, model, named, segment.number, one, now)
                 error = self._rests(model) or self._tried(model, segment, land)
                 if error is None:
                     continue

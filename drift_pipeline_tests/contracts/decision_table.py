@@ -29,6 +29,7 @@ PLAIN: dict[str, Any] = {
         "rejected_in_a_row": 0,
         "gpu_hours_this_month": 0.0,
         "max_gpu_hours": None,
+        "candidate": None,
     },
     "rollout_active": False,
     "paused": False,
@@ -108,6 +109,12 @@ ROWS = [
     Row("a retrain blocks the schedule", {**SCHEDULE, "retrain.running": True}, "ignore", ["a retrain is running"]),
     Row("a rollout blocks the schedule", {**SCHEDULE, "rollout_active": True}, "ignore", ["a rollout is active"]),
     Row(
+        "what waits for its rollout blocks the schedule",
+        {**SCHEDULE, "retrain.candidate": "v2"},
+        "ignore",
+        ["v2 waits for its rollout"],
+    ),
+    Row(
         "a used budget blocks the schedule",
         {**SCHEDULE, "retrain.this_month": 6},
         "ignore",
@@ -145,6 +152,12 @@ ROWS = [
         {**HOTFIX, **ALL_BLOCKS, "retrain.running": False, "rollout_active": False},
         "hotfix_retrain",
         ["an operator asked for a hotfix"],
+    ),
+    Row(
+        "an operator may want another candidate than the one that waits",
+        {**OPERATOR, "retrain.candidate": "v2"},
+        "retrain",
+        ["an operator asked for a retrain"],
     ),
     Row("one retrain at a time", {**OPERATOR, "retrain.running": True}, "ignore", ["a retrain is running"]),
     Row("no hotfix into a rollout", {**HOTFIX, "rollout_active": True}, "ignore", ["a rollout is active"]),
@@ -250,6 +263,18 @@ ROWS = [
     ),
     Row("labels just enough will do", {**FALLEN, "incident.fresh_rows": 1000}, "retrain", [FELL]),
     Row("one retrain of a model", {**FALLEN, "retrain.running": True}, "ignore", ["a retrain is running"]),
+    Row(
+        "what is trained and not yet rolled out is not trained again",
+        {**FALLEN, "retrain.candidate": "v2"},
+        "ignore",
+        ["v2 waits for its rollout"],
+    ),
+    Row(
+        "not even past the cooldown",
+        {**CRASHED, **COOLING, "retrain.candidate": "v2"},
+        "ignore",
+        ["v2 waits for its rollout"],
+    ),
     Row(
         "drift in a canary is queued",
         {**FALLEN, "rollout_active": True},

@@ -87,6 +87,7 @@ FACTS = st.fixed_dictionaries(
         "retrain.rejected_in_a_row": COUNT | ODD,
         "retrain.gpu_hours_this_month": st.floats(0, 100, width=32) | ODD,
         "retrain.max_gpu_hours": st.none() | COUNT,
+        "retrain.candidate": st.sampled_from([None, "v2", 2, []]),
         "rollout_active": st.booleans() | ODD,
         "paused": st.booleans(),
     },

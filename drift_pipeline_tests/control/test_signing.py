@@ -232,3 +232,8 @@ def test_a_signer_does_not_show_its_private_key() -> None:
     signer = Signer.generate("ops")
     assert repr(signer) == f"Signer(ops ({signer.key_id[:16]}))"
     assert signer._private.private_bytes_raw().hex() not in repr(vars(signer))
+
+
+@pytest.mark.parametrize("told", ["a\u200bda", "ada\ufe0f", "\u2066ada", "ADA\u00ad", "ad\U000e0061a"])
+def test_letters_that_nobody_sees_make_no_other_person(told: str) -> None:
+    assert Signer.generate(told).public.person == "ada"

@@ -67,6 +67,11 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
 
 
+def piped(folder: Path, given: bytes, *arguments: str) -> str:
+    ran = subprocess.run(["git", "-C", folder, *arguments], input=given, capture_output=True, check=True)
+    return ran.stdout.decode().strip()
+
+
 def history(home: Home, folder: Path | None = None) -> list[tuple[str, str, str]]:
     """(is the signature good, by whom, about what), oldest first."""
     told = git(folder or home.settings.gitops, "log", "--reverse", "--format=%G?%x00%GS%x00%s", BRANCH)
@@ -278,6 +283,25 @@ def test_hooks_and_configuration_and_environment_of_others_change_nothing(
     assert behind(home.store, home.clock.now()) == ""
     assert head(home.settings.gitops_bare) == head(home.settings.gitops)
     assert whole(home)
+
+
+@pytest.mark.parametrize("how", ["replace", "graft"])
+def test_another_commit_in_the_place_of_ours_is_not_what_the_next_one_goes_on_from(home: Home, how: str) -> None:
+    """Who can write into a repository can have git show another commit than the one that is named."""
+    adopted(home)
+    tick(home)
+    folder, head = home.settings.gitops, git(home.settings.gitops, "rev-parse", BRANCH).strip()
+    blob = piped(folder, b"evil", "hash-object", "-w", "--stdin")
+    tree = piped(folder, f"100644 blob {blob}\tevil\n".encode(), "mktree")
+    evil = git(folder, "-c", "user.name=eve", "-c", "user.email=eve@x", "commit-tree", tree, "-m", "evil").strip()
+    grafts = folder / ".git" / "info" / "grafts"
+    git(folder, "replace", head, evil) if how == "replace" else grafts.write_text(f"{head} {evil}\n")
+    home.candidate()
+    give(home)
+    grafts.unlink(missing_ok=True)
+    made = git(folder, "--no-replace-objects", "log", "--reverse", "--format=%H", BRANCH).split()
+    assert (made[0], len(made) > 1) == (head, True)
+    assert "evil" not in git(folder, "--no-replace-objects", "ls-tree", "-r", "--name-only", BRANCH).split()
 
 
 def test_a_remote_that_would_run_a_program_runs_none(home: Home, tmp_path: Path) -> None:

@@ -330,6 +330,8 @@ def test_an_approvers_signature_does_not_pass_for_the_homes(made: Home, copy: Pa
         ({"documents": {"../../x": {"sha256": "0" * 64, "size": 1}}}, "names no file of the folder"),
         ({"documents": {"card.md": None}}, "says not what an attestation says"),
         ({"decision": None}, "says not what an attestation says"),
+        ({"documents": {"card.md": {"sha256": "0" * 64, "size": 1e300}}}, "is of no file"),
+        ({"documents": {"card.md": {"sha256": "0" * 64, "size": -2}}}, "is of no file"),
     ],
 )
 def test_what_a_trusted_key_signed_and_nobody_understands_is_a_finding(
@@ -394,6 +396,33 @@ def test_what_is_changed_or_taken_away_in_the_home_is_named_by_its_audit(tmp_pat
 
 
 # the command
+
+
+@pytest.mark.parametrize("odd", ["a pipe", "a device", "a folder"])
+def test_what_is_no_file_any_more_is_named_and_holds_nothing_up(tmp_path: Path, odd: str) -> None:
+    """A pipe has no end before somebody writes to it, and some devices have none at all."""
+    home = Home(tmp_path / "home")
+    documented(home, "v2")
+    at = home.settings
+    home.signer("ada")
+    home.store.checkpoint()
+    (card,) = at.evidence.glob("*/*/card.md")
+    (key,) = at.keys.glob("ada*.pub.json")
+    checkpoint, model = max(at.checkpoints.glob("*.json")), max(at.registry.glob("*/*/model.skops"))
+    for path in (card, key, checkpoint, model):
+        path.unlink()
+        match odd:
+            case "a pipe":
+                os.mkfifo(path)
+            case "a device":
+                path.symlink_to("/dev/zero")
+            case _:
+                path.mkdir()
+    found = verify_home(at)
+    home.store.close()
+    assert not found.ok
+    for path in (card, key, checkpoint, model):
+        assert path.name in found.reason, found.reason
 
 
 def test_the_command_says_what_holds_and_who_signed_it(made: Home, copy: Path) -> None:

@@ -12,11 +12,12 @@ import polars as pl
 from drift_pipeline.clock import ManualClock
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import Entry, Put
-from drift_pipeline.control.trust import appoint, approvers, open_store
+from drift_pipeline.control.trust import appoint, open_store
 from drift_pipeline.evidence.approve import rollouts_of
 from drift_pipeline.evidence.card import CardFacts, ModelCard, make_card
 from drift_pipeline.evidence.curves import curves_of
 from drift_pipeline.evidence.groups import group_analysis
+from drift_pipeline.evidence.statements import asked_of
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.registry.bundle import Bundle
 from drift_pipeline.rollout.approval import read_approvals, verify_approval
@@ -152,20 +153,11 @@ class Home:
         """The card of what is on disk now."""
         found = self.store.get("candidate", f"{MODEL}/{bundle.digest}")
         assert found is not None
-        outcomes = [
-            verify_approval(
-                envelope,
-                keys=approvers(self.settings, self.store),
-                model=MODEL,
-                digest=bundle.digest,
-                rollout=rollout_id(MODEL, found.body["version"], rollouts_of(self.store, MODEL, found.body["version"])),
-                environment=environment,
-                trainer_key_id=found.body["trainer"],
-                longest=self.settings.longest_approval,
-                now=at,
-            )
-            for envelope in read_approvals(self.settings.gitops, MODEL, bundle.digest)
-        ]
+        here, version = self.settings.model_copy(update={"environment": environment}), found.body["version"]
+        asked = asked_of(here, self.store, found.body, MODEL, at)
+        rollout = rollout_id(MODEL, version, rollouts_of(self.store, MODEL, version))
+        filed = read_approvals(self.settings.gitops, MODEL, bundle.digest)
+        outcomes = [verify_approval(envelope, asked, rollout) for envelope in filed]
         return make_card(
             CardFacts(spec(), bundle.manifest, bundle.digest, found.body, None, tuple(outcomes), 1, environment, at)
         )

@@ -32,6 +32,7 @@ from drift_pipeline.errors import DriftError
 from drift_pipeline.policy.engines.embedded import PROBE, EmbeddedEngine
 from drift_pipeline.registry.bundle import load_pipeline, read_manifest
 from drift_pipeline.rollout.approval import APPROVAL_TYPE, read_approvals, sign_approval, verify_approval
+from drift_pipeline.rollout.signed import Asked
 from drift_pipeline.serving.endpoints import Events, Outcomes
 from drift_pipeline.serving.protocol import read_ask, read_document
 from drift_pipeline.settings import Settings
@@ -186,11 +187,8 @@ def approved(data: bytes, folder: Path) -> object:
     place = folder / "approvals" / "fraud"
     place.mkdir(parents=True, exist_ok=True)
     (place / f"{'a' * 64}.dsse.json").write_bytes(data)
-    known = {"ada": SIGNER.public}
-    how: dict[str, Any] = {"keys": known, "model": "fraud", "digest": DIGEST, "environment": "production"}
-    how |= {"rollout": "fraud-v2.1", "longest": timedelta(days=90)}
-    found = read_approvals(folder, "fraud", DIGEST)
-    return [verify_approval(one, **how, trainer_key_id="b" * 64, now=AT) for one in found]
+    asked = Asked({"ada": SIGNER.public}, "fraud", DIGEST, "production", "b" * 64, timedelta(days=90), AT)
+    return [verify_approval(one, asked, "fraud-v2.1") for one in read_approvals(folder, "fraud", DIGEST)]
 
 
 def policy(data: bytes, folder: Path) -> object:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from drift_pipeline.clock import DAY
-from drift_pipeline.control.canonical import sha256
+from drift_pipeline.control.canonical import canonical, sha256
 from drift_pipeline.control.signing import PublicKey, Signer
 from drift_pipeline.errors import InputError
 from drift_pipeline.rollout.approval import (
@@ -25,6 +26,7 @@ from drift_pipeline.rollout.approval import (
     verify_approval,
     write_approval,
 )
+from drift_pipeline.rollout.signed import MOST_BYTES, Asked
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 DIGEST, OTHER = sha256(b"model"), sha256(b"another model")
@@ -37,6 +39,9 @@ KEYS = {
     signer.key_id: replace(signer.public, roles=ROLES.get(signer, ("approver",)))
     for signer in (ADA, ADA_TOO, BOB, TRAINER, REPLAYER, RISK, BOTH)
 }
+
+
+ASKED = Asked(KEYS, "fraud", DIGEST, "production", TRAINER.key_id, 90 * DAY, NOW)
 
 
 def approval(signer: Signer = ADA, **changes: Any) -> dict[str, Any]:
@@ -61,17 +66,8 @@ def said_by(signer: Signer, payload_type: str = APPROVAL_TYPE, **changes: Any) -
 
 
 def check(envelope: dict[str, Any] | Refusal, **changes: Any) -> Approval | Refusal:
-    asked: dict[str, Any] = {
-        "keys": KEYS,
-        "model": "fraud",
-        "digest": DIGEST,
-        "rollout": "fraud-v2",
-        "environment": "production",
-        "trainer_key_id": TRAINER.key_id,
-        "longest": 90 * DAY,
-        "now": NOW,
-    }
-    return verify_approval(envelope, **{**asked, **changes})
+    rollout = changes.pop("rollout", "fraud-v2")
+    return verify_approval(envelope, replace(ASKED, **changes), rollout)
 
 
 def forged() -> dict[str, Any]:
@@ -265,7 +261,14 @@ def test_a_file_under_another_digest_s_name_does_not_count(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [(b"{", "cannot be read"), (b"\xff", "cannot be read"), (b"[]", "no JSON")]
+    ("data", "reason"),
+    [
+        (b"{", "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"[]", "no JSON"),
+        (b'{"payload": %s}' % (b"9" * 5000), "cannot be read"),
+        (b" " * (MOST_BYTES + 1), "cannot be read"),
+    ],
 )
 def test_a_broken_file_is_refused_by_name_and_hides_no_other(tmp_path: Path, data: bytes, reason: str) -> None:
     path = write_approval(tmp_path, approval(BOB))
@@ -275,6 +278,29 @@ def test_a_broken_file_is_refused_by_name_and_hides_no_other(tmp_path: Path, dat
     (refused,) = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
     assert refused.reason.startswith(path.name)
     assert reason in refused.reason
+    assert count_valid(outcomes) == 1
+
+
+@pytest.mark.parametrize("odd", ["a pipe", "a device", "half of a surrogate pair", "a long word", "a name of bytes"])
+def test_what_a_stranger_files_holds_up_nobody_and_can_be_told_in_the_audit(tmp_path: Path, odd: str) -> None:
+    path = write_approval(tmp_path, approval(BOB))
+    write_approval(tmp_path, approval(ADA))
+    signed_by = "\ud800" if odd.startswith("half") else "x" * 10**5
+    stranger = {**approval(BOB), "signatures": [{"keyid": signed_by, "sig": "eA=="}]}
+    match odd:
+        case "a pipe":
+            path.unlink()
+            os.mkfifo(path)
+        case "a device":
+            path.unlink()
+            path.symlink_to("/dev/zero")
+        case "a name of bytes":
+            os.rename(path, os.fsencode(path).replace(b".dsse", b"\xff.dsse"))
+        case _:
+            path.write_text(json.dumps(stranger))
+    outcomes = list(map(check, read_approvals(tmp_path, "fraud", DIGEST)))
+    (refused,) = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
+    assert len(canonical(refused.reason)) < 2100
     assert count_valid(outcomes) == 1
 
 

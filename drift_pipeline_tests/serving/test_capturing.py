@@ -16,27 +16,11 @@ from drift_pipeline.errors import DriftError, UnavailableError
 from drift_pipeline.loop import concerns
 from drift_pipeline.observability import lag
 from drift_pipeline.observability.facts import CAPTURE
-from drift_pipeline.serving.capturing import Tally, capturing, drain, is_shared
+from drift_pipeline.serving.capturing import Tally, capturing, drain
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.sources import Lag
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
-
-
-@pytest.mark.parametrize(
-    ("source", "shared"),
-    [
-        ("gateway", False),
-        ("otlp", False),
-        ("kafka.drift.6b1f.0", True),
-        ("kafka.drift.6b1f.0.read", True),
-        ("kafka.drift.waiting.6b1f.11", True),
-        ("kafka.drift.6b1f.0.waiting", False),
-        ("kafka.drift.6b1f.0.waiting.fraud", False),
-    ],
-)
-def test_a_partition_is_of_all_machines_and_what_was_set_aside_of_one(source: str, shared: bool) -> None:
-    assert is_shared(source) == shared
 
 
 def test_captures_of_one_home_count_what_became_of_events_together_and_none_is_held_up(tmp_path: Path) -> None:

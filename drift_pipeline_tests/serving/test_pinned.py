@@ -24,8 +24,8 @@ from drift_pipeline.errors import DriftError, InputError, IntegrityError, Refuse
 from drift_pipeline.loop.state import RECORDED
 from drift_pipeline.rollout.observe import observe
 from drift_pipeline.rollout.plan import Phase, Status
+from drift_pipeline.serving import gateway
 from drift_pipeline.serving.app import make_app
-from drift_pipeline.serving.gateway import AGAIN_SECONDS
 from drift_pipeline.serving.guard import SloCounts
 from drift_pipeline.serving.mirror import Mirror
 from drift_pipeline.serving.pinned import require
@@ -98,7 +98,10 @@ def test_in_a_canary_each_answers_whatever_it_is_sent_by_its_own_version_and_tel
     assert metrics.count("loaded_version{") == 1
 
 
-def test_a_candidate_before_its_canary_scores_copies_and_answers_nobody_until_this_very_moment(home: Home) -> None:
+def test_a_candidate_before_its_canary_scores_copies_and_answers_nobody_until_this_very_moment(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "AGAIN_SECONDS", 3.0)  # and by itself it looks each 30 s
     candidate = home.version("v2", 1)
     home.rollout(candidate, Phase.SHADOW)
     with pinned(home, home.producer(), candidate["digest"], **LONG) as client:
@@ -109,7 +112,6 @@ def test_a_candidate_before_its_canary_scores_copies_and_answers_nobody_until_th
         assert (copied.status_code, copied.content, home.spooled()) == (204, b"", [])
         assert 'rows_total{model="fraud",route="shadow",version="v2"} 60.0' in client.get("/metrics").text
         home.rollout(candidate, Phase.CANARY)
-        time.sleep(2 * AGAIN_SECONDS)  # as often it looks anew, and each 30 s by itself
         answers = [client.post(INFER, json=ROWS, headers=headers) for headers in ({}, COPY)]
         assert [answer.status_code for answer in answers] == [200, 204]
     assert told(home) == {("v2", "canary"): len(PEOPLE)}

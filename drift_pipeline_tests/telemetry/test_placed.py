@@ -90,6 +90,8 @@ class Mortal(Lake):
 class World(Site):
     """A site with a log beside its spool, and a capture that may be begun anew."""
 
+    machine = ""
+
     def __init__(self, root: Path, lake_class: type[Lake] = Lake) -> None:
         self.lines: list[bytes] = []
         self.at_once = 5
@@ -100,7 +102,14 @@ class World(Site):
         self.log = Log(self.lines, Positions(self.lake_of), self.at_once)
         spool = self.root / "spool"
         self.capture = Capture(
-            spool, self.lake_of, SPECS, self.clock, self.mirror, failed=self.failures.append, logs=[self.log]
+            spool,
+            self.lake_of,
+            SPECS,
+            self.clock,
+            self.mirror,
+            failed=self.failures.append,
+            logs=[self.log],
+            machine=self.machine,
         )
 
     def tell(self, *events: dict[str, Any] | bytes) -> None:
@@ -241,3 +250,29 @@ def test_a_model_whose_lake_is_broken_waits_apart_and_the_others_go_on(
     assert world.found() == EXPECTED | {"n/predictions": ["1", "3", "5"], "n/shadow": ["1", "3", "5"]}
     world.tell(prediction("6", model="n"))
     assert world.capture.step() == Captured(1, predictions=1)
+
+
+def test_what_lies_on_a_machine_is_named_by_it_whatever_its_folder_is_called_and_a_log_is_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = "kafka.drift.6b1f.0"
+    world.machine = "@east"
+    world.begin()
+
+    def full(*_: object) -> int:
+        raise UnavailableError("no space left")
+
+    monkeypatch.setattr(world.lake_of("n", SOURCE), "append_next", full)
+    world.tell(prediction("0"), prediction("1", model="n"))
+    world.send(prediction("2"), source=partition)
+    with pytest.raises(UnavailableError):
+        world.capture.step()
+    monkeypatch.undo()
+    world.capture.step()
+
+    def has(model: str, source: str) -> bool:
+        return Lake(world.root / "lake" / model, source).last_batch("predictions") >= 0
+
+    assert (sorted(world.ids()), world.ids(model="n")) == (["0", "2"], ["1"])
+    assert (has("m", SOURCE), has("m", f"{partition}@east"), has("m", partition)) == (True, True, False)
+    assert (has("n", f"{SOURCE}.waiting@east"), has("n", f"{SOURCE}.waiting")) == (True, False)

@@ -25,17 +25,7 @@ def filed(context: Context, digest: str, rollout: str) -> list[Approval | Refusa
     asked, outcomes = _asked(context, digest), list[Approval | Refusal]()
     _withdraw(context, "approval", digest)
     for path in approval_files(context.trust.gitops, context.spec.name, digest):
-        outcome = verify_approval(
-            signed.read(path),
-            keys=asked.keys,
-            model=asked.model,
-            digest=digest,
-            rollout=rollout,
-            environment=asked.environment,
-            trainer_key_id=asked.trainer_key_id,
-            longest=asked.longest,
-            now=asked.now,
-        )
+        outcome = verify_approval(signed.read(path), asked, rollout)
         outcomes.append(outcome)
         told = outcome.reason.partition(", and it is")[0] if isinstance(outcome, Refusal) else outcome.approver
         _audit(context, "approval", digest, path, outcome, told, {"rollout": rollout})
@@ -65,7 +55,7 @@ def kept_back(context: Context, digest: str) -> str:
         outcomes.append(outcome)
         scope = {} if isinstance(outcome, Refusal) else {"gate": outcome.gate}
         told = outcome.reason.partition(", and it is")[0] if isinstance(outcome, Refusal) else "accepted"
-        _audit(context, "waiver", digest, path, outcome, f"{path.name}: {told}", scope)
+        _audit(context, "waiver", digest, path, outcome, f"{signed.shown(path.name)}: {told}", scope)
     wanted = context.spec.rollout.wanted
     return told_unwaived(unwaived(blocked, outcomes, wanted), wanted)
 
@@ -101,7 +91,7 @@ def _audit(
         return
     who = {} if isinstance(outcome, Refusal) else {"approver": outcome.approver, "label": outcome.label}
     who |= {} if isinstance(outcome, Refusal) else {"person": getattr(outcome, "person", None), "role": outcome.role}
-    file = path.relative_to(context.trust.gitops.parent).as_posix()
+    file = signed.shown(path.relative_to(context.trust.gitops.parent).as_posix())
     details = {"reason": outcome.reason, **scope, **who, "file": file}
     puts = {f"{kind}s/{digest}": {"rollout": rollout, "told": [*before, *({told} - {*before})]}, **held}
     event = f"{kind}.refused" if refused else f"{kind}.accepted"

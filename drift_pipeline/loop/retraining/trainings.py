@@ -118,7 +118,8 @@ class Trainings:
         Raises:
             ConflictError: who works on it, if anybody does, holds it no more.
         """
-        return self._entry(decision_id, status=outcome, digest=digest, held=None)
+        now = self.context.clock.now().isoformat()
+        return self._entry(decision_id, status=outcome, digest=digest, held=None, ended_at=now)
 
     def _entry(self, decision_id: str, **changes: Any) -> dict[str, Mapping[str, Any]]:
         name = f"retrain/{decision_id}"

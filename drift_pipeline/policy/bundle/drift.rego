@@ -162,6 +162,11 @@ suggestions contains concat("", ["drifting features: ", concat(", ", input.drift
 
 blocks contains "a retrain is running" if input.retrain.running
 
+blocks contains sprintf("%s waits for its rollout", [input.retrain.candidate]) if {
+	is_string(input.retrain.candidate)
+	not by_operator
+}
+
 blocks contains "a rollout is active" if {
 	input.rollout_active
 	input.trigger != "drift"
@@ -283,6 +288,7 @@ facts_usable if {
 	is_number(input.retrain.rejected_in_a_row)
 	is_number(input.retrain.gpu_hours_this_month)
 	number_or_null(input.retrain.max_gpu_hours)
+	string_or_null(input.retrain.candidate)
 }
 
 incident_usable if is_null(input.incident)
@@ -295,3 +301,7 @@ incident_usable if {
 number_or_null(value) if is_number(value)
 
 number_or_null(value) if is_null(value)
+
+string_or_null(value) if is_string(value)
+
+string_or_null(value) if is_null(value)

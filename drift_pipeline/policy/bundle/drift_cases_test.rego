@@ -15,6 +15,7 @@ retrain := {
 	"rejected_in_a_row": 0,
 	"gpu_hours_this_month": 3.5,
 	"max_gpu_hours": 40,
+	"candidate": null,
 }
 
 calm := {
@@ -80,6 +81,10 @@ cases := {
 	"drift keeps to the month's GPU hours": {
 		"input": object.union(fallen, retraining({"gpu_hours_this_month": 40.2})),
 		"expect": {"action": "ignore", "reasons": ["GPU budget used: 40 of 40 h"]},
+	},
+	"what is trained and not yet rolled out is not trained again": {
+		"input": object.union(fallen, retraining({"candidate": "v2"})),
+		"expect": {"action": "ignore", "reasons": ["v2 waits for its rollout"]},
 	},
 	"an operator gets a retrain, paused or not": {
 		"input": object.union(calm, {"trigger": "operator", "paused": true}),

@@ -38,6 +38,7 @@ PROBE: Mapping[str, object] = {
         "rejected_in_a_row": 0,
         "gpu_hours_this_month": 0,
         "max_gpu_hours": None,
+        "candidate": None,
     },
     "rollout_active": False,
     "paused": False,

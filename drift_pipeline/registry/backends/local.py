@@ -10,6 +10,7 @@ from typing import Any
 
 from drift_pipeline.control.canonical import canonical
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
+from drift_pipeline.files import read_plain
 from drift_pipeline.registry.bundle import MANIFEST, Bundle, check_file, checked_digest, make_bundle, read_manifest
 
 
@@ -76,7 +77,7 @@ def _answering(root: Path) -> Iterator[None]:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        return read_plain(folder / name)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise IntegrityError(f"{name} is missing from {folder}") from error
 
