@@ -48,8 +48,9 @@ class FakeArtifact:
 class FakeWandb:
     """A service that nobody else has.
 
-    answer: how it fails. refuses: an operation and what it is given to a status (0 = well). lie: what files are given as, instead of what they are. used: (run, artifact's name, its
-    index). links: (collection, artifact's id). keys: that came with requests.
+    answer: how it fails. refuses: what status an operation with its variables is answered with; 0 = well. lie: what
+    files are given as, instead of what they are. used: (run, artifact's name, its index). links: (collection,
+    artifact's id). keys: that came with requests.
     """
 
     url: str = ""
