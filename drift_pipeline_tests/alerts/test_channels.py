@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
@@ -345,7 +345,8 @@ def test_a_receiver_that_trickles_its_answer_is_hung_up_on(
     answer: bytes, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "SECONDS", 0.25)
+    ends: AbstractContextManager[object] = pytest.raises(UnavailableError, match=told) if told else nullcontext()
     with trickling(answer) as url:
         sender = PagerDuty(kind="pagerduty", secret="PD", url=url).receiver(secret(ROUTING_KEY))
-        with pytest.raises(UnavailableError, match=told) if told else nullcontext():
+        with ends:
             sender.send(alert())

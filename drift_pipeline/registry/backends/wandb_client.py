@@ -152,7 +152,7 @@ def _answered(run: str, logs: Iterable[Path]) -> int | None:
     for line in (line for log in logs for line in log.read_text(errors="replace").splitlines()):
         with suppress(ValueError):
             told = json.loads(line)
-            if str(told.get("sync_path", "")).startswith(f"{run}/"):
+            if isinstance(told, dict) and str(told.get("sync_path", "")).startswith(f"{run}/"):
                 found = told.get("status", found)
     return found
 
@@ -189,7 +189,8 @@ def _step(api: Any, job: Mapping[str, Any], do: Any, one: Any, told: Mapping[str
     except wandb.errors.CommError as error:
         if _status(error.exc) not in _FOR_GOOD:
             raise
-        return error
+        refused: Exception = error
+        return refused
     else:
         told["refused"].extend([why[:300]] if why else [])
     return None
