@@ -139,6 +139,16 @@ class World:
         self.clock.advance_to(now + DAY)
         return self.loop.observe()
 
+    def drift(self) -> str:
+        """From the second day on one column is elsewhere: the key of the incident that opens."""
+        later = pl.col("_time") >= SPAN.end + DAY
+        self.rows = self.rows.with_columns(
+            pl.when(later).then(pl.col("amount") + 3).otherwise("amount").alias("amount")
+        )
+        while not self.loop.incident.open:
+            self.day()
+        return self.loop.incident.key
+
     def proven(self) -> Training:
         """A candidate whose gates passed, after two days."""
         self.day()

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 from drift_pipeline.control.audit import AuditRecord
 from drift_pipeline.control.reader import ControlReader
@@ -17,7 +18,7 @@ from drift_pipeline.errors import ConflictError, DriftError, InputError, Integri
 from drift_pipeline.evidence.mirrored import Mirrored, Told
 from drift_pipeline.files import alone
 from drift_pipeline.registry.backends import kept_registry
-from drift_pipeline.registry.backends.wandb import Wandb, require_wandb
+from drift_pipeline.registry.backends.wandb import RUN, Wandb, require_wandb
 from drift_pipeline.registry.mirror import Made, Run, Standing, Use, anew, digest_alias, folded, made_by, uses_of
 from drift_pipeline.settings import Settings
 
@@ -38,8 +39,9 @@ class Cursor:
     """How far one destination was told.
 
     to: which. written, told: the last record of which there are runs, and of which versions stand as it says.
-    failures, error, again_at: of the last calls, and when to try again. refused, count: what will never be taken.
-    form: how the versions were told; those of an earlier form are told anew.
+    failures, error, again_at: of the last calls, and when to try again. refused, count: what will never be taken, and
+    aside: runs that are not, and stay where they lie. form: how the versions were told; those of an earlier form are
+    told anew.
     """
 
     to: str = ""
@@ -50,6 +52,7 @@ class Cursor:
     again_at: float = 0.0
     refused: Sequence[str] = ()
     count: int = 0
+    aside: Sequence[str] = ()
     form: int = 0
 
 
@@ -109,7 +112,8 @@ def told(settings: Settings, store: ControlReader) -> list[str]:
         return []
     if settings.wandb_mode == "disabled":
         return ["nothing is written: WANDB_MODE=disabled is set"]
-    cursor, waiting = _recalled(settings, store)[0], len(Wandb(settings).unsent())
+    cursor = _recalled(settings, store)[0]
+    waiting = len([run for run in Wandb(settings).unsent() if run.name not in cursor.aside])
     by = f"wandb sync {settings.wandb}/offline-run-*"
     lacks = "WANDB_API_KEY is not set" if not settings.wandb_api_key.get_secret_value() else "WANDB_MODE says so"
     lines = []
@@ -199,12 +203,19 @@ class _Delivery:
         return len(runs)
 
     def _send(self) -> None:
-        if (runs := self._wandb.unsent()) and self._left >= LEAST_S:
-            self._wandb.send(runs, self._left)
+        if not (runs := self._unsent()) or self._left < LEAST_S:
+            return
+        for name, why in self._wandb.send(runs, self._left).items():
+            log.error("W&B: %s is left out: %s", name, why)
+            self._refuse(f"{name} is refused: {why}")
+            self._keep(replace(self._cursor, aside=[*self._cursor.aside, name]))
+
+    def _unsent(self) -> list[Path]:
+        return [run for run in self._wandb.unsent() if run.name not in self._cursor.aside]
 
     def _stand(self) -> None:
         """Once all runs are there: a version that is not cannot stand anyhow."""
-        if self._wandb.unsent() or self._left < LEAST_S:
+        if self._unsent() or self._left < LEAST_S:
             return
         teller, facts = self._teller(), _Facts()
         for record in self._store.records(after=self._cursor.told):
@@ -237,7 +248,8 @@ class _Delivery:
         Raises:
             UnavailableError: something is to be sent first.
         """
-        runs = self._runs_with(teller, partial)
+        found, aside = self._runs_with(teller, partial), self._cursor.aside
+        runs = {made: run for made, run in found.items() if f"{RUN}{run.name}" not in aside}
         for made in (made for made in partial if made not in runs):
             self._refuse(f"{made.name} {made.alias} is there in part only, and nothing here has what it lacks")
         if not runs:

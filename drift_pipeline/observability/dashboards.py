@@ -28,6 +28,7 @@ _VERDICTS = {
     )
 }
 _KINDS = {"lines": timeseries.Panel, "number": stat.Panel, "states": statetimeline.Panel, "table": table.Panel}
+_OF_INTERVALS = ("auto", "auto_count", "auto_min")  # which the SDK writes of each variable, and the types do not know
 _PHASES = 'drift_rollout_info{model=~"$model"} unless drift_rollout_info{model=~"$model"} offset 1m'
 
 
@@ -46,8 +47,8 @@ def write(folder: Path) -> None:
 def _encoded(board: Board) -> str:
     made: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(_dashboard(board)))
     for variable in made["templating"]["list"]:
-        if variable["type"] == "datasource":
-            variable.pop("auto", None)  # which the SDK writes, and Grafana's own types do not know
+        for key in _OF_INTERVALS:
+            variable.pop(key, None)
     for annotation in made.get("annotations", {}).get("list", []):
         annotation |= {"titleFormat": "{{phase}}", "textFormat": "{{candidate}}", "step": "60s"}
     return json.dumps(made, indent=1, sort_keys=True) + "\n"

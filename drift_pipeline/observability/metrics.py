@@ -203,5 +203,10 @@ def _families(samples: Sequence[Sample], deliveries: Deliveries) -> list[Metric]
         made[name] = kind(name.removesuffix("_total"), series.told, labels=series.labels)
     counts = (("drift_alerts_due_total", deliveries.due), ("drift_alerts_late_total", deliveries.late))
     for name, value, labels in (*samples, *(Sample(name, count) for name, count in counts)):
-        made[name].add_metric(labels, float(value))
+        made[name].add_metric([_clean(label) for label in labels], float(value))
     return [*made.values(), deliveries.family()]
+
+
+def _clean(label: str) -> str:
+    """What can be written as UTF-8, whatever the name of a folder."""
+    return label.encode("utf-8", "replace").decode()

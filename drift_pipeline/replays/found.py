@@ -19,7 +19,7 @@ def incident_facts(span: IncidentSpan, told: Told, rows: Sequence[Mapping[str, A
         "key": span.key,
         "opened": span.opened.isoformat(),
         "ended": span.ended.isoformat() if span.ended else None,
-        "ending": plain(span.ending) or ("still open when the replay ended" if told.summary else "open"),
+        "ending": plain(span.ending) or _so_far(span, told),
         "lasted": told_length((span.ended or told.end) - span.opened),
         "days": round(((span.ended or told.end) - span.opened) / DAY, 2),
         "found_at": finding["at"],
@@ -29,6 +29,14 @@ def incident_facts(span: IncidentSpan, told: Told, rows: Sequence[Mapping[str, A
         "trainings": [n for n, row in enumerate(rows) if row["incident"] == span.key],
         "drawn": [charts.column(column) for column in finding["columns"]],
     }
+
+
+def _so_far(span: IncidentSpan, told: Told) -> str:
+    if told.summary:
+        return "still open when the replay ended"
+    now = told.now or {}
+    by = now.get("acknowledged_by") if now.get("incident") == span.key else None
+    return f"acknowledged by {plain(by)}" if by else "not acknowledged"
 
 
 def why(finding: Mapping[str, Any]) -> str:

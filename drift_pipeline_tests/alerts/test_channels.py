@@ -4,8 +4,9 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook as StandardWebhook
 
 from drift_pipeline.alerts.alert import Action, Alert, Severity, dedup_key
-from drift_pipeline.alerts.channels import Receiver
+from drift_pipeline.alerts.channels import Receiver, http
 from drift_pipeline.alerts.channels.email import Email
 from drift_pipeline.alerts.channels.pagerduty import PagerDuty
 from drift_pipeline.alerts.channels.slack import Slack
@@ -311,3 +312,41 @@ def test_who_is_not_there_or_says_nothing_is_unavailable() -> None:
         PagerDuty(kind="pagerduty", secret="PD", url="http://127.0.0.1:9").receiver(secret(ROUTING_KEY)).send(alert())
     with pytest.raises(UnavailableError, match="is not reached: ConnectionRefusedError"):
         email(9).receiver(secret("")).send(alert())
+
+
+@contextmanager
+def trickling(answer: bytes) -> Iterator[str]:
+    """The address of a receiver whose answer comes a byte at a time, without an end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            with suppress(OSError), server.accept()[0] as asking:
+                asking.recv(65536)
+                asking.sendall(answer)
+                while True:
+                    time.sleep(0.02)
+                    asking.sendall(b"x")
+
+        thread = threading.Thread(target=trickle, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    thread.join(30)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 202 OK\r\nOdd: ", "is not reached: ReadError"),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n", "answers 500: x"),
+        (b"HTTP/1.1 202 OK\r\nContent-Length: 99999\r\n\r\n", ""),
+    ],
+)
+def test_a_receiver_that_trickles_its_answer_is_hung_up_on(
+    answer: bytes, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "SECONDS", 0.25)
+    ends: AbstractContextManager[object] = pytest.raises(UnavailableError, match=told) if told else nullcontext()
+    with trickling(answer) as url:
+        sender = PagerDuty(kind="pagerduty", secret="PD", url=url).receiver(secret(ROUTING_KEY))
+        with ends:
+            sender.send(alert())

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from drift_pipeline.alerts import delivery
 from drift_pipeline.alerts.alert import Action, dedup_key
 from drift_pipeline.alerts.channels.pubsub import PubSub, Sender
 from drift_pipeline.alerts.delivery import Alerting, recalled
-from drift_pipeline.clock import HOUR, MINUTE
+from drift_pipeline.clock import HOUR, MINUTE, SystemClock
 from drift_pipeline.errors import UnavailableError
-from drift_pipeline.settings import secret
+from drift_pipeline.loop.operating import close_incident
+from drift_pipeline.settings import Settings, secret
 from drift_pipeline_tests.alerts import killed
 from drift_pipeline_tests.alerts.test_channels import HOSTILE, ROUTING_KEY, alert
 from drift_pipeline_tests.alerts.worlds import KEY, World, listening
 from drift_pipeline_tests.parts.fixtures import pubsub_server
 from drift_pipeline_tests.parts.pubsub import PubSub as Server
+from drift_pipeline_tests.test_loop import World as Loop
 
 __all__ = ["pubsub_server"]
 pytestmark = pytest.mark.live
@@ -125,6 +128,35 @@ def test_pubsub_has_each_alert_as_a_cloud_event_in_the_order_of_its_incident(sub
         assert {one.attributes["content-type"] for one in of} == {"application/cloudevents+json"}
         assert [one["data"]["incident"] for one in events] == [f"production/m{n}/k"] * 3
         assert {one["data"]["dedup_key"] for one in events} == {of[0].ordering_key}  # for who pages
+
+
+def test_a_drift_is_told_once_through_pubsub_and_so_is_its_end(subscriber: Subscriber, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    loop = Loop(tmp_path / "home")
+    settings = Settings(home=tmp_path / "home", database="", alerts_file=tmp_path / "alerts.yaml")
+    route = {"severity": "page", "model": "fraud", "channels": ["bus"]}
+    assert settings.alerts_file is not None
+    settings.alerts_file.write_text(
+        yaml.safe_dump({"channels": {"bus": channel(subscriber).model_dump()}, "routes": [route]})
+    )
+    try:
+        outbox, key = Alerting(settings, loop.store, SystemClock()), loop.drift()
+        for _ in range(2):
+            outbox.deliver(60)
+        loop.day()  # which finds it again
+        close_incident(loop.loop, "ada", "seen")
+        for _ in range(2):
+            outbox.deliver(60)
+        kept = recalled(loop.store, "bus")[0]
+    finally:
+        loop.store.close()
+    told = [json.loads(one.data)["data"] for one in subscriber.pulled(2)]
+    assert [(one["action"], one["incident"]) for one in told] == [
+        (action, f"production/fraud/{key}") for action in ("trigger", "resolve")
+    ]
+    assert told[0]["columns"][0].startswith("amount: up, PSI ")
+    assert kept is not None
+    assert (kept.sent, kept.lost, kept.failures) == (2, 0, 0)
 
 
 def test_a_topic_that_is_not_there_is_unavailable_and_its_incident_goes_on_once_it_is(subscriber: Subscriber) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from drift_pipeline.alerts.alert import Severity
 from drift_pipeline.alerts.routing import read_routing
-from drift_pipeline.errors import InputError
+from drift_pipeline.errors import InputError, SpecError
 from drift_pipeline.settings import Settings, secret
 from drift_pipeline_tests.alerts.test_channels import alert
 
@@ -68,6 +68,13 @@ def test_an_alert_goes_to_the_channels_of_every_route_that_fits(tmp_path: Path) 
         (YAML.replace("secret: HOOK_KEY", "secret: ../../etc/passwd"), r"alerts\.yaml:6: .*secret"),
         (YAML.replace("https://example.com/drift", "ftp://example.com"), r"alerts\.yaml:6: .*url"),
         (YAML.replace("https://example.com/drift", "https://me:hunter2@example.com"), r"alerts\.yaml:6: .*url"),
+        *(
+            (
+                YAML.replace("https://example.com/drift", url),
+                r"alerts\.yaml:6: channels\.hook\.webhook\.url: is no address",
+            )
+            for url in ("https://[::1", "https://h:99999/", "https://h:0/", "https:///drift")
+        ),
         (YAML.replace("PAGERDUTY_KEY}", "PAGERDUTY_KEY, url: 'http://example.com'}"), r"alerts\.yaml:3: .*url"),
         (YAML + "routes: []\n", "the key 'routes' stands twice"),
         (YAML.replace("SLACK_URL", '"{{ SLACK }}"'), r"alerts\.yaml:4: '\{\{' found"),
@@ -79,6 +86,43 @@ def test_what_is_wrong_is_told_with_its_line_and_no_secret(tmp_path: Path, text:
     with pytest.raises(InputError, match=told) as error:
         read_routing(path)
     assert "hunter2" not in str(error.value)
+
+
+CHANNEL = "channels:\n  a: {kind: slack, secret: X}\n"
+BOMB = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9 if n else 'a')}]\n" for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (CHANNEL + "routes: &r [*r]\n", r"alerts\.yaml:3: routes\.0: Input should be"),
+        ("channels: &c {a: *c}\nroutes: [{channels: [a]}]", r"alerts\.yaml:1: channels\.a: Unable to extract"),
+        (
+            CHANNEL + "routes: [{channels: [a]}]\nmore: &m [*m]",
+            r"alerts\.yaml:4: more: unknown key; known here: channels",
+        ),
+        (BOMB + CHANNEL + "routes: *x8\n", "its anchors come to more than 200,000 values"),
+        (CHANNEL + "routes: " + "[" * 500, "is nested too deep"),
+        (CHANNEL + "routes: [{channels: a}]", r"alerts\.yaml:3: routes\.0\.channels: Input should be a valid list"),
+        ("channels: {a: {kind: [slack], secret: X}}\nroutes: []", r"alerts\.yaml:1: channels\.a: Input tag"),
+        (CHANNEL + "  ? {b: c}\n  : {}\nroutes: []", "not valid YAML: found unhashable key"),
+        (CHANNEL + "  a: {kind: slack, secret: Y}\nroutes: []", r"alerts\.yaml:3: the key 'a' stands twice; keep one"),
+        (CHANNEL + "routes: [{channels: [a]}]\n---\n{}", "not valid YAML: but found another document"),
+        (CHANNEL + "routes: !!python/object/apply:os.system [id]", "could not determine a constructor"),
+        ("channels: \x00", "not valid YAML: unacceptable character"),
+    ],
+)
+def test_what_a_stranger_wrote_is_one_error(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "alerts.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=told):
+        read_routing(path)
+
+
+def test_routes_that_say_the_same_are_one(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.yaml"
+    path.write_text(YAML + "  - {severity: page, channels: [pager, pager]}\n")
+    assert wants(path) == ["pager", "bus"]
 
 
 def test_a_yaml_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.evidence.lineage import sinks
 from drift_pipeline.evidence.lineage.events import FACETS, Event, facet
 from drift_pipeline.evidence.lineage.sinks import FileSink, run_event
+from drift_pipeline.loop import suspects
 from drift_pipeline.loop.lineage import deliver_lineage, standing, told
 from drift_pipeline.replays.folder import read_folder
 from drift_pipeline.settings import Settings
@@ -389,13 +390,14 @@ def test_an_event_that_a_backend_refuses_is_parked_and_the_others_go_on(
 
 
 def test_where_a_backend_refuses_all_it_is_not_the_events_and_none_is_parked(
-    events: Sequence[Event], home: Settings, spec: ModelSpec
+    events: Sequence[Event], home: Settings, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(suspects, "MOST", 2)
     with fake_backend() as fake:
-        settings, fake.answers = to(fake, home), [400] * 30
-        while fake.answers:
-            deliver(settings, spec)
-        deliver(settings, spec)
+        settings, fake.answers = to(fake, home), [400] * 5
+        assert deliver(settings, spec) == 0
+        assert len(fake.answers) == 2  # the third that it refuses in a row is one too many
+        deliver(settings, spec)  # two more, and another one goes
         with store_of(settings) as store:
             found = standing(settings, store)
     assert sorted(in_order(fake.once)) == sorted(in_order(events))

@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,8 +48,9 @@ class FakeArtifact:
 class FakeWandb:
     """A service that nobody else has.
 
-    answer: how it fails. lie: what files are given as, instead of what they are. used: (run, artifact's name, its
-    index). links: (collection, artifact's id). keys: that came with requests.
+    answer: how it fails. refuses: what status an operation with its variables is answered with; 0 = well. lie: what
+    files are given as, instead of what they are. used: (run, artifact's name, its index). links: (collection,
+    artifact's id). keys: that came with requests.
     """
 
     url: str = ""
@@ -57,6 +58,7 @@ class FakeWandb:
     pause_s: float = 0.0
     loses: dict[str, int] = field(default_factory=dict)  # so many of a kind stay as they were begun
     registry: bool = True  # whether the organisation has one
+    refuses: Callable[[str, str], int] = lambda _name, _given: 0
     lie: Any = None  # (path, bytes) -> bytes
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     artifacts: dict[str, list[FakeArtifact]] = field(default_factory=dict)
@@ -307,7 +309,10 @@ def _handler(fake: FakeWandb) -> type[BaseHTTPRequestHandler]:
                 asked = json.loads(body)
                 name = asked.get("operationName") or re.findall(r"(?:query|mutation)\s+(\w+)", asked["query"])[0]
                 fake.asked.append(name)
-                self._reply({"data": operations.answer(name, asked.get("variables") or {})})
+                if status := fake.refuses(name, json.dumps(asked.get("variables"))):
+                    self._reply({"errors": [{"message": "the fake refuses it"}]}, status)
+                else:
+                    self._reply({"data": operations.answer(name, asked.get("variables") or {})})
             else:
                 self._reply({})
 

@@ -1,5 +1,6 @@
 """A home is adopted once a worker, and each test has a copy of its own."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from drift_pipeline.clock import MINUTE
 from drift_pipeline.loop import operating
+from drift_pipeline.settings import Settings
+from drift_pipeline_tests.faults import homes
 from drift_pipeline_tests.faults.world import Live, Process, Site
 
 
@@ -50,3 +53,16 @@ def just_proven(tmp_path_factory: pytest.TempPathFactory, just_adopted: Site) ->
 @pytest.fixture
 def proven(tmp_path: Path, just_proven: Site) -> Iterator[Live]:
     yield from lived(tmp_path, just_proven, inline=True)
+
+
+@pytest.fixture(scope="session")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Only copied."""
+    return homes.lived(tmp_path_factory.mktemp("lived")).home.parent
+
+
+@pytest.fixture
+def settings(lived_in: Path, tmp_path: Path) -> Settings:
+    """A home with v2 in the shadow, approved by ada; `ada.pem` lies beside it."""
+    shutil.copytree(lived_in, tmp_path / "site")
+    return homes.settings_of(tmp_path / "site")

@@ -22,13 +22,13 @@ from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.control.trust import open_store
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop.home import opened
-from drift_pipeline_tests.faults.homes import MODEL, NOW, lived, settings_of, spec_of
+from drift_pipeline_tests.faults.homes import MODEL, NOW, settings_of, spec_of
 from drift_pipeline_tests.replay.worlds import drift, replayed
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lived(tmp_path_factory.mktemp("live")).home
+def live(lived_in: Path) -> Path:
+    return lived_in / "home"
 
 
 @pytest.fixture(scope="module")

@@ -26,24 +26,12 @@ from drift_pipeline.registry.backends import registry_of
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.serving.capturing import Tally
 from drift_pipeline.settings import Settings
-from drift_pipeline_tests.faults.homes import MODEL, NOW, lived, settings_of, spec_of
+from drift_pipeline_tests.faults.homes import MODEL, NOW, spec_of
 from drift_pipeline_tests.faults.test_audit_attacks import change, records
 from drift_pipeline_tests.parts import postgres as part
 from drift_pipeline_tests.parts.postgres import Postgres
 
 ROLLOUT = f"{MODEL}-v2"
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lived(tmp_path_factory.mktemp("live")).home.parent
-
-
-@pytest.fixture
-def settings(live: Path, tmp_path: Path) -> Settings:
-    """The home, with v2 in the shadow."""
-    shutil.copytree(live, tmp_path / "site")
-    return settings_of(tmp_path / "site")
 
 
 @pytest.fixture

@@ -35,21 +35,9 @@ from drift_pipeline.serving.gateway import Gateway
 from drift_pipeline.serving.keys import KIND, producers
 from drift_pipeline.settings import Settings
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
-from drift_pipeline_tests.faults.homes import MODEL, NOW, given, lived, settings_of, spec_of
+from drift_pipeline_tests.faults.homes import MODEL, NOW, given, spec_of
 from drift_pipeline_tests.faults.test_audit_attacks import change, database, one, records
 from drift_pipeline_tests.replay.worlds import drift
-
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lived(tmp_path_factory.mktemp("live")).home.parent
-
-
-@pytest.fixture
-def settings(live: Path, tmp_path: Path) -> Settings:
-    """A live home with v2 in the shadow, approved by ada; `ada.pem` lies beside it."""
-    shutil.copytree(live, tmp_path / "site")
-    return settings_of(tmp_path / "site")
 
 
 @pytest.fixture

@@ -43,10 +43,13 @@ def home(tmp_path: Path) -> Path:
     return copied(tmp_path / "home")
 
 
+def names_of(fake: FakeWandb) -> set[str]:
+    return {name.rpartition("-")[2] for name in fake.runs}
+
+
 def complete(fake: FakeWandb, home: Path) -> None:
     """All is there, once, and the registry as it was."""
-    kinds = {name.rpartition("-")[2] for name in fake.runs}
-    assert {"adopt", "profile", "fit", "prove"} <= kinds
+    assert {"adopt", "profile", "fit", "prove"} <= names_of(fake)
     model = fake.named(MODEL, "champion")
     assert model is not None
     digests = [one.digest for one in fake.artifacts[MODEL]]
@@ -184,6 +187,53 @@ def test_an_alias_that_somebody_moved_decides_nothing_and_is_put_back_by_the_nex
     told = online(home, fake.url, wandb_project="another")  # another destination is told everything
     assert delivered(told) == []
     assert fake.named(MODEL, "champion") is champion
+
+
+def test_what_is_refused_for_good_is_left_out_and_told_and_the_others_go_on(
+    fake: FakeWandb, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run, whose model is then not there to stand, and how a version stands that is there."""
+    settings = online(home, fake.url)
+    fake.refuses = lambda name, given: 400 if (name, "-fit" in given) == ("UpsertBucket", True) else 0
+    delivered(settings)
+    (run,) = runs_of(home)
+    assert run.name.endswith("-fit")
+    assert {"adopt", "profile", "prove"} <= names_of(fake)
+    assert f"{run.name} is left out" in caplog.text
+    assert fake.named(f"{MODEL}-reference", "in-force") is not None, "the others stand as they should"
+    asked = len(fake.asked)
+    (line,) = delivered(settings)
+    assert "were left out" in line
+    assert (len(fake.asked), runs_of(home)) == (asked, [run])
+    assert not cores()
+
+
+def test_an_artifact_that_is_refused_with_its_run_taken_is_told(fake: FakeWandb, home: Path) -> None:
+    """`wandb sync` marks such a run as sent, and says nothing."""
+    fake.refuses = lambda name, given: 400 if (name, "-evaluation" in given) == ("CreateArtifact", True) else 0
+    (line,) = delivered(online(home, fake.url))
+    assert f"{MODEL}-evaluation sha256-" in line
+    assert "is not there: it was not taken with its run, or is deleted" in line
+    complete(fake, home)
+
+
+def test_how_a_version_stands_may_be_refused_for_good(fake: FakeWandb, home: Path) -> None:
+    settings = online(home, fake.url)
+    fake.refuses = lambda name, given: 422 if (name, "-reference-1" in given) == ("UpdateArtifact", True) else 0
+    (line,) = delivered(settings)
+    assert f"{MODEL}-reference does not stand as it should: it is refused" in line
+    complete(fake, home)
+    assert delivered(settings) == [line]
+
+
+def test_a_run_that_is_refused_for_now_waits_while_the_others_go_and_goes_later(fake: FakeWandb, home: Path) -> None:
+    settings = online(home, fake.url)
+    fake.refuses = lambda name, given: 403 if (name, "-fit" in given) == ("UpsertBucket", True) else 0
+    (line,) = delivered(settings)
+    assert line.startswith(f"1 runs wait for {fake.url}: {runs_of(home)[0].name} is not taken")
+    fake.refuses = lambda _name, _given: 0
+    assert delivered(settings) == []
+    complete(fake, home)
 
 
 def test_an_organisation_without_a_registry_is_told_once_and_stops_nothing(fake: FakeWandb, home: Path) -> None:

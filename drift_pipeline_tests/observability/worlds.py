@@ -61,11 +61,15 @@ class World:
         found = self.store.get(kind, key)
         self.store.commit(Entry("test", "put", key), [Put(kind, key, body, found.generation if found else 0)])
 
-    def ticked(self, **incident: Any) -> None:
+    def ticked(self, *, told: Mapping[str, Any] | None = None, **incident: Any) -> None:
+        """
+        Args:
+            told: of what was seen, in place of what a tick sees else.
+        """
         open_one = {"open": False, "key": "", "opened_at": None, **incident}
         decided = ["drift", "k1", "retrain"]
         found = self.store.recall("fraud")
-        body = {"at": AT.isoformat(), "seen": seen(), "decided": decided, "incident": open_one}
+        body = {"at": AT.isoformat(), "seen": seen(**(told or {})), "decided": decided, "incident": open_one}
         self.store.remember(Put("", "fraud", body, found.generation if found else 0))
 
     def told(self) -> Mapping[str, Told]:

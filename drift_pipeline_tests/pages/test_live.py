@@ -2,6 +2,7 @@
 
 import hashlib
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from drift_pipeline.pages.chain import Chain
 from drift_pipeline.pages.live import Links, Reader
 from drift_pipeline.replays.charts.timeline import Panel, Timeline, timeline
 from drift_pipeline.replays.figures import Point, Scale
-from drift_pipeline.replays.folder import reigns_of
+from drift_pipeline.replays.folder import IncidentSpan, reigns_of
+from drift_pipeline.replays.found import incident_facts
 from drift_pipeline.replays.page import look_up, told_length
 from drift_pipeline.replays.report import report_page
 from drift_pipeline.replays.rollouts import both_sides
@@ -225,6 +227,21 @@ def test_the_chain_is_read_on_and_anew_where_the_store_is_another(tmp_path: Path
     other = lived(tmp_path / "other")
     with reading(other) as store:
         assert chain.of(store, MODEL) == Chain().of(store, MODEL) != first
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ({"incident": "k1", "acknowledged_by": "pagerduty:Ada"}, "acknowledged by pagerduty:Ada"),
+        ({"incident": "k1", "acknowledged_by": ""}, "not acknowledged"),
+        ({"incident": "k2", "acknowledged_by": "ada"}, "not acknowledged"),
+    ],
+)
+def test_an_open_incident_says_whether_somebody_acknowledged_it(
+    settings: Settings, now: dict[str, str], told: str
+) -> None:
+    span = IncidentSpan("k1", NOW, None, "")
+    assert incident_facts(span, replace(told_of(settings), end=NOW, now=now), [])["ending"] == told
 
 
 def test_an_age_is_told_in_its_two_largest_units() -> None:

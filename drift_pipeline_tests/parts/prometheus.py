@@ -44,9 +44,16 @@ def install() -> Path:
     return find()
 
 
-def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Raises MissingError."""
-    return subprocess.run([str(find() / "promtool"), *arguments], capture_output=True, text=True, check=False)
+def promtool(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """
+    Args:
+        given: on its stdin.
+
+    Raises:
+        MissingError: it is not built.
+    """
+    command = [str(find() / "promtool"), *arguments]
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
 
 
 class Prometheus:

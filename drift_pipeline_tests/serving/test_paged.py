@@ -1,9 +1,11 @@
 """PagerDuty's webhook: who acknowledges there has acknowledged here, once; nothing else is believed or changed."""
 
+import gzip
 import hashlib
 import hmac
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,97 @@ def test_what_is_signed_and_no_event_is_told_so(home: Home, asks: httpx.Client, 
     answer = post(asks, body)
     assert (answer.status_code, "no event" in answer.text) == (400, True)
     assert acknowledged(home) == []
+
+
+STRANGE = [
+    event().decode().encode("utf-16"),
+    event(incident="\ud800"),
+    event(agent={"summary": "\ud800\udc00 \u202e\x00"}),
+    event(agent={"summary": {"a": [1] * 1000}}),
+    event(occurred_at=float("nan")),
+    event().replace(b'"number": 1234', b'"number": 1' + b"0" * 3000),
+    event().replace(b'"number": 1234', b'"number": 1' + b"0" * 5000),
+    event().replace(b'"data":', b'"data": 3, "data":'),
+    event().replace(b"Earline", b"\xff\xfe"),
+    event(agent=["a"]),
+    event(kind={"a": 1}),
+    event(data=[]),
+    b'{"event": null}',
+    b'{"event": {"event_type": "incident.acknowledged", "data": ' + b'{"a":' * 5000 + b"1" + b"}" * 5002,
+    b"\xef\xbb\xbf" + event(),
+    b'"' + b"\\" * 9999 + b'"',
+]
+
+
+@pytest.mark.parametrize("body", STRANGE, ids=range(len(STRANGE)))
+def test_whatever_is_signed_is_answered_and_acknowledges_at_most_what_it_names(
+    home: Home, asks: httpx.Client, body: bytes
+) -> None:
+    answer = post(asks, body)
+    assert answer.status_code in (200, 400), answer.text
+    assert len(acknowledged(home)) == (answer.json() == {"acknowledged": "fraud"} if answer.status_code == 200 else 0)
+    assert post(asks, event()).json() == {"acknowledged": "fraud"}
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "," * 60_000,
+        ",".join([f"v1={'0' * 64}"] * 10 + [signed(event())]),
+        signed(event()).upper(),
+        signed(event()).removeprefix("v1="),
+        f"v0={signed(event()).removeprefix('v1=')}",
+        f"{signed(event())}=",
+        f"v1={signed(event())}",
+        signed(b""),
+    ],
+    ids=[
+        "commas",
+        "eleventh of a list",
+        "upper case",
+        "no version",
+        "another version",
+        "padded",
+        "twice",
+        "of nothing",
+    ],
+)
+def test_a_signature_in_another_form_is_none(home: Home, asks: httpx.Client, signature: str) -> None:
+    assert post(asks, event(), signature).status_code in (400, 401, 431)
+    assert acknowledged(home) == []
+
+
+def test_a_signature_is_of_the_bytes_as_they_came(home: Home, asks: httpx.Client) -> None:
+    headers = {"X-PagerDuty-Signature": signed(event()), "Content-Encoding": "gzip"}
+    assert asks.post(PATH, content=gzip.compress(event()), headers=headers).status_code == 401
+    assert (
+        asks.post(PATH, content=event() + b" ", headers={"X-PagerDuty-Signature": signed(event())}).status_code == 401
+    )
+    assert acknowledged(home) == []
+
+
+def test_an_old_acknowledgement_that_is_sent_again_does_not_touch_what_came_since(
+    home: Home, asks: httpx.Client
+) -> None:
+    old = event()
+    post(asks, old)
+    other = KEY.replace("0301", "0401")
+    home.store.remember(Put("", "fraud", {"incident": {"key": other, "open": True}}, 1))
+    assert post(asks, old).json() == {"acknowledged": None}
+    assert home.store.get("acknowledged", f"fraud/{other}") is None
+
+
+def test_what_is_long_and_comes_in_pieces_is_left_at_its_bound(asks: httpx.Client) -> None:
+    sent = list[int]()
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(10_000):
+            sent.append(number)
+            yield b" " * 10_000
+
+    with suppress(httpx.HTTPError):  # who is hung up on in the middle may not hear the answer
+        assert asks.post(PATH, content=pieces()).status_code == 413
+    assert len(sent) < 10_000
 
 
 def test_what_is_long_is_not_read(home: Home, asks: httpx.Client) -> None:

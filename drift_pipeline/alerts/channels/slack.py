@@ -1,7 +1,6 @@
 """Slack, by an incoming webhook: its address is the secret."""
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ from pydantic import SecretStr
 
 from drift_pipeline.alerts.alert import Action, Alert
 from drift_pipeline.alerts.channels import SecretName, Secrets
-from drift_pipeline.alerts.channels.http import Private, post
+from drift_pipeline.alerts.channels.http import is_private, post
 from drift_pipeline.errors import InputError
 from drift_pipeline.spec.parts import Part
 
@@ -27,7 +26,7 @@ class Slack(Part):
     def receiver(self, secrets: Secrets) -> "Sender":
         """Raises InputError where the address is missing or none."""
         url = secrets(self.secret)
-        if not re.fullmatch(Private, url.get_secret_value()):
+        if not is_private(url.get_secret_value()):
             raise InputError(f"{self.secret}: is no https:// address of an incoming webhook")
         return Sender(url)
 

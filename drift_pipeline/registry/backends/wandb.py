@@ -73,11 +73,14 @@ class Wandb:
         """The oldest first."""
         return sorted((run for run in self._runs() if not any(run.glob(_SENT))), key=lambda path: path.name)
 
-    def send(self, runs: Sequence[Path], seconds: float) -> None:
-        """In their order, by `wandb sync`, whose exit code says nothing: it marks what went."""
+    def send(self, runs: Sequence[Path], seconds: float) -> Mapping[str, str]:
+        """In their order, by `wandb sync`, whose exit code says nothing: it marks what went. Returns why others are
+        refused for good, by the names of their folders; some went, so that it is not the account."""
         told = self._ask("send", seconds, runs=[str(run.absolute()) for run in runs])
-        if left := [run for run in runs if not any(run.glob(_SENT))]:
-            raise UnavailableError(f"{left[0].name} is not taken: {told['said']}")
+        if told["left"]:
+            name, why = next(iter(told["left"].items()))
+            raise UnavailableError(f"{name} is not taken: {self._plain(why)}")
+        return {name: self._plain(why) for name, why in told["refused"].items()}
 
     def stand(self, standings: Sequence[Standing], uses: Sequence[Use], made: Sequence[Made], seconds: float) -> Stood:
         """Tell how versions stand, and what runs that are sent used; and look whether what was made is there whole."""
@@ -162,11 +165,10 @@ class Wandb:
     def _reason(self, told: "subprocess.CompletedProcess[str]") -> str:
         lines = [line for line in f"{told.stdout}\n{told.stderr}".splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith(("{", *_NOT_A_REASON))]
-        return (
-            self._without_key(lines[-1].removeprefix("wandb: ").removeprefix("ERROR "))
-            if lines
-            else "no reason is told"
-        )
+        return self._plain(lines[-1]) if lines else "no reason is told"
+
+    def _plain(self, line: str) -> str:
+        return self._without_key(line.removeprefix("wandb: ").removeprefix("ERROR "))
 
     def _without_key(self, words: str) -> str:
         return (words.replace(self._key, "...") if self._key else words)[:300]

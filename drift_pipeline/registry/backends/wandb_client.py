@@ -1,6 +1,7 @@
 """The child process that has W&B's client: one verb, a job as JSON on stdin, the answer as the last line of stdout."""
 
 import fcntl
+import io
 import json
 import os
 import resource
@@ -10,7 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from drift_pipeline.registry.mirror import digest_alias, merged
 
 MOST_BYTES = 1 << 30  # of a file that is written: a server may send without end
 _LOCAL = "entity", "project"
+_FOR_GOOD = (400, 413, 415, 422)  # says that it is what was sent; 401, 403 and 404 say that it is the account
 
 
 def offline(folder: Path) -> wandb.Settings:
@@ -107,15 +110,51 @@ def _link(files: Path, to: Path) -> None:
 
 
 def send(job: Mapping[str, Any]) -> dict[str, Any]:
-    """One after the other, for their order is that of the aliases. Which ones went, the marker beside each tells."""
+    """One after the other, for their order is that of the aliases. Which ones went, the marker beside each tells; the
+    others are `left` with why, or `refused`: for good, and once more after another one went."""
+    tried = {run: _sync(job, run) for run in job["runs"]}
+    refused = list[str]()
+    if any(map(_is_sent, tried)):  # else it may be the server
+        tried |= {run: _sync(job, run) for run, (_, status) in tried.items() if status in _FOR_GOOD}
+        refused = [run for run, (_, status) in tried.items() if status in _FOR_GOOD]
+    left = [run for run in tried if run not in refused and not _is_sent(run)]
+    refused_and_left = ({Path(run).name: tried[run][0] for run in runs} for runs in (refused, left))
+    return dict(zip(("refused", "left"), refused_and_left, strict=True))
+
+
+def _sync(job: Mapping[str, Any], run: str) -> tuple[str, int | None]:
+    """Why it did not go, and by which status of an answer; nothing where it went."""
     from wandb.cli.cli import cli
 
     where = [part for name in _LOCAL if job[name] for part in (f"--{name}", job[name])]
-    for run in job["runs"]:
-        copies, kept = rooms(Path(run).name.removeprefix("offline-run-"))
-        _link(Path(job["folder"], kept), Path(job["folder"], copies))
+    copies, kept = rooms(Path(run).name.removeprefix("offline-run-"))
+    _link(Path(job["folder"], kept), Path(job["folder"], copies))
+    before = set(_logs())
+    with redirect_stderr(io.StringIO()) as said:
         cli(["sync", *where, run], standalone_mode=False)
-    return {}
+    if _is_sent(run):
+        return "", None
+    lines = [line for line in said.getvalue().splitlines() if line.strip()]
+    return (lines or ["no reason is told"])[-1], _answered(run, set(_logs()) - before)
+
+
+def _is_sent(run: str) -> bool:
+    return any(Path(run).glob("*.wandb.synced"))
+
+
+def _logs() -> Iterator[Path]:
+    return Path(os.environ["WANDB_CACHE_DIR"], "wandb", "logs").glob("debug-sync.*.log")
+
+
+def _answered(run: str, logs: Iterable[Path]) -> int | None:
+    """The status of the last answer that wandb-core could not use, by its own log: it tells nobody else."""
+    found: int | None = None
+    for line in (line for log in logs for line in log.read_text(errors="replace").splitlines()):
+        with suppress(ValueError):
+            told = json.loads(line)
+            if isinstance(told, dict) and str(told.get("sync_path", "")).startswith(f"{run}/"):
+                found = told.get("status", found)
+    return found
 
 
 class _PendingError(Exception):
@@ -129,16 +168,39 @@ class _PendingError(Exception):
 def stand(job: Mapping[str, Any]) -> dict[str, Any]:
     """Edges first, then each version; what W&B will never take, or has in part only, is told, and stops nothing."""
     api = wandb.Api(timeout=max(int(job["seconds"] / 2), 1))
-    refused, partial = list[str](), list[dict[str, str]]()
-    steps = [(_used, "uses"), (_looked, "made"), (_stands, "standings")]
-    for do, one in ((do, one) for do, kind in steps for one in job[kind]):
-        try:
-            why = do(api, job, one)
-        except _PendingError as error:
-            partial += [error.made] if error.made not in partial else []
-            continue
-        refused += [why[:300]] if why else []
-    return {"refused": refused, "partial": partial}
+    told: dict[str, list[Any]] = {"refused": [], "partial": []}
+    kinds = [(_used, "uses"), (_looked, "made"), (_stands, "standings")]
+    steps = [(do, one) for do, kind in kinds for one in job[kind]]
+    held = [(step, error) for step in steps if (error := _step(api, job, *step, told)) is not None]
+    if held and len(held) == len(steps):  # none went: it may be the server
+        raise held[0][1]
+    for (do, one), _ in held:
+        if (error := _step(api, job, do, one, told)) is not None:
+            told["refused"].append(f"{one['name']} does not stand as it should: it is refused: {error}"[:300])
+    return told
+
+
+def _step(api: Any, job: Mapping[str, Any], do: Any, one: Any, told: Mapping[str, list[Any]]) -> Exception | None:
+    """What says that it is refused for good, if anything does."""
+    try:
+        why = do(api, job, one)
+    except _PendingError as error:
+        told["partial"].extend([error.made] if error.made not in told["partial"] else [])
+    except wandb.errors.CommError as error:
+        if _status(error.exc) not in _FOR_GOOD:
+            raise
+        refused: Exception = error
+        return refused
+    else:
+        told["refused"].extend([why[:300]] if why else [])
+    return None
+
+
+def _status(error: Any) -> int | None:
+    """Of what the server answered: to wandb-core, or to requests."""
+    answer = getattr(error, "response", None)
+    found: int | None = getattr(answer, "http_status", None) or getattr(answer, "status_code", None)
+    return found
 
 
 def _stands(api: Any, job: Mapping[str, Any], one: Mapping[str, Any]) -> str:
@@ -165,8 +227,9 @@ def _used(api: Any, job: Mapping[str, Any], use: Mapping[str, Any]) -> str:
 
 
 def _looked(api: Any, job: Mapping[str, Any], made: Mapping[str, Any]) -> str:
-    """Only whether it is there whole; one that is not there at all somebody deleted."""
-    _named(api, job, made["name"], made["alias"])
+    """Only whether it is there whole."""
+    if _named(api, job, made["name"], made["alias"]) is None:
+        return f"{made['name']} {made['alias']} is not there: it was not taken with its run, or is deleted"
     return ""
 
 
