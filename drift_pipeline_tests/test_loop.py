@@ -67,7 +67,7 @@ class Pager:
 class World:
     """A model whose recorded scores are poor, or one that is trained, its traffic, and the people around it."""
 
-    def __init__(self, home: Path, spec: ModelSpec = SPEC, *, recorded: bool = True) -> None:
+    def __init__(self, home: Path, spec: ModelSpec = SPEC, *, recorded: bool = True, database: str = "") -> None:
         self.spec = spec
         frame = worlds.history(30 * DAY // timedelta(minutes=MINUTES))
         poor = 1 / (1 + np.exp(-np.random.default_rng(5).normal(frame["amount"].to_numpy(), 3)))
@@ -77,7 +77,7 @@ class World:
         self.clock = ManualClock(SPAN.end)
         self.policy, self.pager = Policy(), Pager()
         self.lake = Lake(home / "lake")
-        self.store = ControlStore(f"sqlite:///{home / 'control.db'}", self.clock)
+        self.store = ControlStore(database or f"sqlite:///{home / 'control.db'}", self.clock)
         self.registry, self.gitops = home / "registry", home / "gitops"
         self.trainer, self.approver = Signer.generate("ci"), Signer.generate("ada")
         keys = {signer.key_id: signer.public for signer in (self.trainer, self.approver)}

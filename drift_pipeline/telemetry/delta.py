@@ -35,6 +35,7 @@ _GRACE_HOURS = 1  # a merged file stays for whoever began to read before
 _ATTEMPTS = 5
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # before the second attempt; doubled before each further one
 PATIENCE_S = 60.0  # for another process's turn; an erasure of many rows takes long
+_known: dict[tuple[str, str], tuple[int, dict[str, int]]] = {}  # by path and id of a table: see `_last_batch`
 
 
 class OvertakenError(ConflictError):
@@ -144,7 +145,9 @@ class Delta:
             if handle is None:
                 self._make(frame, properties)
             else:  # a spec that gains a column leaves null in older rows
+                known = _batches(handle)
                 write_deltalake(handle, frame, mode="append", schema_mode="merge", commit_properties=properties)
+                _known[_name(handle)] = version + 1, {**known, source: parts[-1][0]}
             self.wrote = version + 1
             return parts[-1][0], version
 
@@ -264,8 +267,27 @@ def _attempts(count: int = _ATTEMPTS) -> Iterator[int]:
 
 
 def _last_batch(handle: DeltaTable, source: str) -> int:
-    version = handle.transaction_version(source)
-    return -1 if version is None else version
+    """Kept while the table stands at its version: delta-rs reads the log back to its checkpoint each time it is asked,
+    in a bucket a request an entry."""
+    known = _batches(handle)
+    if source not in known:
+        version = handle.transaction_version(source)
+        known[source] = -1 if version is None else version
+    return known[source]
+
+
+def _batches(handle: DeltaTable) -> dict[str, int]:
+    """The sources' last batches as far as they are known at the table's version."""
+    now = handle.version()
+    version, known = _known.get(_name(handle), (-1, {}))
+    if version != now:
+        known = {}
+        _known[_name(handle)] = now, known
+    return known
+
+
+def _name(handle: DeltaTable) -> tuple[str, str]:
+    return handle.table_uri, str(handle.metadata().id)
 
 
 def days_of(window: Window) -> list[tuple[str, str, str]]:

@@ -81,19 +81,23 @@ class Subscriber:
             request={"name": self.name, "topic": self._topic, "enable_message_ordering": True}
         )
 
-    def pulled(self, wanted: int) -> list[Any]:
-        """So many messages, acknowledged, in the order in which they came."""
+    def pull(self) -> list[Any]:
+        """What waits, acknowledged; waited for a moment."""
         from google.api_core.exceptions import DeadlineExceeded
 
+        try:
+            got = self._client.pull(subscription=self.name, max_messages=100, timeout=5).received_messages
+        except DeadlineExceeded:
+            return []
+        if got:
+            self._client.acknowledge(subscription=self.name, ack_ids=[one.ack_id for one in got])
+        return [one.message for one in got]
+
+    def pulled(self, wanted: int) -> list[Any]:
+        """So many messages, in the order in which they came."""
         found, end = list[Any](), time.monotonic() + 60
         while len(found) < wanted and time.monotonic() < end:
-            try:
-                got = self._client.pull(subscription=self.name, max_messages=100, timeout=5).received_messages
-            except DeadlineExceeded:
-                continue
-            if got:
-                self._client.acknowledge(subscription=self.name, ack_ids=[one.ack_id for one in got])
-            found += [one.message for one in got]
+            found += self.pull()
         return found
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Kafka against what breaks: brokers and captures that are killed, partitions that move, logs that lose their start."""
 
 import shutil
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Event as Stop
@@ -11,11 +11,14 @@ import pytest
 from confluent_kafka import Message
 
 from drift_pipeline.clock import DAY, SystemClock
+from drift_pipeline.control.trust import open_store
 from drift_pipeline.errors import UnavailableError
+from drift_pipeline.serving.refused import telling
 from drift_pipeline.telemetry.capture import Captured
 from drift_pipeline.telemetry.delta import OvertakenError
+from drift_pipeline.telemetry.refusals import Refused
 from drift_pipeline_tests.parts.kafka import Kafka
-from drift_pipeline_tests.telemetry.test_capture import NOW, TABLES, Site, mirror, outcome, prediction
+from drift_pipeline_tests.telemetry.test_capture import NOW, SPECS, TABLES, Site, mirror, outcome, prediction
 from drift_pipeline_tests.telemetry.topics import KafkaSite, Topic, child, landed, tried, until
 
 pytestmark = pytest.mark.live  # a real broker
@@ -74,6 +77,21 @@ def test_what_is_no_event_goes_to_the_dead_letter_topic_as_it_came(topic: Topic,
 def headers(message: Message) -> dict[str, bytes]:
     found: Any = message.headers()
     return dict(found)
+
+
+def test_much_poison_lets_the_rest_through_moves_the_offset_on_and_alerts(topic: Topic, sites: Any) -> None:
+    good, bad = [prediction(f"p{n}") for n in range(40)], [{**prediction(f"q{n}"), "features": {}} for n in range(25)]
+    topic.send(*good[:20], *bad, *good[20:], b"poison", partition=0)
+    site = sites(topic.url)
+    assert site.capture.once(Stop()) == Captured(1, predictions=40, dead_letters=26)
+    assert site.capture.refused() == [Refused("m", 25, 65)]  # one alone is a slip
+    site.begin()
+    assert site.capture.once(Stop()) == Captured()
+    with closing(open_store(site.settings, site.clock)) as store, telling(site.settings, SPECS, site.clock) as tell:
+        tell([Refused("m", 25, 65)])
+        (alert,) = store.pending(topic="alerts")
+    assert (alert.body["what"], alert.body["model"]) == ("events.laid_aside", "m")
+    assert "25 of the last 65 events were laid aside" in alert.body["why"]
 
 
 def test_without_the_dead_letter_topic_nothing_is_passed_over(topic: Topic, sites: Any) -> None:

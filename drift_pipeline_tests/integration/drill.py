@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,35 @@ class Drill:
         told = [f"{r.seq} {r.at} {r.actor} {r.event} {json.dumps(dict(r.details))[:300]}" for r in self.store.records()]
         logs = list((self.home / "logs").glob("*.log")) + sorted(self.folder.glob("*.log"))
         return "\n".join([*told, *(f"-- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)])
+
+
+@contextmanager
+def demo(home: Path, environment: Mapping[str, str], port: int) -> Iterator["subprocess.Popen[str]"]:
+    """`drift demo --live --end`, whose gateway listens at the port."""
+    ports = ("--port", str(port), "--dagster-port", str(free_port()), "--pages-port", str(free_port()))
+    process = subprocess.Popen(
+        command(("demo", "--live", "--end", "--home", str(home), *ports)),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def until(process: "subprocess.Popen[str]", holds: Callable[[], object], seconds: float) -> None:
+    """Wait for it; what the process told is told where it does not come, or where the process ended."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if process.poll() is not None or time.monotonic() > end:
+            process.terminate()
+            raise AssertionError(process.communicate(timeout=60)[0])
+        time.sleep(0.5)
 
 
 def command(arguments: Sequence[str]) -> list[str]:

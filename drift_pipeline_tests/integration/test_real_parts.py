@@ -7,10 +7,9 @@ the way, and begun anew.
 import json
 import os
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from drift_pipeline.control.store import AuditRecord, ControlReader
 from drift_pipeline.errors import DriftError
 from drift_pipeline.serving.demo import CHANGE_S, MODEL, SPEED
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline_tests.integration.drill import command, end_all, free_port, is_ready
+from drift_pipeline_tests.integration.drill import command, demo, end_all, free_port, is_ready, until
 from drift_pipeline_tests.integration.test_live_loop import WAY, typed
 from drift_pipeline_tests.parts import otel
 from drift_pipeline_tests.parts.kafka import Kafka
@@ -55,24 +54,6 @@ class Machine:
 
     def end(self) -> None:
         end_all([process for _, process in reversed(self._processes.values())])
-
-
-@contextmanager
-def demo(home: Path, environment: Mapping[str, str], port: int) -> Iterator["subprocess.Popen[str]"]:
-    ports = ("--port", str(port), "--dagster-port", str(free_port()), "--pages-port", str(free_port()))
-    process = subprocess.Popen(
-        command(("demo", "--live", "--end", "--home", str(home), *ports)),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=60)
 
 
 def test_a_drift_is_made_good_and_a_slow_canary_comes_back_on_real_parts_and_two_machines(
@@ -126,15 +107,6 @@ def kill_beside(
     beside.kill("gateway")
     until(process, lambda: "candidate.trained" in events(parts), 600)
     beside.kill("capture")
-
-
-def until(process: "subprocess.Popen[str]", holds: Callable[[], object], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        if process.poll() is not None or time.monotonic() > end:
-            process.terminate()
-            raise AssertionError(process.communicate(timeout=60)[0])
-        time.sleep(0.5)
 
 
 def recorded(url: str) -> Iterator[AuditRecord]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from drift_pipeline.bucket import Place
 from drift_pipeline.clock import DAY, Window
@@ -57,6 +57,30 @@ def test_files_and_log_are_as_few_after_many_commits_as_after_some(tmp_path: Pat
     assert len(DeltaTable(str(tmp_path / "predictions")).file_uris()) <= FEW
     assert max(sizes[batch] for batch in range(150, 200)) < 1.2 * max(sizes[batch] for batch in range(50, 100))
     assert Lake(tmp_path, source="gateway").last_batch("predictions") == 199
+
+
+def test_the_log_is_asked_for_a_source_once_and_again_after_a_stranger_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real, path = list[str](), DeltaTable.transaction_version, str(tmp_path / "predictions")
+
+    def counted(table: DeltaTable, source: str) -> int | None:
+        asked.append(source)
+        return real(table, source)
+
+    monkeypatch.setattr(DeltaTable, "transaction_version", counted)
+    one, other = (Lake(tmp_path, source=name) for name in ("one", "other"))
+    for batch in range(10):
+        assert one.append("predictions", numbered(batch), batch)
+        assert other.append("predictions", numbered(100 + batch), batch)
+    assert sorted(asked) == ["one", "other"]
+    row = pl.DataFrame(DeltaTable(path).to_pyarrow_table().slice(0, 1))
+    told = CommitProperties(app_transactions=[Transaction("one", 50)])
+    write_deltalake(path, row, mode="append", commit_properties=told)
+    before = one.read("predictions", ALL).height
+    one.append("predictions", numbered(50), 50)
+    assert (one.last_batch("predictions"), one.read("predictions", ALL).height) == (50, before)
+    assert sorted(asked) == ["one", "one", "other"]
 
 
 def test_processes_that_write_one_batch_each_merge_as_well(tmp_path: Path) -> None:
