@@ -219,6 +219,37 @@ def test_a_route_or_a_strategy_that_somebody_changed_is_odd(fresh: Rest) -> None
     assert any("paused by hand" in one for one in told)
 
 
+@pytest.mark.parametrize(("wanted", "of"), [(IDLE, "v1"), (CANARY, "v2")])
+def test_pods_that_somebody_changed_are_nobodys_and_ours_come_back(fresh: Rest, wanted: Wanted, of: str) -> None:
+    at = fresh.controller
+    if wanted is CANARY:
+        at.do(Act.BEGIN, SHADOW, at.observe(SHADOW))
+        fresh.pause(2, 0)
+    rollout = fresh.api.objects[ROLLOUT]
+    before, template = rollout["spec"]["template"], rollout["spec"]["template"]
+    changed = {**template, "spec": {"containers": [{**POD["containers"][0], "image": "somebodys:1"}]}}
+    fresh.api.add(ROLLOUT, {**rollout, "spec": {**rollout["spec"], "template": changed}})
+    fresh._replica_set("s")
+    told = {"currentPodHash": "s", "stableRS": "o", "phase": "Paused", "currentStepIndex": 2}
+    fresh.api.write_status(ROLLOUT, pauseConditions=PAUSED, **told)
+    seen = at.observe(wanted)
+    assert (seen.newest, seen.stable, next_step(wanted, seen).act) == (
+        Served("", f"another {of}"),
+        "sha256:old",
+        Act.ABORT,
+    )
+    assert f"another {of} is rolled out there" in next_step(wanted, seen).differs
+    fresh.api.write_status(ROLLOUT, abort=True, phase="Degraded")
+    seen = at.observe(wanted)
+    assert (seen.state, next_step(wanted, seen)) == (State.ABORTED, Step(Act.RESTORE))
+    at.do(Act.RESTORE, wanted, seen)
+    spec = fresh.api.objects[ROLLOUT]["spec"]["template"]
+    assert spec["metadata"]["annotations"]["drift/version"] == "v1"
+    assert spec["spec"] == {"containers": [{**POD["containers"][0], "args": ["sha256:old"]}]}
+    if wanted is IDLE:
+        assert spec == before
+
+
 def test_a_model_whose_first_pods_are_not_up_is_left_alone(tmp_path: Path) -> None:
     with rest(tmp_path) as made:
         made.controller.do(Act.CREATE, IDLE, made.controller.observe(IDLE))

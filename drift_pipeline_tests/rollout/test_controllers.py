@@ -316,14 +316,14 @@ PAUSED = [{"reason": "CanaryPauseStep", "startTime": "2026-11-28T10:00:00Z"}]
 def test_a_rollout_stands_as_its_status_says(
     status: dict[str, Any], share: int, state: State, asked: Act | None
 ) -> None:
-    seen = seen_of(live(**status), OLD.digest, share)
+    seen = seen_of(live(**status), NEW, OLD.digest, share)
     assert (seen.state, seen.asked, seen.newest, seen.stable) == (state, asked, NEW, OLD.digest)
     assert (seen.share, seen.revision, seen.reason) == (share, "77", status.get("message", ""))
 
 
 def test_a_rollout_that_nobody_has_read_yet_or_that_is_not_ours_is_on_its_way() -> None:
     fresh = {"metadata": {"generation": 1}, "spec": {"template": {}}}
-    assert seen_of(fresh, "", 0) == Seen(State.MOVING)
+    assert seen_of(fresh, Served("", ""), "", 0) == Seen(State.MOVING)
 
 
 # the file and the settings

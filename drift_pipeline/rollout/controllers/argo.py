@@ -50,14 +50,14 @@ class ArgoController:
             live, virtual = self._get("Rollout", name), self._get("VirtualService", name)
         except NotThereError:
             return Seen(State.ABSENT)
-        status = live.get("status") or {}
-        stable = _served(live["spec"])
+        status, sets = live.get("status") or {}, self._replica_sets(name)
+        newest = stable = _newest(live, sets)
         if status.get("stableRS") and status["stableRS"] != status.get("currentPodHash"):
-            found = [one for one in self._replica_sets(name) if _label(one) == status.get("stableRS")]
+            found = [one for one in sets if _label(one) == status.get("stableRS")]
             stable = _served(found[0]["spec"]) if found else Served("", "")
         host = istio.host_of(name, self._routing.namespace, "canary")
         share = istio.share_of(virtual, host, self._routing.sticky_header)
-        seen = seen_of(live, stable.digest, share)
+        seen = seen_of(live, newest, stable.digest, share)
         odd = [f"its VirtualService: {fault}" for fault in istio.faults_of(virtual)]
         if seen.state is not State.SETTLED and not _within(strategy(self._routing, wanted), _strategy(live)):
             odd.append("its Rollout's strategy is not the one that the control store and DRIFT_CONTROLLER_FILE say")
@@ -109,11 +109,11 @@ class ArgoController:
             self._put_body(body)
 
     def _pods_of(self, name: str, served: Served) -> Object | None:
-        """The template of the newest ReplicaSet of a version."""
-        known = [one for one in self._replica_sets(name) if _served(one["spec"]).digest == served.digest]
+        """The template of the newest ReplicaSet of a version, of those that we made."""
+        known = [one for of, one in _made(self._replica_sets(name)).items() if of.digest == served.digest]
         if not known:
             return None
-        newest = max(known, key=lambda one: str(one["metadata"].get("creationTimestamp", "")))
+        newest = known[-1]
         template = dict(newest["spec"]["template"])
         labels = {key: value for key, value in template["metadata"]["labels"].items() if key != HASH}
         return {**template, "metadata": {"labels": labels, "annotations": template["metadata"]["annotations"]}}
@@ -168,19 +168,19 @@ def _since(name: str) -> Iterator[None]:
         raise ConflictError(f"Rollout {name}: moved on since it was looked at") from error
 
 
-def seen_of(live: Object, stable: str, share: int) -> Seen:
+def seen_of(live: Object, newest: Served, stable: str, share: int) -> Seen:
     """Of a Rollout as the API tells it.
 
     Args:
+        newest: whose pods came last.
         stable: the digest of its stable ReplicaSet.
         share: what the canary's host is sent, in percent.
     """
     spec, status = live["spec"], live.get("status") or {}
-    newest, revision = _served(spec), str(live["metadata"].get("resourceVersion", ""))
+    revision = str(live["metadata"].get("resourceVersion", ""))
     asked = Act.ABORT if status.get("abort") else Act.COMPLETE if status.get("promoteFull") else None
     told = str(status.get("message") or "")[:500]
-    read = str(status.get("observedGeneration", "")) == str(live["metadata"].get("generation", ""))
-    state = _state(spec, status, share) if read else State.MOVING
+    state = _state(spec, status, share) if _is_read(live) else State.MOVING
     return Seen(state, newest, stable, share, asked, told, revision=revision)
 
 
@@ -195,6 +195,29 @@ def _state(spec: Object, status: Object, share: int) -> State:
     done = steps[: int(status.get("currentStepIndex") or 0)]
     sends = any(step.get("setWeight") or (step.get("setHeaderRoute") or {}).get("match") for step in done)
     return State.CANARY if sends else State.SHADOW
+
+
+def _is_read(live: Object) -> bool:
+    """Whether its status is of the spec that it has."""
+    return str((live.get("status") or {}).get("observedGeneration", "")) == str(live["metadata"].get("generation", ""))
+
+
+def _newest(live: Object, sets: list[Object]) -> Served:
+    """Whose pods a Rollout has. Pods that somebody changed are nobody's, whatever stands on them: each version of a
+    rollout is written once."""
+    noted = _served(live["spec"])
+    first, current = _made(sets).get(noted), (live.get("status") or {}).get("currentPodHash")
+    if first is not None and _is_read(live) and _label(first) != current:
+        return Served("", f"another {noted.version or 'version'}")
+    return noted
+
+
+def _made(sets: list[Object]) -> dict[Served, Object]:
+    """The first ReplicaSet of each version and rollout, oldest first."""
+    made = dict[Served, Object]()
+    for one in sorted(sets, key=lambda one: str(one["metadata"].get("creationTimestamp", ""))):
+        made.setdefault(_served(one["spec"]), one)
+    return made
 
 
 def _served(spec: Object) -> Served:
