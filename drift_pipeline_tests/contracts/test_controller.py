@@ -250,6 +250,34 @@ def test_pods_that_somebody_changed_are_nobodys_and_ours_come_back(fresh: Rest, 
         assert spec == before
 
 
+ISTIOD = "/apis/apps/v1/namespaces/istio-system/deployments/istiod"
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        (None, "istiod istio-system/istiod, which DRIFT_CONTROLLER_FILE names, is not there"),
+        ([], "is 10 s, more than 1: so long an aborted canary may be sent its share"),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "value": "2s"}], "is 2 s, more than 1"),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "value": "soon"}], "is nan s, more than 1"),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "valueFrom": {}}], "is nan s, more than 1"),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "value": "500ms"}], ""),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "value": "1s"}], ""),
+    ],
+)
+def test_an_istiod_that_lets_an_aborted_canary_be_served_is_odd(
+    fresh: Rest, tmp_path: Path, env: list[Object] | None, told: str
+) -> None:
+    named = routing(tmp_path, port_of(tmp_path)).model_copy(update={"istiod": "istio-system/istiod"})
+    if env is not None:
+        pod = {"containers": [{"name": "discovery", "env": env}, {"name": "another"}]}
+        fresh.api.add(ISTIOD, {"metadata": {"name": "istiod"}, "spec": {"template": {"spec": pod}}})
+    assert fresh.controller.observe(IDLE).odd == (), "who names no istiod is not told of it"
+    seen = ArgoController(named).observe(IDLE)
+    assert seen.state is State.SETTLED
+    assert [told in one for one in seen.odd] == ([True] if told else []), seen.odd
+
+
 def test_a_model_whose_first_pods_are_not_up_is_left_alone(tmp_path: Path) -> None:
     with rest(tmp_path) as made:
         made.controller.do(Act.CREATE, IDLE, made.controller.observe(IDLE))

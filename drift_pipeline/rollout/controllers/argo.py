@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from drift_pipeline.errors import ConflictError, InputError
+from drift_pipeline.errors import ConflictError, DriftError, InputError
 from drift_pipeline.rollout.controllers import Act, Seen, Served, State, Wanted, istio
 from drift_pipeline.rollout.controllers.declared import Routing
 from drift_pipeline.rollout.controllers.rendering import (
@@ -65,7 +65,24 @@ class ArgoController:
             odd.append("its Rollout is paused by hand (spec.paused), and does nothing that it is told")
         if status.get("phase") == "Degraded" and seen.asked is not Act.ABORT:
             odd.append(f"its Rollout is degraded: {seen.reason}")
-        return replace(seen, odd=tuple(odd))
+        return replace(seen, odd=(*odd, *self._late()))
+
+    def _late(self) -> list[str]:
+        """What lets an aborted canary keep its share, as far as it is istiod's."""
+        if not self._routing.istiod:
+            return []
+        namespace, _, name = self._routing.istiod.partition("/")
+        where, get = ("apps", "v1", namespace, "deployments", name), self._at.objects().get_namespaced_custom_object
+        try:
+            lasts = istio.debounce_s(self._at.ask(f"istiod {self._routing.istiod}", get, *where))
+        except NotThereError:
+            return [f"istiod {self._routing.istiod}, which DRIFT_CONTROLLER_FILE names, is not there"]
+        except DriftError as error:
+            return [f"the PILOT_DEBOUNCE_MAX of istiod cannot be seen: {error}"]
+        if lasts <= istio.DEBOUNCE_S:
+            return []
+        wanted = f"more than {istio.DEBOUNCE_S:g}: so long an aborted canary may be sent its share"
+        return [f"the PILOT_DEBOUNCE_MAX of istiod {self._routing.istiod} is {lasts:g} s, {wanted}"]
 
     def do(self, act: Act, wanted: Wanted, seen: Seen) -> None:
         match act:
