@@ -277,6 +277,13 @@ def test_the_share_is_that_of_the_route_that_sends_the_canary_most(routes: list[
     assert istio.share_of(virtual(routes), "canary", "x-b") == share
 
 
+@pytest.mark.parametrize("host", ["c", "c.ns", "c.ns.svc", "c.ns.svc.cluster.local"])
+def test_a_service_is_the_same_one_by_each_of_its_names(host: str) -> None:
+    """Argo's own routes have the short one."""
+    route = {"name": "somebodys", "route": [{"destination": {"host": host}}]}
+    assert istio.share_of(virtual([route, *to(100, 0)]), "c.ns.svc.cluster.local", "") == 100
+
+
 @pytest.mark.parametrize("model", ["fraud", "a__b", "a_", "x" * 60, "x" * 60 + "y"])
 def test_objects_have_names_that_kubernetes_takes_and_no_other_model_has(model: str) -> None:
     name = name_of(model)

@@ -101,8 +101,19 @@ def share_of(virtual: dict[str, Any], canary: str, sticky_header: str) -> int:
             share = max(share, *(_matched(str(header.get("regex", ".*"))) for header in headers), 0)
             continue
         to = route.get("route") or []
-        share = max(share, sum(one.get("weight", 100 if len(to) == 1 else 0) for one in to if _host(one) == canary))
+        sent = (one.get("weight", 100 if len(to) == 1 else 0) for one in to if _host(one) in _names(canary))
+        share = max(share, sum(sent))
     return share
+
+
+def _names(host: str) -> set[str]:
+    """Of a Service, for who is in its namespace: Argo writes the short one.
+
+    >>> sorted(_names("a.drift.svc.cluster.local"))
+    ['a', 'a.drift', 'a.drift.svc', 'a.drift.svc.cluster.local']
+    """
+    parts = host.split(".")
+    return {".".join(parts[:count]) for count in (1, 2, 3)} | {host}
 
 
 def _matched(regex: str) -> int:
