@@ -2,7 +2,7 @@
 
 `DRIFT_TEST_CONTROLLER_FILE` is the DRIFT_CONTROLLER_FILE of a cluster with Argo Rollouts and Istio. Without one there
 is a stand-in for the API alone (`fakes/kubernetes_api.py`): statuses are written as Argo Rollouts 1.10.1 was seen to
-write them, and nothing is shown of what Argo makes of ours.
+write them, and nothing is shown of what Argo makes of ours. That is in `deploy/test_rollouts_cluster.py`.
 """
 
 import os
@@ -67,7 +67,9 @@ class Rest:
         template = self.api.objects[ROLLOUT]["spec"]["template"]
         labels = {**template["metadata"]["labels"], HASH: hashed}
         template = {**template, "metadata": {**template["metadata"], "labels": labels}}
+        owner = {"uid": self.api.objects[ROLLOUT]["metadata"]["uid"]}
         meta = {"name": hashed, "labels": labels, "creationTimestamp": "2026-11-28T10:00:00Z"}
+        meta["ownerReferences"] = [owner]
         path = f"/apis/apps/v1{NAMESPACE}/replicasets/{hashed}"
         if path not in self.api.objects:
             self.api.add(path, {"metadata": meta, "spec": {"template": template}})
@@ -276,6 +278,15 @@ def test_an_istiod_that_lets_an_aborted_canary_be_served_is_odd(
     seen = ArgoController(named).observe(IDLE)
     assert seen.state is State.SETTLED
     assert [told in one for one in seen.odd] == ([True] if told else []), seen.odd
+
+
+def test_pods_of_a_rollout_that_was_deleted_are_not_of_the_one_that_was_made_instead(fresh: Rest) -> None:
+    del fresh.api.objects[ROLLOUT]
+    fresh.controller.do(Act.CREATE, IDLE, fresh.controller.observe(IDLE))
+    fresh._replica_set("o2")
+    fresh.api.write_status(ROLLOUT, currentPodHash="o2", stableRS="o2", phase="Healthy")
+    seen = fresh.controller.observe(IDLE)
+    assert (seen.state, seen.newest, next_step(IDLE, seen)) == (State.SETTLED, replace(OLD, rollout_id=""), Step())
 
 
 def test_a_model_whose_first_pods_are_not_up_is_left_alone(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class ArgoController:
             live, virtual = self._get("Rollout", name), self._get("VirtualService", name)
         except NotThereError:
             return Seen(State.ABSENT)
-        status, sets = live.get("status") or {}, self._replica_sets(name)
+        status, sets = live.get("status") or {}, self._replica_sets(live)
         newest = stable = _newest(live, sets)
         if status.get("stableRS") and status["stableRS"] != status.get("currentPodHash"):
             found = [one for one in sets if _label(one) == status.get("stableRS")]
@@ -119,15 +119,15 @@ class ArgoController:
             raise ConflictError(f"Rollout {name}: moved on since it was looked at")
         template = made["spec"]["template"]
         if served is wanted.champion:
-            template = self._pods_of(name, served) or template
+            template = self._pods_of(live, served) or template
         replicas = (live.get("spec") or {}).get("replicas", self._routing.replicas)
         body = {**live, "spec": {**made["spec"], "template": template, "replicas": replicas}}
         with _since(name):
             self._put_body(body)
 
-    def _pods_of(self, name: str, served: Served) -> Object | None:
+    def _pods_of(self, live: Object, served: Served) -> Object | None:
         """The template of the newest ReplicaSet of a version, of those that we made."""
-        known = [one for of, one in _made(self._replica_sets(name)).items() if of.digest == served.digest]
+        known = [one for of, one in _made(self._replica_sets(live)).items() if of.digest == served.digest]
         if not known:
             return None
         newest = known[-1]
@@ -168,12 +168,14 @@ class ArgoController:
             told = f"the cluster has no {kind}, or no namespace {namespace!r}; install Argo Rollouts and Istio"
             raise InputError(f"DRIFT_CONTROLLER=argo: {told}") from error
 
-    def _replica_sets(self, name: str) -> list[Object]:
+    def _replica_sets(self, live: Object) -> list[Object]:
+        """Of this very Rollout, and not of one of its name that was deleted."""
+        name, uid = live["metadata"]["name"], live["metadata"].get("uid")
         listed, where = self._at.objects().list_namespaced_custom_object, ("apps", "v1", self._routing.namespace)
         found = self._at.ask(
             f"ReplicaSets of {name}", listed, *where, "replicasets", label_selector=f"{LABEL}={name}", limit=100
         )
-        return list(found.get("items") or [])
+        return [one for one in found.get("items") or [] if uid in _owners(one)]
 
 
 @contextmanager
@@ -242,6 +244,10 @@ def _served(spec: Object) -> Served:
     meta = (spec.get("template") or {}).get("metadata") or {}
     noted = meta.get("annotations") or {}
     return Served(str(noted.get(DIGEST, "")), str(noted.get(NAME, "")), str(noted.get(ROLLOUT, "")))
+
+
+def _owners(replica_set: Object) -> list[Any]:
+    return [one.get("uid") for one in replica_set["metadata"].get("ownerReferences") or []]
 
 
 def _label(replica_set: Object) -> str:
