@@ -2,7 +2,7 @@
 
 `DRIFT_TEST_CONTROLLER_FILE` is the DRIFT_CONTROLLER_FILE of a cluster with Argo Rollouts and Istio. Without one there
 is a stand-in for the API alone (`fakes/kubernetes_api.py`): statuses are written as Argo Rollouts 1.10.1 was seen to
-write them, and nothing is shown of what Argo makes of ours.
+write them, and nothing is shown of what Argo makes of ours. That is in `deploy/test_rollouts_cluster.py`.
 """
 
 import os
@@ -67,7 +67,9 @@ class Rest:
         template = self.api.objects[ROLLOUT]["spec"]["template"]
         labels = {**template["metadata"]["labels"], HASH: hashed}
         template = {**template, "metadata": {**template["metadata"], "labels": labels}}
+        owner = {"uid": self.api.objects[ROLLOUT]["metadata"]["uid"]}
         meta = {"name": hashed, "labels": labels, "creationTimestamp": "2026-11-28T10:00:00Z"}
+        meta["ownerReferences"] = [owner]
         path = f"/apis/apps/v1{NAMESPACE}/replicasets/{hashed}"
         if path not in self.api.objects:
             self.api.add(path, {"metadata": meta, "spec": {"template": template}})
@@ -217,6 +219,74 @@ def test_a_route_or_a_strategy_that_somebody_changed_is_odd(fresh: Rest) -> None
     told = at.observe(SHADOW).odd
     assert "its Rollout is degraded: its pods crash" in told
     assert any("paused by hand" in one for one in told)
+
+
+@pytest.mark.parametrize(("wanted", "of"), [(IDLE, "v1"), (CANARY, "v2")])
+def test_pods_that_somebody_changed_are_nobodys_and_ours_come_back(fresh: Rest, wanted: Wanted, of: str) -> None:
+    at = fresh.controller
+    if wanted is CANARY:
+        at.do(Act.BEGIN, SHADOW, at.observe(SHADOW))
+        fresh.pause(2, 0)
+    rollout = fresh.api.objects[ROLLOUT]
+    before, template = rollout["spec"]["template"], rollout["spec"]["template"]
+    changed = {**template, "spec": {"containers": [{**POD["containers"][0], "image": "somebodys:1"}]}}
+    fresh.api.add(ROLLOUT, {**rollout, "spec": {**rollout["spec"], "template": changed}})
+    fresh._replica_set("s")
+    told = {"currentPodHash": "s", "stableRS": "o", "phase": "Paused", "currentStepIndex": 2}
+    fresh.api.write_status(ROLLOUT, pauseConditions=PAUSED, **told)
+    seen = at.observe(wanted)
+    assert (seen.newest, seen.stable, next_step(wanted, seen).act) == (
+        Served("", f"another {of}"),
+        "sha256:old",
+        Act.ABORT,
+    )
+    assert f"another {of} is rolled out there" in next_step(wanted, seen).differs
+    fresh.api.write_status(ROLLOUT, abort=True, phase="Degraded")
+    seen = at.observe(wanted)
+    assert (seen.state, next_step(wanted, seen)) == (State.ABORTED, Step(Act.RESTORE))
+    at.do(Act.RESTORE, wanted, seen)
+    spec = fresh.api.objects[ROLLOUT]["spec"]["template"]
+    assert spec["metadata"]["annotations"]["drift/version"] == "v1"
+    assert spec["spec"] == {"containers": [{**POD["containers"][0], "args": ["sha256:old"]}]}
+    if wanted is IDLE:
+        assert spec == before
+
+
+ISTIOD = "/apis/apps/v1/namespaces/istio-system/deployments/istiod"
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        (None, "istiod istio-system/istiod, which DRIFT_CONTROLLER_FILE names, is not there"),
+        ([], "is 10 s, more than 1: so long an aborted canary may be sent its share"),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "value": "2s"}], "is 2 s, more than 1"),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "value": "soon"}], "is nan s, more than 1"),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "valueFrom": {}}], "is nan s, more than 1"),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "value": "500ms"}], ""),
+        ([{"name": "PILOT_DEBOUNCE_MAX", "value": "1s"}], ""),
+    ],
+)
+def test_an_istiod_that_lets_an_aborted_canary_be_served_is_odd(
+    fresh: Rest, tmp_path: Path, env: list[Object] | None, told: str
+) -> None:
+    named = routing(tmp_path, port_of(tmp_path)).model_copy(update={"istiod": "istio-system/istiod"})
+    if env is not None:
+        pod = {"containers": [{"name": "discovery", "env": env}, {"name": "another"}]}
+        fresh.api.add(ISTIOD, {"metadata": {"name": "istiod"}, "spec": {"template": {"spec": pod}}})
+    assert fresh.controller.observe(IDLE).odd == (), "who names no istiod is not told of it"
+    seen = ArgoController(named).observe(IDLE)
+    assert seen.state is State.SETTLED
+    assert [told in one for one in seen.odd] == ([True] if told else []), seen.odd
+
+
+def test_pods_of_a_rollout_that_was_deleted_are_not_of_the_one_that_was_made_instead(fresh: Rest) -> None:
+    del fresh.api.objects[ROLLOUT]
+    fresh.controller.do(Act.CREATE, IDLE, fresh.controller.observe(IDLE))
+    fresh._replica_set("o2")
+    fresh.api.write_status(ROLLOUT, currentPodHash="o2", stableRS="o2", phase="Healthy")
+    seen = fresh.controller.observe(IDLE)
+    assert (seen.state, seen.newest, next_step(IDLE, seen)) == (State.SETTLED, replace(OLD, rollout_id=""), Step())
 
 
 def test_a_model_whose_first_pods_are_not_up_is_left_alone(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from uuid import uuid4
 import pytest
 import yaml
 
+from drift_pipeline.circuit import REST_S
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.training.runners import Request, Run, Runner, State
 from drift_pipeline.training.runners.argo import GROUP, LANES, VERSION, ArgoRunner, template
-from drift_pipeline.training.runners.breaker import REST_S, Breaker
+from drift_pipeline.training.runners.breaker import Breaker
 from drift_pipeline.training.runners.cluster import Cluster, ThereAlreadyError
 from drift_pipeline.training.runners.declared import Place, read_place
 from drift_pipeline.training.runners.inline import InlineRunner

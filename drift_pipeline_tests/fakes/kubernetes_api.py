@@ -11,6 +11,7 @@ from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 Object = dict[str, Any]
 
@@ -56,7 +57,7 @@ class Api:
         if path in self.objects:
             raise Refused(409)
         made = {key: body[key] for key in body if key != "status"}
-        return self._keep(path, {**made, "metadata": {**body["metadata"], "generation": 1}})
+        return self._keep(path, {**made, "metadata": {**body["metadata"], "generation": 1, "uid": uuid4().hex}})
 
     def _patched(self, path: str, kind: str, body: Object) -> Object:
         if kind != "application/merge-patch+json":

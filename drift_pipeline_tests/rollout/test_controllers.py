@@ -277,6 +277,13 @@ def test_the_share_is_that_of_the_route_that_sends_the_canary_most(routes: list[
     assert istio.share_of(virtual(routes), "canary", "x-b") == share
 
 
+@pytest.mark.parametrize("host", ["c", "c.ns", "c.ns.svc", "c.ns.svc.cluster.local"])
+def test_a_service_is_the_same_one_by_each_of_its_names(host: str) -> None:
+    """Argo's own routes have the short one."""
+    route = {"name": "somebodys", "route": [{"destination": {"host": host}}]}
+    assert istio.share_of(virtual([route, *to(100, 0)]), "c.ns.svc.cluster.local", "") == 100
+
+
 @pytest.mark.parametrize("model", ["fraud", "a__b", "a_", "x" * 60, "x" * 60 + "y"])
 def test_objects_have_names_that_kubernetes_takes_and_no_other_model_has(model: str) -> None:
     name = name_of(model)
@@ -316,14 +323,14 @@ PAUSED = [{"reason": "CanaryPauseStep", "startTime": "2026-11-28T10:00:00Z"}]
 def test_a_rollout_stands_as_its_status_says(
     status: dict[str, Any], share: int, state: State, asked: Act | None
 ) -> None:
-    seen = seen_of(live(**status), OLD.digest, share)
+    seen = seen_of(live(**status), NEW, OLD.digest, share)
     assert (seen.state, seen.asked, seen.newest, seen.stable) == (state, asked, NEW, OLD.digest)
     assert (seen.share, seen.revision, seen.reason) == (share, "77", status.get("message", ""))
 
 
 def test_a_rollout_that_nobody_has_read_yet_or_that_is_not_ours_is_on_its_way() -> None:
     fresh = {"metadata": {"generation": 1}, "spec": {"template": {}}}
-    assert seen_of(fresh, "", 0) == Seen(State.MOVING)
+    assert seen_of(fresh, Served("", ""), "", 0) == Seen(State.MOVING)
 
 
 # the file and the settings

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from drift_pipeline.circuit import Circuit
 from drift_pipeline.rollout.plan import Phase
 
 if TYPE_CHECKING:
@@ -126,8 +127,6 @@ class Patient:
     """Around a controller: an outage costs a process one wait a while, for all its models."""
 
     def __init__(self, controller: Controller) -> None:
-        from drift_pipeline.training.runners.breaker import Circuit
-
         self.kind, self._controller, self._circuit = controller.kind, controller, Circuit(controller.kind)
 
     def observe(self, wanted: Wanted) -> Seen:

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from drift_pipeline.errors import ConflictError, InputError
+from drift_pipeline.errors import ConflictError, DriftError, InputError
 from drift_pipeline.rollout.controllers import Act, Seen, Served, State, Wanted, istio
 from drift_pipeline.rollout.controllers.declared import Routing
 from drift_pipeline.rollout.controllers.rendering import (
@@ -50,14 +50,14 @@ class ArgoController:
             live, virtual = self._get("Rollout", name), self._get("VirtualService", name)
         except NotThereError:
             return Seen(State.ABSENT)
-        status = live.get("status") or {}
-        stable = _served(live["spec"])
+        status, sets = live.get("status") or {}, self._replica_sets(live)
+        newest = stable = _newest(live, sets)
         if status.get("stableRS") and status["stableRS"] != status.get("currentPodHash"):
-            found = [one for one in self._replica_sets(name) if _label(one) == status.get("stableRS")]
+            found = [one for one in sets if _label(one) == status.get("stableRS")]
             stable = _served(found[0]["spec"]) if found else Served("", "")
         host = istio.host_of(name, self._routing.namespace, "canary")
         share = istio.share_of(virtual, host, self._routing.sticky_header)
-        seen = seen_of(live, stable.digest, share)
+        seen = seen_of(live, newest, stable.digest, share)
         odd = [f"its VirtualService: {fault}" for fault in istio.faults_of(virtual)]
         if seen.state is not State.SETTLED and not _within(strategy(self._routing, wanted), _strategy(live)):
             odd.append("its Rollout's strategy is not the one that the control store and DRIFT_CONTROLLER_FILE say")
@@ -65,7 +65,24 @@ class ArgoController:
             odd.append("its Rollout is paused by hand (spec.paused), and does nothing that it is told")
         if status.get("phase") == "Degraded" and seen.asked is not Act.ABORT:
             odd.append(f"its Rollout is degraded: {seen.reason}")
-        return replace(seen, odd=tuple(odd))
+        return replace(seen, odd=(*odd, *self._late()))
+
+    def _late(self) -> list[str]:
+        """What lets an aborted canary keep its share, as far as it is istiod's."""
+        if not self._routing.istiod:
+            return []
+        namespace, _, name = self._routing.istiod.partition("/")
+        where, get = ("apps", "v1", namespace, "deployments", name), self._at.objects().get_namespaced_custom_object
+        try:
+            lasts = istio.debounce_s(self._at.ask(f"istiod {self._routing.istiod}", get, *where))
+        except NotThereError:
+            return [f"istiod {self._routing.istiod}, which DRIFT_CONTROLLER_FILE names, is not there"]
+        except DriftError as error:
+            return [f"the PILOT_DEBOUNCE_MAX of istiod cannot be seen: {error}"]
+        if lasts <= istio.DEBOUNCE_S:
+            return []
+        wanted = f"more than {istio.DEBOUNCE_S:g}: so long an aborted canary may be sent its share"
+        return [f"the PILOT_DEBOUNCE_MAX of istiod {self._routing.istiod} is {lasts:g} s, {wanted}"]
 
     def do(self, act: Act, wanted: Wanted, seen: Seen) -> None:
         match act:
@@ -102,18 +119,18 @@ class ArgoController:
             raise ConflictError(f"Rollout {name}: moved on since it was looked at")
         template = made["spec"]["template"]
         if served is wanted.champion:
-            template = self._pods_of(name, served) or template
+            template = self._pods_of(live, served) or template
         replicas = (live.get("spec") or {}).get("replicas", self._routing.replicas)
         body = {**live, "spec": {**made["spec"], "template": template, "replicas": replicas}}
         with _since(name):
             self._put_body(body)
 
-    def _pods_of(self, name: str, served: Served) -> Object | None:
-        """The template of the newest ReplicaSet of a version."""
-        known = [one for one in self._replica_sets(name) if _served(one["spec"]).digest == served.digest]
+    def _pods_of(self, live: Object, served: Served) -> Object | None:
+        """The template of the newest ReplicaSet of a version, of those that we made."""
+        known = [one for of, one in _made(self._replica_sets(live)).items() if of.digest == served.digest]
         if not known:
             return None
-        newest = max(known, key=lambda one: str(one["metadata"].get("creationTimestamp", "")))
+        newest = known[-1]
         template = dict(newest["spec"]["template"])
         labels = {key: value for key, value in template["metadata"]["labels"].items() if key != HASH}
         return {**template, "metadata": {"labels": labels, "annotations": template["metadata"]["annotations"]}}
@@ -151,12 +168,14 @@ class ArgoController:
             told = f"the cluster has no {kind}, or no namespace {namespace!r}; install Argo Rollouts and Istio"
             raise InputError(f"DRIFT_CONTROLLER=argo: {told}") from error
 
-    def _replica_sets(self, name: str) -> list[Object]:
+    def _replica_sets(self, live: Object) -> list[Object]:
+        """Of this very Rollout, and not of one of its name that was deleted."""
+        name, uid = live["metadata"]["name"], live["metadata"].get("uid")
         listed, where = self._at.objects().list_namespaced_custom_object, ("apps", "v1", self._routing.namespace)
         found = self._at.ask(
             f"ReplicaSets of {name}", listed, *where, "replicasets", label_selector=f"{LABEL}={name}", limit=100
         )
-        return list(found.get("items") or [])
+        return [one for one in found.get("items") or [] if uid in _owners(one)]
 
 
 @contextmanager
@@ -168,19 +187,19 @@ def _since(name: str) -> Iterator[None]:
         raise ConflictError(f"Rollout {name}: moved on since it was looked at") from error
 
 
-def seen_of(live: Object, stable: str, share: int) -> Seen:
+def seen_of(live: Object, newest: Served, stable: str, share: int) -> Seen:
     """Of a Rollout as the API tells it.
 
     Args:
+        newest: whose pods came last.
         stable: the digest of its stable ReplicaSet.
         share: what the canary's host is sent, in percent.
     """
     spec, status = live["spec"], live.get("status") or {}
-    newest, revision = _served(spec), str(live["metadata"].get("resourceVersion", ""))
+    revision = str(live["metadata"].get("resourceVersion", ""))
     asked = Act.ABORT if status.get("abort") else Act.COMPLETE if status.get("promoteFull") else None
     told = str(status.get("message") or "")[:500]
-    read = str(status.get("observedGeneration", "")) == str(live["metadata"].get("generation", ""))
-    state = _state(spec, status, share) if read else State.MOVING
+    state = _state(spec, status, share) if _is_read(live) else State.MOVING
     return Seen(state, newest, stable, share, asked, told, revision=revision)
 
 
@@ -197,11 +216,38 @@ def _state(spec: Object, status: Object, share: int) -> State:
     return State.CANARY if sends else State.SHADOW
 
 
+def _is_read(live: Object) -> bool:
+    """Whether its status is of the spec that it has."""
+    return str((live.get("status") or {}).get("observedGeneration", "")) == str(live["metadata"].get("generation", ""))
+
+
+def _newest(live: Object, sets: list[Object]) -> Served:
+    """Whose pods a Rollout has. Pods that somebody changed are nobody's, whatever stands on them: each version of a
+    rollout is written once."""
+    noted = _served(live["spec"])
+    first, current = _made(sets).get(noted), (live.get("status") or {}).get("currentPodHash")
+    if first is not None and _is_read(live) and _label(first) != current:
+        return Served("", f"another {noted.version or 'version'}")
+    return noted
+
+
+def _made(sets: list[Object]) -> dict[Served, Object]:
+    """The first ReplicaSet of each version and rollout, oldest first."""
+    made = dict[Served, Object]()
+    for one in sorted(sets, key=lambda one: str(one["metadata"].get("creationTimestamp", ""))):
+        made.setdefault(_served(one["spec"]), one)
+    return made
+
+
 def _served(spec: Object) -> Served:
     """Whose pods a Rollout or a ReplicaSet has; empty where nobody noted that."""
     meta = (spec.get("template") or {}).get("metadata") or {}
     noted = meta.get("annotations") or {}
     return Served(str(noted.get(DIGEST, "")), str(noted.get(NAME, "")), str(noted.get(ROLLOUT, "")))
+
+
+def _owners(replica_set: Object) -> list[Any]:
+    return [one.get("uid") for one in replica_set["metadata"].get("ownerReferences") or []]
 
 
 def _label(replica_set: Object) -> str:

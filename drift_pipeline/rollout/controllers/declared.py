@@ -51,7 +51,8 @@ class Routing(Part):
     `pod` is a PodSpec; in its texts, as in `hosts` and `path`, {model}, {version} and {digest} are filled in. `labels`
     are further ones of the pods, such as a network policy asks for.
     `sticky_header`: carries a bucket, 00 to 99, that whoever is before the mesh took of the caller; the canary is sent
-    the buckets below its weight, and nobody else. `tls` towards the pods, "" = as the mesh does.
+    the buckets below its weight, and nobody else. `tls` towards the pods, "" = as the mesh does. `istiod`:
+    NAMESPACE/NAME of its Deployment, at whose PILOT_DEBOUNCE_MAX is looked; "" = at nobody's.
     """
 
     pod: dict[str, Any]
@@ -64,6 +65,7 @@ class Routing(Part):
     ready_seconds: int = Field(default=600, ge=10, le=86400)
     sticky_header: str = Field(default="", pattern=r"^([a-z0-9][-a-z0-9]*)?$")
     tls: Literal["", "DISABLE", "ISTIO_MUTUAL"] = ""
+    istiod: str = Field(default="", pattern=r"^([a-z0-9][-a-z0-9]*/[a-z0-9][-.a-z0-9]*)?$")
     analysis: Analysis | None = None
     namespace: str = Field(default="drift", pattern=DNS)
     kubeconfig: Path | None = None

@@ -1,11 +1,13 @@
 """Istio's VirtualService and DestinationRule, and what they have to be: its own webhook takes weights of 110 in all."""
 
+import math
 import re
 from typing import Any
 
 from drift_pipeline.errors import InputError
 
 API = "networking.istio.io/v1"
+DEBOUNCE_S = 1.0  # istiod's own is 10: for so long it keeps a route from the proxies while anything changes
 PRIMARY, SHADOW, STICKY = "primary", "shadow", "sticky"  # the routes; Argo manages the last two
 
 
@@ -99,8 +101,19 @@ def share_of(virtual: dict[str, Any], canary: str, sticky_header: str) -> int:
             share = max(share, *(_matched(str(header.get("regex", ".*"))) for header in headers), 0)
             continue
         to = route.get("route") or []
-        share = max(share, sum(one.get("weight", 100 if len(to) == 1 else 0) for one in to if _host(one) == canary))
+        sent = (one.get("weight", 100 if len(to) == 1 else 0) for one in to if _host(one) in _names(canary))
+        share = max(share, sum(sent))
     return share
+
+
+def _names(host: str) -> set[str]:
+    """Of a Service, for who is in its namespace: Argo writes the short one.
+
+    >>> sorted(_names("a.drift.svc.cluster.local"))
+    ['a', 'a.drift', 'a.drift.svc', 'a.drift.svc.cluster.local']
+    """
+    parts = host.split(".")
+    return {".".join(parts[:count]) for count in (1, 2, 3)} | {host}
 
 
 def _matched(regex: str) -> int:
@@ -113,3 +126,31 @@ def _matched(regex: str) -> int:
 
 def _host(one: dict[str, Any]) -> str:
     return str((one.get("destination") or {}).get("host", ""))
+
+
+def debounce_s(istiod: dict[str, Any]) -> float:
+    """Of istiod's Deployment, in seconds; NaN where that cannot be read of it."""
+    told = [
+        one.get("value", "?")
+        for container in istiod["spec"]["template"]["spec"]["containers"]
+        for one in container.get("env") or []
+        if one.get("name") == "PILOT_DEBOUNCE_MAX"
+    ]
+    return _seconds(str(told[-1])) if told else 10.0
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def _seconds(duration: str) -> float:
+    """
+    >>> _seconds("1m1.5s"), _seconds("900ms"), _seconds("1")
+    (61.5, 0.9, nan)
+    """
+    parts = re.findall(r"([0-9.]+)(h|ms|m|us|µs|ns|s)", duration)
+    if "".join(map("".join, parts)) != duration or not parts:
+        return math.nan
+    try:
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    except ValueError:
+        return math.nan
