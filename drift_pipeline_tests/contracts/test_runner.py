@@ -4,12 +4,15 @@ In the product's image a shell takes the place of `drift`, so that a step lasts 
 the rights that runners/README.md names. No Kubeflow is here: that runner is held to an API that does not answer.
 """
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -201,6 +204,31 @@ def closed() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
+
+
+class OnePod(BaseHTTPRequestHandler):
+    """An API with a pod whose every container said the same."""
+
+    def do_GET(self) -> None:
+        meta = {"name": "pod", "creationTimestamp": "2026-03-01T00:00:00Z"}
+        pods = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [{"metadata": meta}]}
+        is_log = "/log?" in self.path
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain" if is_log else "application/json")
+        self.end_headers()
+        self.wfile.write("größer\n'b'".encode() + b"\xff\n" if is_log else json.dumps(pods).encode())
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ON_CLUSTER)
+def test_logs_are_what_the_process_wrote_and_what_is_no_text_is_marked(kind: str, tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OnePod) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        lines = towards(kind, server.server_port, tmp_path).logs(asked(OK)).splitlines()
+        server.shutdown()
+    first = "pin" if kind == "kubernetes" else "main"
+    assert lines[:3] == [f"--- pod {first}", "größer", "'b'\ufffd"]
 
 
 PACKAGES = {"kubernetes": ("kubernetes",), "argo": ("kubernetes", "hera"), "kubeflow": ("kfp", "kfp_server_api")}
