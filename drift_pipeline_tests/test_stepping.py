@@ -1,5 +1,9 @@
 """A retrain whose steps are processes of their own comes to what one process comes to, whatever is repeated."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +13,9 @@ from drift_pipeline.errors import InputError
 from drift_pipeline.loop import Loop
 from drift_pipeline.loop.retraining.working import holder_of
 from drift_pipeline.loop.stepping import Step, take
+from drift_pipeline_tests.parts.cache import MissingError
+from drift_pipeline_tests.parts.machine import children
+from drift_pipeline_tests.parts.machine import wanted as machine_wanted
 from drift_pipeline_tests.replay.worlds import drift
 from drift_pipeline_tests.test_cli_live import MODEL, adopted, adopted_once, place
 from drift_pipeline_tests.test_live import wanted
@@ -86,3 +93,21 @@ def test_the_command_ends_with_2_for_what_nobody_decided_and_for_a_model_that_th
     nobody = drift("train", "pin", MODEL, "--decision", "x-1")
     assert (nobody.code, f"drift decisions {MODEL} lists" in nobody.err) == (2, True), nobody
     assert drift("train", "fit", "fraud", "--decision", "x-1").code == 2
+
+
+@pytest.mark.live
+def test_a_containers_first_process_ends_when_its_node_is_drained() -> None:
+    """Such a process ignores a signal that it has no handler for."""
+    try:
+        machine_wanted()
+    except MissingError as error:
+        pytest.skip(str(error))
+    waits = "with ending():\n    print(flush=True)\n    time.sleep(300)"
+    script = f"import time\nfrom drift_pipeline.cli.train import ending\n{waits}"
+    first = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", script]
+    with subprocess.Popen(first, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (pid,) = children(process.pid)
+        os.kill(pid, signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM

@@ -1,6 +1,10 @@
 """The steps of a retrain, each a command: what a pod of a workflow runs."""
 
 import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,17 @@ def train() -> None:
     """
 
 
+@contextmanager
+def ending() -> Iterator[None]:
+    """SIGTERM ends the step with 143, as it ends any process but a container's first, which ignores what it has no
+    handler for: the drain of its node would wait in vain."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _step(name: str, told: str, *options: Any) -> click.Command:
     """The command of one step."""
 
@@ -39,7 +54,8 @@ def _step(name: str, told: str, *options: Any) -> click.Command:
 
         settings = settings_of(home)
         spec = model_of(settings, model)
-        with at_work(f"{model}: {name} of {decision}") as tell, opened(settings, system_clock()) as at:
+        working = f"{model}: {name} of {decision}"
+        with ending(), at_work(working) as tell, opened(settings, system_clock()) as at:
             taken = take(at.loop(spec, progress=tell), Step(name), decision, **more)
         if as_json:
             said = {"model": model, "decision": decision, "step": name, "going_on": taken.going_on}

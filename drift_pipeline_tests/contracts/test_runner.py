@@ -1,15 +1,19 @@
-"""Every Runner keeps the same obligations: inline here and now, the others on a cluster that a test run names.
+"""Every Runner keeps the same obligations: inline here and now, `kubernetes` and `argo` on a real cluster, in pods.
 
-`DRIFT_TEST_RUNNER_FILE` is the DRIFT_RUNNER_FILE of such a cluster, whose image has a shell. Without one the runners
-are held to their manifests (`training/test_runners.py`), and here to how they bear an API that does not answer.
+In the product's image a shell takes the place of `drift`, so that a step lasts as long as a test wants. Who asks has
+the rights that runners/README.md names. No Kubeflow is here: that runner is held to an API that does not answer.
 """
 
-import os
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,38 +22,60 @@ import yaml
 from drift_pipeline.circuit import REST_S
 from drift_pipeline.errors import InputError, UnavailableError
 from drift_pipeline.training.runners import Request, Run, Runner, State
-from drift_pipeline.training.runners.argo import GROUP, LANES, VERSION, ArgoRunner, template
+from drift_pipeline.training.runners.argo import ArgoRunner
 from drift_pipeline.training.runners.breaker import Breaker
-from drift_pipeline.training.runners.cluster import Cluster, ThereAlreadyError
-from drift_pipeline.training.runners.declared import Place, read_place
+from drift_pipeline.training.runners.declared import Place
 from drift_pipeline.training.runners.inline import InlineRunner
 from drift_pipeline.training.runners.kubeflow import KubeflowRunner
 from drift_pipeline.training.runners.kubernetes import JobRunner
+from drift_pipeline_tests.parts.fixtures import needed
+from drift_pipeline_tests.parts.kubernetes import Cluster
+from drift_pipeline_tests.training.on_cluster import NAMESPACE, give_templates, pods_of, prepare
 
 OK, NO, LONG = "contract_ok", "contract_no", "contract_long"  # models, by what comes of them
-STEP = f'echo "step $2 of $5"; case $3 in {NO}) exit 1;; {LONG}) sleep 300;; esac'  # in the place of drift
-WAIT_S = 120
+STEP = f'echo "step $2 of $5"; case $3 in {NO}) exit 1;; {LONG}) sleep 900;; esac'  # in the place of drift
+STEPS_ONCE = ("pin", "search", "fit", "prove", "register")
+WAIT_S = 900.0  # for five pods, one after the other, on a machine that has more to do
+ON_CLUSTER = ("kubernetes", "argo")
+LIVE = (pytest.mark.live, pytest.mark.slow)
 
 
 @dataclass
 class Held:
-    """A runner, and how often it was made to begin a run (None: nobody counts)."""
+    """A runner, and how often it began the run of a request."""
 
     runner: Runner
-    begun: Callable[[], int] | None
+    begun: Callable[[Request], int]
 
 
-@pytest.fixture(
-    params=["inline", *(pytest.param(name, marks=pytest.mark.live) for name in ("kubernetes", "argo"))],
-)
-def held(request: pytest.FixtureRequest) -> Held:
+@pytest.fixture(params=["inline", *(pytest.param(name, marks=LIVE) for name in ON_CLUSTER)])
+def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     if request.param == "inline":
-        return inline()
-    place = place_of_the_cluster()
-    if request.param == "kubernetes":
-        return Held(JobRunner(place), None)
-    apply_templates(place)
-    return Held(ArgoRunner(place), None)
+        yield inline()
+        return
+    needed({"kubernetes": "kubernetes", "argo": "workflows"}[request.param])
+    place: Place = request.getfixturevalue("place")
+    cluster: Cluster = request.getfixturevalue("kubernetes_cluster")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with cluster.machine.joined():
+        if request.param == "kubernetes":
+            yield Held(JobRunner(place), lambda one: len(pods_of(cluster, one, "kubernetes")))
+            return
+        request.getfixturevalue("workflows_controller")
+        give_templates(cluster, place)
+        yield Held(ArgoRunner(place), lambda one: sum(_pins(pod) for pod in pods_of(cluster, one, "argo")))
+
+
+def _pins(pod: dict[str, Any]) -> bool:
+    """Whether it is of the first step; each try is a pod of its own."""
+    return ".pin" in pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"]
+
+
+@pytest.fixture(scope="module")
+def place(kubernetes_cluster: Cluster, product_image: str) -> Place:
+    shell, small = ("sh", "-c", STEP, "drift"), {"cpu": "10m", "memory": "64Mi", "retries": 0}
+    asks = {"kubeconfig": prepare(kubernetes_cluster), "timeout_seconds": 60}
+    return Place.model_validate({"image": product_image, "namespace": NAMESPACE, "command": shell, **small, **asks})
 
 
 def inline() -> Held:
@@ -61,37 +87,23 @@ def inline() -> Held:
         begun.append(asked.decision)
         return asked.model == OK
 
-    return Held(InlineRunner(train), lambda: len(begun))
-
-
-def place_of_the_cluster() -> Place:
-    named = os.environ.get("DRIFT_TEST_RUNNER_FILE")
-    if not named:
-        pytest.skip("DRIFT_TEST_RUNNER_FILE names no cluster")
-    return read_place(Path(named)).model_copy(update={"command": ("sh", "-c", STEP, "drift"), "retries": 0})
-
-
-def apply_templates(place: Place) -> None:
-    at = Cluster(place)
-    for lane in LANES:
-        api, body = at.objects(), template(place, lane).to_dict()
-        where = GROUP, VERSION, place.namespace, "workflowtemplates"
-        try:
-            at.ask("a template", api.create_namespaced_custom_object, *where, body)
-        except ThereAlreadyError:
-            at.ask("a template", api.patch_namespaced_custom_object, *where, body["metadata"]["name"], body)
+    return Held(InlineRunner(train), lambda one: begun.count(one.decision))
 
 
 def asked(model: str) -> Request:
     return Request(model, f"{model}-{uuid4().hex[:8]}")
 
 
-def over(held: Held, request: Request) -> Run:
+def within(holds: Callable[[], bool], what: str) -> None:
     until = time.monotonic() + WAIT_S
-    while not (run := held.runner.status(request)).state.over:
-        assert time.monotonic() < until, run
+    while not holds():
+        assert time.monotonic() < until, f"no {what}"
         time.sleep(0.2)
-    return run
+
+
+def over(held: Held, request: Request) -> Run:
+    within(lambda: held.runner.status(request).state.over, f"end of {request}")
+    return held.runner.status(request)
 
 
 def test_nobody_knows_of_a_run_that_was_not_submitted(held: Held) -> None:
@@ -107,7 +119,7 @@ def test_a_decision_is_submitted_once_however_often(held: Held) -> None:
     assert names == {request.name}
     assert over(held, request).state is State.SUCCEEDED
     assert held.runner.submit(request).state is State.SUCCEEDED
-    assert held.begun is None or held.begun() == 1
+    assert held.begun(request) == 1
 
 
 def test_another_decision_of_the_model_is_another_run(held: Held) -> None:
@@ -122,7 +134,7 @@ def test_a_run_whose_step_says_no_failed_and_is_not_begun_again(held: Held) -> N
     run = over(held, request)
     assert (run.state, bool(run.reason)) == (State.FAILED, True)
     assert held.runner.submit(request).state is State.FAILED
-    assert held.begun is None or held.begun() == 1
+    assert held.begun(request) == 1
 
 
 def test_what_is_over_cannot_be_cancelled(held: Held) -> None:
@@ -132,26 +144,50 @@ def test_what_is_over_cannot_be_cancelled(held: Held) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("held", ["kubernetes", "argo"], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("held", ON_CLUSTER, indirect=True)
+def test_of_those_who_submit_at_once_one_begins_the_run(held: Held) -> None:
+    request = asked(OK)
+    with ThreadPoolExecutor(8) as several:
+        told = list(several.map(held.runner.submit, [request] * 8))
+    assert {run.name for run in told} == {request.name}
+    assert over(held, request).state is State.SUCCEEDED
+    assert held.begun(request) == 1
+
+
+@pytest.mark.live
+@pytest.mark.slow
+@pytest.mark.parametrize("held", ON_CLUSTER, indirect=True)
 def test_what_runs_is_cancelled_and_stays_so(held: Held) -> None:
     request = asked(LONG)
     held.runner.submit(request)
+    within(lambda: held.runner.status(request).state is State.RUNNING, "a run")
     assert held.runner.cancel(request).state is State.CANCELLED
+    assert over(held, request).state is State.CANCELLED
+    assert held.runner.submit(request).state is State.CANCELLED
+    assert held.begun(request) <= 1  # a Job's pod is deleted with it
+
+
+@pytest.mark.live
+@pytest.mark.slow
+@pytest.mark.parametrize("held", ON_CLUSTER, indirect=True)
+def test_what_waits_is_cancelled_and_never_runs(held: Held) -> None:
+    request = asked(OK)
+    held.runner.submit(request)
+    held.runner.cancel(request)
     assert over(held, request).state is State.CANCELLED
     assert held.runner.submit(request).state is State.CANCELLED
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("held", ["kubernetes", "argo"], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("held", ON_CLUSTER, indirect=True)
 def test_the_logs_are_those_of_every_step_in_order(held: Held) -> None:
     request = asked(OK)
     held.runner.submit(request)
     over(held, request)
     said = [line for line in held.runner.logs(request).splitlines() if line.startswith("step ")]
-    assert sorted(said) == sorted(f"step {step} of {request.decision}" for step in STEPS_ONCE)
-
-
-STEPS_ONCE = ("pin", "search", "fit", "prove", "register")
+    assert said == [f"step {step} of {request.decision}" for step in STEPS_ONCE]
 
 
 # an API that does not answer
@@ -169,6 +205,31 @@ def closed() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
+
+
+class OnePod(BaseHTTPRequestHandler):
+    """An API with a pod whose every container said the same."""
+
+    def do_GET(self) -> None:
+        meta = {"name": "pod", "creationTimestamp": "2026-03-01T00:00:00Z"}
+        pods = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [{"metadata": meta}]}
+        is_log = "/log?" in self.path
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain" if is_log else "application/json")
+        self.end_headers()
+        self.wfile.write("größer\n'b'".encode() + b"\xff\n" if is_log else json.dumps(pods).encode())
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ON_CLUSTER)
+def test_logs_are_what_the_process_wrote_and_what_is_no_text_is_marked(kind: str, tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OnePod) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        lines = towards(kind, server.server_port, tmp_path).logs(asked(OK)).splitlines()
+        server.shutdown()
+    first = "pin" if kind == "kubernetes" else "main"
+    assert lines[:3] == [f"--- pod {first}", "größer", "'b'\ufffd"]
 
 
 PACKAGES = {"kubernetes": ("kubernetes",), "argo": ("kubernetes", "hera"), "kubeflow": ("kfp", "kfp_server_api")}

@@ -28,6 +28,7 @@ from drift_pipeline_tests.parts.machine import Inside, Machine, wanted
 from drift_pipeline_tests.parts.server import Server
 
 VARIABLE = "KUBECONFIG"
+PATIENT = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false"  # SPDY does not end an `exec` that says nothing for a minute
 READY_S = 300.0  # a machine that has more to do took 37 s to the API server's first answer
 TOP = HERE.parents[1]
 _POLICY = HERE / "pods.yaml"
@@ -121,7 +122,7 @@ class Cluster:
     def command(self, command: Sequence[str], told: str = "", patience_s: float = READY_S) -> str:
         """What a command of this machine says that reaches the cluster. Raises RuntimeError."""
         home = f"HOME={self.folder}"  # where kubectl and Helm keep what they have seen, which another cluster has not
-        given = ["env", f"{VARIABLE}={self.url}", home, *command]
+        given = ["env", f"{VARIABLE}={self.url}", home, PATIENT, *command]
         ran = self.machine.run(given, told, check=False, timeout=patience_s)
         if ran.returncode != 0:
             raise RuntimeError(f"{' '.join(command[:4])}: {(ran.stderr or ran.stdout).strip()[-2000:]}")
