@@ -138,7 +138,11 @@ def test_a_drift_of_the_drill_is_one_page_by_each_way_and_so_is_a_loop_that_hang
         process = stack.enter_context(demo(home, environment, gateway))
 
         def wait(so: Callable[[], object]) -> None:
-            until(process, lambda: (relay.pass_on(), so())[1], PATIENCE_S)
+            def reached() -> object:
+                relay.pass_on()
+                return so()
+
+            until(process, reached, PATIENCE_S)
 
         wait(lambda: is_ready(f"http://127.0.0.1:{gateway}/v2/health/ready"))
         teller = exporter(home, environment, told_at)
