@@ -1,6 +1,7 @@
 """deploy/ on a real cluster: the image in a pod, and each object before the API server."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from drift_pipeline_tests.parts.server import Server
 
 pytestmark = pytest.mark.live
 FOREIGN = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "Rollout"}  # kinds that are not Kubernetes' own
+_TMP = {"name": "tmp", "mountPath": "/tmp"}
 WARNED = {"pod-security.kubernetes.io/warn": "restricted"}
 
 
@@ -25,17 +27,31 @@ def cluster(kubernetes_cluster: Cluster) -> Cluster:
 
 
 def test_a_pod_of_the_image_tells_its_version(cluster: Cluster, product_image: str) -> None:
+    assert __version__ in _said(cluster, "version", {"image": product_image, "args": ["--version"]})
+
+
+def test_a_pod_of_the_image_answers_by_the_packaged_rules(cluster: Cluster, product_image: str) -> None:
+    """Its engine is a shared library, which wants others of the image."""
+    script = """drift policy test "$(python3 -c 'import drift_pipeline as at; print(at.__path__[0])')/policy/bundle" """
+    said = _said(cluster, "rules", {"image": product_image, "command": ["sh", "-c", script]})
+    assert re.search(r"([1-9]\d*) of \1 cases hold", said), said
+
+
+def _said(cluster: Cluster, name: str, container: Object) -> str:
+    """By a pod that ended well."""
     security = {"runAsNonRoot": True, "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False}
-    container = {"name": "drift", "image": product_image, "args": ["--version"], "securityContext": security}
-    spec = {"restartPolicy": "Never", "containers": [container]}
-    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "version"}, "spec": spec})
+    one = {"name": "drift", "securityContext": security, **container}
+    tmp = {"volumes": [{"name": "tmp", "emptyDir": {}}]}
+    spec = {"restartPolicy": "Never", **tmp, "containers": [{**one, "volumeMounts": [_TMP]}]}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
 
-    def ended() -> bool:
-        return cluster.ask("/api/v1/namespaces/default/pods/version")["status"]["phase"] in {"Succeeded", "Failed"}
+    def phase() -> str:
+        return str(cluster.ask(f"/api/v1/namespaces/default/pods/{name}")["status"]["phase"])
 
-    cluster.until("pod that has ended", ended)
-    assert __version__ in cluster.kubectl("logs", "version")
-    assert cluster.ask("/api/v1/namespaces/default/pods/version")["status"]["phase"] == "Succeeded"
+    cluster.until("pod that has ended", lambda: phase() in {"Succeeded", "Failed"})
+    said = cluster.kubectl("logs", name)
+    assert phase() == "Succeeded", said
+    return said
 
 
 @pytest.mark.parametrize("name", CASES)
