@@ -162,7 +162,7 @@ def tick(count: int, models: int, folder: Path) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--days", type=int, default=180)
+    parser.add_argument("--days", type=int, default=180, help="more than 90, which are the reference")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--ticks", type=int, default=60)
     parser.add_argument("--models", type=int, default=20)
