@@ -141,8 +141,9 @@ def test_on_paper_nothing_is_cut_off(url: str) -> None:
 
 
 def test_an_incident_s_link_leads_to_it(url: str) -> None:
-    with opened(1280, "light") as (page, _):
+    with opened(1280, "light") as (page, heard):
         page.goto(f"{url}/{MODEL}?since=1y")
         href = page.locator(".incident h3 a").first.get_attribute("href")
         page.goto(f"{url}/{MODEL}?since=1y{href}")
         assert page.locator(f"{href}").bounding_box()["y"] < 900  # type: ignore[index]
+        assert heard.errors == []

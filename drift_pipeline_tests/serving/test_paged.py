@@ -43,7 +43,7 @@ def asks(home: Home, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
         yield client
 
 
-def event(kind: Any = "incident.acknowledged", incident: Any = PAGE, **more: Any) -> bytes:
+def event(kind: object = "incident.acknowledged", incident: Any = PAGE, **more: Any) -> bytes:
     """As PagerDuty's reference shows one."""
     data = {"id": "PT4KHLK", "type": "incident", "number": 1234, "status": "acknowledged", "incident_key": incident}
     agent = {"id": "PXPGF42", "summary": "Earline Greenholt", "type": "user_reference"}
