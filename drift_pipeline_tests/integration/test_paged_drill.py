@@ -44,7 +44,16 @@ class Relay:
     def __init__(self, subscriber: Subscriber, pager: PagerDuty) -> None:
         self.subscriber, self.pager = subscriber, pager
 
-    def pass_on(self) -> None:
+    def passing_on(self, so: Callable[[], object]) -> Callable[[], object]:
+        """The same question, asked once all that waits was passed on."""
+
+        def asked() -> object:
+            self._pass_on()
+            return so()
+
+        return asked
+
+    def _pass_on(self) -> None:
         for message in self.subscriber.pull():
             told = json.loads(message.data)["data"]
             words = {"summary": told["why"], "source": told["environment"], "severity": "critical"}
@@ -138,11 +147,7 @@ def test_a_drift_of_the_drill_is_one_page_by_each_way_and_so_is_a_loop_that_hang
         process = stack.enter_context(demo(home, environment, gateway))
 
         def wait(so: Callable[[], object]) -> None:
-            def reached() -> object:
-                relay.pass_on()
-                return so()
-
-            until(process, reached, PATIENCE_S)
+            until(process, relay.passing_on(so), PATIENCE_S)
 
         wait(lambda: is_ready(f"http://127.0.0.1:{gateway}/v2/health/ready"))
         teller = exporter(home, environment, told_at)
