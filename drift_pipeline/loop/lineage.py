@@ -177,7 +177,7 @@ class _Delivery:
         if first is None:
             return
         with closing(self._sink()) as sink:
-            self._suspects = Suspects[Event](lambda event: sink.send([event], {}), RefusedEventError)
+            self._suspects = Suspects[Event](lambda event: self._send_one(sink, event, {}), RefusedEventError)
             waiting = list[Event]()
             for events in chain([first], news):
                 waiting += events
@@ -197,7 +197,7 @@ class _Delivery:
         left = self._cursor.left
         for event in events if sink.batch == 1 else ():
             try:
-                sink.send([event], left)
+                self._send_one(sink, event, left)
             except RefusedEventError as error:
                 self._suspects.add(event, str(error))
                 continue
@@ -205,9 +205,13 @@ class _Delivery:
                 self._park(f"{one['eventType']} of {one['job']['name']}, {one['run']['runId']}: {why}")
         if events and sink.batch > 1:
             left = sink.send(events, left)
-        self._sent += len(events)
+            self._sent += len(events)
         if not self._suspects:
             self._keep(replace(self._ahead, left=left, failures=0, error="", again_at=0.0))
+
+    def _send_one(self, sink: Sink, event: Event, left: Mapping[str, int]) -> None:
+        sink.send([event], left)
+        self._sent += 1
 
     def _park(self, what: str) -> None:
         if what[:300] not in self._parked:
