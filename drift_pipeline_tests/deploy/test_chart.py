@@ -327,9 +327,9 @@ def test_the_rules_are_those_of_deploy_prometheus_and_a_job_is_called_as_they_as
     for one in found.values():
         files = [yaml.safe_load((folder / name).read_text()) for name in ("recording.yaml", "alerts.yaml")]
         assert one["spec"]["groups"] == [group for file in files for group in file["groups"]]
-    scraped = (folder / "prometheus.yaml").read_text(encoding="utf-8")
+    scraped = "".join((folder / name).read_text(encoding="utf-8") for name in ("prometheus.yaml", "README.md"))
     told = {labels["drift/job"] for one in objects if "drift/job" in (labels := one["metadata"]["labels"])}
-    assert told <= set(re.findall(r"job_name: (\w+)", scraped))  # the exporter's is there as a comment
+    assert told <= set(re.findall(r"job_name: (\w+)", scraped))  # the exporter's is in the page
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -34,11 +34,20 @@ def machine() -> Iterator[Machine]:
         yield made
 
 
-def ended(pid: int) -> bool:
-    end = time.monotonic() + 30
-    while lives(pid) and time.monotonic() < end:
+def state(pid: int) -> str:
+    """A letter, as in proc_pid_stat(5)."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+
+
+def within(so: Callable[[], bool], seconds: float = 30) -> bool:
+    end = time.monotonic() + seconds
+    while not (found := so()) and time.monotonic() < end:
         time.sleep(0.02)
-    return not lives(pid)
+    return found
+
+
+def ended(pid: int) -> bool:
+    return within(lambda: not lives(pid))
 
 
 def test_nothing_but_itself_is_reached_from_it(machine: Machine) -> None:
@@ -71,7 +80,7 @@ def test_a_server_in_it_is_killed_frozen_and_started_again(machine: Machine, ser
     assert not machine.answers(URL)
     server.start()
     server.freeze(True)
-    assert Path(f"/proc/{server.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "T"
+    assert within(lambda: state(server.pid) == "T")
     server.freeze(False)
     last = server.pid
     server.stop()
