@@ -14,6 +14,8 @@ from drift_pipeline.control.verifying import verify
 from drift_pipeline.errors import ConflictError, UnavailableError
 from drift_pipeline.loop import Backends, Loop, Trust, operating
 from drift_pipeline.loop.deciding import TRAINS
+from drift_pipeline.policy.engines import PolicyEngine
+from drift_pipeline.policy.engines.embedded import EmbeddedEngine
 from drift_pipeline.registry.backends.local import LocalRegistry
 from drift_pipeline.rollout.approval import REPLAY
 from drift_pipeline.rollout.plan import Phase
@@ -33,10 +35,10 @@ def own(postgres_server: Postgres) -> Iterator[Postgres]:
         yield server
 
 
-def daemon(world: World, store: ControlStore) -> Loop:
+def daemon(world: World, store: ControlStore, policy: PolicyEngine) -> Loop:
     """A loop of another process, with a connection of its own."""
     lake = Lake(world.lake.root, source="loop")
-    backends = Backends(lake, store, LocalRegistry(world.registry), world.policy, world.pager)
+    backends = Backends(lake, store, LocalRegistry(world.registry), policy, world.pager)
     keys = {signer.key_id: signer.public for signer in (world.trainer, world.approver)}
     trust = Trust(world.gitops, REPLAY, lambda: keys, world.trainer.key_id)
     made = Loop(world.spec, backends, trust, world.clock, step=DAY, seed=0)
@@ -49,7 +51,8 @@ def test_two_daemons_at_once_on_one_drift_are_one_incident_and_one_retrain(own: 
         world = World(tmp_path, database=own.url)
         stack.enter_context(closing(world.store))
         stores = [stack.enter_context(closing(ControlStore(own.url, world.clock))) for _ in range(2)]
-        loops, at_once = [daemon(world, store) for store in stores], Barrier(2)
+        engines = [stack.enter_context(EmbeddedEngine()) for _ in stores]
+        loops, at_once = list(map(daemon, [world] * 2, stores, engines)), Barrier(2)
 
         def tick(loop: Loop) -> bool:
             at_once.wait(60)
@@ -60,7 +63,7 @@ def test_two_daemons_at_once_on_one_drift_are_one_incident_and_one_retrain(own: 
 
         turn_labels(world)
         with ThreadPoolExecutor(2) as pool:
-            for _ in range(3):  # by the last one it lasts
+            for _ in range(6):  # by then it lasts, and has labels enough to learn from
                 day(world)
                 assert any(pool.map(tick, loops))
         records = list(world.store.records())
