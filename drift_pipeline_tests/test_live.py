@@ -232,9 +232,9 @@ def test_a_candidate_whose_rollout_cannot_begin_stands_in_the_way_no_longer_than
     assert training is not None
     champion = world.loop.monitor.champion.digest
     world.clock.advance_to(world.clock.now() + world.spec.rollout.deadline - HOUR)
-    assert world.loop.queue.waiting(champion) == training.version
+    assert world.loop.candidates.waiting(champion) == training.version
     world.clock.advance_to(world.clock.now() + HOUR)
-    assert world.loop.queue.waiting(champion) is None
+    assert world.loop.candidates.waiting(champion) is None
     assert world.loop.releasable() == training.digest
 
 
