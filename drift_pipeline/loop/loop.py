@@ -223,10 +223,7 @@ class Loop:
 
     def release(self, digest: str, actor: str = "loop") -> bool:
         """Begin the rollout of a candidate whose gates passed or are waived; False where one is under way already.
-
-        Raises:
-            IntegrityError: as of `Candidates.release`.
-        """
+        Errors as of `Candidates.release`."""
         return self.candidates.release(digest, self.monitor.champion.digest, actor)
 
     def releasable(self) -> str | None:
