@@ -58,6 +58,15 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> Path:
     return path
 
 
+def sync_entries(folder: Path) -> None:
+    """Files outlive a power failure only with the folder's entries of them on disk."""
+    entries = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(entries)
+    finally:
+        os.close(entries)
+
+
 def keep_private(folder: Path) -> None:
     """What lies in the folder is people's data: no other user of the machine may look into it.
 

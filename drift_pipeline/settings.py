@@ -12,6 +12,121 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from drift_pipeline.bucket import Bucket, Place
 from drift_pipeline.errors import InputError
 
+FILES_ALONE = {"database": "", "store": ""}  # a home that is named is its folder: those are of DRIFT_HOME alone
+STORE, ASIDE = "control.db", "control.db.moved"  # a home's control store, and what is left where it moved to a server
+
+
+class HomeSettings(BaseSettings):
+    """Where a home is, and what lies where in it."""
+
+    home: Path = Path("drift_home")
+    database: SecretStr = Field(
+        default=SecretStr(""),
+        description="postgresql://USER:PASSWORD@HOST/DATABASE of the control store; empty = SQLite below home",
+    )
+    store: str = Field(
+        default="",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)*/?)?$",
+        description="s3://BUCKET/PREFIX where lake, registry and reports lie, with AWS_* beside; empty = below home",
+    )
+
+    @property
+    def database_url(self) -> str:
+        """Raises InputError for a home whose store went to a server that nobody names, for a new one would be another
+        chain; and for one that a url cannot spell: what follows the `?` would be options."""
+        if self.database:
+            return self.database.get_secret_value()
+        if "?" in str(self.home):
+            raise InputError(f"{self.home}: a home's path cannot hold ?; choose another folder")
+        if (self.home / ASIDE).is_file() and not (self.home / STORE).is_file():
+            raise InputError(f"{self.home.absolute()}: its control store was moved to a server; set DRIFT_DATABASE")
+        return f"sqlite:///{self.home / STORE}"
+
+    @property
+    def on_postgres(self) -> bool:
+        """Whether a server holds what would else be in files of the home."""
+        return self.database.get_secret_value().startswith("postgresql")
+
+    @property
+    def bucket(self) -> Bucket | None:
+        return Bucket(self.store.rstrip("/"), self.home) if self.store else None
+
+    @property
+    def lake(self) -> Place:
+        return (self.bucket or self.home) / "lake"
+
+    @property
+    def dead_letters(self) -> Place:
+        """The lake of what was no event; no model's name begins with an underscore."""
+        return self.lake / "_dead_letters"
+
+    @property
+    def registry(self) -> Path:
+        """Of a home in a bucket: copies of what was read from there."""
+        return self.home / "registry"
+
+    @property
+    def registry_place(self) -> Place:
+        return (self.bucket or self.home) / "registry"
+
+    @property
+    def wandb(self) -> Path:
+        """`offline-run-*`: W&B runs that are not sent yet, each as `wandb sync` takes it."""
+        return self.home / "wandb"
+
+    @property
+    def gitops(self) -> Path:
+        return self.home / "gitops"
+
+    @property
+    def gitops_bare(self) -> Path:
+        """The repository that `gitops` is pushed to where no other one is set."""
+        return self.home / "gitops.git"
+
+    @property
+    def keys(self) -> Path:
+        return self.home / "keys"
+
+    @property
+    def trust(self) -> Path:
+        """Public keys whose attestations count by themselves for `drift verify`: those of the home itself."""
+        return self.home / "trust"
+
+    @property
+    def evidence(self) -> Path:
+        """`<model>/<version>/`: documents about a model version, such as its card, signed; `manifest.dsse.json`."""
+        return self.home / "evidence"
+
+    @property
+    def environments(self) -> Path:
+        """`<digest>.cdx.json`: SBOMs of the environments that versions were trained in."""
+        return self.home / "environments"
+
+    @property
+    def drift_reports(self) -> Path:
+        """`<model>/<day>.html`, each rendered by Evidently."""
+        return self.home / "drift_reports"
+
+    @property
+    def evidently(self) -> Path:
+        """An Evidently workspace: `evidently ui --workspace` shows its history."""
+        return self.home / "evidently"
+
+    @property
+    def alerts(self) -> Path:
+        return self.home / "alerts.jsonl"
+
+    @property
+    def lineage_files(self) -> Path:
+        """`<number>.jsonl`, OpenLineage events, one a line."""
+        return self.home / "lineage"
+
+    @property
+    def checkpoints(self) -> Path:
+        """`<records counted>.dsse.json`, signed tree heads of the audit chain; to be copied out of this house."""
+        return self.gitops / "checkpoints"
+
+
 _WANDB = {  # held to only where W&B is in use: its variables may be anybody's
     "wandb_entity": r"[^/\\#?%:\s]{0,128}",
     "wandb_project": r"[^/\\#?%:\s]{1,128}",
@@ -27,8 +142,31 @@ def _wandb(name: str, default: Any, told: str) -> Any:
     return Field(default=default, validation_alias=names, description=told)
 
 
-FILES_ALONE = {"database": "", "store": ""}  # a home that is named is its folder: those are of DRIFT_HOME alone
-STORE, ASIDE = "control.db", "control.db.moved"  # a home's control store, and what is left where it moved to a server
+class WandbSettings(BaseSettings):
+    """Whether versions are mirrored to Weights & Biases, and where to."""
+
+    registry_kind: Literal["local", "wandb"] = Field(
+        default="local",
+        validation_alias="DRIFT_REGISTRY",
+        description="wandb = versions are mirrored to Weights & Biases, and fetched there where they are lost here",
+    )
+    wandb_api_key: SecretStr = _wandb("API_KEY", SecretStr(""), "of Weights & Biases; empty = nothing is sent")
+    wandb_entity: str = _wandb("ENTITY", "", "whose the project is; empty = who the key belongs to")
+    wandb_project: str = _wandb("PROJECT", "drift", "where runs and artifacts go; one home, one project")
+    wandb_base_url: str = _wandb("BASE_URL", "https://api.wandb.ai", "of the server")
+    wandb_mode: str = _wandb("MODE", "", "offline = nothing is sent, with a key, too; disabled = nothing is written")
+    wandb_registry: str = Field(default="model", description="whose collections versions are linked to; empty = none")
+
+    @model_validator(mode="after")
+    def _usable_wandb(self) -> Self:
+        for name, pattern in _WANDB.items() if self.registry_kind == "wandb" else ():
+            if not re.fullmatch(pattern, getattr(self, name)):
+                raise ValueError(f"{name.upper()} cannot be used with DRIFT_REGISTRY=wandb; it has to match {pattern}")
+        return self
+
+    @property
+    def wandb_sends(self) -> bool:
+        return bool(self.wandb_api_key.get_secret_value()) and self.wandb_mode in ("", "online")
 
 
 class KafkaSettings(BaseSettings):
@@ -60,7 +198,7 @@ class KafkaSettings(BaseSettings):
     )
 
 
-class Settings(KafkaSettings):
+class Settings(HomeSettings, WandbSettings, KafkaSettings):
     """Read from the environment with the prefix DRIFT_ (`DRIFT_HOME`, `DRIFT_DATABASE`, ...)."""
 
     model_config = SettingsConfigDict(env_prefix="DRIFT_", frozen=True, populate_by_name=True)
@@ -75,16 +213,6 @@ class Settings(KafkaSettings):
         except (ValidationError, SettingsError) as error:
             raise InputError(_told(error)) from error
 
-    home: Path = Path("drift_home")
-    database: SecretStr = Field(
-        default=SecretStr(""),
-        description="postgresql://USER:PASSWORD@HOST/DATABASE of the control store; empty = SQLite below home",
-    )
-    store: str = Field(
-        default="",
-        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9_.=-]*)*/?)?$",
-        description="s3://BUCKET/PREFIX where lake, registry and reports lie, with AWS_* beside; empty = below home",
-    )
     models: Path | None = Field(default=None, description="folder with one folder a model; None = the packaged ones")
     tick_seconds: int = Field(default=30, ge=1, description="between two ticks in Dagster")
     metrics_columns: int = Field(default=5, ge=0, le=20, description="columns of a model, the worst, in its metrics")
@@ -171,129 +299,11 @@ class Settings(KafkaSettings):
     controller_file: Path | None = Field(
         default=None, description="YAML of the pods, hosts and limits of what is served; another controller wants one"
     )
-    registry_kind: Literal["local", "wandb"] = Field(
-        default="local",
-        validation_alias="DRIFT_REGISTRY",
-        description="wandb = versions are mirrored to Weights & Biases, and fetched there where they are lost here",
-    )
-    wandb_api_key: SecretStr = _wandb("API_KEY", SecretStr(""), "of Weights & Biases; empty = nothing is sent")
-    wandb_entity: str = _wandb("ENTITY", "", "whose the project is; empty = who the key belongs to")
-    wandb_project: str = _wandb("PROJECT", "drift", "where runs and artifacts go; one home, one project")
-    wandb_base_url: str = _wandb("BASE_URL", "https://api.wandb.ai", "of the server")
-    wandb_mode: str = _wandb("MODE", "", "offline = nothing is sent, with a key, too; disabled = nothing is written")
-    wandb_registry: str = Field(default="model", description="whose collections versions are linked to; empty = none")
-
-    @model_validator(mode="after")
-    def _usable_wandb(self) -> Self:
-        for name, pattern in _WANDB.items() if self.registry_kind == "wandb" else ():
-            if not re.fullmatch(pattern, getattr(self, name)):
-                raise ValueError(f"{name.upper()} cannot be used with DRIFT_REGISTRY=wandb; it has to match {pattern}")
-        return self
-
-    @property
-    def database_url(self) -> str:
-        """Raises InputError for a home whose store went to a server that nobody names, for a new one would be another
-        chain; and for one that a url cannot spell: what follows the `?` would be options."""
-        if self.database:
-            return self.database.get_secret_value()
-        if "?" in str(self.home):
-            raise InputError(f"{self.home}: a home's path cannot hold ?; choose another folder")
-        if (self.home / ASIDE).is_file() and not (self.home / STORE).is_file():
-            raise InputError(f"{self.home.absolute()}: its control store was moved to a server; set DRIFT_DATABASE")
-        return f"sqlite:///{self.home / STORE}"
-
-    @property
-    def on_postgres(self) -> bool:
-        """Whether a server holds what would else be in files of the home."""
-        return self.database.get_secret_value().startswith("postgresql")
-
-    @property
-    def bucket(self) -> Bucket | None:
-        return Bucket(self.store.rstrip("/"), self.home) if self.store else None
-
-    @property
-    def lake(self) -> Place:
-        return (self.bucket or self.home) / "lake"
-
-    @property
-    def dead_letters(self) -> Place:
-        """The lake of what was no event; no model's name begins with an underscore."""
-        return self.lake / "_dead_letters"
-
-    @property
-    def registry(self) -> Path:
-        """Of a home in a bucket: copies of what was read from there."""
-        return self.home / "registry"
-
-    @property
-    def registry_place(self) -> Place:
-        return (self.bucket or self.home) / "registry"
-
-    @property
-    def wandb(self) -> Path:
-        """`offline-run-*`: W&B runs that are not sent yet, each as `wandb sync` takes it."""
-        return self.home / "wandb"
-
-    @property
-    def wandb_sends(self) -> bool:
-        return bool(self.wandb_api_key.get_secret_value()) and self.wandb_mode in ("", "online")
-
-    @property
-    def gitops(self) -> Path:
-        return self.home / "gitops"
-
-    @property
-    def gitops_bare(self) -> Path:
-        """The repository that `gitops` is pushed to where no other one is set."""
-        return self.home / "gitops.git"
-
-    @property
-    def keys(self) -> Path:
-        return self.home / "keys"
-
-    @property
-    def trust(self) -> Path:
-        """Public keys whose attestations count by themselves for `drift verify`: those of the home itself."""
-        return self.home / "trust"
-
-    @property
-    def evidence(self) -> Path:
-        """`<model>/<version>/`: documents about a model version, such as its card, signed; `manifest.dsse.json`."""
-        return self.home / "evidence"
-
-    @property
-    def environments(self) -> Path:
-        """`<digest>.cdx.json`: SBOMs of the environments that versions were trained in."""
-        return self.home / "environments"
-
-    @property
-    def drift_reports(self) -> Path:
-        """`<model>/<day>.html`, each rendered by Evidently."""
-        return self.home / "drift_reports"
-
-    @property
-    def evidently(self) -> Path:
-        """An Evidently workspace: `evidently ui --workspace` shows its history."""
-        return self.home / "evidently"
 
     @property
     def pages(self) -> str:
         """The address of the live pages, without a slash at its end; empty where none is known."""
         return self.pages_url.rstrip("/")
-
-    @property
-    def alerts(self) -> Path:
-        return self.home / "alerts.jsonl"
-
-    @property
-    def lineage_files(self) -> Path:
-        """`<number>.jsonl`, OpenLineage events, one a line."""
-        return self.home / "lineage"
-
-    @property
-    def checkpoints(self) -> Path:
-        """`<records counted>.dsse.json`, signed tree heads of the audit chain; to be copied out of this house."""
-        return self.gitops / "checkpoints"
 
     @property
     def checkpoint_age(self) -> timedelta:

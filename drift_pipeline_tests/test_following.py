@@ -67,7 +67,7 @@ def follow(world: World, runner: Elsewhere) -> list[Followed]:
 
 def of_runner(world: World, runner: Elsewhere) -> Loop:
     loop = twin(world)
-    loop._backends = replace(loop._backends, runner=lambda: runner)
+    loop.following.runner = lambda: runner
     return loop
 
 
@@ -155,7 +155,7 @@ def test_a_run_ends_even_where_its_logs_cannot_be_read(world: World) -> None:
     follow(world, runner)
     runner.becomes(State.FAILED, "evicted")
     (ended,) = follow(world, runner)
-    assert of_runner(world, runner).logs_of(ended) == "they cannot be read: its node is gone"
+    assert of_runner(world, runner).following.logs(ended) == "they cannot be read: its node is gone"
     assert status(world, decision) == "failed"
 
 
@@ -194,10 +194,10 @@ def test_a_runners_file_that_cannot_be_used_is_told_and_the_tick_goes_on(world: 
         raise InputError("runner.yaml:2: imgae: unknown key; did you mean 'image'?")
 
     loop = twin(world)
-    loop._backends = replace(loop._backends, runner=unusable)
+    loop.following.runner = unusable
     for _ in range(2):
         assert loop.tick(inline=True).trained == ()
-    assert (loop.outside, status(world, decision)) == (True, "wanted")
+    assert (loop.following.outside, status(world, decision)) == (True, "wanted")
     assert [record.event for record in world.store.records()].count("training.runner") == 1
 
 

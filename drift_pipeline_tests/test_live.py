@@ -52,12 +52,7 @@ def spoil_scores(world: World) -> None:
 
 def ship(world: World) -> str:
     """A second version, shipped to full; returns its digest."""
-    training = world.proven()
-    world.approve(training.digest)
-    world.loop.release(training.digest)
-    for _ in range(3):
-        world.day()
-        world.loop.advance()
+    training = world.rolled_out(days=3)
     assert phase(world) is Phase.FULL
     return training.digest
 
@@ -232,9 +227,9 @@ def test_a_candidate_whose_rollout_cannot_begin_stands_in_the_way_no_longer_than
     assert training is not None
     champion = world.loop.monitor.champion.digest
     world.clock.advance_to(world.clock.now() + world.spec.rollout.deadline - HOUR)
-    assert world.loop.queue.waiting(champion) == training.version
+    assert world.loop.candidates.waiting(champion) == training.version
     world.clock.advance_to(world.clock.now() + HOUR)
-    assert world.loop.queue.waiting(champion) is None
+    assert world.loop.candidates.waiting(champion) is None
     assert world.loop.releasable() == training.digest
 
 
@@ -350,12 +345,7 @@ def test_a_rollback_does_not_go_to_bytes_that_were_swapped(world: World) -> None
 
 
 def test_rollback_and_promotion_at_once_leave_one_of_them_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = world.proven()
-    world.approve(training.digest)
-    world.loop.release(training.digest)
-    for _ in range(2):
-        world.day()
-        world.loop.advance()
+    world.rolled_out(days=2)
     assert phase(world) is Phase.CANARY
     day(world)
     slow, champion = twin(world), world.loop.champion
@@ -373,12 +363,7 @@ def test_rollback_and_promotion_at_once_leave_one_of_them_done(world: World, mon
 
 
 def test_a_process_that_died_between_promotion_and_rebaselining_is_made_up_for(world: World) -> None:
-    training = world.proven()
-    world.approve(training.digest)
-    world.loop.release(training.digest)
-    for _ in range(2):
-        world.day()
-        world.loop.advance()
+    training = world.rolled_out(days=2)
     day(world)
     dying = twin(world)
     dying.session.take_up_champion = lambda: None  # type: ignore[method-assign]

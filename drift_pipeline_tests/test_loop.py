@@ -157,6 +157,16 @@ class World:
         assert training.accepted
         return training
 
+    def rolled_out(self, days: int) -> Training:
+        """A candidate that is approved, so many days into its rollout: after two it is in the canary."""
+        training = self.proven()
+        self.approve(training.digest)
+        self.loop.release(training.digest)
+        for _ in range(days):
+            self.day()
+            self.loop.advance()
+        return training
+
     def approve(self, digest: str, signer: Signer | None = None, rollout: str = "fraud-v2") -> None:
         envelope = sign_approval(
             signer or self.approver,

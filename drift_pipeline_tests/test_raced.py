@@ -91,12 +91,7 @@ def test_a_rollback_that_comes_second_says_who_answers_also_where_there_is_no_ea
 
 def in_canary(world: World) -> None:
     """For a day, and nobody ticked since."""
-    training = world.proven()
-    world.approve(training.digest)
-    world.loop.release(training.digest)
-    for _ in range(2):
-        world.day()
-        world.loop.advance()
+    world.rolled_out(days=2)
     now = world.clock.now()
     world._land(Window(now, now + DAY))
     world.clock.advance_to(now + DAY)

@@ -20,6 +20,7 @@ from drift_pipeline.cli import (
     features,
     history,
     homes,
+    keys,
     live,
     operate,
     policies,
@@ -29,7 +30,6 @@ from drift_pipeline.cli import (
     seal,
     tables,
     train,
-    waivers,
     watch,
 )
 from drift_pipeline.cli.options import BAD_INPUT, INTERRUPTED, NEGATIVE, OK, Whole
@@ -91,7 +91,7 @@ def drift() -> None:
 
 _LOOP, _PROOF = (
     (history, tables, live, producers, report, watch, alerting, operate, train, features, policies),
-    (approvals, waivers, docs, evidence),
+    (keys, approvals, docs, evidence),
 )
 for _room in (*_LOOP, *_PROOF, exporting, records, homes, seal, deploy):
     for _command in _room.COMMANDS:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from drift_pipeline.cli.approvals import audit
+from drift_pipeline.cli.audit import audit
 from drift_pipeline.cli.options import OK, example, home_option, json_option, settings_of
 from drift_pipeline.cli.telling import at_work
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from drift_pipeline.cli.approvals import audit
+from drift_pipeline.cli.audit import audit
 from drift_pipeline.cli.options import (
     INCONCLUSIVE,
     OK,

@@ -24,7 +24,7 @@ class Elsewhere:
 
     def untold(self, loop: Loop, instance: dg.DagsterInstance) -> Iterator[dg.AssetMaterialization]:
         """What ended and Dagster does not have yet; what it is given now it is asked about at the next look."""
-        if not loop.outside:
+        if not loop.following.outside:
             return
         model, ended = loop.spec.name, loop.following.ended(loop.clock.now() - LATEST)
         if {(model, one.decision) for one in ended} <= self._told:
@@ -34,7 +34,7 @@ class Elsewhere:
         self._told |= {(model, str(told["decision"].value)) for told in known if "decision" in told}
         for one in ended:
             if (model, one.decision) not in self._told:
-                yield materialised(model, one, loop.logs_of(one))
+                yield materialised(model, one, loop.following.logs(one))
 
 
 def materialised(model: str, ended: Followed, logs: str) -> dg.AssetMaterialization:

@@ -208,7 +208,7 @@ def hotfixes_of(at: Home, fleet: Fleet, specs: Specs, instance: dg.DagsterInstan
 
 def _retrains(loop: Loop, instance: dg.DagsterInstance, lane: str) -> Iterator[dg.RunRequest]:
     """None where another system runs the steps: the tick submits them, and tells of their end."""
-    if loop.outside:
+    if loop.following.outside:
         return
     for body in loop.queue.wanted():
         if body["lane"] == lane and not under_way(instance, body["decision"]):

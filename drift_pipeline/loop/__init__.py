@@ -11,7 +11,8 @@ with its audit record, and all share one `context.py`:
 - `deciding.py`: facts to the policy; what it wants retrained waits in `queue.py`; `recovery.py` is the drift that no
   training made good yet
 - `retraining/`: pin the rows, fit on them, prove on them
-- `releasing/`: start a rollout, advance it, roll it back, with people's approvals
+- `candidates.py`: which of those that were trained may be released; `releasing/`: start a rollout, advance it, roll it
+  back, with people's approvals
 
 `session.py` is what one process has taken up of a model, `state.py` what is remembered between two ticks, and
 `first_version.py` how a model begins. `operating.py` is what people may do, `pauses.py` what they asked to leave alone.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 from drift_pipeline.alerts.channels import Channel
 from drift_pipeline.clock import MINUTE, Clock
@@ -84,6 +85,37 @@ class Context:
     policy: PolicyEngine | None = None  # whoever only takes back needs none
     studies: str = ""
     prometheus: PrometheusServer | None = None
+
+    @classmethod
+    def of(
+        cls,
+        spec: ModelSpec,
+        ledger: Ledger,
+        backends: Backends,
+        clock: Clock,
+        trust: Trust,
+        *,
+        step: timedelta,
+        seed: int,
+        progress: Callable[[str], None],
+    ) -> Self:
+        """With what every stage may use of the backends."""
+        return cls(
+            spec,
+            ledger,
+            backends.lake,
+            backends.registry,
+            clock,
+            trust,
+            step=step,
+            seed=seed,
+            progress=progress,
+            scan=backends.scan,
+            access=backends.access,
+            policy=backends.policy,
+            studies=backends.studies,
+            prometheus=backends.prometheus,
+        )
 
     @property
     def source(self) -> Source:

@@ -6,6 +6,7 @@ from typing import Any
 
 from drift_pipeline.clock import HOUR
 from drift_pipeline.detection.judging.verdict import Report, Verdict
+from drift_pipeline.loop.candidates import Candidates
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.pauses import Pauses
@@ -31,6 +32,7 @@ class Deciding:
         self._at, self._policy, self._memory, self._recoveries = context, policy, memory, recoveries
         self._pauses, self._queue = Pauses(context), Queue(context)
         self._trainings, self._rollouts = Trainings(context), Rollouts(context)
+        self._candidates = Candidates(context, self._rollouts)
 
     def decide(
         self,
@@ -128,7 +130,7 @@ class Deciding:
             rejected_in_a_row=done.rejected_in_a_row,
             gpu_hours_this_month=sum(hours for at, hours in done.gpu_hours if at > now - MONTH),
             max_gpu_hours=retrain.max_gpu_hours,
-            candidate=self._queue.waiting(champion),
+            candidate=self._candidates.waiting(champion),
         )
 
     def _numbered(self) -> tuple[str, dict[str, Mapping[str, Any]]]:

@@ -7,12 +7,14 @@ wanted -> noted -> submitted -> ended    a run that failed or was cancelled give
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from drift_pipeline.control.store import ControlStore
 from drift_pipeline.errors import InputError, UnavailableError
+from drift_pipeline.loop import concerns
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.queue import FAILED, PROVEN, REJECTED, Queue
 from drift_pipeline.loop.retraining.trainings import Trainings
@@ -37,8 +39,51 @@ class Followed:
 class Following:
     """One model's."""
 
-    def __init__(self, context: Context, queue: Queue, trainings: Trainings) -> None:
-        self._at, self._queue, self._trainings = context, queue, trainings
+    def __init__(
+        self,
+        context: Context,
+        queue: Queue,
+        trainings: Trainings,
+        store: ControlStore,
+        runner: Callable[[], Runner | None],
+        inline: Runner,
+    ) -> None:
+        """
+        Args:
+            runner: who runs the steps of a retrain, None of this process; raises InputError of its file.
+            inline: who runs them where nobody else does.
+        """
+        self._at, self._queue, self._trainings, self._store = context, queue, trainings, store
+        self.runner, self._inline = runner, inline
+
+    @property
+    def outside(self) -> bool:
+        """Whether another system runs the steps of a retrain, even one that cannot be asked for its file."""
+        try:
+            return self.runner() is not None
+        except InputError:
+            return True
+
+    def carry_out(self, *, inline: bool) -> list[Followed]:
+        """Submit the retrains that are wanted, and look after those that run elsewhere; told are those of which this
+        process saw the end.
+
+        Args:
+            inline: also where this process itself would have to train.
+
+        Raises:
+            ConflictError, UnavailableError: as `follow`.
+        """
+        try:
+            elsewhere = self.runner()
+        except InputError as error:  # of its file; a rollout goes on, and back, without it
+            if self._queue.wanted():
+                spec, now, why = self._at.spec, self._at.clock.now(), f"nothing is trained: {error}"
+                concerns.tell(self._store, spec.name, spec.owner, "training.runner", why, now, actor="loop")
+            return []
+        if elsewhere is not None:
+            return self.follow(elsewhere)
+        return self.follow(self._inline) if inline else []
 
     def follow(self, runner: Runner) -> list[Followed]:
         """Once through all runs; told are those of which this process saw the end.
@@ -66,11 +111,12 @@ class Following:
                 found.append(self._told(run["runner"], body["decision"], stood))
         return found
 
-    def logs(self, runner: Runner | None, ended: Followed) -> str:
+    def logs(self, ended: Followed) -> str:
         """The newest lines of a run that ended, or why there are none: its runner may be another one by now."""
-        if runner is None or runner.kind != ended.runner:
-            return f"they cannot be read: {ended.runner} is not asked any more"
         try:
+            runner = self.runner()
+            if runner is None or runner.kind != ended.runner:
+                return f"they cannot be read: {ended.runner} is not asked any more"
             return runner.logs(self._request(self._at.ledger.get(f"retrain/{ended.decision}")), LINES)
         except (InputError, UnavailableError) as error:
             return f"they cannot be read: {error}"

@@ -1,21 +1,20 @@
 """The conductor of one model's loop: which stage comes when, and which champion is monitored meanwhile."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from secrets import token_hex
-from typing import Any
 
 from drift_pipeline.alerts.outbox import deliver
 from drift_pipeline.clock import Clock, Window
 from drift_pipeline.detection.judging.verdict import Report, Verdict
-from drift_pipeline.errors import ConflictError, DriftError, InputError, IntegrityError, UnavailableError
-from drift_pipeline.loop import concerns
+from drift_pipeline.errors import ConflictError
+from drift_pipeline.loop.candidates import Candidates
 from drift_pipeline.loop.context import Backends, Context, Trust
 from drift_pipeline.loop.deciding import Deciding
 from drift_pipeline.loop.first_version import Given
-from drift_pipeline.loop.following import Followed, Following
+from drift_pipeline.loop.following import Following
 from drift_pipeline.loop.ledger import Ledger
 from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
 from drift_pipeline.loop.observing import Observing
@@ -24,7 +23,6 @@ from drift_pipeline.loop.queue import Queue
 from drift_pipeline.loop.recovery import Recoveries
 from drift_pipeline.loop.releasing.advancing import advance
 from drift_pipeline.loop.releasing.rollouts import Rollouts
-from drift_pipeline.loop.releasing.starting import begin
 from drift_pipeline.loop.retraining.fitting import fit
 from drift_pipeline.loop.retraining.pinning import pin
 from drift_pipeline.loop.retraining.proving import prove
@@ -77,25 +75,11 @@ class Loop:
         self.spec, self.clock, self._backends = spec, clock, backends
         self.holder = f"process {os.getpid()} {token_hex(4)}"
         self.ledger = Ledger(spec, backends.store, clock, trust.environment)
-        at = Context(
-            spec,
-            self.ledger,
-            backends.lake,
-            backends.registry,
-            clock,
-            trust,
-            step=step,
-            seed=seed,
-            progress=progress,
-            scan=backends.scan,
-            access=backends.access,
-            policy=backends.policy,
-            studies=backends.studies,
-            prometheus=backends.prometheus,
-        )
+        at = Context.of(spec, self.ledger, backends, clock, trust, step=step, seed=seed, progress=progress)
         self.pauses, self.queue, self.trainings, self.rollouts = Pauses(at), Queue(at), Trainings(at), Rollouts(at)
-        self.following = Following(at, self.queue, self.trainings)
-        self._inline = InlineRunner(lambda request: self.train(request.decision) is not None)
+        self.candidates = Candidates(at, self.rollouts)
+        inline = InlineRunner(lambda request: self.train(request.decision) is not None)
+        self.following = Following(at, self.queue, self.trainings, backends.store, backends.runner, inline)
         self.steering = Steering(at, self.rollouts, backends.store, backends.controller)
         self.session = Session(at)
         self.recoveries = Recoveries(at, self.trainings, self.session.memory)
@@ -146,7 +130,7 @@ class Loop:
         decided = [] if resting else [self.decide(Trigger.DRIFT, report)]
         if inline and not resting:
             decided.append(self.decide_schedule(report))
-        ended = self.carry_out(inline=inline)
+        ended = self.following.carry_out(inline=inline)
         released = self.release_proven() if inline else None
         moved = self.advance()
         said = tuple(f"{found[0]} {found[1].action}" for found in decided if found)
@@ -211,52 +195,9 @@ class Loop:
         """
         if not self.queue.claim(decision_id, self.holder):
             return None
-        try:
-            with working(self.trainings, decision_id, self.holder):
-                return self.retrain(decision_id, self.look())
-        except (ConflictError, UnavailableError, KeyboardInterrupt) as error:
-            self.queue.hand_back(decision_id, self.holder, str(error) or "it was interrupted")
-            raise
-        except Exception as error:  # a trainer of the user's own raises what it likes, MemoryError included
-            told = str(error) if isinstance(error, DriftError) else f"{type(error).__name__}: {error}"
-            self.queue.give_up(decision_id, told)
-            return None
-
-    @property
-    def outside(self) -> bool:
-        """Whether another system runs the steps of a retrain, even one that cannot be asked for its file."""
-        try:
-            return self._backends.runner() is not None
-        except InputError:
-            return True
-
-    def carry_out(self, *, inline: bool) -> list[Followed]:
-        """Submit the retrains that are wanted, and look after those that run elsewhere; told are those of which this
-        process saw the end.
-
-        Args:
-            inline: also where this process itself would have to train.
-
-        Raises:
-            ConflictError, UnavailableError: as `Following.follow`.
-        """
-        try:
-            elsewhere = self._backends.runner()
-        except InputError as error:  # of its file; a rollout goes on, and back, without it
-            if self.queue.wanted():
-                store, now, why = self._backends.store, self.clock.now(), f"nothing is trained: {error}"
-                concerns.tell(store, self.spec.name, self.spec.owner, "training.runner", why, now, actor="loop")
-            return []
-        if elsewhere is not None:
-            return self.following.follow(elsewhere)
-        return self.following.follow(self._inline) if inline else []
-
-    def logs_of(self, ended: Followed) -> str:
-        """The newest lines of a run that ended elsewhere, or why there are none."""
-        try:
-            return self.following.logs(self._backends.runner(), ended)
-        except InputError as error:
-            return f"they cannot be read: {error}"
+        with self.queue.attempt(decision_id, self.holder), working(self.trainings, decision_id, self.holder):
+            return self.retrain(decision_id, self.look())
+        return None
 
     def retrain(self, decision_id: str, report: Report) -> Training | None:
         """Train a candidate and prove it against the champion on rows that neither was trained on.
@@ -282,22 +223,12 @@ class Loop:
 
     def release(self, digest: str, actor: str = "loop") -> bool:
         """Begin the rollout of a candidate whose gates passed or are waived; False where one is under way already.
-
-        Raises:
-            IntegrityError: no record says that its gates passed or were waived, the bundle's bytes do not fit, or it
-                was proven against another champion than today's.
-        """
-        of, champion = self.queue.of(digest), self.monitor.champion.digest
-        if any(self.queue.is_outdated(body, champion) for _, body in of):
-            raise IntegrityError(f"{self.spec.name}: {digest} was proven against another champion than today's")
-        also: dict[str, Mapping[str, Any]] = {name: {**body, "status": "released"} for name, body in of}
-        return begin(self.rollouts, digest, champion, actor=actor, also=also)
+        Errors as of `Candidates.release`."""
+        return self.candidates.release(digest, self.monitor.champion.digest, actor)
 
     def releasable(self) -> str | None:
-        """The digest of the candidate whose rollout may begin now, as of `Queue.releasable`; None where none may."""
-        if self.pauses.paused() or self.pauses.in_maintenance() or self.rollouts.active is not None:
-            return None
-        return self.queue.releasable(self.monitor.champion.digest)
+        """The digest of the candidate whose rollout may begin now; None where none may."""
+        return self.candidates.releasable(self.monitor.champion.digest)
 
     def release_proven(self) -> str | None:
         """Begin the rollout of what is releasable; its digest, None where there is nothing."""

@@ -6,15 +6,16 @@ wanted -> running -> proven | rejected | refused | failed
 ```
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from drift_pipeline.clock import speed_of
+from drift_pipeline.errors import ConflictError, DriftError, UnavailableError
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.pauses import Pauses
-from drift_pipeline.loop.releasing.approvals import kept_back, with_waivers
 from drift_pipeline.loop.retraining.working import LEASE, beat_of
 from drift_pipeline.loop.state import Retrains
 from drift_pipeline.policy.decide import Action, Decision, Trigger
@@ -63,13 +64,13 @@ class Queue:
         if self._pauses.in_maintenance():
             return []
         paused = self._pauses.paused()
-        found = [body for _, body in self._entries() if body["status"] == WANTED]
+        found = [body for _, body in self.entries() if body["status"] == WANTED]
         return [body for body in found if not paused or body["trigger"] in (Trigger.OPERATOR, Trigger.HOTFIX)]
 
     def under_way(self, trigger: Trigger) -> bool:
         """Whether one is wanted or running in the lane of the trigger: a hotfix does not wait for a long retrain."""
         lanes = (HOTFIX,) if trigger is Trigger.HOTFIX else (NORMAL, HOTFIX)
-        return any(body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self._entries())
+        return any(body["lane"] in lanes and body["status"] in (WANTED, RUNNING) for _, body in self.entries())
 
     def claim(
         self, decision_id: str, holder: str, *, again: bool = False, run: Mapping[str, Any] | None = None
@@ -107,7 +108,7 @@ class Queue:
         """What nothing was heard of for as long as the lease is wanted again, and its owner is paged: its process died,
         slept or hangs. What that one may still store is refused.
         """
-        for _, body in self._entries():
+        for _, body in self.entries():
             if body["status"] == RUNNING and (since := self._silent_since(body)) is not None:
                 self._back(body, f"nothing was heard of its process since {since}", page=True)
 
@@ -130,59 +131,27 @@ class Queue:
                 "training.failed", {"decision": decision_id, "because": why}, puts=put, messages=[alert]
             )
 
-    def releasable(self, champion: str) -> str | None:
-        """The digest of the newest proven candidate, else of the newest one whose gates are waived now; None where
-        there is neither. Where no waiver is filed that costs one look at a folder."""
-        if (proven := self.newest_proven(champion)) is not None:
-            return proven
-        waived = with_waivers(self._at)
-        known = [digest for digest in (self.rejected(champion) if waived else ()) if digest in waived]
-        return next((digest for digest in known if not kept_back(self._at, digest)), None)
+    @contextmanager
+    def attempt(self, decision_id: str, holder: str) -> Iterator[None]:
+        """While `holder` carries it out: what it could not do through no fault of its own is handed back and raised,
+        of what failed only the queue is told."""
+        try:
+            yield
+        except (ConflictError, UnavailableError, KeyboardInterrupt) as error:
+            self.hand_back(decision_id, holder, str(error) or "it was interrupted")
+            raise
+        except Exception as error:  # a trainer of the user's own raises what it likes, MemoryError included
+            self.fail(decision_id, error)
 
-    def waiting(self, champion: str) -> str | None:
-        """The version that is releasable and was not rolled out yet; None once it has waited for `rollout.deadline`, so
-        that one whose rollout cannot begin does not stand in the way of the next for ever."""
-        digest = self.releasable(champion)
-        if digest is None:
-            return None
-        _, body = self.of(digest)[-1]
-        ended_at = datetime.fromisoformat(body.get("ended_at", body["at"]))
-        lasts = self._clock.now() - ended_at < self._at.spec.rollout.deadline
-        return str(self._ledger.get(f"candidate/{digest}")["version"]) if lasts else None
+    def fail(self, decision_id: str, error: Exception) -> str:
+        """Give up what raised that; returns the reason, as everybody is told."""
+        why = str(error) if isinstance(error, DriftError) else f"{type(error).__name__}: {error}"
+        self.give_up(decision_id, why)
+        return why
 
-    def newest_proven(self, champion: str) -> str | None:
-        """The digest of the newest candidate that passed its gates against this champion and was not released yet.
-
-        One that was proven against another champion is outdated, and audited as such.
-        """
-        for name, body in reversed(self._entries()):
-            if body["status"] != PROVEN:
-                continue
-            if not self.is_outdated(body, champion):
-                return str(body["digest"])
-            told = {"decision": body["decision"], "because": "it was proven against another champion than today's"}
-            put = {name: {**body, "status": "outdated"}}
-            self._ledger.commit("candidate.outdated", told, {"bundle": str(body["digest"])}, puts=put)
-        return None
-
-    def rejected(self, champion: str) -> list[str]:
-        """The digests of the candidates that a gate kept back and that were proven against this champion, newest first:
-        what people waived of them is to be looked at."""
-        found = [body for _, body in reversed(self._entries()) if body["status"] == REJECTED]
-        return [str(body["digest"]) for body in found if not self.is_outdated(body, champion)]
-
-    def of(self, digest: str) -> list[tuple[str, Mapping[str, Any]]]:
-        """The entries that this candidate came of."""
-        return [(name, body) for name, body in self._entries() if body["digest"] == digest]
-
-    def _entries(self) -> list[tuple[str, Mapping[str, Any]]]:
+    def entries(self) -> list[tuple[str, Mapping[str, Any]]]:
         """All, as (name, body), in the order of their decisions, which are numbered."""
         return sorted(self._ledger.all("retrain"), key=lambda entry: int(entry[1]["decision"].rpartition("-")[2]))
-
-    def is_outdated(self, body: Mapping[str, Any], champion: str) -> bool:
-        """Whether its candidate was proven against another champion than this one."""
-        pinned: str = self._ledger.get(f"training/{body['decision']}")["champion"]
-        return pinned != champion
 
     def _hold(self, body: Mapping[str, Any], event: str, holder: str, run: Mapping[str, Any] | None = None) -> None:
         held = {"by": holder, "at": self._clock.now().isoformat()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from drift_pipeline.errors import ConflictError, DriftError, InputError, UnavailableError
+from drift_pipeline.errors import ConflictError, InputError, UnavailableError
 from drift_pipeline.loop.loop import Loop
 from drift_pipeline.loop.queue import PROVEN, REJECTED, RUNNING, WANTED
 from drift_pipeline.loop.releasing.starting import register
@@ -82,8 +82,7 @@ def _take(loop: Loop, step: Step, decision_id: str, worker: int) -> Taken:
     except (ConflictError, UnavailableError):
         raise
     except Exception as error:  # a trainer of the user's own raises what it likes, MemoryError included
-        why = str(error) if isinstance(error, DriftError) else f"{type(error).__name__}: {error}"
-        loop.queue.give_up(decision_id, why)
+        why = loop.queue.fail(decision_id, error)
         return Taken(False, f"{decision_id} failed: {why}", {"status": "failed"})
 
 

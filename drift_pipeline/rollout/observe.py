@@ -19,6 +19,7 @@ from drift_pipeline.telemetry.lake import Lake
 
 RECORDED = "recorded"  # a champion that answers elsewhere
 LEAST_TIMED = 50
+Latency = tuple[int, int]  # rows above the spec's threshold, rows measured
 _ROW = ["_id", "_producer", "_time"]  # one answer; a mirrored row has those of the row that it mirrors
 
 
@@ -31,23 +32,15 @@ def observe(
     performance: Performance,
     spec: ModelSpec | None = None,
 ) -> Observations:
-    """Facts since `status.evidence_since`; `candidate` and `champion` are the versions' names in the lake.
-
-    Of a candidate in the shadow a latency is known only where the mirror timed single answers, and then without a
-    baseline beside it. Without a spec nobody asks for latency and decisions.
+    """Facts since `status.evidence_since`; `candidate` and `champion` are the versions' names in the lake. Without a
+    spec nobody asks for latency and decisions.
     """
     window = Window(status.evidence_since, max(status.evidence_since, now))
     asked = ("_producer", "_version", "_score", "_route", "_latency_ms", *(spec.protected if spec else ()))
     served, mirrored = (owned(lake.read(table, window, columns=asked)) for table in ("predictions", "shadow"))
     if served.is_empty() or mirrored.is_empty():
         return Observations(0, 0, 0, performance=performance)
-    elsewhere = pl.col("_route").eq_missing(EXTERNAL)
-    if champion == RECORDED:  # answered elsewhere, under a name that is not known here
-        named = pl.when(elsewhere).then(pl.lit(champion)).otherwise(pl.col("_version"))
-        served = served.with_columns(named.alias("_version"))
-    else:  # what a producer calls its own model is no version of ours, and what was mirrored of it no row
-        mirrored = mirrored.join(served.filter(elsewhere), on=_ROW, how="anti")
-        served = served.filter(~elsewhere)
+    served, mirrored = _of_versions(served, mirrored, champion)
     both = pl.concat([part.select(*_ROW, "_version", "_score") for part in (served, mirrored)])
     by_candidate = both.filter(pl.col("_version") == candidate)
     by_champion = both.filter(pl.col("_version") == champion)
@@ -56,38 +49,62 @@ def observe(
     scored = by_candidate.join(by_champion, on=_ROW, suffix="_champion").sort(_ROW)
     pairs = labelled(scored, lake.read("outcomes", window, columns=("_label", "_producer", "_told_at")))
     usable = scored.filter(pl.col("_score").is_finite() & pl.col("_score_champion").is_finite())
-    latencies = {name: _latency(served, name, spec) if canary else None for name in (candidate, champion)}
-    if not canary and "_latency_ms" in mirrored.columns:  # single answers that the mirror timed beside
-        timed = _latency(mirrored, candidate, spec)
-        latencies[candidate] = timed if timed and timed[1] >= LEAST_TIMED else None
+    mine, other = _latencies(served, mirrored, candidate, champion, spec, canary=canary)
     return Observations(
         candidate_rows=rows.height,
         candidate_errors=_errors(rows),
         champion_rows=by_champion.height,
-        latency=latencies[candidate],
+        latency=mine,
         labels=pairs["_label"].to_numpy(),
         candidate_scores=pairs["_score"].to_numpy(),
         champion_scores=pairs["_score_champion"].to_numpy(),
         performance=performance,
         champion_errors=_errors(by_champion),
-        champion_latency=latencies[champion],
+        champion_latency=other,
         score_shift=_score_shift(usable),
         **_decided(usable, served, spec),
     )
+
+
+def _of_versions(served: pl.DataFrame, mirrored: pl.DataFrame, champion: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What versions of ours answered, and what was mirrored of that: a champion that answers elsewhere does so under a
+    name that is not known here; else what a producer calls its own model is no version of ours."""
+    elsewhere = pl.col("_route").eq_missing(EXTERNAL)
+    if champion == RECORDED:
+        named = pl.when(elsewhere).then(pl.lit(champion)).otherwise(pl.col("_version"))
+        return served.with_columns(named.alias("_version")), mirrored
+    return served.filter(~elsewhere), mirrored.join(served.filter(elsewhere), on=_ROW, how="anti")
 
 
 def _errors(rows: pl.DataFrame) -> int:
     return rows.height - int(rows["_score"].is_finite().sum())
 
 
-def _latency(served: pl.DataFrame, version: str, spec: ModelSpec | None) -> tuple[int, int] | None:
-    """(rows above the spec's threshold, rows measured) of a version; None where the spec does not ask."""
+def _latency(served: pl.DataFrame, version: str, spec: ModelSpec | None) -> Latency | None:
+    """Of a version; None where the spec does not ask."""
     if spec is None or spec.columns.latency_ms is None or spec.kpis.latency_p95_ms is None:
         return None
     if "_latency_ms" not in served.columns:
         return 0, 0
     measured = served.filter((pl.col("_version") == version) & pl.col("_latency_ms").is_finite())["_latency_ms"]
     return int((measured > spec.kpis.latency_p95_ms.threshold).sum()), len(measured)
+
+
+def _latencies(
+    served: pl.DataFrame,
+    mirrored: pl.DataFrame,
+    candidate: str,
+    champion: str,
+    spec: ModelSpec | None,
+    *,
+    canary: bool,
+) -> tuple[Latency | None, Latency | None]:
+    """The candidate's and the champion's. In the shadow the first is known only where the mirror timed single answers,
+    and then without a baseline beside it."""
+    if canary:
+        return _latency(served, candidate, spec), _latency(served, champion, spec)
+    timed = _latency(mirrored, candidate, spec) if "_latency_ms" in mirrored.columns else None
+    return (timed if timed and timed[1] >= LEAST_TIMED else None), None
 
 
 def _score_shift(scored: pl.DataFrame) -> float | None:

@@ -28,8 +28,9 @@ from drift_pipeline.loop.forms import FrozenSpecs
 from drift_pipeline.observability.metrics import LoopMetrics
 from drift_pipeline.observability.otel import Outlet
 from drift_pipeline.registry.backends import registry_of
+from drift_pipeline.serving.brake import Judge, RolledBack
 from drift_pipeline.serving.endpoints import Endpoints, failed
-from drift_pipeline.serving.gateway import Gateway, Judge, RolledBack
+from drift_pipeline.serving.gateway import Gateway
 from drift_pipeline.serving.guard import SloCounts
 from drift_pipeline.serving.paged import PATH, Paged
 from drift_pipeline.settings import Settings

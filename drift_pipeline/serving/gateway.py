@@ -17,8 +17,9 @@ from drift_pipeline.observability.otel import Outlet
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.plan import Phase
 from drift_pipeline.serving.answer import Count
+from drift_pipeline.serving.brake import Brake, Judge, RolledBack
 from drift_pipeline.serving.callers import Callers
-from drift_pipeline.serving.guard import Guard, SloCounts
+from drift_pipeline.serving.guard import Guard
 from drift_pipeline.serving.keys import Producer, producers
 from drift_pipeline.serving.metrics import Metrics
 from drift_pipeline.serving.models import Models, is_elsewhere
@@ -30,16 +31,13 @@ from drift_pipeline.telemetry.sources.set_aside import oldest
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 
 log = logging.getLogger(__name__)
-Judge = Callable[[SloCounts], str | None]  # a reason = stop this canary
-RolledBack = Callable[[str, str, str], None]  # model, rollout, reason; called until it returns: bears repetition
-JUDGE_SECONDS = 0.2
 AGAIN_SECONDS = 0.1
 SEE_LOG = "the gateway's log tells why"
 BAKE = DAY  # after a promotion: so long a breach of its SLO takes the new champion back
 
 
 class Gateway:
-    """One process's gateway. All but `_read`, `prepare` and `rolled_back` runs on the event loop, so nothing is locked.
+    """One process's gateway. All but `_read` and `prepare` runs on the event loop, so nothing is locked.
 
     Without the control store it goes on with what it last heard; `routes_age_seconds` tells since when.
     """
@@ -65,12 +63,12 @@ class Gateway:
         self.models, self.guard, self.metrics = Models(specs, registry, pin=pin), Guard(), Metrics()
         self.callers, self.recent = Callers(store, every_seconds), Recent()
         self.trouble = "the routes were not read yet"
-        self._given, self._store, self._judge_slo, self._rolled_back = specs, store, judge_slo, rolled_back
+        self.brake = Brake(self.guard, self.models, self.metrics, judge_slo, rolled_back)
+        self._given, self._store = specs, store
         self._every, self._rotate_every = every_seconds, rotate_seconds
         self._heard_at: float | None = None
-        self._to_tell: dict[tuple[str, str], str] = {}  # model and rollout: the reason
         self._said: dict[str, str] = {}
-        self._judged_at, self._again_at = float("-inf"), float("-inf")
+        self._again_at = float("-inf")
         self._looking = asyncio.Lock()
         self.metrics.waits.set_function(
             lambda: time.time() - min(oldest(spool.folder.parent).values(), default=time.time())
@@ -87,8 +85,8 @@ class Gateway:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        every = self._every
-        steps = ((self.follow, every), (self.judge, every), (self.tell, every), (self.rotate, self._rotate_every))
+        every, brake = self._every, self.brake
+        steps = ((self.follow, every), (brake.judge, every), (brake.tell, every), (self.rotate, self._rotate_every))
         await asyncio.gather(*(repeat(step, seconds) for step, seconds in steps))
 
     async def follow(self) -> None:
@@ -123,36 +121,6 @@ class Gateway:
                 self._again_at = time.monotonic()
                 await self.follow()
 
-    async def judge(self) -> None:
-        """All of them, for the last bad row may have come too soon after another to be judged by itself."""
-        self._judge()
-
-    def _judge(self, only: str | None = None) -> None:
-        """Stop each canary, and each champion just promoted, that has breached; the next request is another's."""
-        for counts in self.guard.counts(only):
-            if reason := self._judge_slo(counts):
-                served = self.models.served[counts.model]
-                about = {"model": counts.model, "rollout": served.route.rollout_id}
-                log.warning("%s: %s is stopped: %s", counts.model, counts.version, reason, extra=about)
-                self.guard.stop(counts.model)
-                back = served.previous if counts.phase == Phase.FULL and served.previous else served.champion
-                self.models.served[counts.model] = replace(served, champion=back, weight=0)
-                self.metrics.weight.labels(counts.model).set(0)
-                self._to_tell[counts.model, served.route.rollout_id] = reason
-
-    async def tell(self) -> None:
-        """Report what was stopped. Raises what the last that failed did, once all others are told."""
-        failed: Exception | None = None
-        for (model, rollout_id), reason in list(self._to_tell.items()):
-            try:
-                await asyncio.to_thread(self._rolled_back, model, rollout_id, reason)
-            except Exception as error:  # the edge between models
-                failed = error
-            else:
-                del self._to_tell[model, rollout_id]
-        if failed is not None:
-            raise failed
-
     async def rotate(self) -> None:
         """Hand over what was written; a segment is read once it is closed."""
         self.spool.rotate()
@@ -182,10 +150,8 @@ class Gateway:
         if count.errors:
             self.metrics.errors.labels(*labels).inc(count.errors)
         self.guard.count(model, count.version, count.rows, count.errors, count.slow)
-        now = time.monotonic()
-        if (count.errors or count.slow) and now - self._judged_at >= JUDGE_SECONDS:  # at once: a slow canary holds up
-            self._judged_at = now  # this very loop, and what is due each second comes late
-            self._judge(model)
+        if count.errors or count.slow:
+            self.brake.judge_now(model)
 
     def count_off_form(self, model: str, counts: Mapping[str, int]) -> None:
         """Values by the column whose form they do not fit."""

@@ -8,7 +8,7 @@ from drift_pipeline.detection.judging.performance import performance_of
 from drift_pipeline.loop.operating import brake
 from drift_pipeline.registry.backends import Registry
 from drift_pipeline.rollout.verdict import Observations, Verdict, judge
-from drift_pipeline.serving.gateway import Judge, RolledBack
+from drift_pipeline.serving.brake import Judge, RolledBack
 from drift_pipeline.serving.guard import SloCounts
 from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec

@@ -5,7 +5,6 @@ the others. It is tried again before anything newer of that model, so that all l
 """
 
 import logging
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -25,17 +24,17 @@ from drift_pipeline.spec import ModelSpec
 from drift_pipeline.telemetry.delta import OvertakenError
 from drift_pipeline.telemetry.event import Prediction
 from drift_pipeline.telemetry.lake import Lake
-from drift_pipeline.telemetry.landing import Captured, Landing, RenumberedError
+from drift_pipeline.telemetry.landing import Captured, Landing
 from drift_pipeline.telemetry.parsed import Parsed, read_lines, refused_of
 from drift_pipeline.telemetry.refusals import Concern, Refusals, Waiting, What
 from drift_pipeline.telemetry.sources import Batch, Source
 from drift_pipeline.telemetry.sources.set_aside import SetAside, oldest
 from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
+from drift_pipeline.telemetry.tries import Tries
 
 __all__ = ["Capture", "Captured"]
 
 WAITS_LONG_S = 300.0
-SLOW_S, RESTS = 0.5, 20  # a try that fails after longer is done again after so many times as long
 _TOLD = {"late": What.LATE, "shared_ids": What.SHARED}  # of what is counted, what people hear of where it is much
 PATIENCE_S = 60.0  # of a source that is to be read once, for its first and for each further message
 
@@ -77,8 +76,7 @@ class Capture:
         self._failed, self._logged = failed or self._log, deque[str](maxlen=100)
         self._landing = Landing(lake_of, specs, mirror, lateness, self._failed)
         self._counts: Counter[str] = Counter()
-        self._refusals, self._fates = Refusals(), list[tuple[str, What, int]]()
-        self._monotonic, self._resting = monotonic, dict[str, tuple[float, Exception | None]]()
+        self._refusals, self._tries, self._monotonic = Refusals(), Tries(monotonic), monotonic
         self._logs, self._beat, self._landed, self._machine = tuple(logs), beat, landed, machine
 
     def run(self, stop: Stop, interval_s: float, tell: Callable[[Sequence[Concern]], None] = lambda _: None) -> None:
@@ -156,7 +154,7 @@ class Capture:
                 said = yield from self._take(batch, batch.source, aside, set(aside.models()))
                 source.done(batch, refused_of(said))
                 self._seen(said)
-        self._tell_fates()
+        self._refusals.settle(self._clock.now())
 
     def _drain(self, folder: Path, stop: Stop) -> Iterator[Exception]:
         if folder.is_symlink():
@@ -164,7 +162,7 @@ class Capture:
             return
         reader, aside, blocked = SpoolReader(folder), SetAside(folder), set[str]()
         for model in aside.models():
-            error = self._rests(model) or self._land_waiting(model, folder.name, aside)
+            error = self._tries.rests(model) or self._land_waiting(model, folder.name, aside)
             if error is not None:
                 blocked.add(model)
                 yield error
@@ -176,17 +174,12 @@ class Capture:
             said = yield from self._take(segment, folder.name, aside, blocked)
             reader.done(segment)
             self._seen(said)
-        self._tell_fates()
+        self._refusals.settle(self._clock.now())
 
     def _seen(self, said: Mapping[str, Parsed]) -> None:
         """Of a batch that is gone, so that no try counts twice."""
         self._refusals.add([event for one in said.values() for event in one.events], self._clock.now())
         self._counts["segments"] += 1
-
-    def _tell_fates(self) -> None:
-        for model, what, events_of in self._fates:
-            self._refusals.mark(model, what, events_of, self._clock.now())
-        self._fates.clear()
 
     def _land_waiting(self, model: str, source: str, aside: SetAside) -> Exception | None:
         """In order, until one does not land. What is no event any more goes to the dead letters, a batch of its own."""
@@ -201,7 +194,7 @@ class Capture:
             for name, one in said.items():
                 of = f"{source}.{model}" if model and not name else source
                 land = partial(self._land, name, of + self._machine, part.number, one, self._clock.now())
-                if (error := self._tried(model, part, land)) is not None:
+                if (error := self._tries.land(model, part, land)) is not None:
                     return error
             aside.done(model, part)
         return None
@@ -217,7 +210,7 @@ class Capture:
             error: Exception | None = unread.get(model)
             if error is None and model not in blocked:
                 land = partial(self._land, model, named, segment.number, one, now)
-                error = self._rests(model) or self._tried(model, segment, land)
+                error = self._tries.rests(model) or self._tries.land(model, segment, land)
                 if error is None:
                     continue
             if isinstance(error, OvertakenError):  # they are another capture's by now
@@ -234,40 +227,15 @@ class Capture:
         if self._landed is not None and counts["predictions"]:
             told = (one.traceparent for one in parsed.events if isinstance(one, Prediction) and one.traceparent)
             self._landed(model, source, number, [*dict.fromkeys(told)])
-        self._fates += [(model, what, counts[name]) for name, what in _TOLD.items() if counts[name]]
-
-    def _rests(self, model: str) -> Exception | None:
-        """Why it is not tried now."""
-        until, error = self._resting.get(model, (-math.inf, None))
-        return error if self._monotonic() < until else None
-
-    def _tried(self, model: str, segment: Segment, land: Callable[[], None]) -> Exception | None:
-        """Why it did not land: whatever is wrong with one model does not stop the others, nor hold them up for more
-        than a small part of the time."""
-        began = self._monotonic()
-        error = _failed(segment, land)
-        now = self._monotonic()
-        if error is not None and now - began > SLOW_S:
-            self._resting[model] = now + RESTS * (now - began), error
-        return error
+        for name, what in _TOLD.items():
+            if counts[name]:
+                self._refusals.note(model, what, counts[name])
 
     def _log(self, error: Exception) -> None:
         """Once, however often it fails in the same way; of endless ways, only the last ones are remembered."""
         if (said := told(error)) not in self._logged:
             self._logged.append(said)
             log.warning("%s", said)
-
-
-def _failed(segment: Segment, land: Callable[[], None]) -> Exception | None:
-    try:
-        land()
-    except RenumberedError as error:
-        return error if segment.path.exists() else None  # another capture took it, and went on
-    except DriftError as error:
-        return error
-    except Exception as error:  # the edge between models
-        return IntegrityError(f"{segment.path}: cannot land: {told(error)}; it is tried again")
-    return None
 
 
 def _waiting(since: Mapping[str, float], logs: Sequence[Source]) -> list[Waiting]:

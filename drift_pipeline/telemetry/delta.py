@@ -20,7 +20,8 @@ from drift_pipeline import bucket
 from drift_pipeline.bucket import Place
 from drift_pipeline.clock import Window
 from drift_pipeline.errors import ConflictError, DriftError, IntegrityError, UnavailableError
-from drift_pipeline.telemetry.storage import ONCE, storage_of, turn, vacuum
+from drift_pipeline.telemetry.merging import is_due, merge_all, merge_due
+from drift_pipeline.telemetry.storage import ONCE, storage_of, turn
 
 T = TypeVar("T")
 Handle = DeltaTable
@@ -29,9 +30,6 @@ LANDED, WRITER, BATCH, DAY = "_landed", "_writer", "_batch", "_day"
 OURS = (LANDED, WRITER, BATCH)  # the columns that say how a row came here
 
 _SKIPPING = {"delta.dataSkippingStatsColumns": LANDED}  # of any other column they would be somebody's values
-_MERGES = ((32, 1 << 20), (1024, 1 << 24))  # each so many commits, files are merged up to so many bytes
-_VACUUM_EVERY = 1024  # commits
-_GRACE_HOURS = 1  # a merged file stays for whoever began to read before
 _ATTEMPTS = 5
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0  # before the second attempt; doubled before each further one
 PATIENCE_S = 60.0  # for another process's turn; an erasure of many rows takes long
@@ -196,11 +194,7 @@ class Delta:
 
         def merge() -> int:
             handle = self.handle()
-            if handle is None:
-                return 0
-            merged = self._merge(handle, _MERGES[-1][1])
-            vacuum(handle, _GRACE_HOURS)
-            return merged
+            return 0 if handle is None else merge_all(handle, self._storage)
 
         return self.change(merge)
 
@@ -226,31 +220,20 @@ class Delta:
         return sum(told)
 
     def _tidy(self, before: int) -> None:
-        """Now and then, after a commit on the version `before`: merge small files, which are then few at any age.
-
-        A merge that fails is left to the next one: what was to be written is written.
-        """
+        """Merge what is due after a commit on the version `before`. A merge that fails is left to the next one: what
+        was to be written is written."""
         now = -1 if self._table is None else self._table.version()
-        if now // _MERGES[0][0] == before // _MERGES[0][0]:
+        if not is_due(before, now):
             return
 
         def merge() -> None:
-            handle = self.handle()
-            for every, size in _MERGES:
-                if handle is not None and now // every > before // every:
-                    self._merge(handle, size)
-            if handle is not None and now // _VACUUM_EVERY > before // _VACUUM_EVERY:
-                vacuum(handle, _GRACE_HOURS)
+            if (handle := self.handle()) is not None:
+                merge_due(handle, self._storage, before, now)
 
         try:
             self.change(merge)
         except DriftError as error:
             log.warning("%s; its small files are merged later", error)
-
-    def _merge(self, handle: DeltaTable, size: int) -> int:
-        """How many files were merged. Raises CommitFailedError where another machine merges meanwhile."""
-        self._storage.outdate(handle)
-        return int(handle.optimize.compact(target_size=size, commit_properties=ONCE)["numFilesRemoved"])
 
     def _raise_away(self, error: Exception, done: str) -> None:
         """Raises UnavailableError where it is the place that does not answer, without the client's own words."""

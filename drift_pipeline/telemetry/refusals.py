@@ -47,6 +47,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._last: defaultdict[str, deque[tuple[datetime, What | None]]] = defaultdict(lambda: deque(maxlen=LAST))
+        self._noted = list[tuple[str, What, int]]()
 
     def add(self, events: Iterable[Event], now: datetime) -> None:
         """What names no known model is seen against all that came."""
@@ -64,6 +65,16 @@ class Refusals:
                 return
             if last[place][1] is None:
                 last[place], events = (now, what), events - 1
+
+    def note(self, model: str, what: What, events: int) -> None:
+        """To `mark` at the next `settle`: a batch lands before it is gone, and `add` is told of it only then."""
+        self._noted.append((model, what, events))
+
+    def settle(self, now: datetime) -> None:
+        """Mark what was noted."""
+        for model, what, events in self._noted:
+            self.mark(model, what, events, now)
+        self._noted.clear()
 
     def found(self, now: datetime) -> list[Refused]:
         """Where they are many; for as long as they are."""

@@ -5,6 +5,7 @@ Each returns PASS, FAIL or UNKNOWN; UNKNOWN means that the question could not be
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -134,41 +135,51 @@ def parity_gate(
     this gate as many recent rows as there are rather than the labelled block alone; else a model with a group that is
     rare in 500 rows could never ship. A model without a protected column has no such gate.
     """
-    name = f"parity:{column}"
-    groups = groups.fill_nan(None) if groups.dtype.is_float() else groups
-    known = groups.is_not_null().to_numpy()
-    names, member = np.unique(groups.drop_nulls().cast(pl.String).to_numpy().astype(str), return_inverse=True)
-    totals = np.bincount(member, minlength=len(names))
-    used = usable_groups(totals)
-    aside = [
-        left_out(names.tolist(), totals),
-        f"{groups.null_count():,} rows without a group" * bool(groups.null_count()),
-    ]
-    beside = "".join(f"; {words}" for words in aside if words)
-    if np.count_nonzero(used) < 2:
-        return GateResult(
-            name,
-            Outcome.UNKNOWN,
-            None,
-            None,
-            allowed_drop,
-            f"{TOO_FEW_GROUPS}{beside}; give more rows, or switch the KPI off",
-        )
-
-    def gap(decisions: npt.ArrayLike) -> float:
-        compared = used[member]
-        return selection_gap(member[compared], np.asarray(decisions)[known][compared])
-
-    mine = np.bincount(member, np.asarray(candidate, dtype=np.float64)[known], len(names))
-    now = gap(candidate)
-    if denied := one_sided(names.tolist(), mine, totals):
+    name, compared = f"parity:{column}", _Groups.of(groups)
+    if np.count_nonzero(compared.used) < 2:
+        reason = f"{TOO_FEW_GROUPS}{compared.beside}; give more rows, or switch the KPI off"
+        return GateResult(name, Outcome.UNKNOWN, None, None, allowed_drop, reason)
+    now, beside = compared.gap(candidate), compared.beside
+    if denied := one_sided(compared.names, compared.positives(candidate), compared.totals):
         beside = f"; {denied}{beside}"
     if champion is None:
         reason = f"first model: a gap of {now:.4f}, the reference of later ones{beside}"
         return judged(name, True, now, None, None, reason)
-    before = gap(champion)
-    reason = f"a gap of {now:.4f} against the champion's {before:.4f} over {np.count_nonzero(used)} groups{beside}"
+    before, number = compared.gap(champion), np.count_nonzero(compared.used)
+    reason = f"a gap of {now:.4f} against the champion's {before:.4f} over {number} groups{beside}"
     return judged(name, now - before <= allowed_drop, now - before, None, allowed_drop, reason)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The groups (g,) of rows (n,): `member` (k,) is the group of each of the `known` ones (n,), `used` (g,) which are
+    compared, and `beside` says what is left out."""
+
+    names: list[str]
+    known: npt.NDArray[np.bool_]
+    member: npt.NDArray[np.intp]
+    totals: npt.NDArray[np.intp]
+    used: npt.NDArray[np.bool_]
+    beside: str
+
+    @classmethod
+    def of(cls, groups: pl.Series) -> "_Groups":
+        groups = groups.fill_nan(None) if groups.dtype.is_float() else groups
+        found, member = np.unique(groups.drop_nulls().cast(pl.String).to_numpy().astype(str), return_inverse=True)
+        names, totals = found.tolist(), np.bincount(member, minlength=len(found))
+        aside = [left_out(names, totals), f"{groups.null_count():,} rows without a group" * bool(groups.null_count())]
+        beside = "".join(f"; {words}" for words in aside if words)
+        return cls(names, groups.is_not_null().to_numpy(), member, totals, usable_groups(totals), beside)
+
+    def gap(self, decisions: npt.ArrayLike) -> float:
+        """Between the highest and the lowest rate of positive decisions (n,)."""
+        compared = self.used[self.member]
+        return selection_gap(self.member[compared], np.asarray(decisions)[self.known][compared])
+
+    def positives(self, decisions: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """By group (g,)."""
+        decided = np.asarray(decisions, dtype=np.float64)[self.known]
+        return np.bincount(self.member, decided, len(self.names)).astype(np.float64)
 
 
 def latency_gate(

@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from drift_pipeline.bucket import Bucket, Objects, Place
 from drift_pipeline.clock import DAY, HOUR, Window
 from drift_pipeline.errors import IntegrityError
-from drift_pipeline.telemetry import delta as module
+from drift_pipeline.telemetry import merging
 from drift_pipeline.telemetry.lake import Cursor, Lake
 from drift_pipeline.telemetry.storage import InBucket
 from drift_pipeline_tests.telemetry.test_delta import ids, numbered, rewritten_at_random
@@ -185,7 +185,7 @@ def test_machines_that_write_at_once_lose_and_repeat_nothing(root: Place) -> Non
 def test_an_erasure_and_merges_beside_writers_of_other_machines_lose_nothing(
     root: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_GRACE_HOURS", 1)
+    monkeypatch.setattr(merging, "_GRACE_HOURS", 1)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     writers = [

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, Window, Zone
+from drift_pipeline.detection.counting.slices import Part, Slices
 from drift_pipeline.detection.counting.stored import decode, encode
-from drift_pipeline.detection.counting.windows import Part, Slices, local_days, nominal, sliding
+from drift_pipeline.detection.counting.windows import local_days, nominal, sliding
 from drift_pipeline_tests.detection.worlds import World, spec_of
 
 # zone, a day before its clocks change, and how long the day of the change is
@@ -125,9 +126,9 @@ def test_slices_of_local_hours_fold_into_local_days_and_come_back_from_their_byt
     assert all((part.length == DAY) is (part.start < folded) for part in parts)  # a day is told once, not by its hours
     again.restore(Part(p.start, p.length, decode(binning, encode(p.profile)), p.labelled) for p in parts)
     assert [day.rows for day in again.by_day(window)] == per_day
-    assert again.labelled() == slices.labelled() == counted.height
+    assert again.labelled.total() == slices.labelled.total() == counted.height
     noon = zone.ceil(utc(midnight), DAY) + 12 * HOUR
-    assert again.labelled_since(noon) == slices.labelled_since(noon)
+    assert again.labelled.since(noon) == slices.labelled.since(noon)
 
 
 # verdicts

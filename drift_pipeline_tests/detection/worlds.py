@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from drift_pipeline.clock import DAY
-from drift_pipeline.detection.counting.windows import Slices
+from drift_pipeline.detection.counting.slices import Slices
 from drift_pipeline.detection.judging.monitor import Monitor, window_lengths
 from drift_pipeline.detection.judging.verdict import FeatureFinding, Report
 from drift_pipeline.detection.reference.reference import Reference, freeze

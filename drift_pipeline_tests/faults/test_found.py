@@ -52,12 +52,7 @@ def test_a_process_that_comes_late_to_a_promotion_takes_up_the_baseline_that_was
 
 
 def test_bytes_that_were_swapped_in_the_canary_are_not_promoted_by_a_loop_that_has_the_old_ones(world: World) -> None:
-    training = world.proven()
-    world.approve(training.digest)
-    world.loop.release(training.digest)
-    for _ in range(2):
-        world.day()
-        world.loop.advance()
+    training = world.rolled_out(days=2)
     assert phase(world) is Phase.CANARY
     day(world)
     (model,) = world.registry.rglob(f"{training.digest.removeprefix('sha256:')}/model.skops")

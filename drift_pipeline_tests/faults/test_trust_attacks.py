@@ -203,11 +203,11 @@ def test_a_rollback_that_cannot_be_written_keeps_no_other_from_being_written(
         told.append(model)
 
     there = gateway(settings, at.store, clock)
-    there._rolled_back = rolled_back
-    there._to_tell = {(model, "r1"): "slow" for model in ("spoiled", "whole")}
+    there.brake._rolled_back = rolled_back
+    there.brake._to_tell = {(model, "r1"): "slow" for model in ("spoiled", "whole")}
     for _ in range(2):
         with pytest.raises(IntegrityError, match="beside the audit"):
-            asyncio.run(there.tell())
+            asyncio.run(there.brake.tell())
     there.spool.close()
     assert told == ["whole"]
 

@@ -19,7 +19,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from drift_pipeline.bucket import Place
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.errors import ConflictError, IntegrityError
-from drift_pipeline.telemetry import delta as module
+from drift_pipeline.telemetry import merging
 from drift_pipeline.telemetry.lake import Cursor, Lake, Table
 from drift_pipeline.telemetry.sources.spool import SpoolWriter
 from drift_pipeline_tests.telemetry.test_lake import ALL, START, outcomes, predictions
@@ -99,7 +99,7 @@ def _write(root: Path, stop: Any) -> None:
 def test_who_reads_while_files_are_merged_and_deleted_misses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_GRACE_HOURS", 0)  # nothing stays for whoever began to read before
+    monkeypatch.setattr(merging, "_GRACE_HOURS", 0)  # nothing stays for whoever began to read before
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     writer = context.Process(target=_write, args=(tmp_path, stop))

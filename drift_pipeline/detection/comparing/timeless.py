@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from drift_pipeline.clock import DAY, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import Ints
 from drift_pipeline.detection.counting.profile import Profile
-from drift_pipeline.detection.counting.windows import Slices
+from drift_pipeline.detection.counting.slices import Slices
 from drift_pipeline.detection.judging import kpis
 from drift_pipeline.detection.judging.fairness import parity_of, worst
 from drift_pipeline.detection.judging.tick import Tick
@@ -31,6 +31,7 @@ class OneProfile(Slices):
     def __init__(self, profile: Profile) -> None:
         super().__init__(profile.binning, ALWAYS)
         self._profile = profile
+        self.labelled.add(ALWAYS, [profile.rows])
 
     def merge(self, window: Window) -> Profile:  # noqa: ARG002  # every window is the same
         return self._profile
@@ -40,9 +41,6 @@ class OneProfile(Slices):
 
     def by_day(self, window: Window, days_each: int = 1) -> list[Profile]:  # noqa: ARG002  # every window is the same
         return [self._profile]
-
-    def labelled(self) -> int:
-        return self._profile.rows
 
 
 def window_kpis(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from drift_pipeline.clock import DAY, HOUR, Window
-from drift_pipeline.detection.counting.windows import HOURS_KEPT, MINUTES_KEPT, Slices, nominal, sliding
+from drift_pipeline.detection.counting.slices import HOURS_KEPT, MINUTES_KEPT, Slices
+from drift_pipeline.detection.counting.windows import nominal, sliding
 from drift_pipeline.detection.judging.cycle import cycle_of
 from drift_pipeline.detection.judging.tick import Tick
 
@@ -20,7 +21,7 @@ class Cohort:
 
     def key(self, slices: Slices) -> object:
         """What a result can be kept by."""
-        return self.window, self.waits, slices.labelled(), slices.revision(self.window)
+        return self.window, self.waits, slices.labelled.total(), slices.revision(self.window)
 
 
 def cohorts(tick: Tick) -> Iterator[Cohort]:
@@ -75,7 +76,7 @@ def _told(moment: datetime) -> str:
 def lost_of(tick: Tick, cohort: Cohort, labelled: int) -> str:
     """Why a cohort with enough labels is not judged: an outage took part of its cycle; else nothing."""
     slices, window = tick.slices, cohort.window
-    begun = slices.labelled_hours(window) if nominal(window) <= DAY else slices.begun(window)
+    begun = slices.labelled.begun(window) if nominal(window) <= DAY else slices.begun(window)
     cycle = cycle_of(tick.reference, window, begun, labelled)
     if cycle.whole:
         return ""

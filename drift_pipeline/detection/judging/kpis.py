@@ -7,7 +7,8 @@ import numpy as np
 from drift_pipeline.clock import DAY, HOUR, WEEK, Window, format_duration
 from drift_pipeline.detection.counting.binning import SCORE, Ints
 from drift_pipeline.detection.counting.layout import ColumnCounts
-from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
+from drift_pipeline.detection.counting.slices import Slices
+from drift_pipeline.detection.counting.windows import nominal, sliding
 from drift_pipeline.detection.judging.cohorts import first_whole
 from drift_pipeline.detection.judging.column_statistics import ColumnStatistics
 from drift_pipeline.detection.judging.fairness import parity
@@ -200,7 +201,7 @@ def _estimated(tick: Tick, drop: float) -> KpiResult:
     Of a model with few rows, of the window that holds its last 200.
     """
     window, slices = tick.window(next(iter(tick.reference.sparse), DAY)), tick.slices
-    key = (window, slices.labelled(), slices.revision(window))
+    key = (window, slices.labelled.total(), slices.revision(window))
 
     def judged() -> KpiResult:
         scored = _scored(slices, window)

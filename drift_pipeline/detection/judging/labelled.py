@@ -8,7 +8,8 @@ import numpy as np
 
 from drift_pipeline.clock import DAY, Window
 from drift_pipeline.detection.counting.binning import SCORE, Ints
-from drift_pipeline.detection.counting.windows import Slices, nominal
+from drift_pipeline.detection.counting.slices import Slices
+from drift_pipeline.detection.counting.windows import nominal
 from drift_pipeline.detection.judging.cohorts import Cohort, cohorts, lost_of
 from drift_pipeline.detection.judging.residuals import mae_kpi, residuals_kpi
 from drift_pipeline.detection.judging.tick import Tick, last_rows, off, why_off
@@ -62,7 +63,7 @@ def labelled_scores(slices: Slices, window: Window) -> tuple[Ints, Ints, int]:
 def _judged_auroc(tick: Tick, held_out: Auroc, drop: float, cohort: Cohort) -> KpiResult:
     length, held = cohort.length, nominal(cohort.window)
     if cohort.waits:
-        labelled = tick.slices.labelled()
+        labelled = tick.slices.labelled.total()
         reason = f"{labelled:,} labels wait: {cohort.waits}"
         return KpiResult("auroc", Verdict.INCONCLUSIVE, None, -drop, None, length, labelled, reason)
     positives, negatives, scored = labelled_scores(tick.slices, cohort.window)
@@ -133,7 +134,7 @@ def errors(tick: Tick) -> dict[str, KpiResult]:
 
 def _judged_errors(tick: Tick, cohort: Cohort) -> tuple[KpiResult, KpiResult]:
     if cohort.waits:
-        labelled = tick.slices.labelled()
+        labelled = tick.slices.labelled.total()
         return _both(tick, cohort, labelled, f"{labelled:,} labels wait: {cohort.waits}")
     binning, healthy, spec = tick.reference.binning, _baseline_errors(tick.reference, cohort.window), tick.spec
     counts, held = tick.slices.merge(cohort.window).counts, nominal(cohort.window)

@@ -7,7 +7,8 @@ from typing import TypeVar
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, Window
 from drift_pipeline.detection.counting.layout import ColumnCounts
 from drift_pipeline.detection.counting.profile import Profile
-from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
+from drift_pipeline.detection.counting.slices import Slices
+from drift_pipeline.detection.counting.windows import nominal, sliding
 from drift_pipeline.detection.judging import kpis
 from drift_pipeline.detection.judging.compared_columns import ComparedColumns
 from drift_pipeline.detection.judging.cycle import cycle_of

@@ -7,7 +7,8 @@ from typing import Any
 
 from drift_pipeline.clock import DAY, WEEK, Window
 from drift_pipeline.detection.counting.profile import Profile
-from drift_pipeline.detection.counting.windows import Slices, nominal, sliding
+from drift_pipeline.detection.counting.slices import Slices
+from drift_pipeline.detection.counting.windows import nominal, sliding
 from drift_pipeline.detection.judging.cycle import Cycle, cycle_of
 from drift_pipeline.detection.judging.hints import Samples
 from drift_pipeline.detection.judging.verdict import FeatureFinding, KpiResult, Verdict

@@ -9,7 +9,7 @@ import numpy as np
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, format_duration
 from drift_pipeline.detection.counting.binning import SCORE
-from drift_pipeline.detection.counting.windows import Slices
+from drift_pipeline.detection.counting.slices import Slices
 from drift_pipeline.detection.judging.cohorts import day_slides_by, first_end
 from drift_pipeline.detection.judging.fairness import LEAST_DAYS
 from drift_pipeline.detection.judging.fairness import NAME as PARITY
@@ -115,7 +115,7 @@ def _waits(tick: Tick, pace: Pace, kpi: KpiResult) -> KpiResult:
     at = _ends(tick, kpi.name, window) if window else None
     reason = kpi.reason
     if kpi.name in BY_LABELS and window and at and tick.now < at and tick.reference.baseline is not None:
-        reason = _labels_wait(tick.slices.labelled(), window, at)
+        reason = _labels_wait(tick.slices.labelled.total(), window, at)
     elif kpi.name == "psi" and window is None:
         reason = f"{_begins(pace)} never: {_never(pace)}"
     elif (last := _traffic_ended(tick, kpi.name in BY_LABELS)) is not None:

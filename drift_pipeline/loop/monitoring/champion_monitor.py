@@ -114,12 +114,12 @@ class ChampionMonitor:
 
     def labelled_since(self, moment: datetime) -> int:
         """Labelled rows of this monitor from the moment on; of its hour, which is not told apart, none count."""
-        return self._slices.labelled() if moment <= self.baseline_at else self._slices.labelled_since(moment)
+        return self._slices.labelled.total() if moment <= self.baseline_at else self._slices.labelled.since(moment)
 
     def labels(self, report: Report) -> dict[str, int]:
         """The labels since this champion is monitored: those that landed, whosever they are, that were joined to its
         predictions, and of those how many the performance is judged on now."""
-        kpi, joined = report.kpis.get(performance_of(self._spec).kpi), self._slices.labelled()
+        kpi, joined = report.kpis.get(performance_of(self._spec).kpi), self._slices.labelled.total()
         judged = kpi.n if kpi is not None and kpi.judged else 0
         return {"landed": max(self._labels_landed or 0, joined), "joined": joined, "judged": judged}
 

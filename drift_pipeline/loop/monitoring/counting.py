@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from drift_pipeline.clock import DAY, Window
-from drift_pipeline.detection.counting.windows import MINUTES_KEPT, Slices
+from drift_pipeline.detection.counting.slices import MINUTES_KEPT, Slices
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline
 from drift_pipeline.telemetry.event import EXTERNAL
 from drift_pipeline.telemetry.labels import labelled, owned

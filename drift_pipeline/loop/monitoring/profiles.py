@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from drift_pipeline.clock import DAY, HOUR, Window, Zone
+from drift_pipeline.detection.counting.slices import Part
 from drift_pipeline.detection.counting.stored import decode, encode
-from drift_pipeline.detection.counting.windows import Part
 from drift_pipeline.errors import ConflictError
 from drift_pipeline.loop.monitoring.baselines import MonitoringBaseline
 from drift_pipeline.telemetry.lake import Cursor, Lake

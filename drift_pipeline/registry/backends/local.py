@@ -10,7 +10,7 @@ from typing import Any
 
 from drift_pipeline.control.canonical import canonical
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
-from drift_pipeline.files import read_plain
+from drift_pipeline.files import read_plain, sync_entries
 from drift_pipeline.registry.bundle import MANIFEST, Bundle, check_file, checked_digest, make_bundle, read_manifest
 
 
@@ -55,14 +55,14 @@ class LocalRegistry:
             for name, data in {**bundle.files, MANIFEST: canonical(bundle.manifest)}.items():
                 _write_synced(incoming / name, data)
             incoming.chmod(0o755)
-            _sync(incoming)
+            sync_entries(incoming)
             try:
                 incoming.rename(final)
             except OSError:
                 if not final.is_dir():  # else somebody else put the same bundle first
                     raise
             for folder in (final.parent, self._root):
-                _sync(folder)
+                sync_entries(folder)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
 
@@ -87,12 +87,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """A folder's entries reach the disk only when the folder is synced itself."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from drift_pipeline.errors import InputError, IntegrityError, UnavailableError
-from drift_pipeline.files import write_whole
-from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader, sync_entries
+from drift_pipeline.files import sync_entries, write_whole
+from drift_pipeline.telemetry.sources.spool import Segment, SpoolReader
 
 _NOBODYS = "-"
 

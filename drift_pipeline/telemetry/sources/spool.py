@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from drift_pipeline.errors import InputError, UnavailableError
-from drift_pipeline.files import keep_private
+from drift_pipeline.files import keep_private, sync_entries
 
 SEGMENT_BYTES = 8_000_000
 _SEGMENT = re.compile(r"(\d{20})\.jsonl")
@@ -205,15 +205,6 @@ def _last_line(folder: Path) -> bytes:
 def _unfollowed(path: str, flags: int) -> int:
     """No link, and no waiting for the writer of a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-def sync_entries(folder: Path) -> None:
-    """Files outlive a power failure only with the folder's entry of them."""
-    entries = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(entries)
-    finally:
-        os.close(entries)
 
 
 def _segments(folder: Path) -> list[Segment]:

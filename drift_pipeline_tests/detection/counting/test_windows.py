@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from drift_pipeline.clock import DAY, HOUR, MINUTE, WEEK, Window
 from drift_pipeline.detection.counting.binning import Binning, freeze_binning
-from drift_pipeline.detection.counting.windows import Slices, floor, sliding
+from drift_pipeline.detection.counting.slices import Slices
+from drift_pipeline.detection.counting.windows import floor, sliding
 from drift_pipeline.spec import ModelSpec
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
