@@ -85,6 +85,7 @@ def test_a_run_is_a_pod_of_the_restricted_standard_with_the_home_and_without_a_t
     pod, (main,) = template["spec"], template["spec"]["containers"]
     assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "run"
     assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+    assert (main["command"], main["args"][0]) == (["env"], "dagster")  # the image's own entrypoint is drift
     assert pod["serviceAccountName"] == "shop"
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

@@ -70,6 +70,7 @@ run_launcher:
       - {name: dagster, mountPath: /opt/dagster, readOnly: true}
     run_k8s_config:
       container_config:
+        command: [env]  # what Dagster gives is a whole command line, and the image's entrypoint is drift
         resources:
           {{- toYaml .Values.dagster.runs.resources | nindent 10 }}
         security_context:
