@@ -6,12 +6,14 @@ wanted -> running -> proven | rejected | refused | failed
 ```
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from drift_pipeline.clock import speed_of
+from drift_pipeline.errors import ConflictError
 from drift_pipeline.loop.context import Context
 from drift_pipeline.loop.pauses import Pauses
 from drift_pipeline.loop.releasing.approvals import kept_back, with_waivers
@@ -102,6 +104,13 @@ class Queue:
     def holder(self, decision_id: str) -> str:
         """Who is at it; empty where nobody is."""
         return str((self._ledger.get(f"retrain/{decision_id}")["held"] or {"by": ""})["by"])
+
+    def keep(self, goes_on: Callable[[str], bool]) -> None:
+        """Tell of what is running that it goes on, where its holder does: between two steps no process of it works."""
+        for _, body in self._entries():
+            if body["status"] == RUNNING and goes_on(body["held"]["by"]):
+                with suppress(ConflictError):  # it tells so itself
+                    self._ledger.beat(beat_of(body["decision"], body["held"]["by"]))
 
     def take_back(self) -> None:
         """What nothing was heard of for as long as the lease is wanted again, and its owner is paged: its process died,

@@ -17,6 +17,7 @@
 {{- end -}}
 
 {{- define "drift.instance" -}}
+{{- $apart := eq .Values.dagster.executor "k8s_job" -}}
 storage:
   postgres:
     postgres_url: {env: DRIFT_DAGSTER_DATABASE}
@@ -38,7 +39,7 @@ run_launcher:
   class: K8sRunLauncher
   config:
     job_namespace: {{ .Release.Namespace }}
-    service_account_name: {{ include "drift.name" . }}
+    service_account_name: {{ include "drift.name" . }}{{ ternary "-run" "" $apart }}
     job_image: {{ include "drift.image" . }}
     image_pull_policy: {{ .Values.image.pullPolicy }}
     instance_config_map: {{ include "drift.name" . }}-dagster
@@ -76,7 +77,7 @@ run_launcher:
         security_context:
           {{- include "drift.security" . | nindent 10 }}
       pod_spec_config:
-        automount_service_account_token: false
+        automount_service_account_token: {{ $apart }}  # who waits for the steps asks for their Jobs; the steps have none
         enable_service_links: false
         security_context:
           {{- include "drift.podSecurity" . | nindent 10 }}
