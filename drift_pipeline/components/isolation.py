@@ -40,7 +40,7 @@ def placed(settings: Settings, lane: str, capacity: str | None) -> dict[str, Any
 @dg.executor(
     name="k8s_job",
     config_schema={
-        "lane": dg.Field(_LANES, default_value=NORMAL, description="Of the pods of its steps."),
+        "lane": dg.Field(_LANES, description="Of the pods of its steps."),
         "capacity": dg.Field(_CAPACITIES, is_required=False, description="Of the pod that searches and fits."),
     },
     requirements=dg.multiple_process_executor_requirements(),

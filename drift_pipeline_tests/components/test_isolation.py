@@ -9,14 +9,15 @@ import pytest
 import yaml
 from dagster._core.definitions.dependency import NodeHandle  # not exported, as what follows
 from dagster._core.definitions.reconstruct import ReconstructableRepository
-from dagster._core.events import StepRetryData
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.context_creation_job import (
     PlanOrchestrationContextManager,
     orchestration_context_event_generator,
 )
 from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.objects import StepRetryData
 from dagster._core.executor.step_delegating import StepDelegatingExecutor
+from dagster._utils.error import SerializableErrorInfo
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.components import isolation
@@ -180,9 +181,18 @@ def test_a_lost_pod_is_replaced_and_who_launches_may_say_lane_and_capacity_alone
         assert policy.max_retries == 3
     for other in ("rollback", "retrain_now", "__ASSET_JOB"):
         assert found.get_repository_def().get_job(other).executor_def.name == "in_process"
-    for asked in ({"step_k8s_config": {}}, {"job_image": "other"}, {"lane": "fast"}, {"capacity": "any"}):
+    create_execution_plan(job, {"execution": {"config": {"lane": "normal"}}})
+    wrong: list[dict[str, Any]] = [
+        {"step_k8s_config": {}},
+        {"job_image": "other"},
+        {"lane": "fast"},
+        {"capacity": "any"},
+    ]
+    for asked in wrong:
         with pytest.raises(dg.DagsterInvalidConfigError):
-            create_execution_plan(job, {"execution": {"config": asked}})
+            create_execution_plan(job, {"execution": {"config": {"lane": "normal", **asked}}})
+    with pytest.raises(dg.DagsterInvalidConfigError):  # else its run would not be known for one of pods
+        create_execution_plan(job, {})
 
 
 def test_without_the_setting_steps_share_the_runs_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,33 +205,35 @@ def test_without_the_setting_steps_share_the_runs_process(tmp_path: Path, monkey
 
 
 def test_between_two_steps_it_is_the_run_that_goes_on_and_in_a_step_its_process_has_to_tell(
-    instance: dg.DagsterInstance, tmp_path: Path
+    instance: dg.DagsterInstance,
 ) -> None:
-    """A pod that waits for a node tells nothing, and is not taken for one that died; a step that is silent is."""
     run = dg.DagsterRun(job_name="retrain", run_id="r", run_config={"execution": {"config": {}}})
     assert not _waits(instance, "drift train a-1")
     instance.add_run(run)
+    lost: Any = StepRetryData(SerializableErrorInfo("its pod is gone", [], None))  # type: ignore[no-untyped-call]
     for told, waits in ((None, True), ("STEP_START", False), ("STEP_UP_FOR_RETRY", True), ("STEP_RESTARTED", False)):
         if told is not None:
-            data = StepRetryData(None) if told == "STEP_UP_FOR_RETRY" else None
+            data = lost if told == "STEP_UP_FOR_RETRY" else None
             event = dg.DagsterEvent(told, "retrain", step_key="s", event_specific_data=data)
             instance.report_dagster_event(event, "r")
         assert _waits(instance, "r") is waits, told
-    alone = dg.DagsterRun(job_name="retrain", run_id="alone")
-    instance.add_run(alone)
+    instance.add_run(dg.DagsterRun(job_name="retrain", run_id="alone"))
     assert not _waits(instance, "alone")
     instance.report_run_failed(run)
     assert not _waits(instance, "r")
+
+
+def test_a_decision_whose_holder_waits_for_a_node_is_not_taken_back(tmp_path: Path) -> None:
     with at_home(copied(tmp_path / "home")), opened(Settings(), SystemClock()) as at:
-        queue, ledger = (loop := at.loop(SPEC)).queue, loop.ledger
+        loop = at.loop(SPEC)
         decision_id = operating.retrain(loop, "ada", "the season turned")[0]
-        assert queue.claim(decision_id, "r")
-        entry = ledger.get(f"retrain/{decision_id}")
+        assert loop.queue.claim(decision_id, "r")
+        entry = loop.ledger.get(f"retrain/{decision_id}")
         held = {**entry["held"], "at": (SystemClock().now() - LEASE).isoformat()}
-        ledger.commit("test", {}, puts={f"retrain/{decision_id}": {**entry, "held": held}})
-        queue.keep(lambda holder: holder == "r")
-        queue.take_back()
-        assert queue.holder(decision_id) == "r"
+        loop.ledger.commit("test", {}, puts={f"retrain/{decision_id}": {**entry, "held": held}})
+        loop.queue.keep(lambda holder: holder == "r")
+        loop.queue.take_back()
+        assert loop.queue.holder(decision_id) == "r"
 
 
 @pytest.mark.usefixtures("isolated")
