@@ -17,7 +17,7 @@ from dagster._core.execution.context_creation_job import (
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.objects import StepRetryData
 from dagster._core.executor.step_delegating import StepDelegatingExecutor
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.components import isolation
