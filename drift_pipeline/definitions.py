@@ -10,7 +10,7 @@ from types import ModuleType
 import dagster as dg
 
 import drift_pipeline.defs
-from drift_pipeline.components.jobs import operating_jobs, retention, retrain
+from drift_pipeline.components.jobs import operating_jobs, retention, retrain_job
 from drift_pipeline.components.lanes import give_way, models_of_run, run_of_worker
 from drift_pipeline.components.schedules import loop_schedules
 from drift_pipeline.components.sensors import loop_sensors
@@ -54,14 +54,15 @@ def needed(settings: Settings) -> tuple[dg.Definitions, dict[str, ModelSpec]]:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Steps of a run share its process: the libraries of a report take longer to import than the report to write."""
+    """Steps of a run share its process: the libraries of a report take longer to import than the report to write. With
+    DRIFT_EXECUTOR=k8s_job those of a retrain do not."""
     settings = Settings()
     if settings.log and not logging.getLogger(OURS).handlers:
         _LINES.enter_context(to_stderr(settings.log, *line_handlers(settings.log_otlp, "drift-dagster"), of=OURS))
     models, specs = needed(settings)
     operating = operating_jobs(specs)
     loops = dg.Definitions(
-        jobs=[retrain, retention, *operating],
+        jobs=[retrain_job(settings.executor), retention, *operating],
         sensors=loop_sensors(specs, submit_rollout=operating[0]),
         schedules=loop_schedules(specs),
         executor=dg.in_process_executor,

@@ -293,6 +293,9 @@ class Settings(HomeSettings, WandbSettings, KafkaSettings):
     runner_file: Path | None = Field(
         default=None, description="YAML of image, namespace and limits of the steps; an outside runner wants one"
     )
+    executor: Literal["in_process", "k8s_job"] = Field(
+        default="in_process", description="of Dagster's job retrain; k8s_job = each of its steps in a pod of its own"
+    )
     controller: Literal["gateway", "argo"] = Field(
         default="gateway", description="who moves a rollout's traffic; gateway = each one by the routes that it reads"
     )

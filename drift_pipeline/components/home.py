@@ -40,6 +40,10 @@ def home(run: dg.DagsterRun) -> Iterator[Home]:
         raise dg.RetryRequested(max_retries=2, seconds_to_wait=10) from error
     except DriftError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    except (dg.Failure, dg.RetryRequested):
+        raise
+    except Exception as error:  # a defect, or a trainer's: a policy of retries is for pods that were lost
+        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from drift_pipeline.clock import HOUR
 from drift_pipeline.components.home import Specs, actor_of, home
+from drift_pipeline.components.isolation import isolation
 from drift_pipeline.components.lanes import FAST, LANE, NORMAL, SUBMIT
 from drift_pipeline.components.training import TRAINING_HALF
 from drift_pipeline.errors import DriftError, InputError
@@ -17,16 +20,24 @@ from drift_pipeline.loop.retention import past_retention, retain
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
 
-SUBMIT_ROLLOUT = "submit_rollout"
+SUBMIT_ROLLOUT, RETRAIN_JOB = "submit_rollout", "retrain"
 LONGEST = 6 * HOUR  # that a retrain may take
 
-retrain = dg.define_asset_job(
-    "retrain",
-    selection=dg.AssetSelection.tag(*TRAINING_HALF),
-    description="One model's training half for one decision of the policy. The sensors launch it with that model's "
-    "assets; to ask for a retrain by hand, launch retrain_now or materialise training_dataset.",
-    tags={"dagster/max_retries": "2", "dagster/max_runtime": str(int(LONGEST.total_seconds()))},
-)
+
+@cache
+def retrain_job(executor: str) -> Any:
+    """The job of one model's training half, one and the same for all who launch it; `executor` as in the settings.
+
+    Raises InputError where dagster-k8s is asked for and not installed.
+    """
+    return dg.define_asset_job(
+        RETRAIN_JOB,
+        selection=dg.AssetSelection.tag(*TRAINING_HALF),
+        description="One model's training half for one decision of the policy. The sensors launch it with that model's "
+        "assets; to ask for a retrain by hand, launch retrain_now or materialise training_dataset.",
+        tags={"dagster/max_retries": "2", "dagster/max_runtime": str(int(LONGEST.total_seconds()))},
+        **isolation(executor),
+    )
 
 
 _DIGEST = dg.Field(str, description="The candidate's bundle, as evaluation and registered_model show it.")

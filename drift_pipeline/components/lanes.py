@@ -86,6 +86,11 @@ def models_of_run(run: dg.DagsterRun) -> frozenset[str]:
     return frozenset({key.path[0] for key in keys} | {model for model in configured if isinstance(model, str)})
 
 
+def steps_apart(run: dg.DagsterRun) -> bool:
+    """Whether each of its steps is a pod of its own: a run says so that was asked for with isolation.placed."""
+    return "execution" in run.run_config
+
+
 def _be_nice() -> None:
     if multiprocessing.parent_process() is not None:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)  # of this thread, and of those that it begins from now on
@@ -101,7 +106,7 @@ class LanedRunCoordinator(QueuedRunCoordinator[dg.DagsterInstance]):
         self, pods: Mapping[str, Any] | None = None, inst_data: ConfigurableClassData | None = None, **queue: Any
     ) -> None:
         """Raises InputError where `pods` is none."""
-        self._pods = Pods.read(pods or {})
+        self.pods = Pods.read(pods or {})
         super().__init__(inst_data=inst_data, **queue)
 
     @classmethod
@@ -118,7 +123,7 @@ class LanedRunCoordinator(QueuedRunCoordinator[dg.DagsterInstance]):
         lacking = dict(lacking_tags(run))
         tags = {**run.tags, **lacking}
         if CONFIG not in tags:
-            lacking |= self._pods.tags(tags[LANE], tags.get(CAPACITY, ""))
+            lacking |= self.pods.tags(tags[LANE], tags.get(CAPACITY, ""), waits=steps_apart(run))
         if lacking:
             self._instance.add_run_tags(run.run_id, lacking)
         return super().submit_run(context)

@@ -86,8 +86,17 @@ class Pods(_Given):
             wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
             raise InputError(f"dagster.yaml, run_coordinator.config.pods: {'; '.join(wrong)}") from error
 
-    def tags(self, lane: str, capacity: str = "") -> dict[str, str]:
-        """What a run is tagged with; none where nothing is asked for it."""
+    def of(self, lane: str, capacity: str = "") -> Pod:
+        """Both together."""
         of_lane = self.lanes.get(cast("Lane", lane), Pod())
-        asked = self.capacities.get(cast("Capacity", capacity), Pod()).over(of_lane).config()
+        return self.capacities.get(cast("Capacity", capacity), Pod()).over(of_lane)
+
+    def tags(self, lane: str, capacity: str = "", *, waits: bool = False) -> dict[str, str]:
+        """What a run is tagged with; none where nothing is asked for it.
+
+        Args:
+            waits: its steps are pods of their own, and its own one needs neither the capacity nor what they need.
+        """
+        pod = self.of(lane).model_copy(update={"resources": Resources()}) if waits else self.of(lane, capacity)
+        asked = pod.config()
         return {CONFIG: json.dumps(asked, sort_keys=True)} if asked else {}

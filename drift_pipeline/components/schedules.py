@@ -7,13 +7,14 @@ from datetime import timedelta
 import dagster as dg
 
 from drift_pipeline.components.home import FLEET, Specs
-from drift_pipeline.components.jobs import retention, retrain
+from drift_pipeline.components.jobs import retention, retrain_job
 from drift_pipeline.components.lanes import ALL_ASSETS, LANE, MODEL, NORMAL
 from drift_pipeline.components.monitoring import MONITORING
 from drift_pipeline.components.partitions import watched_since
 from drift_pipeline.components.sensors import NONE_ADOPTED, TICK_S
 from drift_pipeline.errors import DriftError
 from drift_pipeline.loop import Loop
+from drift_pipeline.settings import Settings
 from drift_pipeline.spec import ModelSpec
 
 
@@ -24,7 +25,7 @@ def loop_schedules(specs: Specs) -> list[dg.ScheduleDefinition]:
 
 def _retrain_when_due(specs: Specs) -> dg.ScheduleDefinition:
     @dg.schedule(
-        job=retrain,
+        job=retrain_job(Settings().executor),
         cron_schedule="*/10 * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -4,13 +4,15 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from drift_pipeline.components.elsewhere import Elsewhere
 from drift_pipeline.components.home import CHANNELS, DOCUMENTS, FLEET, Specs
-from drift_pipeline.components.jobs import SUBMIT_ROLLOUT, retrain
+from drift_pipeline.components.isolation import placed
+from drift_pipeline.components.jobs import RETRAIN_JOB, SUBMIT_ROLLOUT, retrain_job
 from drift_pipeline.components.lanes import (
     CANDIDATE,
     CLAIMED,
@@ -21,6 +23,7 @@ from drift_pipeline.components.lanes import (
     SUBMIT,
     TRACE,
     retrain_tags,
+    steps_apart,
 )
 from drift_pipeline.components.lineage import lineage_sensor
 from drift_pipeline.components.today import Today
@@ -63,7 +66,7 @@ def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.
     every = 0.9 * (settings.tick_seconds - 1)  # an evaluation may come a little early
 
     @dg.sensor(
-        jobs=[retrain, submit_rollout],
+        jobs=[retrain_job(settings.executor), submit_rollout],
         minimum_interval_seconds=often,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Every model's tick: profile what landed, judge it, ask the policy, then launch what was decided. "
@@ -83,6 +86,7 @@ def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.
                     if isinstance(one, Ticked):
                         try:
                             loop = fleet.loop(specs[one.model])
+                            loop.queue.keep(partial(_waits, context.instance))
                             seen.append((one, loop.session.memory.seen))
                             made.requests += requests_of(loop, context.instance)
                             made.observed += [
@@ -103,7 +107,7 @@ def _loop_tick(specs: Specs, settings: Settings, often: int, submit_rollout: dg.
 
 def _rollout_tick(specs: Specs, seconds: int) -> dg.SensorDefinition:
     @dg.sensor(
-        job=retrain,
+        job=retrain_job(Settings().executor),
         minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="What cannot wait for the next loop_tick: hotfixes are launched, and the rollouts under way take "
@@ -218,11 +222,13 @@ def _retrains(loop: Loop, instance: dg.DagsterInstance, lane: str) -> Iterator[d
 def retrain_request(model: str, body: Mapping[str, Any]) -> dg.RunRequest:
     """The run of a decision. One that is taken over, since nothing was heard of the last, has a key of its own."""
     taken_over = [str(body["tries"])] if body.get("tries") else []
-    trace = trace_id(Settings().environment, model, key_of_retrain(body))
+    settings = Settings()
+    trace = trace_id(settings.environment, model, key_of_retrain(body))
     return dg.RunRequest(
         run_key="|".join([model, body["incident"], body["decision"], *taken_over]),
-        job_name=retrain.name,
+        job_name=RETRAIN_JOB,
         asset_selection=[dg.AssetKey([model, name]) for name in TRAINING],
+        run_config=placed(settings, body["lane"], body.get("capacity")),
         tags={**retrain_tags(model, body["decision"], body["lane"], body.get("capacity")), TRACE: trace},
     )
 
@@ -230,6 +236,14 @@ def retrain_request(model: str, body: Mapping[str, Any]) -> dg.RunRequest:
 def under_way(instance: dg.DagsterInstance, decision_id: str) -> bool:
     """Whether a run of the decision waits or works, whoever launched it."""
     return instance.get_runs_count(dg.RunsFilter(tags={DECISION: decision_id}, statuses=_UNFINISHED)) > 0
+
+
+def _waits(instance: dg.DagsterInstance, holder: str) -> bool:
+    """Whether it is a run that goes on while no step of it works: the next one's pod waits for a node."""
+    run = instance.get_run_by_id(holder)
+    if run is None or run.is_finished or not steps_apart(run):
+        return False
+    return all(step.partial_attempt_start is None for step in instance.get_run_step_stats(holder))
 
 
 def give_up(specs: Specs, instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from drift_pipeline.components.home import actor_of, home, loop_of, tags_of
-from drift_pipeline.components.lanes import CLAIMED, DECISION, MODEL
+from drift_pipeline.components.lanes import CLAIMED, DECISION, MODEL, steps_apart
 from drift_pipeline.components.links import card, chain, drift_reports, live_page
 from drift_pipeline.components.tables import gates_table
 from drift_pipeline.components.wandb import wandb_run
@@ -25,6 +25,7 @@ from drift_pipeline.evidence.sbom import keep_sbom
 from drift_pipeline.evidence.verification import verify_home
 from drift_pipeline.loop import Assignment, Loop, operating
 from drift_pipeline.loop.releasing.starting import register
+from drift_pipeline.loop.retraining.searching import search
 from drift_pipeline.loop.retraining.working import working
 from drift_pipeline.policy.decide import Action
 from drift_pipeline.settings import Settings
@@ -107,12 +108,16 @@ def _decided(spec: ModelSpec, retrain: Mapping[str, Any]) -> dict[str, Any]:
 def _candidate_model(spec: ModelSpec) -> dg.AssetsDefinition:
     @_asset(spec, "candidate_model", "training_dataset", "scikitlearn", "optuna")
     def candidate_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        """A pipeline searched by Optuna forward in time and fitted on the older rows; a bundle in the registry."""
+        """A pipeline searched by Optuna forward in time and fitted on the older rows; a bundle in the registry.
+
+        Where a step may lose its pod, what the search found is stored before the fit.
+        """
         with loop_of(spec, context) as loop:
             pinned = loop.trainings.pinned(tags_of(context).get(DECISION))
             with wandb_run(context, spec, "train", pinned.version) as seen:
                 with _going_on(context, loop, pinned.decision):
-                    trained = loop.fit(pinned)
+                    ready = search(loop.trainings, pinned) if steps_apart(context.run) else pinned
+                    trained = loop.fit(ready) if ready else None
                 if trained is None or trained.digest is None:
                     raise InputError("nothing was trained: the reason is in the audit record training.refused")
                 record = loop.trainings.candidate(trained.digest)

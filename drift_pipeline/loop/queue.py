@@ -6,8 +6,8 @@ wanted -> running -> proven | rejected | refused | failed
 ```
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -103,6 +103,13 @@ class Queue:
     def holder(self, decision_id: str) -> str:
         """Who is at it; empty where nobody is."""
         return str((self._ledger.get(f"retrain/{decision_id}")["held"] or {"by": ""})["by"])
+
+    def keep(self, goes_on: Callable[[str], bool]) -> None:
+        """Tell of what is running that it goes on, where its holder does: between two steps no process of it works."""
+        for _, body in self._entries():
+            if body["status"] == RUNNING and goes_on(body["held"]["by"]):
+                with suppress(ConflictError):  # it tells so itself
+                    self._ledger.beat(beat_of(body["decision"], body["held"]["by"]))
 
     def take_back(self) -> None:
         """What nothing was heard of for as long as the lease is wanted again, and its owner is paged: its process died,

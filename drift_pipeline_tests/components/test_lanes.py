@@ -48,13 +48,16 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
-def submitted(instance: dg.DagsterInstance, tags: Mapping[str, str], *assets: str) -> dg.DagsterRun:
+def submitted(
+    instance: dg.DagsterInstance, tags: Mapping[str, str], *assets: str, run_config: Mapping[str, Any] | None = None
+) -> dg.DagsterRun:
     """A run as the UI, a backfill or a sensor submits it."""
     selection = frozenset(map(dg.AssetKey.from_user_string, assets)) or None
     run = dg.DagsterRun(
         job_name="__ASSET_JOB",
         run_id=str(uuid4()),
         tags=tags,
+        run_config=run_config or {},
         asset_selection=selection,
         remote_job_origin=RemoteRepositoryOrigin(LOCATION, "__repository__").get_job_origin("__ASSET_JOB"),
     )

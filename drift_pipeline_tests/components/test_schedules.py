@@ -9,7 +9,7 @@ import pytest
 
 from drift_pipeline.clock import DAY, SystemClock, Window
 from drift_pipeline.components.home import FLEET
-from drift_pipeline.components.jobs import retention, retrain
+from drift_pipeline.components.jobs import retention, retrain_job
 from drift_pipeline.components.lanes import ALL_ASSETS
 from drift_pipeline.components.monitoring import monitoring_assets
 from drift_pipeline.components.partitions import first_day
@@ -46,7 +46,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def located(specs: Mapping[str, ModelSpec]) -> dg.RepositoryDefinition:
     assets = [asset for spec in specs.values() for asset in (*monitoring_assets(spec), *training_assets(spec))]
     return dg.Definitions(
-        assets=assets, jobs=[retrain, retention], schedules=[DUE, DAILY, NIGHTLY]
+        assets=assets, jobs=[retrain_job("in_process"), retention], schedules=[DUE, DAILY, NIGHTLY]
     ).get_repository_def()
 
 

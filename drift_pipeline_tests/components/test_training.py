@@ -238,6 +238,18 @@ def test_a_step_that_somebody_was_faster_than_tries_again(tmp_path: Path, error:
         raise error("read it again")
 
 
+def test_a_defect_is_told_and_tried_again_by_no_policy(tmp_path: Path) -> None:
+    """A policy is for pods that were lost: it would train three times more what cannot be trained."""
+    asked = dg.RetryRequested(max_retries=1)
+    with at_home(copied(tmp_path / "home")):
+        with pytest.raises(dg.Failure) as failed, home_of_a_step(dg.DagsterRun(job_name="a")):
+            raise ZeroDivisionError("of a trainer")
+        with pytest.raises(dg.RetryRequested) as again, home_of_a_step(dg.DagsterRun(job_name="a")):
+            raise asked
+    assert (failed.value.description, failed.value.allow_retries) == ("ZeroDivisionError: of a trainer", False)
+    assert again.value is asked
+
+
 def test_a_gates_name_becomes_a_checks_name_that_dagster_takes() -> None:
     assert check_name("parity_âge band") == "parity__ge_band"
     always = ["auroc", "parity_age_band", "latency", "poison_floor"]

@@ -254,7 +254,12 @@ def test_who_speaks_to_the_api_may_no_more_than_it_does(objects: list[Object], v
     moves |= {(kind, verb) for kind in ("virtualservices", "destinationrules") for verb in ("get", "create")}
     moves |= {("rollouts/status", "patch"), ("replicasets", "list"), ("services", "create")}
     own = {f"{RELEASE}-daemon": looks | ends | {("jobs", "create")}, f"{RELEASE}-webserver": ends}
-    assert may == own | dict.fromkeys(routes, moves)
+    launcher = dagster_config(objects)["run_launcher"]["config"]
+    account, token = launcher["service_account_name"], launcher["run_k8s_config"]["pod_spec_config"]
+    apart = {f"{RELEASE}-run"} if values["dagster"]["executor"] == "k8s_job" else set[str]()
+    assert ({account} - {RELEASE}, token["automount_service_account_token"]) == (apart, bool(apart))
+    steps = ends | {("jobs", "create"), ("jobs/status", "get"), ("pods", "get")}
+    assert may == own | dict.fromkeys(routes, moves) | dict.fromkeys(apart, steps)
     bound = {(one["roleRef"]["name"], one["subjects"][0]["name"]) for one in named(objects, "RoleBinding").values()}
     assert bound == {(name, name) for name in roles}
     assert not {"ClusterRole", "ClusterRoleBinding"} & {one["kind"] for one in objects}

@@ -15,18 +15,12 @@ from drift_pipeline.definitions import models_of
 from drift_pipeline.loop.home import models_of as specs_of
 from drift_pipeline.settings import Settings
 from drift_pipeline_tests.components.daemon import FROM_A_FOLDER
+from drift_pipeline_tests.components.test_isolation import KUBECONFIG, step_job
 from drift_pipeline_tests.components.test_lanes import submitted
+from drift_pipeline_tests.components.worlds import write_model
 from drift_pipeline_tests.deploy.charts import case, dagster_config, rendered
 
 pytestmark = [pytest.mark.live, *FROM_A_FOLDER]
-KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "clusters": [{"name": "none", "cluster": {"server": "http://127.0.0.1:9"}}],
-    "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
-    "users": [{"name": "none", "user": {}}],
-    "current-context": "none",
-}
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +72,20 @@ def pod_of(instance: dg.DagsterInstance, tags: dict[str, str]) -> Any:
     return told["spec"]["template"]
 
 
-def test_a_run_is_a_pod_of_the_restricted_standard_with_the_home_and_without_a_token(
-    instance: dg.DagsterInstance,
+@pytest.mark.parametrize("step", ["", "candidate_model"])
+def test_a_run_and_a_step_are_pods_of_the_restricted_standard_with_the_home_and_a_step_has_no_token(
+    instance: dg.DagsterInstance, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = pod_of(instance, {})
+    write_model(tmp_path / "models")
+    monkeypatch.setenv("DRIFT_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("DRIFT_EXECUTOR", "k8s_job")
+    made = step_job(instance, step, "normal", None)["spec"]["template"] if step else None
+    template = made or pod_of(instance, {})
     pod, (main,) = template["spec"], template["spec"]["containers"]
     assert template["metadata"]["labels"]["app.kubernetes.io/component"] == "run"
-    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
-    assert pod["serviceAccountName"] == "shop"
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (not step, False)
+    assert (main["command"], main["args"][0]) == (["env"], "dagster")  # the image's own entrypoint is drift
+    assert pod["serviceAccountName"] == "shop-run"
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for one in (main, *pod["initContainers"]):
@@ -98,6 +98,26 @@ def test_a_run_is_a_pod_of_the_restricted_standard_with_the_home_and_without_a_t
     assert set(mounts.values()) <= {volume["name"] for volume in pod["volumes"]}
     sources = [source.get("secretRef", source.get("configMapRef"))["name"] for source in main["envFrom"]]
     assert sorted(sources) == ["drift-database", "drift-secrets", "shop-environment"]
+
+
+@pytest.mark.parametrize(
+    ("step", "lane", "capacity"), [("candidate_model", "normal", "spot"), ("evaluation", "hotfix", "on_demand")]
+)
+def test_lane_and_capacity_place_a_step(
+    instance: dg.DagsterInstance, step: str, lane: str, capacity: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "models")
+    monkeypatch.setenv("DRIFT_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("DRIFT_EXECUTOR", "k8s_job")
+    job = step_job(instance, step, lane, capacity)
+    pod = job["spec"]["template"]["spec"]
+    spot = capacity == "spot"
+    assert pod["nodeSelector"] == {"pool": "spot" if spot else "on-demand"}
+    assert ("tolerations" in pod, pod.get("priorityClassName")) == (spot, None if spot else "drift-urgent")
+    limits = {"memory": "4Gi", **({"nvidia.com/gpu": "1"} if spot else {})}
+    assert pod["containers"][0]["resources"]["limits"] == limits
+    assert (job["spec"]["backoffLimit"], job["spec"]["podReplacementPolicy"]) == (0, "Failed")
+    assert job["spec"]["ttlSecondsAfterFinished"] == 86400
 
 
 def test_lane_and_capacity_place_it(instance: dg.DagsterInstance) -> None:

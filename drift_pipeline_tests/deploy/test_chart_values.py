@@ -51,6 +51,8 @@ def test_what_has_no_default_is_asked_for() -> None:
         {"store": {"url": "/var/lib/drift"}},
         {"gateway": {"kind": "StatefulSet"}},
         {"gateway": {"replicas": 0}},
+        {"dagster": {"executor": "celery_k8s"}},
+        {"environment": {"DRIFT_EXECUTOR": "k8s_job"}},
         {"home": {"accessMode": "ReadOnlyMany"}},
         {"home": {"size": "20"}},
         {"capture": {"sources": ["otlp://0.0.0.0:9999"]}},

@@ -17,6 +17,7 @@
 {{- end -}}
 
 {{- define "drift.instance" -}}
+{{- $apart := eq .Values.dagster.executor "k8s_job" -}}
 storage:
   postgres:
     postgres_url: {env: DRIFT_DAGSTER_DATABASE}
@@ -38,7 +39,7 @@ run_launcher:
   class: K8sRunLauncher
   config:
     job_namespace: {{ .Release.Namespace }}
-    service_account_name: {{ include "drift.name" . }}
+    service_account_name: {{ include "drift.name" . }}{{ ternary "-run" "" $apart }}
     job_image: {{ include "drift.image" . }}
     image_pull_policy: {{ .Values.image.pullPolicy }}
     instance_config_map: {{ include "drift.name" . }}-dagster
@@ -70,12 +71,13 @@ run_launcher:
       - {name: dagster, mountPath: /opt/dagster, readOnly: true}
     run_k8s_config:
       container_config:
+        command: [env]  # what Dagster gives is a whole command line, and the image's entrypoint is drift
         resources:
           {{- toYaml .Values.dagster.runs.resources | nindent 10 }}
         security_context:
           {{- include "drift.security" . | nindent 10 }}
       pod_spec_config:
-        automount_service_account_token: false
+        automount_service_account_token: {{ $apart }}  # who waits for the steps asks for their Jobs; the steps have none
         enable_service_links: false
         security_context:
           {{- include "drift.podSecurity" . | nindent 10 }}
