@@ -35,6 +35,7 @@ SMALL = {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}}
 ROOMY_S = 1800.0  # two processors import Dagster in all its parts at once, and may have more to do
 ONE_PORT = {"spec": {"strategy": {"rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}}}
 USER = 10001
+QUARTER_S, LEAST_ROWS = 900, 200  # the first window that can be judged
 SECTION = (CHART / "README.md").read_text(encoding="utf-8").split("\n## ")[1]
 LINES = [line for line in console_lines(SECTION) if not line.startswith(LEFT_OUT)]
 ADOPTS, ASKS = (next(at for at, line in enumerate(LINES) if word in line) for word in ("POD=", "port-forward"))
@@ -99,6 +100,15 @@ def adopted(installed: Terminal) -> Terminal:
     return installed
 
 
+@pytest.fixture(scope="module")
+def busy(adopted: Terminal) -> Terminal:
+    """The gateway is asked once a second, by its name in the cluster."""
+    url, key = f"http://{RELEASE}-gateway.{NAMESPACE}:8080", adopted.type("echo $KEY").strip()
+    asks = f"drift simulate {MODEL} --url {url} --key {key} --rate 1 --for 2h"
+    adopted.inside("sh", "-c", f"nohup {asks} </dev/null >/tmp/asks 2>&1 &")
+    return adopted
+
+
 def test_a_container_is_no_root_and_writes_to_no_file_of_the_image(installed: Terminal) -> None:
     assert installed.inside("id", "-u").strip() == str(USER)
     assert __version__ in installed.inside("drift", "--version")
@@ -127,20 +137,33 @@ def test_the_loop_tells_a_verdict(adopted: Terminal) -> None:
     assert all(waits["reason"] for waits in standing["not_judged"].values())
 
 
-def test_a_hotfix_is_trained_in_a_pod_of_its_own(adopted: Terminal) -> None:
+def test_a_hotfix_is_trained_in_a_pod_of_its_own(busy: Terminal) -> None:
     """By Dagster's daemon, with its rights; a Job that ended well, and its run."""
-    adopted.inside("drift", "hotfix", MODEL, "--reason", "to be trained in a pod", "--actor", "tester")
+    busy.inside("drift", "hotfix", MODEL, "--reason", "to be trained in a pod", "--actor", "tester")
 
     def job() -> dict[str, Any]:
-        found = adopted.cluster.ask(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
+        found = busy.cluster.ask(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
         jobs = [one for one in found if one["metadata"]["name"].startswith("dagster-run-")]
         return dict(jobs[0]["status"]) if jobs else {}
 
-    adopted.cluster.until("Job that has ended", lambda: bool({"succeeded", "failed"} & job().keys()), ROOMY_S)
+    busy.cluster.until("Job that has ended", lambda: bool({"succeeded", "failed"} & job().keys()), ROOMY_S)
     assert job().get("succeeded") == 1
     runs = "SELECT status FROM runs JOIN run_tags USING (run_id) WHERE key = 'drift/lane' AND value = 'hotfix'"
     ended = [("SUCCESS",)]
-    adopted.cluster.until("run that has ended", lambda: adopted.database.ask(runs, "drift_dagster") == ended)
+    busy.cluster.until("run that has ended", lambda: busy.database.ask(runs, "drift_dagster") == ended)
+
+
+def test_a_verdict_is_of_what_the_gateway_answered(busy: Terminal) -> None:
+    """No window reaches behind the adoption; so the rows of one are answers that landed, each of them once."""
+
+    def judged() -> dict[str, Any]:
+        return dict(_standing(busy)["kpis"]["range_z"])
+
+    busy.cluster.until("verdict on rows", lambda: judged()["n"] >= LEAST_ROWS, ROOMY_S)
+    found = judged()
+    assert LEAST_ROWS <= found["n"] <= QUARTER_S + 1
+    assert found["verdict"] == "OK", found
+    assert _standing(busy)["judged"] > 0
 
 
 def _standing(terminal: Terminal) -> dict[str, Any]:
