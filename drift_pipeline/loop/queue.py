@@ -106,7 +106,7 @@ class Queue:
 
     def keep(self, goes_on: Callable[[str], bool]) -> None:
         """Tell of what is running that it goes on, where its holder does: between two steps no process of it works."""
-        for _, body in self._entries():
+        for _, body in self.entries():
             if body["status"] == RUNNING and goes_on(body["held"]["by"]):
                 with suppress(ConflictError):  # it tells so itself
                     self._ledger.beat(beat_of(body["decision"], body["held"]["by"]))
