@@ -75,7 +75,7 @@ def sync(connection: sa.Connection) -> None:
 
     SQLite would sync its log within the commit, while it holds the lock of all writers: one sync, one transaction.
     Synced afterwards, one sync does for whatever was committed until then. Until its own returns a transaction can be
-    read by others, so what leaves the machine is synced before it does: messages, records, checkpoints.
+    read by others: messages, records and checkpoints are synced before they are handed out, state and memory are not.
 
     Raises:
         UnavailableError: the disk refused.
