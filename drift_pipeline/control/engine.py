@@ -18,7 +18,7 @@ from drift_pipeline.control.postgres import make_postgres
 from drift_pipeline.errors import InputError, UnavailableError
 
 _BUSY_SECONDS = 30
-_SOON, _SOONEST, _GROWTH = 1.0, 0.00025, 1.2  # seconds of looking at the writers' lock, and between two looks
+_SOON, _SOONEST, _GROWTH = 1.0, 0.0001, 1.5  # seconds of looking at the writers' lock, and between two looks
 _SWITCHES = 100
 _LOG = "drift_log"  # where a connection's log lies, if `sync` syncs it
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has but one
