@@ -111,19 +111,31 @@ class Delta:
         raise IntegrityError(f"{self.path}: a file of the table is gone: {gone}; restore it from a copy") from gone
 
     def append(
-        self, parts: Sequence[tuple[int, pl.DataFrame]], source: str, time_column: str, after: int | None = None
+        self,
+        parts: Sequence[tuple[int, pl.DataFrame]],
+        source: str,
+        time_column: str,
+        after: int | None = None,
+        settle: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
     ) -> int:
         """Write batches that are not here yet, as one commit that also records the last one's number, which is told.
 
         Args:
             after: the number that the source's last batch has to have; None = any.
+            settle: what is to be written of a batch that comes alone, if only its number. It ends with a `look` at this
+                table, and nobody's commit comes between that and this one; it is asked again where one did, of what
+                it left.
 
         Raises:
             OvertakenError: it has another. ConflictError, UnavailableError: as for `change`. Nothing is written.
         """
 
         def write() -> tuple[int, int]:
-            handle = self.handle()
+            nonlocal parts
+            if settle is not None:
+                ((number, frame),) = parts
+                parts = [(number, settle(frame))]
+            handle = self.handle() if settle is None else self._table
             last = -1 if handle is None else _last_batch(handle, source)
             version = -1 if handle is None else handle.version()
             if after not in (None, last):

@@ -6,7 +6,7 @@ and a producer that needs them on disk (to commit its offset) calls `flush`. `de
 is done with whole ones.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -98,13 +98,25 @@ class Lake(Upkeep):
             self.flush(table)
         return True
 
-    def append_next(self, table: Table, frame: pl.DataFrame, batch: int, after: int) -> int:
+    def append_next(
+        self,
+        table: Table,
+        frame: pl.DataFrame,
+        batch: int,
+        after: int | None = None,
+        settle: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+    ) -> int:
         """Write a batch, or only its number, at once behind the source's batch `after`; as which version.
 
-        Raises OvertakenError, ConflictError and UnavailableError as `Delta.append`.
+        Args:
+            after: None = whichever is the last, unless that is this one or a later one: then nothing is written.
+            settle: what of the rows is still to be written; it ends with `landed_beside` of this table, and nobody's
+                commit comes between that and this one.
+
+        Raises OvertakenError, ConflictError and UnavailableError as `Delta.append`; nothing waits in memory then.
         """
         delta = self._tables[table]
-        self._written[table] = delta.append([(batch, frame)], self._source, _TIME[table], after)
+        self._written[table] = delta.append([(batch, frame)], self._source, _TIME[table], after, settle)
         return delta.wrote
 
     def flush(self, table: Table) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import polars as pl
 
@@ -25,6 +26,7 @@ from drift_pipeline.telemetry.recent import Recent, Sorted, late_before
 from drift_pipeline.telemetry.rows import outcomes_frame, predictions_frame
 
 _TABLES: tuple[Table, ...] = ("outcomes", "late", "shadow", "predictions")
+_ONCE: tuple[Table, ...] = ("outcomes", "predictions")  # that are told by more than one source land once
 _KNOWN_BY: Mapping[Table, tuple[str, ...]] = {"dead_letters": ("_id",), "outcomes": ("_id", "_producer", "_label")}
 
 
@@ -50,6 +52,25 @@ class RenumberedError(IntegrityError):
     """The lake holds a later batch of the source, so this one would be taken for an old one and be lost."""
 
 
+class _Writing:
+    """One batch on its way into the tables of one model; `found`: what turned out at that, as `Captured` has it."""
+
+    def __init__(self, lake: Lake, recent: Recent, number: int) -> None:
+        self._lake, self._recent, self._number = lake, recent, number
+        self.found: Counter[str] = Counter()
+
+    def write(self, table: Table, frame: pl.DataFrame, after: int | None = None) -> None:
+        """Rows that another process landed since they were sorted are left out, and the batch's number is written."""
+        settle = partial(self._settle, table) if table in _ONCE else None
+        self._recent.wrote(table, self._lake.append_next(table, frame, self._number, after, settle))
+
+    def _settle(self, table: Table, frame: pl.DataFrame) -> pl.DataFrame:
+        kept, shared = self._recent.settle(self._lake, table, frame)
+        gone = frame.height - kept.height
+        self.found.update({table: -gone, "duplicates": gone, "shared_ids": shared})
+        return kept
+
+
 class Landing:
     """Into the lakes of all models; arguments as for `Capture`."""
 
@@ -64,7 +85,6 @@ class Landing:
         self._lake_of, self._specs, self._mirror, self._lateness = lake_of, specs, mirror, lateness
         self._failed = failed
         self._recent: dict[str, Recent] = {}
-        self._last: dict[tuple[str, str, Table], int] = {}
 
     def land(
         self, model: str, source: str, number: int, events: Sequence[Event], now: datetime, places: Sequence[int] = ()
@@ -93,7 +113,8 @@ class Landing:
         letters, lake = [event for event in events if isinstance(event, DeadLetter)], self._lake_of("", source)
         if not places:
             frame = dead_letters_frame(letters, [(number, n) for n in range(len(letters))])
-            _write(lake, "dead_letters", frame, number)
+            if _is_to_land(lake, "dead_letters", frame, number):
+                lake.append_next("dead_letters", frame, number)
             return Counter(dead_letters=len(letters))
         last = lake.last_batch("dead_letters")
         behind = [(place, letter) for place, letter in zip(places, letters, strict=True) if place > last]
@@ -111,11 +132,11 @@ class Landing:
         outcomes = [one for at, one in placed if isinstance(one, OutcomeKnown) and at > last["outcomes"]]
         predictions = [(at, one) for at, one in placed if isinstance(one, Prediction) and at > last["predictions"]]
         recent = self._recent_of(model, lake, now)
-        recent.catch_up()
+        writing = _Writing(lake, recent, number)
 
         def write(table: Table, frame: pl.DataFrame) -> None:
             if not frame.is_empty():
-                recent.wrote(table, lake.append_next(table, frame, number, last[table]))
+                writing.write(table, frame, last[table])
 
         told = recent.told(outcomes, now)
         write("outcomes", outcomes_frame(spec, told.outcomes, told.observed))
@@ -127,7 +148,8 @@ class Landing:
         frame = predictions_frame(spec, fresh)
         mirrored = {id(one) for at, one in predictions if at <= last["shadow"]}
         unmirrored = frame.filter(pl.Series([id(one) not in mirrored for one in fresh], dtype=pl.Boolean))
-        counts = Counter(unmirrored=self._shadow(model, unmirrored, lambda rows: write("shadow", rows)))
+        counts = writing.found
+        counts.update(unmirrored=self._shadow(model, unmirrored, lambda rows: write("shadow", rows)))
         write("predictions", frame)
         counts.update(outcomes=len(told.outcomes), late=len(found.late), predictions=len(fresh))
         counts.update(late_outcomes=told.late, duplicates=told.duplicates + before.duplicates + found.duplicates)
@@ -138,23 +160,25 @@ class Landing:
         lake, spec = self._lake_of(model, source), self._specs[model]
         outcomes = [one for one in events if isinstance(one, OutcomeKnown)]
         predictions = [one for one in events if isinstance(one, Prediction)]
-        last = self._last_of(model, source, lake, "predictions")
+        last = lake.last_batch("predictions")
         if last == number:  # a former try came to its end here
-            lake.flush("predictions")
             return Counter()
-        last_told = self._last_of(model, source, lake, "outcomes") if outcomes else -1
         recent = self._recent_of(model, lake, now)
+        writing = _Writing(lake, recent, number)
+
+        def write(table: Table, frame: pl.DataFrame) -> None:
+            if _is_to_land(lake, table, frame, number):
+                writing.write(table, frame)
+
         told = recent.told(outcomes, now)
-        _write(lake, "outcomes", outcomes_frame(spec, told.outcomes, told.observed), number, last_told)
+        write("outcomes", outcomes_frame(spec, told.outcomes, told.observed))
         landed_late = late_before(lake, predictions) if recent.is_old(predictions) and _is_retry(lake, number) else None
         found = recent.sort(predictions, now, landed_late)
+        write("late", predictions_frame(spec, found.late))
         frame = predictions_frame(spec, found.fresh)
-        _write(lake, "late", predictions_frame(spec, found.late), number)
-        mirrored = self._shadow(model, frame, lambda rows: _write(lake, "shadow", rows, number))
-        counts = Counter(unmirrored=mirrored)
-        _write(lake, "predictions", frame, number, last)
-        self._last |= {(model, source, "outcomes"): number} if told.outcomes else {}
-        self._last |= {(model, source, "predictions"): number} if found.fresh else {}
+        counts = writing.found
+        counts.update(unmirrored=self._shadow(model, frame, lambda rows: write("shadow", rows)))
+        write("predictions", frame)
         counts.update(outcomes=len(told.outcomes), late=len(found.late), predictions=len(found.fresh))
         counts.update(late_outcomes=told.late, duplicates=told.duplicates + found.duplicates, shared_ids=found.shared)
         return counts
@@ -172,17 +196,11 @@ class Landing:
             write(_owned_as(frame, mirrored))
         return 0
 
-    def _last_of(self, model: str, source: str, lake: Lake, table: Table) -> int:
-        """The last batch; where another process landed one since, what it landed is not in memory."""
-        last = lake.last_batch(table)
-        if self._last.setdefault((model, source, table), last) != last:
-            self._last[model, source, table] = last
-            self._recent.pop(model, None)
-        return last
-
     def _recent_of(self, model: str, lake: Lake, now: datetime) -> Recent:
+        """With what other processes landed by now."""
         if model not in self._recent or self._recent[model].is_ahead(now):
             self._recent[model] = Recent(lake, now, self._lateness)
+        self._recent[model].catch_up()
         return self._recent[model]
 
 
@@ -199,25 +217,22 @@ def _is_retry(lake: Lake, number: int) -> bool:
     return lake.last_batch("late") == number
 
 
-def _write(lake: Lake, table: Table, frame: pl.DataFrame, number: int, last: int | None = None) -> None:
-    """Before the segment is deleted. An earlier try's batch, if only in memory so far, is written as it was.
+def _is_to_land(lake: Lake, table: Table, frame: pl.DataFrame, number: int) -> bool:
+    """Whether a segment's rows are not there yet.
 
-    Args:
-        last: the table's last batch, where it was just asked: each time costs a look at the disk.
+    Raises:
+        RenumberedError: the table holds later segments, and not these rows.
     """
     if frame.is_empty():
-        return
-    last = lake.last_batch(table) if last is None else last
-    if last > number and _is_there(lake, table, frame):  # a capture that was slower had set it aside
-        return
-    if last > number:
+        return False
+    last = lake.last_batch(table)
+    if last > number and not _is_there(lake, table, frame):  # else a capture that was slower had set it aside
         raise RenumberedError(
             f"{lake.root / table}: holds segment {last} of this source already, so segment {number} cannot land: was "
             f"the spool's folder replaced? Stop its writer and rename its segments, and those that wait in it, to "
             f"numbers above {last}"
         )
-    lake.append(table, frame, number)
-    lake.flush(table)
+    return last < number
 
 
 def _is_there(lake: Lake, table: Table, frame: pl.DataFrame) -> bool:

@@ -11,10 +11,13 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from drift_pipeline.clock import DAY, WEEK, Window
-from drift_pipeline.telemetry.event import EXTERNAL, OutcomeKnown, Prediction
+from drift_pipeline.errors import IntegrityError
+from drift_pipeline.telemetry.event import OutcomeKnown, Prediction
 from drift_pipeline.telemetry.lake import Cursor, Lake, Table
+from drift_pipeline.telemetry.remembered import Key, Labels, Owners, Tellings, is_repeat, owners, told
 
 READMITTED = WEEK  # behind the newest: for so long the slices of an event are kept, and its label is waited for
+_TIME = pl.Datetime("us", "UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORGET_ABOVE = 10_000  # ids: to look for those that can go costs a look at all
 _TICK = timedelta(microseconds=1)
@@ -22,7 +25,6 @@ _OWNED = ("_id", "_time", "_producer", "_route")
 _TOLD = ("_id", "_producer", "_told_at", "_label", "_observed_at")
 _COLUMNS: Mapping[Table, tuple[str, ...]] = {"predictions": _OWNED, "outcomes": _TOLD}
 _Keys = Collection[tuple[str, str]]  # of predictions: id, whose
-_Key = tuple[str, str, datetime | None]  # of an outcome: id, who told it, and when as its producer said
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,7 @@ class Recent:
         self._lake, self._lateness, self._limit = lake, lateness, now - lateness
         self._watermark = self._since = self._behind(_newest(lake, "predictions", "_time", now))
         self._told_watermark = self._told_since = self._behind(_newest(lake, "outcomes", "_observed_at", now))
-        self._ids: dict[str, tuple[str, datetime]] = {}
-        self._shared: dict[tuple[str, str], datetime] = {}
-        self._told: dict[_Key, tuple[tuple[float, ...], datetime]] = {}
-        self._kept = 0
+        self._owners, self._tellings, self._kept = Owners(), Tellings(), 0
         self._seen: dict[Table, int] = {table: lake.cursor(table).version for table in _COLUMNS}
         self._ours: dict[Table, set[int]] = {table: set() for table in _COLUMNS}
         self._remember(now + 2 * DAY)
@@ -67,7 +66,7 @@ class Recent:
     @property
     def ids(self) -> int:
         """How many are in memory."""
-        return len(self._ids) + len(self._shared) + len(self._told)
+        return len(self._owners) + len(self._tellings)
 
     def wrote(self, table: Table, version: int) -> None:
         """What is in memory landed as this version."""
@@ -78,27 +77,71 @@ class Recent:
         """Remember what other processes landed since.
 
         Raises:
+            IntegrityError, UnavailableError: as the lake's reading does; or the lake is an older copy.
+        """
+        for table in _COLUMNS:
+            self._know(table, self._beside(self._lake, table))
+
+    def settle(self, lake: Lake, table: Table, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """What of a frame is to land still: each row that another process landed one beside, since it was sorted or
+        told, is so again, as if that one had come first. And of how many more the id is another's as well.
+
+        Args:
+            lake: the one that is about to write the frame.
+
+        Raises:
             IntegrityError, UnavailableError: as the lake's reading does.
         """
-        for table, columns in _COLUMNS.items():
-            rows, version = self._lake.landed_beside(table, self._seen[table], self._ours[table], columns)
-            self._seen[table] = version
-            self._ours[table] = {one for one in self._ours[table] if one > version}
-            if rows.height and table == "predictions":
-                self._know(_owners(rows))
-            elif rows.height:
-                for key, (labels, time) in _said(rows).items():
-                    before = self._told[key][0] if key in self._told else ()
-                    self._told[key] = (*before, *labels), time
-                    self._told_watermark = max(self._told_watermark, self._behind(time))
+        beside = self._beside(lake, table)
+        if beside.is_empty():
+            return frame, 0
+        again = self._sort_again if table == "predictions" else self._tell_again
+        return again(frame, frame["_id"].is_in(beside["_id"].to_list()), beside)
 
-    def _know(self, owners: Iterable[tuple[str, datetime, str]]) -> None:
-        for name, time, whose in owners:
-            if name not in self._ids:
-                self._ids[name] = whose, time
-            elif self._ids[name][0] != whose:
-                self._shared[name, whose] = time
-            self._watermark = max(self._watermark, self._behind(time))
+    def _beside(self, lake: Lake, table: Table) -> pl.DataFrame:
+        """What other processes landed since the last look at the table."""
+        rows, version = lake.landed_beside(table, self._seen[table], self._ours[table], _COLUMNS[table])
+        if version < self._seen[table]:
+            raise IntegrityError(
+                f"{lake.root / table}: stands at version {version}, and {self._seen[table]} was read before: it is an "
+                f"older copy, and what comes now is sorted by it"
+            )
+        self._seen[table] = version
+        self._ours[table] = {one for one in self._ours[table] if one > version}
+        return rows
+
+    def _know(self, table: Table, beside: pl.DataFrame) -> None:
+        if table == "predictions":
+            for one in owners(beside):
+                self._owners.add(one)
+                self._watermark = max(self._watermark, self._behind(one.time))
+        else:
+            for key, label, time in _by_time(beside):
+                self._tellings.add(key, (label,), time)
+                self._told_watermark = max(self._told_watermark, self._behind(time))
+
+    def _sort_again(self, frame: pl.DataFrame, same: pl.Series, beside: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        ours, kept = [*owners(frame.filter(same))], list[bool]()
+        shared = -sum(self._owners.remove(one) for one in ours)
+        self._know("predictions", beside)
+        for one in ours:
+            kept.append(not self._owners.has(one))
+            shared += kept[-1] and self._owners.add(one)
+        return _with(frame, same, kept), shared
+
+    def _tell_again(self, frame: pl.DataFrame, same: pl.Series, beside: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        ours, kept, observed = [*told(frame.filter(same))], list[bool](), frame["_observed_at"].to_list()
+        theirs = {key for key, _, _ in told(beside)}
+        for key, label, _ in reversed(ours):
+            self._tellings.remove(key, label)
+        self._know("outcomes", beside)
+        for place, (key, label, time) in zip(same.arg_true(), ours, strict=True):
+            kept.append(not is_repeat(key, label, self._tellings.of(key)))
+            if kept[-1] and key in theirs and key[2] is not None:  # the later one wins
+                observed[place] = max(observed[place], self._limit + self._lateness, time + _TICK)
+            if kept[-1]:
+                self._tellings.add(key, (label,), time)
+        return _with(frame.with_columns(pl.Series("_observed_at", observed, _TIME)), same, kept), 0
 
     def is_ahead(self, now: datetime) -> bool:
         """Whether the clock went back behind what is in memory: then memory has to be made again."""
@@ -118,12 +161,13 @@ class Recent:
         self._limit = now - self._lateness
         before, found, shared, duplicates = self._landed_before(predictions), Sorted(), 0, 0
         for one in predictions:
-            if self._has(one) or not before.get(one.id, set()).isdisjoint((one.whose, one.nobodys)):
+            if self._owners.has(one) or not before.get(one.id, set()).isdisjoint((one.whose, one.nobodys)):
                 duplicates += 1
             elif self._is_late(one, landed_late):
                 found.late.append(one)
             else:
-                shared += self._take(one)
+                self._watermark = max(self._watermark, self._behind(one.time))
+                shared += self._owners.add(one)
                 found.fresh.append(one)
         self._forget()
         return Sorted(found.fresh, found.late, shared, duplicates)
@@ -138,11 +182,11 @@ class Recent:
         before, found, late, duplicates = self._told_before(outcomes), Told(), 0, 0
         for one in outcomes:
             key = (one.id, one.producer, one.time if one.told else None)
-            said = self._told[key][0] if key in self._told else before.get(key, ())
-            if one.label in (said if one.told else said[-1:]):
+            said = self._tellings.of(key) or before.get(key, ())
+            if is_repeat(key, one.label, said):
                 duplicates += 1
                 continue
-            self._told[key] = (*said, one.label), one.time
+            self._tellings.replace(key, (*said, one.label), one.time)
             is_late = one.time < self._told_watermark
             late += is_late
             found.outcomes.append(one)
@@ -163,43 +207,26 @@ class Recent:
             return (one.id, one.whose) in landed_late
         return one.time < self._watermark - READMITTED
 
-    def _has(self, one: Prediction) -> bool:
-        """An id that was landed under nobody's name, such as by another way than the gateway, is whoever's comes."""
-        first = self._ids.get(one.id)
-        if first is None:
-            return False
-        return first[0] in (one.whose, one.nobodys) or (one.id, one.whose) in self._shared
-
-    def _take(self, one: Prediction) -> bool:
-        """Remember it; whether its id is another's as well."""
-        self._watermark = max(self._watermark, self._behind(one.time))
-        if one.id in self._ids:
-            self._shared[one.id, one.whose] = one.time
-            return True
-        self._ids[one.id] = one.whose, one.time
-        return False
-
     def _forget(self) -> None:
         """Drop what is behind the watermarks, once it may be half of all."""
         if self.ids <= max(_FORGET_ABOVE, 2 * self._kept):
             return
         self._since, self._told_since = self._watermark, self._told_watermark
-        self._ids = {name: seen for name, seen in self._ids.items() if seen[1] >= self._since}
-        self._shared = {key: time for key, time in self._shared.items() if time >= self._since}
-        self._told = {key: said for key, said in self._told.items() if said[1] >= self._told_since}
+        self._owners.forget(self._since)
+        self._tellings.forget(self._told_since)
         self._kept = self.ids
 
     def _remember(self, until: datetime) -> None:
         if self._since > _EPOCH:
             window = Window(self._since, until)
-            for name, time, whose in _owners(self._lake.find("predictions", _inside("_time", window), _OWNED, window)):
-                if name in self._ids:
-                    self._shared[name, whose] = time
-                else:
-                    self._ids[name] = whose, time
+            for one in owners(self._lake.find("predictions", _inside("_time", window), _OWNED, window)):
+                self._owners.add(one)
         if self._told_since > _EPOCH:
             window = Window(self._told_since, until)
-            self._told = _said(self._lake.find("outcomes", _inside("_observed_at", window), _TOLD, window))
+            for key, label, time in _by_time(
+                self._lake.find("outcomes", _inside("_observed_at", window), _TOLD, window)
+            ):
+                self._tellings.add(key, (label,), time)
 
     def _landed_before(self, predictions: Iterable[Prediction]) -> Mapping[str, set[str]]:
         """Of those that are too old for memory: who has an event of each id in the lake, by id."""
@@ -209,26 +236,28 @@ class Recent:
         window = Window(min(one.time for one in old), max(one.time for one in old) + _TICK)
         rows = pl.col("_id").is_in([one.id for one in old])
         found: dict[str, set[str]] = {}
-        for name, _, whose in _owners(self._lake.find("predictions", rows, _OWNED, window)):
-            found.setdefault(name, set()).add(whose)
+        for one in owners(self._lake.find("predictions", rows, _OWNED, window)):
+            found.setdefault(one.id, set()).add(one.whose)
         return found
 
-    def _told_before(self, outcomes: Iterable[OutcomeKnown]) -> Mapping[_Key, tuple[float, ...]]:
+    def _told_before(self, outcomes: Iterable[OutcomeKnown]) -> Mapping[Key, Labels]:
         """Of those that are too old for memory, as far as a week back: what was told in the lake."""
         old = [one for one in outcomes if self._limit - READMITTED <= one.time < self._told_since]
         if not old:
             return {}
         window = Window(min(one.time for one in old), self._limit + 2 * self._lateness + DAY)
         rows = pl.col("_id").is_in([one.id for one in old])
-        said = _said(self._lake.find("outcomes", rows, _TOLD, window))
-        return {key: labels for key, (labels, _) in said.items()}
+        said: dict[Key, Labels] = {}
+        for key, label, _ in _by_time(self._lake.find("outcomes", rows, _TOLD, window)):
+            said[key] = *said.get(key, ()), label
+        return said
 
 
 def late_before(lake: Lake, predictions: Iterable[Prediction]) -> _Keys:
     """(id, whose) of those that are in the lake's `late`, on disk or waiting in memory."""
     named = {one.id: one.time for one in predictions}
     window = Window(min(named.values()), max(named.values()) + _TICK)
-    return {(name, whose) for name, _, whose in _owners(lake.read("late", window)) if name in named}
+    return {(one.id, one.whose) for one in owners(lake.read("late", window)) if one.id in named}
 
 
 def _newest(lake: Lake, table: Table, column: str, now: datetime) -> datetime:
@@ -249,21 +278,11 @@ def _inside(column: str, window: Window) -> pl.Expr:
     return pl.col(column).is_between(window.start, window.end, closed="left")
 
 
-def _owners(rows: pl.DataFrame) -> Iterable[tuple[str, datetime, str]]:
-    """(id, time, whose)."""
-    for row in rows.iter_rows(named=True):
-        yield (
-            row["_id"],
-            row["_time"],
-            (row.get("_producer") or "") + (f"/{EXTERNAL}" if row["_route"] == EXTERNAL else ""),
-        )
+def _by_time(rows: pl.DataFrame) -> Iterable[tuple[Key, float, datetime]]:
+    return told(rows.sort("_observed_at") if rows.height else rows)
 
 
-def _said(found: pl.DataFrame) -> dict[_Key, tuple[tuple[float, ...], datetime]]:
-    """What was told, each label once and the last one last."""
-    said: dict[_Key, tuple[tuple[float, ...], datetime]] = {}
-    for row in (found.sort("_observed_at") if found.height else found).iter_rows(named=True):
-        told_at = row.get("_told_at")
-        key = (row["_id"], row.get("_producer") or "", told_at)
-        said[key] = (*(said[key][0] if key in said else ()), row["_label"]), told_at or row["_observed_at"]
-    return said
+def _with(frame: pl.DataFrame, some: pl.Series, kept: Sequence[bool]) -> pl.DataFrame:
+    """The frame with those of some rows that are kept, and with all the others."""
+    all_kept = pl.repeat(True, frame.height, dtype=pl.Boolean, eager=True)
+    return frame.filter(all_kept.scatter(some.arg_true(), pl.Series(kept, dtype=pl.Boolean)))

@@ -136,12 +136,11 @@ class CaptureLake(Lake):
         super().__init__(root, source)
         self._fuses = fuses
 
-    def flush(self, table: Table) -> None:
-        if table != "predictions" or not self._waiting[table]:
-            super().flush(table)
-            return
+    def append_next(self, table: Table, *arguments: Any) -> int:
+        if table != "predictions":
+            return super().append_next(table, *arguments)
         with self._fuses.around("capture.flush"):
-            super().flush(table)
+            return super().append_next(table, *arguments)
 
 
 class BreakableRegistry(LocalRegistry):

@@ -287,15 +287,15 @@ class Broken(Lake):
     countdown = -1
     after = False
 
-    def flush(self, table: Table) -> None:
-        if self._waiting[table]:
-            Broken.countdown -= 1
-        broken = Broken.countdown == 0 and bool(self._waiting[table])
+    def append_next(self, *arguments: Any) -> int:
+        Broken.countdown -= 1
+        broken = Broken.countdown == 0
         if broken and not Broken.after:
             raise UnavailableError("the disk does not answer")
-        super().flush(table)
+        version = super().append_next(*arguments)
         if broken:
             raise UnavailableError("the disk does not answer, but has written")
+        return version
 
 
 def story(site: Site) -> None:

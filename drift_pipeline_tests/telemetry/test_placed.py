@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event as Stop
 from typing import Any, ClassVar
 
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from drift_pipeline.clock import DAY, MINUTE
 from drift_pipeline.errors import UnavailableError
 from drift_pipeline.telemetry.capture import Capture, Captured
 from drift_pipeline.telemetry.delta import OvertakenError
-from drift_pipeline.telemetry.lake import Lake, Table
+from drift_pipeline.telemetry.lake import Lake
 from drift_pipeline.telemetry.sources import Batch, Lag
 from drift_pipeline.telemetry.sources.positions import Positions
 from drift_pipeline.telemetry.sources.set_aside import SetAside
@@ -75,13 +74,13 @@ class Mortal(Lake):
     countdown: ClassVar[list[int]] = []
     after: ClassVar[bool] = False
 
-    def append_next(self, table: Table, frame: pl.DataFrame, batch: int, after: int) -> int:
+    def append_next(self, *arguments: Any) -> int:
         struck = bool(self.countdown) and self.countdown[0] == 0
         if self.countdown:
             self.countdown[0] -= 1
         if struck and not self.after:
             raise KilledError
-        version = super().append_next(table, frame, batch, after)
+        version = super().append_next(*arguments)
         if struck:
             raise KilledError
         return version
@@ -234,7 +233,7 @@ def test_two_captures_of_two_logs_know_the_ids_that_the_other_landed(world: Worl
 def test_a_model_whose_lake_is_broken_waits_apart_and_the_others_go_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(table: Table, frame: pl.DataFrame, batch: int, after: int) -> int:
+    def broken(*_: object) -> int:
         raise UnavailableError("no space left")
 
     lake = world.lake_of("n", SOURCE)
