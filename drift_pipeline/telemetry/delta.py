@@ -77,9 +77,13 @@ class Delta:
         handle = self.handle()
         return -1 if handle is None else handle.version()
 
-    def last_batch(self, source: str) -> int:
-        """The number of the source's last batch, -1 before the first."""
-        handle = self.handle()
+    def last_batch(self, source: str, *, anew: bool = True) -> int:
+        """The number of the source's last batch, -1 before the first.
+
+        Args:
+            anew: else as the table stood when it was last looked at.
+        """
+        handle = self.handle() if anew or self._table is None else self._table
         return -1 if handle is None else _last_batch(handle, source)
 
     def look(self, at: Callable[[Handle], T], absent: T) -> T:

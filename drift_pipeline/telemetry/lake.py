@@ -137,9 +137,13 @@ class Lake(Upkeep):
         for table in _TIME:
             self.flush(table)
 
-    def last_batch(self, table: Table) -> int:
-        """The number of this source's last batch in the table, -1 before the first."""
-        stored = self._tables[table].last_batch(self._source)
+    def last_batch(self, table: Table, *, anew: bool = True) -> int:
+        """The number of this source's last batch in the table, -1 before the first.
+
+        Args:
+            anew: else as the table stood when it was last looked at, which costs nothing.
+        """
+        stored = self._tables[table].last_batch(self._source, anew=anew)
         return max(stored, self._waiting[table][-1][0] if self._waiting[table] else -1)
 
     def version(self, table: Table) -> int:

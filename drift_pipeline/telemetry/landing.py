@@ -10,7 +10,7 @@ comes second, with however much of it, writes nothing twice.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -128,10 +128,10 @@ class Landing:
     ) -> Counter[str]:
         """Of what an earlier try laid aside as late, that is late, and of what lies behind it time decides."""
         lake, spec = self._lake_of(model, source), self._specs[model]
-        last = {table: lake.last_batch(table) for table in _TABLES}
+        recent = self._recent_of(model, lake, now, _ONCE)
+        last = {table: _last_of(lake, table) for table in _TABLES}
         outcomes = [one for at, one in placed if isinstance(one, OutcomeKnown) and at > last["outcomes"]]
         predictions = [(at, one) for at, one in placed if isinstance(one, Prediction) and at > last["predictions"]]
-        recent = self._recent_of(model, lake, now)
         writing = _Writing(lake, recent, number)
 
         def write(table: Table, frame: pl.DataFrame) -> None:
@@ -160,10 +160,10 @@ class Landing:
         lake, spec = self._lake_of(model, source), self._specs[model]
         outcomes = [one for one in events if isinstance(one, OutcomeKnown)]
         predictions = [one for one in events if isinstance(one, Prediction)]
-        last = lake.last_batch("predictions")
-        if last == number:  # a former try came to its end here
+        needed: dict[Table, bool] = {"outcomes": bool(outcomes), "predictions": bool(predictions)}
+        recent = self._recent_of(model, lake, now, [table for table, some in needed.items() if some])
+        if predictions and _last_of(lake, "predictions") == number:  # a former try came to its end here
             return Counter()
-        recent = self._recent_of(model, lake, now)
         writing = _Writing(lake, recent, number)
 
         def write(table: Table, frame: pl.DataFrame) -> None:
@@ -196,11 +196,11 @@ class Landing:
             write(_owned_as(frame, mirrored))
         return 0
 
-    def _recent_of(self, model: str, lake: Lake, now: datetime) -> Recent:
-        """With what other processes landed by now."""
+    def _recent_of(self, model: str, lake: Lake, now: datetime, tables: Collection[Table]) -> Recent:
+        """With what other processes landed by now in the tables."""
         if model not in self._recent or self._recent[model].is_ahead(now):
             self._recent[model] = Recent(lake, now, self._lateness)
-        self._recent[model].catch_up()
+        self._recent[model].catch_up(lake, tables)
         return self._recent[model]
 
 
@@ -210,6 +210,11 @@ def _owned_as(frame: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
         return mirrored
     whose = frame.select("_id", "_time", "_producer").unique(["_id", "_time"])
     return mirrored.join(whose, on=["_id", "_time"], how="left", maintain_order="left")
+
+
+def _last_of(lake: Lake, table: Table) -> int:
+    """The source's last batch; where `Recent` has looked at the table, as of then: each look costs one at the disk."""
+    return lake.last_batch(table, anew=table not in _ONCE)
 
 
 def _is_retry(lake: Lake, number: int) -> bool:
@@ -225,7 +230,7 @@ def _is_to_land(lake: Lake, table: Table, frame: pl.DataFrame, number: int) -> b
     """
     if frame.is_empty():
         return False
-    last = lake.last_batch(table)
+    last = _last_of(lake, table)
     if last > number and not _is_there(lake, table, frame):  # else a capture that was slower had set it aside
         raise RenumberedError(
             f"{lake.root / table}: holds segment {last} of this source already, so segment {number} cannot land: was "

@@ -73,14 +73,18 @@ class Recent:
         if table in self._ours:
             self._ours[table].add(version)
 
-    def catch_up(self) -> None:
+    def catch_up(self, lake: Lake, tables: Collection[Table]) -> None:
         """Remember what other processes landed since.
+
+        Args:
+            lake: of the same model.
+            tables: of outcomes, predictions or both.
 
         Raises:
             IntegrityError, UnavailableError: as the lake's reading does; or the lake is an older copy.
         """
-        for table in _COLUMNS:
-            self._know(table, self._beside(self._lake, table))
+        for table in tables:
+            self._know(table, self._beside(lake, table))
 
     def settle(self, lake: Lake, table: Table, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         """What of a frame is to land still: each row that another process landed one beside, since it was sorted or

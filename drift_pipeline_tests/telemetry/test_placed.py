@@ -47,15 +47,15 @@ class Log:
 
     is_behind, is_at_end = False, True
 
-    def __init__(self, lines: list[bytes], positions: Positions, at_once: int) -> None:
-        self._lines, self._positions, self._at_once = lines, positions, at_once
+    def __init__(self, lines: list[bytes], positions: Positions, at_once: int, source: str = SOURCE) -> None:
+        self._lines, self._positions, self._at_once, self._source = lines, positions, at_once, source
         self.refused: dict[int, str] = {}
 
     def batches(self, stop: Stop) -> Generator[Batch, None, None]:
-        while (after := self._positions.of(SOURCE)) + 1 < len(self._lines) and not stop.is_set():
+        while (after := self._positions.of(self._source)) + 1 < len(self._lines) and not stop.is_set():
             values = self._lines[after + 1 :][: self._at_once]
             places = [after + 1 + n for n in range(len(values))]
-            yield Batch.of(SOURCE, after, places[-1], values, places, NOW.timestamp(), {})
+            yield Batch.of(self._source, after, places[-1], values, places, NOW.timestamp(), {})
 
     def done(self, batch: Batch, refused: Mapping[int, str]) -> None:
         self.refused |= refused
@@ -89,7 +89,7 @@ class Mortal(Lake):
 class World(Site):
     """A site with a log beside its spool, and a capture that may be begun anew."""
 
-    machine = ""
+    machine, source = "", SOURCE
 
     def __init__(self, root: Path, lake_class: type[Lake] = Lake) -> None:
         self.lines: list[bytes] = []
@@ -98,7 +98,7 @@ class World(Site):
 
     def begin(self) -> None:
         self.lakes = {}
-        self.log = Log(self.lines, Positions(self.lake_of), self.at_once)
+        self.log = Log(self.lines, Positions(self.lake_of), self.at_once, self.source)
         spool = self.root / "spool"
         self.capture = Capture(
             spool,
