@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from drift_pipeline.clock import DAY, WEEK, Window
-from drift_pipeline.errors import IntegrityError
 from drift_pipeline.telemetry.event import OutcomeKnown, Prediction
 from drift_pipeline.telemetry.lake import Cursor, Lake, Table
 from drift_pipeline.telemetry.remembered import Key, Labels, Owners, Tellings, is_repeat, owners, told
@@ -81,7 +80,7 @@ class Recent:
             tables: of outcomes, predictions or both.
 
         Raises:
-            IntegrityError, UnavailableError: as the lake's reading does; or the lake is an older copy.
+            IntegrityError, UnavailableError: as the lake's reading does.
         """
         for table in tables:
             self._know(table, self._beside(lake, table))
@@ -105,11 +104,6 @@ class Recent:
     def _beside(self, lake: Lake, table: Table) -> pl.DataFrame:
         """What other processes landed since the last look at the table."""
         rows, version = lake.landed_beside(table, self._seen[table], self._ours[table], _COLUMNS[table])
-        if version < self._seen[table]:
-            raise IntegrityError(
-                f"{lake.root / table}: stands at version {version}, and {self._seen[table]} was read before: it is an "
-                f"older copy, and what comes now is sorted by it"
-            )
         self._seen[table] = version
         self._ours[table] = {one for one in self._ours[table] if one > version}
         return rows

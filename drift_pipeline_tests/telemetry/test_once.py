@@ -1,7 +1,6 @@
 """Two captures that are told the same events by two ways at one moment: each is in the lake once."""
 
 import multiprocessing
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 
 from drift_pipeline.bucket import Bucket, Place
 from drift_pipeline.clock import DAY, HOUR, MINUTE, Window
-from drift_pipeline.errors import IntegrityError
 from drift_pipeline.telemetry import delta, upkeep
 from drift_pipeline.telemetry.capture import Captured
 from drift_pipeline.telemetry.delta import Delta
@@ -220,21 +218,6 @@ def test_a_capture_alone_reads_no_row_that_it_wrote(tmp_path: Path, monkeypatch:
         machine.capture.step()
     assert looked == []
     assert len(ids(machine)) == len(ids(machine, "outcomes")) == 10
-
-
-def test_a_lake_that_became_an_older_copy_takes_again_what_it_lacks(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, tmp_path / "lake", "a", "spool")
-    machine.take(prediction("0"))
-    shutil.copytree(tmp_path / "lake", tmp_path / "copy")
-    for name in "12":
-        machine.take(prediction(name))
-    shutil.rmtree(tmp_path / "lake")
-    (tmp_path / "copy").rename(tmp_path / "lake")
-    machine.send(prediction("1"), prediction("0"))
-    with suppress(IntegrityError):
-        machine.capture.step()
-    machine.capture.step()
-    assert ids(machine) == ["0", "1"]
 
 
 BATCHES, AT_ONCE = 20, 10
