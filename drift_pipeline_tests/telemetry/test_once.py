@@ -251,7 +251,7 @@ def test_two_processes_that_land_the_same_by_two_ways_land_each_once(
     for one in landing:
         one.start()
     for one in landing:
-        one.join(120)
+        one.join(300)
     assert [one.exitcode for one in landing] == [0, 0]
     expected = [f"{n:03}" for n in range(batches * AT_ONCE)]
     for table in ("predictions", "outcomes"):
