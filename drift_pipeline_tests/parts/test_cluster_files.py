@@ -70,10 +70,14 @@ def test_each_user_has_an_entry_of_its_own_and_nobody_reads_keys(tmp_path: Path)
     assert {oct(key.stat().st_mode & 0o777) for key in (tmp_path / "keys").glob("*.key")} == {"0o600"}
 
 
-def test_pods_find_the_api_server_where_it_is() -> None:
+def test_pods_find_the_api_server_where_it_is_and_know_their_names() -> None:
     policy, binding = yaml.safe_load_all((HERE / "pods.yaml").read_text(encoding="utf-8"))
-    (mutation,) = policy["spec"]["mutations"]
-    assert set(re.findall(r'"(\d+)"', mutation["applyConfiguration"]["expression"])) == {str(PORT)}
+    server, name = policy["spec"]["mutations"]
+    assert set(re.findall(r'"(\d+)"', server["applyConfiguration"]["expression"])) == {str(PORT)}
+    assert re.findall(r'name: "(\w+)"|fieldPath: "([\w.]+)"', name["jsonPatch"]["expression"]) == [
+        ("HOSTNAME", ""),
+        ("", "metadata.name"),
+    ]
     assert binding["spec"]["policyName"] == policy["metadata"]["name"]
 
 
