@@ -40,7 +40,9 @@ def observe(
     served, mirrored = (owned(lake.read(table, window, columns=asked)) for table in ("predictions", "shadow"))
     if served.is_empty() or mirrored.is_empty():
         return Observations(0, 0, 0, performance=performance)
-    mirrored = mirrored.unique([*_ROW, "_version"], keep="first", maintain_order=True)  # two captures may score a row
+    mirrored = mirrored.unique(
+        [*_ROW, "_version", "_score"], keep="first", maintain_order=True
+    )  # two captures may score a row
     served, mirrored = _of_versions(served, mirrored, champion)
     both = pl.concat([part.select(*_ROW, "_version", "_score") for part in (served, mirrored)])
     by_candidate = both.filter(pl.col("_version") == candidate)
