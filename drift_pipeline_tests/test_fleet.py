@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from drift_pipeline.alerts.alert import Action, Teller
+from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import Entry, Put
 from drift_pipeline.errors import UnavailableError
-from drift_pipeline.loop import Loop, Ticked
-from drift_pipeline.loop.fleet import Failed, Fleet
+from drift_pipeline.loop import Loop, Ticked, concerns
+from drift_pipeline.loop.fleet import FAILED, Failed, Fleet
 from drift_pipeline.loop.home import Home, opened
 from drift_pipeline.rollout.advance import start
 from drift_pipeline.settings import Settings
@@ -142,3 +144,42 @@ def test_a_card_that_cannot_be_written_stops_no_tick_and_is_tried_again(
         assert [one.model for one in done if isinstance(one, Ticked)] == MODELS
         (failed,) = [one for one in done if isinstance(one, Failed)]
         assert failed.reason.startswith("its card is older than what it tells: ")
+
+
+def test_ticks_that_fail_are_over_once_none_failed_for_a_while_and_are_told_anew(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, broken = Slow(monkeypatch, takes=60.0), True
+    fleet = Fleet(home, {"a": SPECS["a"]}, monotonic=lambda: slow.now)
+    step = Loop.tick
+
+    def tick(loop: Loop, *, inline: bool) -> Ticked:
+        done = step(loop, inline=inline)
+        if broken:
+            raise UnavailableError("the lake is away")
+        return done
+
+    def told() -> tuple[list[str], int, bool]:
+        events = [record.event for record in home.store.records() if record.event in (FAILED, concerns.OVER)]
+        pages = home.store.messages(ALERTS, 0, 10_000)
+        return events, len(pages), FAILED in concerns.lasting(home.store, "a", home.clock.now())
+
+    monkeypatch.setattr(Loop, "tick", tick)
+    fleet.tick(inline=False)
+    fleet.tick(inline=False)
+    assert told() == ([FAILED], 1, True)
+    broken = False
+    fleet.tick(inline=False)
+    assert told() == ([FAILED], 1, True)
+    for _ in range(12):
+        fleet.tick(inline=False)
+    assert told() == ([FAILED, concerns.OVER], 1, False)
+    broken = True
+    fleet.tick(inline=False)
+    assert told() == ([FAILED, concerns.OVER, FAILED], 2, True)
+    broken = False
+    Fleet(home, {"a": SPECS["a"]}, monotonic=lambda: slow.now).tick(inline=False)
+    assert told() == ([FAILED, concerns.OVER] * 2, 2, False)
+    over = [one for one in home.store.records() if one.event == concerns.OVER]
+    ends = [Teller(home.store, "production", "").followed(record) for record in over]
+    assert {(end.incident, end.action) for end in ends if end} == {("production/a/tick.failed", Action.RESOLVE)}

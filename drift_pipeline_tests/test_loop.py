@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,13 +13,18 @@ import pytest
 
 from drift_pipeline import loop as module
 from drift_pipeline.clock import DAY, HOUR, Clock, ManualClock, Window
+from drift_pipeline.control.reader import ControlReader
 from drift_pipeline.control.signing import Signer
 from drift_pipeline.control.store import AuditRecord, ControlStore, Entry, Message, Put
 from drift_pipeline.detection.judging.monitor import Monitor
 from drift_pipeline.detection.judging.verdict import KpiResult, Report, Verdict
 from drift_pipeline.errors import InputError, IntegrityError, RefusedError, UnavailableError
 from drift_pipeline.loop import Backends, Loop, Training, Trust, operating
+from drift_pipeline.loop.monitoring import rebaselining
+from drift_pipeline.loop.monitoring.champion_monitor import ChampionMonitor
+from drift_pipeline.loop.monitoring.rebaselining import Rebaselining
 from drift_pipeline.loop.releasing.starting import register
+from drift_pipeline.loop.state import Version
 from drift_pipeline.policy.decide import Action, Trigger
 from drift_pipeline.policy.engines import DECISION, Answer
 from drift_pipeline.policy.incident import Incident
@@ -200,6 +206,32 @@ def phase(world: World) -> Phase | None:
 
 
 # the way through
+
+
+def test_all_of_the_reference_that_takes_time_is_done_before_a_tick_can_find_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, found = list[ChampionMonitor](), list[bool]()
+    prepared = Rebaselining.prepared
+
+    def spied(self: Rebaselining, champion: Version, span: Window) -> Callable[[], ChampionMonitor]:
+        record = prepared(self, champion, span)
+        with closing(ControlReader(f"sqlite:///{tmp_path / 'control.db'}")) as store:
+            found.append(store.get("model", "fraud") is not None)
+        monkeypatch.setattr(rebaselining, "new_baseline", None)  # nothing of it is left to do
+        monkeypatch.setattr(rebaselining, "keep_reference", None)
+
+        def recorded() -> ChampionMonitor:
+            made.append(record())
+            return made[0]
+
+        return recorded
+
+    monkeypatch.setattr(Rebaselining, "prepared", spied)
+    world = World(tmp_path)
+    assert (len(made), found) == (1, [False])
+    assert world.store.find("reference", "fraud/")
+    world.store.close()
 
 
 def test_a_good_candidate_becomes_champion_after_an_approval(world: World) -> None:

@@ -17,7 +17,8 @@ WORST = 3  # columns
 ROUTE = '{}/{alertname="DriftIncident",severity="page"}'  # in deploy/prometheus/alertmanager.yaml
 _PAGES = ("incident.", "rollout.", "controller.", "model.", "tick.")
 _REOPENED, _ACKNOWLEDGED = "incident.reopened", "incident.acknowledged"
-_ENDS = ("incident.closed", "reference.frozen")
+_CONCERN_OVER = "concern.over"
+_ENDS = ("incident.closed", "reference.frozen", _CONCERN_OVER)
 
 
 class Severity(StrEnum):
@@ -136,7 +137,8 @@ class Teller:
         )
 
     def followed(self, record: AuditRecord, owner: str = "") -> Alert | None:
-        """What became of an incident: reopened, acknowledged or over; None where the record is of something else."""
+        """What became of an incident, or of ticks that failed: reopened, acknowledged or over; None where the record is
+        of something else."""
         details, event = record.details, record.event
         key = details.get("closes") if event == "reference.frozen" else details.get("key")
         if not key or event not in (_REOPENED, _ACKNOWLEDGED, *_ENDS):
@@ -168,7 +170,7 @@ class Teller:
         incident = name_of(self._environment, model, key)
         severity = Severity.PAGE if what.startswith(_PAGES) or what in _ENDS else Severity.TICKET
         link = f"{self._pages}/{quote(model)}" if self._pages and model else ""
-        if link and (what.startswith("incident.") or what in _ENDS):
+        if link and (what.startswith("incident.") or what in _ENDS) and what != _CONCERN_OVER:
             link += f"#incident-{quote(key)}"
         columns = tuple(map(_clean, more.pop("columns", ())))
         texts = {"id": name, "incident": incident, "environment": self._environment, "model": model, "what": what}

@@ -1,6 +1,11 @@
-"""Concerns: what goes wrong beside the loop, told once an hour for as long as it lasts, with an alert and its audit."""
+"""Concerns: what goes wrong beside the loop, told once an hour for as long as it lasts, with an alert and its audit.
+
+Who knows of its end tells that, too; else it is over when it is told no more.
+"""
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +17,7 @@ from drift_pipeline.errors import ConflictError
 
 log = logging.getLogger(__name__)
 
+OVER = "concern.over"
 _KIND = "concern"
 _LASTS = 2 * HOUR  # what is still so is told again by then
 
@@ -28,13 +34,15 @@ def tell(
     """
     hour, key = f"{now:%Y-%m-%dT%H}", f"{model}/{event}"
     before = store.get(_KIND, key)
-    if before is not None and before.body["hour"] == hour:
+    again = before is not None and "over" in before.body
+    if before is not None and before.body["hour"] == hour and not again:
         return
     told = {"hour": hour, "at": now.isoformat(), "event": event, "why": why}
     alert = {"model": model if owner else "", "what": event, "why": why, "at": now.isoformat(), "owner": owner}
     alert["incident"] = event  # it is one, however often it is told
     put = Put(_KIND, key, told, before.generation if before else 0)
-    message = Message(f"{model}:{hour}:{event}", ALERTS, alert)
+    since = f"{now:%Y-%m-%dT%H:%M:%S}" if again else hour
+    message = Message(f"{model}:{since}:{event}", ALERTS, alert)
     try:
         store.commit(Entry(actor, event, model, details=details), [put], [message])
     except ConflictError:  # another process told it
@@ -42,7 +50,22 @@ def tell(
     log.warning("%s: %s: %s", model, event, why, extra={"model": model if owner else ""})
 
 
+def end(store: ControlStore, model: str, event: str, now: datetime, *, actor: str) -> None:
+    """Tell that it is over, where it was told and was not over yet."""
+    key = f"{model}/{event}"
+    if (before := store.get(_KIND, key)) is None or "over" in before.body:
+        return
+    put = Put(_KIND, key, {**before.body, "over": now.isoformat()}, before.generation)
+    with suppress(ConflictError):  # another process told it, or its opposite
+        store.commit(Entry(actor, OVER, model, details={"key": event}), [put])
+
+
+def lasts(body: Mapping[str, Any], now: datetime) -> bool:
+    """Whether what was told is still so, as far as anybody knows."""
+    return "over" not in body and now - datetime.fromisoformat(body["at"]) < _LASTS
+
+
 def lasting(store: ControlReader, model: str, now: datetime) -> dict[str, str]:
     """What was told of a model of late: why, by event."""
     found = [record.body for record in store.find(_KIND, f"{model}/")]
-    return {body["event"]: body["why"] for body in found if now - datetime.fromisoformat(body["at"]) < _LASTS}
+    return {body["event"]: body["why"] for body in found if lasts(body, now)}

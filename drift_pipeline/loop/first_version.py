@@ -69,8 +69,9 @@ def adopt(
             "environment": environment_digest() if given is None else None,
         }
     digests = {} if recorded else {"bundle": champion.digest}
+    freeze = rebaselining.prepared(champion, span)  # a tick that finds the model wants its reference, too
     context.ledger.commit("model.adopted", {**told, FORMS: context.spec.forms}, digests, puts=puts)
-    return rebaselining.freeze(champion, span)
+    return freeze()
 
 
 def _evaluated(

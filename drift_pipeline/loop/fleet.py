@@ -24,6 +24,7 @@ from drift_pipeline.spec import ModelSpec
 __all__ = ["Failed", "Fleet"]
 
 FAILED = "tick.failed"
+_QUIET_S = 600.0
 
 
 class Fleet:
@@ -47,6 +48,7 @@ class Fleet:
         self.waiting = 0
         self._loops: dict[str, Loop] = {}
         self._begun: dict[tuple[str, str], float] = {}
+        self._failed_at: dict[str, float] = {}
         self._latest = home.clock.now()
 
     def take_up(self, specs: Mapping[str, ModelSpec]) -> None:
@@ -99,6 +101,8 @@ class Fleet:
                 break
             self._begun[what, spec.name] = self._monotonic()
             done.append(self._try(spec, step))
+            if what == "tick" and isinstance(done[-1], Ticked):
+                self._recovered(spec)
         self.waiting = len(specs) - len(done)
         deliver(self._home.store, self._home.alerts)
         ticked = {one.model for one in done if isinstance(one, Ticked)}
@@ -169,10 +173,19 @@ class Fleet:
 
     def _alert(self, spec: ModelSpec, error: Exception) -> None:
         """A model whose tick fails is blind. What others' code says in an error may quote data: its kind is told."""
+        self._failed_at[spec.name] = self._monotonic()
         why = f"{spec.name} is not watched: its tick fails: "
         why += str(error) if isinstance(error, DriftError) else f"{type(error).__name__}; drift tick tells more"
         with suppress(DriftError):  # the store may be what is broken
             concerns.tell(self._home.store, spec.name, spec.owner, FAILED, why, self._home.clock.now(), actor="loop")
+
+    def _recovered(self, spec: ModelSpec) -> None:
+        """A failure that comes and goes is one page: it is over once none was seen here for a while."""
+        failed_at = self._failed_at.get(spec.name, -math.inf)
+        if failed_at < math.inf and self._monotonic() - failed_at >= _QUIET_S:
+            with suppress(DriftError):
+                concerns.end(self._home.store, spec.name, FAILED, self._home.clock.now(), actor="loop")
+                self._failed_at[spec.name] = math.inf  # nothing is to be told of
 
 
 def _is_under_way(rollout: Mapping[str, Any]) -> bool:

@@ -51,7 +51,7 @@ def of_home(figures: Figures, now: datetime) -> Iterator[Sample]:
             if oldest_at is not None:
                 yield Sample("drift_kafka_oldest_message_timestamp_seconds", oldest_at.timestamp(), (topic, partition))
     for key, record in figures.state["concern"].items():
-        if now - datetime.fromisoformat(record.body["at"]) < _LASTS:
+        if "over" not in record.body and now - datetime.fromisoformat(record.body["at"]) < _LASTS:
             yield Sample("drift_concern_active", 1, (key.partition("/")[0], record.body["event"]))
 
 

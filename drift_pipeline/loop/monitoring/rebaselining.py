@@ -1,6 +1,6 @@
 """Re-baselining: another champion is monitored, against a new reference or the one that was frozen with it before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,11 +26,19 @@ class Rebaselining:
 
     def freeze(self, champion: Version, span: Window) -> ChampionMonitor:
         """Monitor the champion from now on, against a reference frozen on the world it knows."""
+        return self.prepared(champion, span)()
+
+    def prepared(self, champion: Version, span: Window) -> Callable[[], ChampionMonitor]:
+        """All that takes time of `freeze`; what is returned does the rest."""
         at = self._at
         baseline = new_baseline(champion, span, at.clock.now(), lake=at.lake, spec=at.spec, step=at.step)
-        monitor = self._begun(baseline)
-        self._record("reference.frozen", monitor, keep_reference(baseline, at.registry, at.spec))
-        return monitor
+        monitor, bundle = self._begun(baseline), keep_reference(baseline, at.registry, at.spec)
+
+        def record() -> ChampionMonitor:
+            self._record("reference.frozen", monitor, bundle)
+            return monitor
+
+        return record
 
     def restore(self, champion: Version) -> ChampionMonitor | None:
         """Monitor a former champion against the newest reference that was frozen with it; None where it never had
