@@ -155,6 +155,7 @@ def _write(root: Place, source: str, batches: int, stop: Any) -> None:
         if stop.is_set():
             return
         lake.append("predictions", numbered(batch).with_columns(_id=pl.lit(f"{source}-") + pl.col("_id")), batch)
+        time.sleep(0.02)  # a writer that never pauses keeps the others out, on one machine
 
 
 def _on_another_machine(root: Place, number: int) -> Place:
@@ -196,8 +197,12 @@ def test_an_erasure_and_merges_beside_writers_of_other_machines_lose_nothing(
     keeper.append("predictions", victim, 0)
     for writer in writers:
         writer.start()
-    cursor, seen, until = Cursor(), list[str](), time.monotonic() + 60
+    cursor, seen, begun, until = Cursor(), list[str](), set[str](), time.monotonic() + 300
     try:
+        while not {"w0", "w1"} <= begun and time.monotonic() < until:
+            time.sleep(0.02)
+            begun = {row[:2] for row in ids(keeper.read("predictions", ALL))}
+        until = time.monotonic() + 60
         for turn in range(4):
             while keeper.landed_rows("predictions", cursor) < 6 and time.monotonic() < until:
                 time.sleep(0.02)
