@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from drift_pipeline_tests.parts.cache import MissingError, installed, pinned
-from drift_pipeline_tests.parts.server import Server, free_port
+from drift_pipeline_tests.parts.server import PATIENCE_S, Server, free_port
 
 VARIABLE = "DRIFT_DATABASE"
 USER, PASSWORD = "drift", "p@ss/w:rd%?#é '\""  # what a URL has to escape
@@ -57,6 +58,26 @@ def _unprivileged() -> list[str]:
     return ["setpriv", "--reuid=nobody", f"--regid={group}", "--clear-groups"]
 
 
+class _Postmaster(Server):
+    """Killed, it is missed by its own processes, which then end; before, no server of the folder begins."""
+
+    def kill(self) -> None:
+        if self._process is None:
+            return
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        own = children.read_text().split() if children.exists() else []
+        super().kill()
+        until = time.monotonic() + PATIENCE_S
+        while any(map(_is_alive, own)) and time.monotonic() < until:
+            time.sleep(0.02)
+
+
+def _is_alive(pid: str) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
 class Postgres:
     """A server at `url` of one database, `drift`, that is not there yet; `kill` and `start` are a crash's."""
 
@@ -79,7 +100,7 @@ class Postgres:
         fast = [part for name, value in FAST.items() for part in ("-c", f"{name}={value}")]
         where = ("-D", str(data), "-p", str(self._port), "-h", "127.0.0.1", "-k", "")
         command = [*_unprivileged(), str(self._programs / "postgres"), *where, *fast]
-        self.server = Server(command, folder / "postgres.log", self._answers)
+        self.server = _Postmaster(command, folder / "postgres.log", self._answers)
         self.url = self.of("drift")
 
     def of(self, database: str, password: str = PASSWORD) -> str:
