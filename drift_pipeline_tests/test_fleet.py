@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drift_pipeline.alerts.alert import Action, Teller
+from drift_pipeline.alerts.alert import CONCERN_OVER, Action, Teller
 from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import Entry, Put
@@ -160,7 +160,7 @@ def test_ticks_that_fail_are_over_once_none_failed_for_a_while_and_are_told_anew
         return done
 
     def told() -> tuple[list[str], int, bool]:
-        events = [record.event for record in home.store.records() if record.event in (FAILED, concerns.OVER)]
+        events = [record.event for record in home.store.records() if record.event in (FAILED, CONCERN_OVER)]
         pages = home.store.messages(ALERTS, 0, 10_000)
         return events, len(pages), FAILED in concerns.lasting(home.store, "a", home.clock.now())
 
@@ -173,13 +173,13 @@ def test_ticks_that_fail_are_over_once_none_failed_for_a_while_and_are_told_anew
     assert told() == ([FAILED], 1, True)
     for _ in range(12):
         fleet.tick(inline=False)
-    assert told() == ([FAILED, concerns.OVER], 1, False)
+    assert told() == ([FAILED, CONCERN_OVER], 1, False)
     broken = True
     fleet.tick(inline=False)
-    assert told() == ([FAILED, concerns.OVER, FAILED], 2, True)
+    assert told() == ([FAILED, CONCERN_OVER, FAILED], 2, True)
     broken = False
     Fleet(home, {"a": SPECS["a"]}, monotonic=lambda: slow.now).tick(inline=False)
-    assert told() == ([FAILED, concerns.OVER] * 2, 2, False)
-    over = [one for one in home.store.records() if one.event == concerns.OVER]
+    assert told() == ([FAILED, CONCERN_OVER] * 2, 2, False)
+    over = [one for one in home.store.records() if one.event == CONCERN_OVER]
     ends = [Teller(home.store, "production", "").followed(record) for record in over]
     assert {(end.incident, end.action) for end in ends if end} == {("production/a/tick.failed", Action.RESOLVE)}

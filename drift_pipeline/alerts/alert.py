@@ -17,8 +17,8 @@ WORST = 3  # columns
 ROUTE = '{}/{alertname="DriftIncident",severity="page"}'  # in deploy/prometheus/alertmanager.yaml
 _PAGES = ("incident.", "rollout.", "controller.", "model.", "tick.")
 _REOPENED, _ACKNOWLEDGED = "incident.reopened", "incident.acknowledged"
-_CONCERN_OVER = "concern.over"
-_ENDS = ("incident.closed", "reference.frozen", _CONCERN_OVER)
+CONCERN_OVER = "concern.over"
+_ENDS = ("incident.closed", "reference.frozen", CONCERN_OVER)
 
 
 class Severity(StrEnum):
@@ -170,7 +170,7 @@ class Teller:
         incident = name_of(self._environment, model, key)
         severity = Severity.PAGE if what.startswith(_PAGES) or what in _ENDS else Severity.TICKET
         link = f"{self._pages}/{quote(model)}" if self._pages and model else ""
-        if link and (what.startswith("incident.") or what in _ENDS) and what != _CONCERN_OVER:
+        if link and (what.startswith("incident.") or what in _ENDS) and what != CONCERN_OVER:
             link += f"#incident-{quote(key)}"
         columns = tuple(map(_clean, more.pop("columns", ())))
         texts = {"id": name, "incident": incident, "environment": self._environment, "model": model, "what": what}

@@ -4,11 +4,11 @@ Who knows of its end tells that, too; else it is over when it is told no more.
 """
 
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from drift_pipeline.alerts.alert import CONCERN_OVER
 from drift_pipeline.alerts.outbox import ALERTS
 from drift_pipeline.clock import HOUR
 from drift_pipeline.control.reader import ControlReader
@@ -17,7 +17,6 @@ from drift_pipeline.errors import ConflictError
 
 log = logging.getLogger(__name__)
 
-OVER = "concern.over"
 _KIND = "concern"
 _LASTS = 2 * HOUR  # what is still so is told again by then
 
@@ -57,15 +56,11 @@ def end(store: ControlStore, model: str, event: str, now: datetime, *, actor: st
         return
     put = Put(_KIND, key, {**before.body, "over": now.isoformat()}, before.generation)
     with suppress(ConflictError):  # another process told it, or its opposite
-        store.commit(Entry(actor, OVER, model, details={"key": event}), [put])
-
-
-def lasts(body: Mapping[str, Any], now: datetime) -> bool:
-    """Whether what was told is still so, as far as anybody knows."""
-    return "over" not in body and now - datetime.fromisoformat(body["at"]) < _LASTS
+        store.commit(Entry(actor, CONCERN_OVER, model, details={"key": event}), [put])
 
 
 def lasting(store: ControlReader, model: str, now: datetime) -> dict[str, str]:
-    """What was told of a model of late: why, by event."""
+    """What was told of a model of late and is not over: why, by event."""
     found = [record.body for record in store.find(_KIND, f"{model}/")]
-    return {body["event"]: body["why"] for body in found if lasts(body, now)}
+    late = [body for body in found if now - datetime.fromisoformat(body["at"]) < _LASTS]
+    return {body["event"]: body["why"] for body in late if "over" not in body}

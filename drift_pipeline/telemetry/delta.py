@@ -149,11 +149,7 @@ class Delta:
                 return last, version
             if handle is None:
                 self._storage.begin()
-            frame = pl.concat(fresh).with_columns(
-                pl.lit(version + 1, pl.Int64).alias(LANDED),
-                pl.lit(source).alias(WRITER),
-                pl.col(time_column).dt.strftime("%Y-%m-%d").alias(DAY),
-            )
+            frame = _marked(pl.concat(fresh), version + 1, source, time_column)
             # never moved behind somebody else's commit, where its rows' number would be another's
             properties = CommitProperties(max_commit_retries=0, app_transactions=[Transaction(source, parts[-1][0])])
             if handle is None:
@@ -263,6 +259,15 @@ def _attempts(count: int = _ATTEMPTS) -> Iterator[int]:
         if attempt:
             time.sleep(min(_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.5))
         yield attempt
+
+
+def _marked(frame: pl.DataFrame, version: int, source: str, time_column: str) -> pl.DataFrame:
+    """With what tells as which version, by whom and of which day the rows landed."""
+    return frame.with_columns(
+        pl.lit(version, pl.Int64).alias(LANDED),
+        pl.lit(source).alias(WRITER),
+        pl.col(time_column).dt.strftime("%Y-%m-%d").alias(DAY),
+    )
 
 
 def _last_batch(handle: DeltaTable, source: str) -> int:
