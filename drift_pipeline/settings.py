@@ -290,9 +290,7 @@ class Settings(HomeSettings, WandbSettings, KafkaSettings):
     runner: Literal["inline", "kubernetes", "argo", "kubeflow"] = Field(
         default="inline", description="who runs the steps of a retrain; inline = Dagster's run, or the tick"
     )
-    runner_file: Path | None = Field(
-        default=None, description="YAML of image, namespace and limits of the steps; an outside runner wants one"
-    )
+    runner_file: Path | None = Field(default=None, description="YAML of an outside runner: image, namespace, limits")
     executor: Literal["in_process", "k8s_job"] = Field(
         default="in_process", description="of Dagster's job retrain; k8s_job = each of its steps in a pod of its own"
     )
