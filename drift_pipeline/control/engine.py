@@ -20,6 +20,7 @@ from drift_pipeline.errors import InputError, UnavailableError
 _BUSY_SECONDS = 30
 _SOON, _SOONEST, _GROWTH = 1.0, 0.0001, 1.5  # seconds of looking at the writers' lock, and between two looks
 _SWITCHES = 100
+_LOG_PAGES = 4000  # four times SQLite's default: whoever moves them into the database syncs both, beside all writers
 _LOG = "drift_log"  # where a connection's log lies, if `sync` syncs it
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has but one
 
@@ -55,6 +56,7 @@ def _configure(connection: Any, pooled: Any) -> None:
     connection.execute("PRAGMA synchronous=FULL")
     if _logged(connection):
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         pooled.info[_LOG] = f"{file}-wal"
 
 

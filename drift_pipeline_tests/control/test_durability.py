@@ -64,9 +64,10 @@ def store(disk: Disk) -> Iterator[ControlStore]:
 
 
 def test_sqlite_logs_ahead_and_leaves_the_sync_of_a_commit_to_us(store: ControlStore) -> None:
+    names = ("journal_mode", "synchronous", "wal_autocheckpoint")
     with store._engine.connect() as connection:
-        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
-    assert pragmas == ["wal", 1]
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+    assert pragmas == ["wal", 1, 4000]
 
 
 def test_a_database_without_a_log_syncs_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ class Asker(threading.Thread):
         inputs += [_input(name, "BYTES", value) for name, value in LEVELS.items()]
         with httpx.Client(headers={"X-API-Key": self._key}, timeout=10, trust_env=False) as client:
             for number in itertools.count():
-                if self.stop.wait(0.1):
+                if self.stop.wait(0.5):  # no label is told of these: many more, and too few rows had theirs
                     return
                 name = f"own-{number}"
                 body = {"id": name, "parameters": {"entity": "asker"}, "inputs": inputs}
