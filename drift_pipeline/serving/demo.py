@@ -28,6 +28,7 @@ from drift_pipeline.telemetry.synthetic import synthetic_history
 MODEL, SPEED = "clicks", 120
 DAYS, ROWS_PER_DAY, RATE = 28, 5000, 100  # enough rows that windows of an hour can be judged
 CHANGE_S = 40  # of traffic before the world changes
+CRON = f"{datetime.now(UTC) + timedelta(days=180):0 3 %-d %-m} *"  # no retrain by the calendar comes in between
 SPEC = f"""\
 type: drift_pipeline.components.MonitoredModel
 attributes:
@@ -45,7 +46,7 @@ attributes:
   outcome: {{column: clicked, delay: 5m}}
   protected: {{age_band: categorical}}
   kpis: {{latency_p95_ms: {{threshold: 500}}}}  # of a busy machine; the canary of the second act is slower
-  retrain: {{min_rows: 3000, trials: 2, cooldown: 2h, trainer: logistic_regression}}
+  retrain: {{min_rows: 3000, trials: 2, cooldown: 2h, cron: "{CRON}", trainer: logistic_regression}}
   rollout: {{shadow: 20m, canary: 20m, deadline: 5d}}
 """
 _KEY = "ada.pem"

@@ -17,7 +17,7 @@ import httpx
 
 from drift_pipeline.clock import SystemClock
 from drift_pipeline.control.store import ControlStore
-from drift_pipeline.serving.demo import MODEL, SPEC
+from drift_pipeline.serving.demo import CRON, MODEL, SPEC
 from drift_pipeline.serving.up import DRIFT
 from drift_pipeline.telemetry.synthetic import synthetic_history
 
@@ -28,7 +28,8 @@ class Drill:
     def __init__(self, folder: Path, speed: int, retrain: str) -> None:
         self.folder, self.home = folder, folder / "home"
         (folder / "models" / MODEL).mkdir(parents=True)
-        (folder / "models" / MODEL / "defs.yaml").write_text(re.sub("retrain: .*", f"retrain: {retrain}", SPEC))
+        spec = re.sub("retrain: .*", f'retrain: {{cron: "{CRON}", {retrain}}}', SPEC)
+        (folder / "models" / MODEL / "defs.yaml").write_text(spec)
         began = datetime.now(UTC)
         self.environment = {
             **os.environ,

@@ -39,7 +39,7 @@ def test_requests_of_a_changed_world_become_an_incident_a_decision_and_a_candida
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gateway is a process; traffic, capture and ticks are commands in this one, and an hour is six seconds."""
-    with Drill(tmp_path, speed=600, retrain="{min_rows: 400, trials: 1, trainer: logistic_regression}") as drill:
+    with Drill(tmp_path, speed=600, retrain="min_rows: 400, trials: 1, trainer: logistic_regression") as drill:
         for name, value in drill.environment.items():
             monkeypatch.setenv(name, value)
         key, url = drift("producer", "add", "app").out.strip(), drill.serve()
